@@ -1,0 +1,266 @@
+"""Finding a model, hashing it, loading it: the embedded one, a local folder, or the hub's.
+
+Only safetensors are read, and no code that comes with a checkpoint is run.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging
+
+from moedb.errors import ModelError, ModelNotFoundError, UsageError, did_you_mean
+from moedb.store.files import sha256_of_file
+
+EMBEDDED_MODEL = "qwen-moe-mini"
+
+DTYPES: dict[str, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on this machine's disk.
+
+    Attributes
+    ----------
+    name
+        What the user asked for, or the folder's name.
+    folder
+        Where it is.
+    revision
+        The hub's commit, if it came from there.
+    sha256
+        Hash over its configuration and weights.
+    """
+
+    name: str
+    folder: Path
+    revision: str | None
+    sha256: str
+
+
+def find_checkpoint(model: str) -> Checkpoint:
+    """Resolve ``model``: the embedded model's name, a local folder, or a hub id.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If there is no such folder, or the hub cannot be reached or does not know the id.
+    ModelError
+        If the folder is no safetensors checkpoint.
+    """
+    if model == EMBEDDED_MODEL:
+        folder = Path(str(resources.files("moedb.capture") / "data" / EMBEDDED_MODEL))
+        return _checkpoint(EMBEDDED_MODEL, folder, None)
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return _checkpoint(path.resolve().name, path.resolve(), None)
+    if path.exists() or path.is_absolute() or model.startswith((".", "~")):
+        raise ModelNotFoundError(
+            f"the model folder {model} does not exist"
+            if not path.exists()
+            else f"{model} is a file; a model is a folder with config.json and *.safetensors",
+            f"--model FOLDER, a hub id, or {EMBEDDED_MODEL} (the default)",
+        )
+    folder, revision = _download(model)
+    return _checkpoint(model, folder, revision)
+
+
+def _download(model: str) -> tuple[Path, str]:
+    """Fetch a hub id, or find it in the hub's cache on this machine."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.model"]
+    try:
+        folder = Path(snapshot_download(model, allow_patterns=patterns))
+    except HFValidationError as error:
+        raise ModelNotFoundError(
+            f"{model!r} is neither a folder nor a hub id (OWNER/NAME)",
+            f"--model FOLDER, a hub id, or {did_you_mean(model, [EMBEDDED_MODEL])}",
+        ) from error
+    except Exception as error:  # every way in which a network can fail
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelNotFoundError(
+            f"cannot fetch the model {model!r}: it is no folder here, not in the hub's cache, "
+            f"and the hub did not give it ({type(error).__name__}: {reason[:200]})",
+            f"without a network: hf download {model} --local-dir FOLDER on a machine that has one, "
+            f"then --model FOLDER; or leave --model out for {EMBEDDED_MODEL}",
+        ) from error
+    return folder, folder.name
+
+
+def _checkpoint(name: str, folder: Path, revision: str | None) -> Checkpoint:
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            f"{folder} has no config.json: it is not a model folder",
+            "a model folder holds config.json, tokenizer files and *.safetensors",
+        )
+    files = _weight_files(folder)
+    digest = hashlib.sha256()
+    for path in [folder / "config.json", *files]:
+        digest.update(f"{path.name}:{sha256_of_file(path)}\n".encode())
+    return Checkpoint(name, folder, revision, digest.hexdigest())
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    files = sorted(folder.glob("*.safetensors"))
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            needed = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, AttributeError, OSError) as error:
+            raise ModelError(f"{index} is not a weight index: {error}") from error
+        missing = sorted(needed - {path.name for path in files})
+        if missing:
+            raise ModelError(
+                f"{folder} lacks {len(missing)} of {len(needed)} weight files: {missing[0]}, ...",
+                "download the checkpoint again",
+            )
+    if not files:
+        pickled = sorted(p.name for p in [*folder.glob("*.bin"), *folder.glob("*.pt")])
+        found = f" (found {pickled[0]}, which is pickle and is not read)" if pickled else ""
+        raise ModelError(
+            f"{folder} has no *.safetensors: a model folder without weights{found}",
+            "download the weights, or save the model with save_pretrained(FOLDER)",
+        )
+    return files
+
+
+def load_config(checkpoint: Checkpoint) -> Any:
+    """Load the checkpoint's configuration.
+
+    Raises
+    ------
+    ModelError
+        If transformers does not know it.
+    """
+    try:
+        return AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"the configuration of {checkpoint.name} cannot be read: {_first_line(error)}"
+        ) from error
+
+
+def load_skeleton(checkpoint: Checkpoint) -> PreTrainedModel:
+    """Build the checkpoint's model without its weights: shapes only, in no memory."""
+    config = load_config(checkpoint)
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{checkpoint.name} is not a causal language model that transformers knows: "
+            f"{_first_line(error)}"
+        ) from error
+
+
+def load_model(checkpoint: Checkpoint, dtype: str, device: str) -> PreTrainedModel:
+    """Load the checkpoint for inference.
+
+    Parameters
+    ----------
+    checkpoint
+        The checkpoint.
+    dtype
+        ``float32``, ``bfloat16`` or ``float16``.
+    device
+        A torch device, such as ``cpu`` or ``cuda:0``.
+
+    Raises
+    ------
+    ModelError
+        If the weights do not fit the configuration or cannot be read.
+    """
+    from safetensors import SafetensorError
+
+    logging.disable_progress_bar()
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            checkpoint.folder,
+            dtype=DTYPES[dtype],
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (ValueError, OSError, RuntimeError, KeyError, SafetensorError) as error:
+        raise ModelError(
+            f"the weights of {checkpoint.name} cannot be loaded: {_first_line(error)}"
+        ) from error
+    missing = sorted(report.get("missing_keys", []))
+    if missing:
+        raise ModelError(
+            f"the weights of {checkpoint.name} lack {len(missing)} tensors, such as {missing[0]}",
+            "the checkpoint is incomplete; download it again",
+        )
+    return model.to(device).eval()
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
+    """Load the checkpoint's tokenizer, padding on the right.
+
+    Raises
+    ------
+    ModelError
+        If it has none, or one that gives no character offsets.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{checkpoint.name} has no tokenizer that can be read: {_first_line(error)}"
+        ) from error
+    if not tokenizer.is_fast:
+        raise ModelError(f"the tokenizer of {checkpoint.name} gives no character offsets")
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def default_device() -> str:
+    """``cuda`` or ``mps`` where there is one, else ``cpu``."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def check_device(device: str) -> str:
+    """Return ``device`` if this machine has it.
+
+    Raises
+    ------
+    UsageError
+        If not.
+    """
+    try:
+        torch.empty(0, device=torch.device(device))
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(
+            f"no device {device!r} here: {_first_line(error)}", "--device cpu, cuda, cuda:1, mps"
+        ) from error
+    return device
+
+
+def default_dtype(checkpoint: Checkpoint, device: str) -> str:
+    """The number format to run in: the checkpoint's own, but float32 for small models on a CPU."""
+    stored = str(getattr(load_config(checkpoint), "dtype", None)).removeprefix("torch.")
+    weights = sum(path.stat().st_size for path in checkpoint.folder.glob("*.safetensors"))
+    if stored not in DTYPES or (device == "cpu" and weights < 1 << 30):
+        return "float32"
+    return stored
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

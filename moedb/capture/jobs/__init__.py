@@ -1,0 +1,1 @@
+"""The kinds of capture: each turns its settings into a dataset."""

@@ -1,0 +1,412 @@
+"""A capture from end to end: plan, run what is missing, commit unit by unit."""
+
+import errno
+import json
+import platform
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from moedb import __version__
+from moedb.capture import plan
+from moedb.capture.assembly import assemble_unit
+from moedb.capture.blocks import find_blocks
+from moedb.capture.checkpoints import (
+    Checkpoint,
+    check_device,
+    default_device,
+    default_dtype,
+    find_checkpoint,
+    load_model,
+    load_skeleton,
+    load_tokenizer,
+)
+from moedb.capture.checks import check_batch
+from moedb.capture.examples import Dataset
+from moedb.capture.probe import Wiring
+from moedb.capture.records import record_batch
+from moedb.capture.trace import TracedModel, traced
+from moedb.capture.writer import UnitWriter
+from moedb.errors import CaptureError, UsageError
+from moedb.schemas import tables
+from moedb.schemas.manifests import RunManifest, UnitRange
+from moedb.store.files import sha256_of_json
+from moedb.store.layout import RunLayout
+from moedb.store.snapshot import read_run
+from moedb.store.writing import RunWriter, ensure_store, timestamp
+
+DEFAULT_BUDGET = 4 << 30
+"""Bytes of arrays, before compression, that a capture keeps when not told which to keep."""
+
+VERSIONED = ("torch", "transformers", "nnsight", "zarr", "pyarrow", "numpy")
+
+
+@dataclass(frozen=True)
+class CaptureOptions:
+    """What a user can choose about a capture, whatever the job.
+
+    Attributes
+    ----------
+    model
+        The embedded model's name, a hub id, or a folder.
+    layers
+        Layers whose arrays are kept; the tables hold every MoE layer.
+    arrays
+        Arrays to keep, as ``NAME`` or ``NAME@LAYERS``; empty for what fits the budget.
+    tokens
+        Tokens the arrays keep: ``all``, ``last`` or ``label:KEY=VALUE``.
+    batch_size
+        Examples of a forward pass.
+    dtype, device
+        None for what suits the checkpoint and the machine.
+    budget
+        Bytes of arrays to keep where ``arrays`` is empty.
+    """
+
+    model: str
+    layers: str = "all"
+    arrays: tuple[str, ...] = ()
+    tokens: str = "all"
+    batch_size: int = 16
+    dtype: str | None = None
+    device: str | None = None
+    budget: int = DEFAULT_BUDGET
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UsageError(f"--batch-size {self.batch_size}: expected 1 or more")
+
+
+class Progress(Protocol):
+    """Who wants to hear how a capture goes on."""
+
+    def note(self, text: str) -> None:
+        """Something the user should know."""
+
+    def begin(self, n_tokens: int, done: int) -> None:
+        """The model is about to run: tokens in all, and those committed earlier."""
+
+    def advance(self, n_tokens: int) -> None:
+        """A batch went through the model."""
+
+
+class Silent:
+    """Hears nothing."""
+
+    def note(self, text: str) -> None:
+        """Pass over."""
+
+    def begin(self, n_tokens: int, done: int) -> None:
+        """Pass over."""
+
+    def advance(self, n_tokens: int) -> None:
+        """Pass over."""
+
+
+@dataclass(frozen=True)
+class CapturePlan:
+    """A capture with every choice made, before anything is written."""
+
+    options: CaptureOptions
+    checkpoint: Checkpoint
+    dataset: Dataset
+    tokenizer: Any
+    shape: plan.ModelShape
+    selection: plan.TokenSelection
+    arrays: dict[str, tuple[int, ...]]
+    units: tuple[UnitRange, ...]
+    unit_rows: int
+    dtype: str
+    device: str
+    estimate: plan.Estimate
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration; what it leaves out does not change a result."""
+        return {
+            "job": self.dataset.job,
+            "model_sha256": self.checkpoint.sha256,
+            "dataset": dict(self.dataset.config),
+            "dataset_sha256": self.dataset.sha256,
+            "arrays": plan.describe_selection(self.arrays),
+            "tokens": self.options.tokens,
+            "batch_size": self.options.batch_size,
+            "dtype": self.dtype,
+            "device": self.device.partition(":")[0],
+            "unit_rows": self.unit_rows,
+            "unit_tokens": plan.UNIT_TOKENS,
+        }
+
+    @property
+    def run_id(self) -> str:
+        """The job and a hash of the configuration."""
+        return f"{self.dataset.job}-{sha256_of_json(self.config)[:10]}"
+
+
+@dataclass(frozen=True)
+class CaptureOutcome:
+    """How a capture ended."""
+
+    run_id: str
+    units_before: int
+    units_now: int
+
+    @property
+    def was_complete(self) -> bool:
+        """Whether there was nothing to do."""
+        return self.units_now == 0
+
+
+MakeDataset = Callable[[Any], Dataset]
+"""Makes a job's dataset with the model's tokenizer."""
+
+
+def plan_capture(options: CaptureOptions, make_dataset: MakeDataset) -> CapturePlan:
+    """Resolve every choice, without loading weights.
+
+    Raises
+    ------
+    ModelError, UsageError
+        If the model is none that can be captured, or an option does not fit it.
+    """
+    device = check_device(options.device or default_device())
+    selection = plan.TokenSelection.parse(options.tokens)
+    checkpoint = find_checkpoint(options.model)
+    skeleton = load_skeleton(checkpoint)
+    blocks = tuple(find_blocks(skeleton))
+    dtype = options.dtype or default_dtype(checkpoint, device)
+    shape = plan.ModelShape(
+        blocks=blocks,
+        n_layers=len(skeleton.get_submodule(blocks[0].decoder_path.rpartition(".")[0])),
+        d_model=skeleton.get_input_embeddings().embedding_dim,
+        itemsize=2 if dtype == "float16" else 4,
+        has_shared_expert=any("shared" in path for path, _ in skeleton.named_modules()),
+    )
+    tokenizer = load_tokenizer(checkpoint)
+    dataset = make_dataset(tokenizer)
+    _check_vocabulary(dataset, skeleton.get_input_embeddings().num_embeddings, checkpoint)
+    selection.check(dataset)
+    layers = plan.parse_layers(options.layers, shape.layers)
+    notes = list(dataset.notes)
+    n_rows = sum(int(selection.mask(example).sum()) for example in dataset.examples)
+    if options.arrays:
+        arrays = plan.parse_arrays(options.arrays, layers, shape)
+    else:
+        arrays, left_out = plan.budgeted_arrays(layers, shape, n_rows, options.budget)
+        if left_out:
+            notes.append(
+                f"arrays kept within {options.budget / 1e9:.1f} GB: {', '.join(arrays) or 'none'}; "
+                f"left out: {', '.join(left_out)}; --budget, --arrays, --layers, --tokens choose"
+            )
+    units, unit_rows = plan.divide(dataset, selection, bool(arrays))
+    return CapturePlan(
+        options=options,
+        checkpoint=checkpoint,
+        dataset=dataset,
+        tokenizer=tokenizer,
+        shape=shape,
+        selection=selection,
+        arrays=arrays,
+        units=units,
+        unit_rows=unit_rows,
+        dtype=dtype,
+        device=device,
+        estimate=plan.estimate(dataset, shape, arrays, n_rows if arrays else 0),
+        notes=tuple(notes),
+    )
+
+
+def _check_vocabulary(dataset: Dataset, n_vocabulary: int, checkpoint: Checkpoint) -> None:
+    largest = max((max(e.token_ids) for e in dataset.examples if e.token_ids), default=-1)
+    if largest >= n_vocabulary:
+        raise UsageError(
+            f"the tokenizer of {checkpoint.name} gives token {largest}, "
+            f"but the model's vocabulary has {n_vocabulary}"
+        )
+
+
+def free_bytes(store: Path) -> int:
+    """Free bytes on the disk that holds, or will hold, ``store``."""
+    folder = store.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def capture(planned: CapturePlan, store: Path, progress: Progress | None = None) -> CaptureOutcome:
+    """Run what is missing of a planned capture.
+
+    Parameters
+    ----------
+    planned
+        The capture.
+    store
+        The store's folder; made if need be.
+    progress
+        Hears how it goes on.
+
+    Raises
+    ------
+    CheckError
+        If a batch contradicts the model's own arithmetic.
+    CaptureError
+        If there is no room on the disk. What was committed stays, and the same capture resumes.
+    """
+    progress = progress or Silent()
+    ensure_store(store)
+    done = _committed(store, planned.run_id)
+    if done is not None and done.is_complete:
+        return CaptureOutcome(planned.run_id, len(planned.units), 0)
+    needed, free = planned.estimate.n_bytes, free_bytes(store)
+    if needed > free:
+        raise CaptureError(
+            f"the capture takes up to {needed / 1e9:.2f} GB, the disk of {store} has "
+            f"{free / 1e9:.2f} GB free",
+            "keep less (--arrays, --layers, --tokens last) or name another disk (--store DIR)",
+        )
+    for note in planned.notes:
+        progress.note(note)
+    model = load_model(planned.checkpoint, planned.dtype, planned.device)
+    neurons = planned.arrays.get("expert_neurons", ())
+    try:
+        with traced(model, planned.shape.blocks, neurons) as traced_model:
+            return _run(planned, store, traced_model, progress)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise CaptureError(
+                f"no room to write the run {planned.run_id}: {error.strerror}",
+                "what was committed stays; free some space and run the same command again",
+            ) from error
+        raise
+
+
+def _committed(store: Path, run_id: str) -> Any:
+    return read_run(store, run_id) if RunLayout(store, run_id).manifest.exists() else None
+
+
+def _run(
+    planned: CapturePlan, store: Path, model: TracedModel, progress: Progress
+) -> CaptureOutcome:
+    writer = RunWriter(store, run_manifest(planned, model.wiring))
+    writer.begin(
+        {
+            tables.CONDITIONS.name: {
+                "condition_id": [0],
+                "kind": ["none"],
+                "layer": [None],
+                "expert": [None],
+                "params": ["{}"],
+            }
+        }
+    )
+    missing = writer.snapshot().missing_units
+    units = planned.units
+    todo = sum(units[unit].n_tokens for unit in missing)
+    progress.begin(planned.dataset.n_tokens, planned.dataset.n_tokens - todo)
+    with UnitWriter() as queue:
+        for unit in missing:
+            queue.submit(_captured_unit(planned, model, unit, writer, progress))
+    writer.finish()
+    return CaptureOutcome(planned.run_id, len(units) - len(missing), len(missing))
+
+
+def _captured_unit(
+    planned: CapturePlan, model: TracedModel, unit: int, writer: RunWriter, progress: Progress
+) -> Callable[[], object]:
+    """Run a unit through the model; return what commits it."""
+    span = planned.units[unit]
+    examples = planned.dataset.examples[span.first_example : span.end_example]
+    masks = [planned.selection.mask(example) for example in examples]
+    records = []
+    for indices in _batches([len(e) for e in examples], planned.options.batch_size):
+        batch_examples = [examples[index] for index in indices]
+        activations = model.run([example.token_ids for example in batch_examples])
+        check_batch(activations, model.wiring.blocks)
+        kept = torch.cat([torch.from_numpy(masks[index]) for index in indices]).numpy()
+        records.append(
+            record_batch(
+                activations, batch_examples, indices, kept, planned.arrays, planned.tokenizer
+            )
+        )
+        progress.advance(sum(len(example) for example in batch_examples))
+    first_tokens = [0, *accumulate(u.n_tokens for u in planned.units)]
+
+    def commit() -> None:
+        rows = assemble_unit(
+            unit,
+            examples,
+            records,
+            masks,
+            first_example=span.first_example,
+            first_token=first_tokens[unit],
+            first_row=unit * planned.unit_rows,
+        )
+        writer.commit_unit(unit, rows.tables, rows.arrays)
+
+    return commit
+
+
+def _batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Cut examples into batches of like length, so that little is padding."""
+    by_length = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
+    return [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
+
+
+def run_manifest(planned: CapturePlan, wiring: Wiring) -> RunManifest:
+    """The run's configuration, with what the probe learned of the model."""
+    layers = tuple(
+        {
+            "layer": found.block.layer,
+            "module": found.block.path,
+            "n_experts": found.block.n_experts,
+            "top_k": found.block.top_k,
+            "d_expert": found.block.d_expert,
+            "has_shared_expert": int(found.has_shared_expert),
+            "norm_topk_prob": int(found.rule.norm_topk_prob),
+            "scoring": found.rule.scoring,
+        }
+        for found in wiring.blocks
+    )
+    row: Mapping[str, Any] = {
+        "job": planned.dataset.job,
+        "model": planned.checkpoint.name,
+        "model_revision": planned.checkpoint.revision,
+        "model_sha256": planned.checkpoint.sha256,
+        "architecture": _architecture(planned),
+        "dataset": planned.dataset.name,
+        "dataset_sha256": planned.dataset.sha256,
+        "n_examples": len(planned.dataset.examples),
+        "n_tokens": planned.dataset.n_tokens,
+        "d_model": planned.shape.d_model,
+        "dtype": planned.dtype,
+        "seed": int(planned.dataset.config.get("seed", 0)),
+        "parent_run_id": None,
+        "created_at": timestamp(),
+        "moedb_version": __version__,
+        "config": json.dumps(planned.config, sort_keys=True),
+        "versions": json.dumps(
+            {"python": platform.python_version(), **{name: version(name) for name in VERSIONED}},
+            sort_keys=True,
+        ),
+    }
+    return RunManifest(
+        run_id=planned.run_id,
+        row=dict(row),
+        unit_rows=planned.unit_rows,
+        units=planned.units,
+        layers=layers,
+        arrays=planned.arrays,
+    )
+
+
+def _architecture(planned: CapturePlan) -> str:
+    config = json.loads((planned.checkpoint.folder / "config.json").read_text(encoding="utf-8"))
+    names = config.get("architectures") or [config.get("model_type", "unknown")]
+    return str(names[0])

@@ -1,0 +1,324 @@
+"""What a capture will write, decided before anything runs: layers, arrays, tokens, units."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moedb.capture.blocks import MoEBlock
+from moedb.capture.examples import Dataset, Example
+from moedb.errors import UsageError, did_you_mean
+from moedb.schemas import tables
+from moedb.schemas.arrays import ARRAY_NAMES, DEFAULT_ARRAYS, SHARD_ROWS, array_spec
+from moedb.schemas.manifests import UnitRange
+from moedb.store.arrays import ArrayKey, row_shape
+
+UNIT_TOKENS = 8192
+"""Tokens of a unit at most, where its arrays allow: what a kill can cost."""
+
+BUDGET_ORDER = (
+    "router_logits",
+    "residual_pre",
+    "residual_mid",
+    "router_input",
+    "shared_outputs",
+    "expert_outputs",
+)
+"""Which arrays are kept first where the budget does not hold all."""
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The sizes of a model, known without its weights."""
+
+    blocks: tuple[MoEBlock, ...]
+    n_layers: int
+    d_model: int
+    itemsize: int
+    has_shared_expert: bool
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The MoE layers."""
+        return tuple(block.layer for block in self.blocks)
+
+    def row_bytes(self, key: ArrayKey) -> int:
+        """Bytes of one row of an array, before compression."""
+        block = next((b for b in self.blocks if b.layer == key.layer), None)
+        sizes = {
+            "E": block.n_experts if block else 0,
+            "k": block.top_k if block else 0,
+            "h": block.d_expert if block else 0,
+            "d": self.d_model,
+        }
+        return int(np.prod(row_shape(array_spec(key.name), sizes))) * self.itemsize
+
+
+@dataclass(frozen=True)
+class TokenSelection:
+    """Which tokens the arrays keep: all, each example's last, or those with a label."""
+
+    text: str
+    key: str | None = None
+    value: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "TokenSelection":
+        """Parse ``all``, ``last`` or ``label:KEY=VALUE``.
+
+        Raises
+        ------
+        UsageError
+            If it is something else.
+        """
+        if text in ("all", "last"):
+            return cls(text)
+        match = re.fullmatch(r"label:([^=]+)=(.*)", text)
+        if match is None:
+            raise UsageError(f"--tokens {text!r}: valid are all, last and label:KEY=VALUE")
+        return cls(text, match.group(1), match.group(2))
+
+    def mask(self, example: Example) -> NDArray[np.bool_]:
+        """(token,): which of the example's tokens are kept."""
+        if self.text == "all":
+            return np.ones(len(example), dtype=bool)
+        if self.text == "last":
+            return np.equal(np.arange(len(example)), len(example) - 1)
+        key = self.key or ""
+        if key in example.token_labels:
+            return np.array([value == self.value for value in example.token_labels[key]])
+        return np.full(len(example), example.labels.get(key) == self.value)
+
+    def check(self, dataset: Dataset) -> None:
+        """Check that the selection picks something.
+
+        Raises
+        ------
+        UsageError
+            If no token has the label; the message names the keys or values there are.
+        """
+        if self.key is None or any(self.mask(example).any() for example in dataset.examples):
+            return
+        keys = {key for e in dataset.examples for key in (*e.labels, *e.token_labels)}
+        if self.key not in keys:
+            raise UsageError(f"--tokens {self.text}: no such key; {did_you_mean(self.key, keys)}")
+        values = {
+            value
+            for example in dataset.examples
+            for value in (example.labels.get(self.key), *example.token_labels.get(self.key, ()))
+            if value is not None
+        }
+        known = did_you_mean(str(self.value), sorted(values)[:20])
+        raise UsageError(f"--tokens {self.text}: no such value; {known}")
+
+
+def parse_layers(text: str, layers: Sequence[int]) -> tuple[int, ...]:
+    """Parse a selection of layers such as ``all``, ``3``, ``0,2`` or ``4-7,9``.
+
+    Raises
+    ------
+    UsageError
+        If it is malformed or names a layer without an MoE block.
+    """
+    if text == "all":
+        return tuple(layers)
+    chosen: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if match is None:
+            raise UsageError(f"layers {text!r}: valid are all, 3, 0,2 and 4-7")
+        first, last = int(match.group(1)), int(match.group(2) or match.group(1))
+        wanted = set(range(first, last + 1))
+        unknown = sorted(wanted - set(layers))
+        if unknown or not wanted:
+            span = f"{layers[0]} to {layers[-1]}" if layers else "none"
+            raise UsageError(
+                f"layers {text!r}: no MoE block at {unknown or part}; MoE layers are {span}"
+            )
+        chosen |= wanted
+    return tuple(sorted(chosen))
+
+
+def parse_arrays(
+    choices: Sequence[str], layers: Sequence[int], shape: ModelShape
+) -> dict[str, tuple[int, ...]]:
+    """Resolve ``--arrays`` choices to layers for each array.
+
+    Parameters
+    ----------
+    choices
+        Each ``all``, ``none``, or ``NAME`` or ``NAME@LAYERS``; names may be joined by commas
+        where no layers are given.
+    layers
+        The layers of an array that names none.
+    shape
+        The model.
+
+    Raises
+    ------
+    UsageError
+        If a name or a layer is unknown.
+    """
+    kept: dict[str, tuple[int, ...]] = {}
+    for choice in choices:
+        names, at, layer_text = choice.partition("@")
+        for name in names.split(","):
+            if name == "none":
+                continue
+            chosen = parse_layers(layer_text, shape.layers) if at else tuple(layers)
+            if name == "all":
+                kept |= dict.fromkeys(DEFAULT_ARRAYS, chosen)
+            elif name in ARRAY_NAMES:
+                kept[name] = chosen
+            else:
+                valid = did_you_mean(name, (*ARRAY_NAMES, "all", "none"))
+                raise UsageError(f"--arrays: no array named {name!r}; {valid}")
+    return _with_neighbours(kept, shape)
+
+
+def _with_neighbours(
+    kept: Mapping[str, tuple[int, ...]], shape: ModelShape
+) -> dict[str, tuple[int, ...]]:
+    """Add the streams that a layer's write is the difference of; drop what a model lacks."""
+    arrays = dict(kept)
+    if "residual_pre" in arrays:
+        wanted = {next_ for layer in arrays["residual_pre"] for next_ in (layer, layer + 1)}
+        arrays["residual_pre"] = tuple(sorted(wanted | {shape.n_layers}))
+    if not shape.has_shared_expert:
+        arrays.pop("shared_outputs", None)
+    return {name: layers for name, layers in arrays.items() if layers}
+
+
+def budgeted_arrays(
+    layers: Sequence[int], shape: ModelShape, n_rows: int, budget: int
+) -> tuple[dict[str, tuple[int, ...]], list[str]]:
+    """Choose the arrays that fit a budget of bytes.
+
+    Returns
+    -------
+    arrays, left_out
+        The arrays kept, and the names of those that would not fit.
+    """
+    kept: dict[str, tuple[int, ...]] = {}
+    left_out = []
+    for name in BUDGET_ORDER:
+        candidate = _with_neighbours({**kept, name: tuple(layers)}, shape)
+        if name in candidate:
+            if sum(array_bytes(candidate, shape, n_rows).values()) <= budget:
+                kept = {**kept, name: tuple(layers)}
+            else:
+                left_out.append(name)
+    return _with_neighbours(kept, shape), left_out
+
+
+def array_bytes(
+    arrays: Mapping[str, tuple[int, ...]], shape: ModelShape, n_rows: int
+) -> dict[str, int]:
+    """Bytes of each kind of array over its layers, before compression."""
+    return {
+        name: n_rows * sum(shape.row_bytes(ArrayKey(name, layer)) for layer in layers)
+        for name, layers in arrays.items()
+    }
+
+
+def divide(
+    dataset: Dataset, selection: TokenSelection, keeps_arrays: bool
+) -> tuple[tuple[UnitRange, ...], int]:
+    """Divide the examples into units of whole examples.
+
+    Returns
+    -------
+    units, unit_rows
+        The units, and the array rows that each owns (whole shards).
+    """
+    rows = [int(selection.mask(example).sum()) for example in dataset.examples]
+    lengths = [len(example) for example in dataset.examples]
+    longest = max(rows) if keeps_arrays else 0
+    unit_rows = SHARD_ROWS * max(1, -(-longest // SHARD_ROWS))
+    units = []
+    first = n_tokens = n_rows = 0
+    for index, (length, kept) in enumerate(zip(lengths, rows, strict=True)):
+        over = n_tokens + length > UNIT_TOKENS or (keeps_arrays and n_rows + kept > unit_rows)
+        if over and index > first:
+            units.append(UnitRange(first, index, n_tokens, n_rows))
+            first, n_tokens, n_rows = index, 0, 0
+        n_tokens += length
+        n_rows += kept
+    units.append(UnitRange(first, len(lengths), n_tokens, n_rows))
+    return tuple(units), unit_rows
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a capture will write, before compression."""
+
+    n_examples: int
+    n_tokens: int
+    n_rows: int
+    table_rows: dict[str, int]
+    table_bytes: dict[str, int]
+    array_bytes: dict[str, int]
+
+    @property
+    def n_bytes(self) -> int:
+        """All bytes together."""
+        return sum(self.table_bytes.values()) + sum(self.array_bytes.values())
+
+    def rows(self) -> list[tuple[str, str, int, int]]:
+        """One row for each table and each kind of array: kind, name, rows, bytes."""
+        found = [
+            ("table", name, self.table_rows[name], self.table_bytes[name])
+            for name in self.table_rows
+        ]
+        return found + [
+            ("array", name, self.n_rows, n_bytes) for name, n_bytes in self.array_bytes.items()
+        ]
+
+
+_WIDTHS = {"int32": 4, "int64": 8, "float": 4}
+
+
+def estimate(
+    dataset: Dataset, shape: ModelShape, arrays: Mapping[str, tuple[int, ...]], n_rows: int
+) -> Estimate:
+    """Work out rows and bytes of every table and array, before compression."""
+    examples, n_tokens, n_layers = dataset.examples, dataset.n_tokens, len(shape.blocks)
+    n_labels = sum(len(example.labels) for example in examples)
+    n_token_labels = sum(
+        sum(value is not None for value in values)
+        for example in examples
+        for values in example.token_labels.values()
+    )
+    rows = {
+        tables.EXAMPLES.name: len(examples),
+        tables.EXAMPLE_LABELS.name: n_labels,
+        tables.TOKENS.name: n_tokens,
+        tables.TOKEN_LABELS.name: n_token_labels,
+        tables.ROUTING.name: n_tokens * sum(block.top_k for block in shape.blocks),
+        tables.ROUTER_STATS.name: n_tokens * n_layers,
+        tables.ROUTER_MASS.name: len(examples) * sum(block.n_experts for block in shape.blocks),
+        tables.PREDICTIONS.name: sum(example.target_id is not None for example in examples),
+    }
+    text_bytes = {
+        tables.EXAMPLES.name: sum(len(example.text.encode()) for example in examples),
+        tables.TOKENS.name: sum(len(token.encode()) for e in examples for token in e.tokens),
+        tables.EXAMPLE_LABELS.name: 12 * n_labels,
+        tables.TOKEN_LABELS.name: 8 * n_token_labels,
+        tables.PREDICTIONS.name: 16 * len(examples),
+    }
+    n_bytes = {
+        name: count * sum(_WIDTHS.get(column.type, 0) for column in tables.table(name).columns)
+        + text_bytes.get(name, 0)
+        for name, count in rows.items()
+    }
+    return Estimate(
+        len(examples), n_tokens, n_rows, rows, n_bytes, array_bytes(arrays, shape, n_rows)
+    )
+
+
+def describe_selection(arrays: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The arrays and layers in a form for the run's configuration."""
+    return {name: list(layers) for name, layers in sorted(arrays.items())}

@@ -1,0 +1,610 @@
+"""The command line. What it does is elsewhere; imports that cost time are inside the commands."""
+
+import functools
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from moedb import __version__
+from moedb.errors import MoedbError, UsageError
+
+if TYPE_CHECKING:
+    from moedb.capture.pipeline import CapturePlan
+    from moedb.queries.database import Database
+    from moedb.queries.result import Result
+    from moedb.queries.sheets import TableOptions
+
+FORMATS = ("table", "csv", "json", "jsonl", "markdown", "latex", "html", "parquet")
+TERMINAL_ROWS = 100
+"""Rows of a table on a terminal, where --limit does not say."""
+
+Command = Callable[..., Any]
+
+
+def store_option(command: Command) -> Command:
+    """Add ``--store``; it may also stand before the command's name."""
+
+    @click.option(
+        "--store",
+        type=click.Path(path_type=Path),
+        help="The store's folder.  [default: MOEDB_STORE, or ./moedb-store]",
+    )
+    @functools.wraps(command)
+    def with_store(*args: Any, store: Path | None, **kwargs: Any) -> Any:
+        if store is not None:
+            click.get_current_context().find_root().params["store"] = store
+        return command(*args, **kwargs)
+
+    return with_store
+
+
+def output_options(command: Command) -> Command:
+    """Add the options of every command that yields rows."""
+    for option in (
+        click.option("--limit", type=click.IntRange(0), help="Rows at most."),
+        click.option(
+            "-o", "--output", type=click.Path(path_type=Path), help="Write to this file instead."
+        ),
+        click.option(
+            "--format",
+            "format_",
+            type=click.Choice(FORMATS),
+            help="Format of the rows.  [default: by the ending of -o, else table]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def table_options(command: Command) -> Command:
+    """Add the options of a table for a paper."""
+    for option in (
+        click.option("--no-footer", is_flag=True, help="Leave out the line that names the model."),
+        click.option(
+            "--pivot",
+            nargs=3,
+            metavar="ROWS COLUMNS VALUES",
+            help="Lay one column's values out over rows and columns of two others.",
+        ),
+        click.option("--columns", help="Columns to show, in order, with commas between."),
+        click.option(
+            "--bold",
+            type=click.Choice(["row-max", "column-max"]),
+            help="Mark the largest value of each row or column.",
+        ),
+        click.option("--precision", type=int, help="Digits after the point."),
+        click.option("--label", help="LaTeX label."),
+        click.option("--caption", help="Caption."),
+    ):
+        command = option(command)
+    return command
+
+
+def run_option(command: Command) -> Command:
+    """Add ``--run``."""
+    return click.option(
+        "-r", "--run", help="The run, or the beginning of its name.  [default: newest complete]"
+    )(command)
+
+
+def parameter_option(command: Command) -> Command:
+    """Add ``-p``."""
+    return click.option(
+        "-p",
+        "--param",
+        "parameters",
+        nargs=2,
+        multiple=True,
+        metavar="KEY VALUE",
+        help="A parameter of the query; may be repeated.",
+    )(command)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, "--version", prog_name="moedb")
+@click.option("-v", "--verbose", is_flag=True, help="Log more; show tracebacks.")
+@click.option("--store", type=click.Path(path_type=Path), help="The store's folder.")
+def cli(verbose: bool, store: Path | None) -> None:
+    """Run Mixture-of-Experts models once; ask what they did inside, in SQL, ever after."""
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(message)s",
+        stream=sys.stderr,
+        force=True,
+    )
+
+
+def _store() -> Path:
+    from moedb.queries.database import default_store
+
+    given = click.get_current_context().find_root().params.get("store")
+    return Path(given) if given is not None else default_store()
+
+
+def _open() -> "Database":
+    from moedb.queries.database import open_database
+
+    return open_database(_store())
+
+
+def say(text: str) -> None:
+    """Tell the user something, on stderr."""
+    click.echo(text, err=True)
+
+
+def emit(
+    result: "Result",
+    format_: str | None,
+    output: Path | None,
+    limit: int | None,
+    options: "TableOptions | None" = None,
+) -> None:
+    """Print rows, or write them to a file; say so where rows are cut off."""
+    from dataclasses import replace
+
+    from moedb.queries.formats import format_of_path, render_sheet
+    from moedb.queries.sheets import TableOptions, arrange
+
+    chosen = format_ or (format_of_path(output) if output else "table")
+    if limit is None and chosen == "table" and output is None and sys.stdout.isatty():
+        limit = TERMINAL_ROWS
+    options = replace(options or TableOptions(), limit=limit)
+    sheet = arrange(result, options)
+    rendered = render_sheet(sheet, chosen, options)
+    content = rendered if isinstance(rendered, bytes) else rendered.encode()
+    if output is not None:
+        from moedb.queries.export import check_folder, write_together
+
+        check_folder(output)
+        write_together({output: content})
+        say(f"wrote {output}")
+    elif isinstance(rendered, bytes) and sys.stdout.isatty():
+        raise UsageError(f"{chosen} is not for a terminal", "name a file: -o FILE")
+    else:
+        click.echo(content, nl=False)
+    if sheet.truncated:
+        say(f"only the first {limit} rows; more with --limit N")
+
+
+def _footer(result: "Result") -> None:
+    """Say which model the rows are from, where a table goes to a person."""
+    say(result.provenance.footer())
+
+
+def _ask(
+    name: str | None, sql: str | None, run: str | None, parameters: tuple[tuple[str, str], ...]
+) -> "Result":
+    """Run a named query or SQL, whichever is given."""
+    if (name is None) == (sql is None):
+        raise UsageError("give either the name of a query or --sql", "moedb query")
+    database = _open()
+    given: dict[str, object] = dict(parameters)
+    if name is None:
+        if run is not None:
+            given["run"] = database.snapshot.run(run).run_id
+        return database.sql(sql or "", given)
+    if run is not None:
+        given["run"] = run
+    return database.query(name, **given)
+
+
+@cli.group()
+def capture() -> None:
+    """Run a model and store what its experts did."""
+
+
+def capture_options(command: Command) -> Command:
+    """Add the options of every capture."""
+    for option in (
+        click.option("--seed", default=0, show_default=True, help="Seed of the examples."),
+        click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: what there is]"),
+        click.option(
+            "--dtype",
+            type=click.Choice(["float32", "bfloat16", "float16"]),
+            help="Number format.  [default: the checkpoint's; float32 for small ones on a CPU]",
+        ),
+        click.option(
+            "--batch-size", default=16, show_default=True, help="Examples of a forward pass."
+        ),
+        click.option("--budget", default=4.0, show_default=True, help="GB of arrays to keep."),
+        click.option(
+            "--tokens",
+            default="all",
+            show_default=True,
+            help="Tokens the arrays keep: all, last, label:KEY=VALUE.",
+        ),
+        click.option(
+            "--arrays",
+            multiple=True,
+            metavar="NAME[@LAYERS]",
+            help="Arrays to keep: all, none, or names; may be repeated.  [default: what fits]",
+        ),
+        click.option(
+            "--layers",
+            default="all",
+            show_default=True,
+            help="Layers whose arrays are kept: 0,4-7.",
+        ),
+        click.option("--dry-run", is_flag=True, help="Say what would be written, and stop."),
+        click.option(
+            "--model",
+            default="qwen-moe-mini",
+            show_default=True,
+            help="The embedded model, a hub id, or a folder.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@capture.command("qwen-ioi")
+@click.option("--n", default=100, show_default=True, help="Prompts, twins not counted.")
+@click.option(
+    "--templates", type=click.Path(path_type=Path), help="A JSON file of templates and words."
+)
+@click.option("--twins/--no-twins", default=True, show_default=True, help="Corrupted twins too.")
+@capture_options
+@output_options
+@store_option
+def capture_qwen_ioi(
+    n: int, seed: int, templates: Path | None, twins: bool, dry_run: bool, **options: Any
+) -> None:
+    """Indirect object identification prompts through a language model.
+
+    Prints the run's name. The same command again resumes, or says that there is nothing to do.
+
+    \b
+    Example:
+      moedb capture qwen-ioi
+      moedb capture qwen-ioi --n 300 --arrays router_logits --arrays expert_outputs@2,4
+    """
+    from moedb.capture.jobs.qwen_ioi import ioi_dataset
+    from moedb.capture.pipeline import CaptureOptions, plan_capture
+
+    output = {key: options.pop(key) for key in ("format_", "output", "limit")}
+    budget = int(options.pop("budget") * 1e9)
+    planned = plan_capture(
+        CaptureOptions(budget=budget, **options),
+        functools.partial(ioi_dataset, n=n, seed=seed, templates=templates, twins=twins),
+    )
+    _run_capture(planned, dry_run, output)
+
+
+def _run_capture(planned: "CapturePlan", dry_run: bool, output: dict[str, Any]) -> None:
+    from moedb.capture.pipeline import capture, free_bytes
+    from moedb.capture.progress import RichProgress
+
+    estimate = planned.estimate
+    say(
+        f"model {planned.checkpoint.name}, {planned.dtype} on {planned.device}: "
+        f"{estimate.n_examples:,} examples, {estimate.n_tokens:,} tokens in {len(planned.units)} "
+        f"units; up to {estimate.n_bytes / 1e6:,.1f} MB before compression, "
+        f"{free_bytes(_store()) / 1e9:,.1f} GB free"
+    )
+    if dry_run:
+        from moedb.queries.rows import result_of_rows
+
+        for note in planned.notes:
+            say(note)
+        columns = {"kind": "VARCHAR", "name": "VARCHAR", "rows": "BIGINT", "bytes": "BIGINT"}
+        emit(result_of_rows(columns, estimate.rows()), **output)
+        return
+    with RichProgress() as progress:
+        outcome = capture(planned, _store(), progress)
+    if outcome.was_complete:
+        say(f"run {outcome.run_id} is complete already: nothing to do")
+    else:
+        resumed = f", {outcome.units_before} were there" if outcome.units_before else ""
+        say(f"run {outcome.run_id} is complete: {outcome.units_now} units written{resumed}")
+    click.echo(outcome.run_id)
+
+
+@cli.group()
+def train() -> None:
+    """Train the checkpoints that captures use."""
+
+
+@train.command("qwen-moe-mini")
+@click.option(
+    "--corpus", type=click.Path(path_type=Path), required=True, help="Parquet with a text column."
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder.")
+@click.option("--steps", type=click.IntRange(1), help="Optimizer steps.  [default: as embedded]")
+@click.option("--seed", type=int, help="Seed.  [default: as embedded]")
+@click.option("--restart", is_flag=True, help="Throw away what the folder has of this run.")
+def train_qwen_moe_mini(
+    corpus: Path, output: Path, steps: int | None, seed: int | None, restart: bool
+) -> None:
+    """Train the embedded model and its tokenizer anew. The same command again resumes.
+
+    \b
+    Example:
+      moedb train qwen-moe-mini --corpus texts.parquet -o my-mini --steps 1000
+      moedb capture qwen-ioi --model my-mini
+    """
+    from moedb.capture.mini.config import MiniTrainingConfig
+    from moedb.capture.mini.training import train_mini
+
+    logging.getLogger("moedb").setLevel(logging.INFO)
+    chosen = {key: value for key, value in (("steps", steps), ("seed", seed)) if value is not None}
+    click.echo(train_mini(MiniTrainingConfig(**chosen), corpus, output, resume=not restart))
+
+
+@cli.command()
+@output_options
+@store_option
+def runs(**output: Any) -> None:
+    """List the runs of the store.
+
+    \b
+    Example:
+      moedb runs
+    """
+    from moedb.queries.overview import run_list
+
+    emit(run_list(_open()), **output)
+
+
+@cli.command()
+@click.argument("run")
+@output_options
+@store_option
+def show(run: str, **output: Any) -> None:
+    """Show what RUN is and holds: settings, layers, tables, arrays, labels.
+
+    \b
+    Example:
+      moedb show qwen-ioi-3f
+    """
+    from moedb.queries.overview import run_details
+
+    emit(run_details(_open(), run), **output)
+
+
+@cli.command()
+@click.argument("table", required=False)
+@output_options
+def schema(table: str | None, **output: Any) -> None:
+    """List the tables and arrays, or the columns of TABLE.
+
+    \b
+    Example:
+      moedb schema
+      moedb schema routing
+    """
+    from moedb.queries.rows import table_columns, table_list
+
+    emit(table_columns(table) if table else table_list(), **output)
+
+
+@cli.command()
+@click.argument("name", required=False)
+@run_option
+@parameter_option
+@click.option("--show-sql", is_flag=True, help="Print the query's SQL instead of running it.")
+@output_options
+@store_option
+def query(
+    name: str | None,
+    run: str | None,
+    parameters: tuple[tuple[str, str], ...],
+    show_sql: bool,
+    **output: Any,
+) -> None:
+    """Run the named query NAME; without NAME, list them.
+
+    \b
+    Example:
+      moedb query routing-by-class -p key role -p layer 3
+      moedb query co-activation --show-sql
+    """
+    if name is None:
+        from moedb.queries.rows import query_list
+
+        emit(query_list(), **output)
+        return
+    if show_sql:
+        from moedb.queries.catalog import named_query
+
+        click.echo(named_query(name).sql)
+        return
+    result = _ask(name, None, run, parameters)
+    emit(result, **output)
+    _footer(result)
+
+
+@cli.command()
+@click.argument("statement", required=False)
+@click.option("-f", "--file", type=click.Path(path_type=Path), help="Read the SQL from a file.")
+@parameter_option
+@output_options
+@store_option
+def sql(
+    statement: str | None,
+    file: Path | None,
+    parameters: tuple[tuple[str, str], ...],
+    **output: Any,
+) -> None:
+    """Run one SQL statement that reads, given as STATEMENT, in a file, or (-) on stdin.
+
+    Tables and views are those of `moedb schema`; the named queries are table macros.
+
+    \b
+    Example:
+      moedb sql "select layer, count(distinct expert) as used from routing group by all"
+      moedb sql "from routing_by_class(key := 'role') where lift > 5"
+    """
+    if (statement is None) == (file is None):
+        raise UsageError("give the SQL as an argument, as - for stdin, or with -f FILE")
+    if file is not None:
+        try:
+            statement = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot read {file}: {error}") from error
+    elif statement == "-":
+        statement = sys.stdin.read()
+    emit(_open().sql(statement or "", dict(parameters)), **output)
+
+
+@cli.command()
+@click.argument("name", required=False)
+@click.option("--sql", "statement", help="Export the rows of this SQL instead of a named query.")
+@run_option
+@parameter_option
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="File to write."
+)
+@click.option("--limit", type=click.IntRange(0), help="Rows at most.")
+@table_options
+@store_option
+def export(
+    name: str | None,
+    statement: str | None,
+    run: str | None,
+    parameters: tuple[tuple[str, str], ...],
+    output: Path,
+    limit: int | None,
+    **options: Any,
+) -> None:
+    """Write a table for a paper, by the ending of -o: .tex .csv .md .html .json .jsonl .parquet.
+
+    Beside it goes a sidecar, FILE.provenance.json: SQL, parameters, runs, models, hashes.
+
+    \b
+    Example:
+      moedb export expert-frequency -o frequency.tex --pivot layer expert frequency
+      moedb export ioi-logit-diff -o ioi.tex --caption "IOI by template" --label tab:ioi
+    """
+    from moedb.queries.export import export as write_table
+    from moedb.queries.sheets import TableOptions
+
+    columns = options.pop("columns")
+    table = TableOptions(
+        limit=limit,
+        footer=not options.pop("no_footer"),
+        columns=tuple(c.strip() for c in columns.split(",")) if columns is not None else None,
+        **options,
+    )
+    result = _ask(name, statement, run, parameters)
+    for path in write_table(result, output, table):
+        say(f"wrote {path}")
+    _footer(result)
+
+
+@cli.command()
+@click.argument("name")
+@run_option
+@parameter_option
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Figure.")
+@click.option("--value", help="Which column the colours show.")
+@click.option("--top", type=click.IntRange(1), help="Only the most used experts (co-activation).")
+@store_option
+def plot(
+    name: str,
+    run: str | None,
+    parameters: tuple[tuple[str, str], ...],
+    output: Path,
+    value: str | None,
+    top: int | None,
+) -> None:
+    """Draw the figure of the named query NAME into a .pdf, .png or .svg file.
+
+    \b
+    Example:
+      moedb plot expert-frequency -o frequency.pdf
+      moedb plot co-activation -o pairs.png -p layer 3 --value lift
+    """
+    from moedb.queries.plots import PLOTS, draw
+
+    if name not in PLOTS:
+        from moedb.errors import did_you_mean
+
+        raise UsageError(f"there is no figure of {name!r}; {did_you_mean(name, PLOTS)}")
+    result = _ask(name, None, run, parameters)
+    given = {key: each for key, each in (("value", value), ("top", top)) if each is not None}
+    for path in draw(name, result, output, **given):
+        say(f"wrote {path}")
+    _footer(result)
+
+
+@cli.command()
+@click.argument("run", required=False)
+@store_option
+def verify(run: str | None) -> None:
+    """Read RUN, or every run, again: checksums, and what must hold of the values.
+
+    \b
+    Example:
+      moedb verify
+    """
+    from moedb.store.snapshot import take_snapshot
+    from moedb.store.verification import verify_run
+
+    snapshot = take_snapshot(_store())
+    for found in [snapshot.run(run)] if run else list(snapshot.runs.values()):
+        state = "" if found.is_complete else " (incomplete)"
+        click.echo(f"{found.run_id}{state}: {verify_run(found)}")
+
+
+@cli.command()
+@click.argument("run")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@store_option
+def rm(run: str, yes: bool) -> None:
+    """Delete RUN, whose name must be whole, from the store.
+
+    \b
+    Example:
+      moedb rm qwen-ioi-3f2a9c1b7d
+    """
+    from moedb.store.writing import remove_run
+
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError(f"deleting {run} wants a yes", f"moedb rm {run} --yes")
+        click.confirm(f"Delete {run} from {_store()}?", abort=True, err=True)
+    remove_run(_store(), run)
+    say(f"deleted {run}")
+
+
+def main() -> None:
+    """Run the command line, and turn what went wrong into text and an exit code."""
+    sys.exit(run_cli(sys.argv[1:]))
+
+
+def run_cli(arguments: list[str]) -> int:
+    """Run the command line with ``arguments``; return the exit code."""
+    verbose = "-v" in arguments or "--verbose" in arguments
+    try:
+        cli.main(arguments, prog_name="moedb", standalone_mode=False)
+        return 0
+    except click.Abort:
+        say("stopped")
+        return 130
+    except KeyboardInterrupt:
+        say("interrupted; what was committed stays, and the same command resumes")
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of stdout has gone; keep Python from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except MoedbError as error:
+        if verbose:
+            traceback.print_exc()
+        say(f"Error: {error}")
+        return error.exit_code
+    except Exception as error:
+        if verbose:
+            traceback.print_exc()
+        say(f"Error: {type(error).__name__}: {error}")
+        say("  this is not an error that moedb expects; moedb -v ... shows where it comes from")
+        return 1

@@ -1,0 +1,115 @@
+"""The exceptions of moedb, in one tree.
+
+Every error that a user can cause or meet is a :class:`MoedbError`; its ``exit_code`` is what the
+command line returns. A message says what is wrong, which value, what would be valid, and (``hint``)
+what to type next.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class MoedbError(Exception):
+    """Base of every error that moedb raises on purpose.
+
+    Parameters
+    ----------
+    message
+        What is wrong, with the value.
+    hint
+        What to do next, typically a command to type.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}\n  {self.hint}"
+
+
+class UsageError(MoedbError):
+    """The request itself is wrong: an unknown name, a value out of range, a missing parameter."""
+
+    exit_code = 2
+
+
+class DatasetError(UsageError):
+    """A dataset, or a file of prompts, is not what the job needs."""
+
+
+class ModelError(MoedbError):
+    """A model cannot be loaded, or is not a Mixture of Experts that moedb can capture."""
+
+
+class ModelNotFoundError(ModelError, FileNotFoundError):
+    """There is no model at the given folder or hub id."""
+
+
+class CaptureError(MoedbError):
+    """A capture stopped: a batch failed its checks, or writing failed."""
+
+
+class CheckError(CaptureError):
+    """What was captured contradicts the model's own arithmetic."""
+
+
+class StoreError(MoedbError):
+    """The store is missing, damaged or newer than this moedb."""
+
+    exit_code = 3
+
+
+class StoreNotFoundError(StoreError, FileNotFoundError):
+    """There is no store at the given path."""
+
+
+class StoreVersionError(StoreError):
+    """The store was written by a newer major version of the format."""
+
+
+class StoreDamagedError(StoreError):
+    """A committed file is missing, cut short, or not what its checksum says."""
+
+
+class RunNotFoundError(UsageError, LookupError):
+    """The store holds no such run."""
+
+
+class QueryNotFoundError(UsageError, LookupError):
+    """There is no named query of this name."""
+
+
+class ParameterError(UsageError):
+    """A query parameter is missing, unknown, or of the wrong type."""
+
+
+class SqlRefusedError(UsageError):
+    """The SQL would write, or reach outside the store."""
+
+
+class SqlError(UsageError):
+    """DuckDB could not run the SQL; the message is DuckDB's own."""
+
+
+class ArrayNotFoundError(UsageError, LookupError):
+    """The run holds no such array."""
+
+
+def did_you_mean(given: str, valid: Iterable[str]) -> str:
+    """Return the valid names as a hint, the one nearest to ``given`` first.
+
+    Examples
+    --------
+    >>> did_you_mean("overlpa", ["overlap", "co-activation"])
+    'did you mean overlap? valid: co-activation, overlap'
+    """
+    names = sorted(valid)
+    if not names:
+        return "there are none yet"
+    nearest = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    listed = "valid: " + ", ".join(names)
+    return f"did you mean {nearest[0]}? {listed}" if nearest else listed

@@ -1,0 +1,1 @@
+"""Asking a store: named analyses, SQL, tables and figures."""

@@ -1,0 +1,367 @@
+"""The Python face of a store: SQL, named queries and arrays over one snapshot of it."""
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import duckdb
+
+from moedb import __version__
+from moedb.errors import (
+    ArrayNotFoundError,
+    ParameterError,
+    RunNotFoundError,
+    SqlError,
+    SqlRefusedError,
+)
+from moedb.queries.catalog import NamedQuery, bind, create_macros, named_query
+from moedb.queries.result import Provenance, Result, RunReference
+from moedb.schemas.arrays import array_spec
+from moedb.store.connection import connect
+from moedb.store.snapshot import RunSnapshot, Snapshot, take_snapshot
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import zarr
+    from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_STORE = "moedb-store"
+RUN_PARAMETERS = ("run", "run_b")
+"""The parameters of named queries that hold a run's name."""
+
+
+def default_store() -> Path:
+    """The store that is used when none is named: ``MOEDB_STORE``, or ``./moedb-store``."""
+    return Path(os.environ.get("MOEDB_STORE") or DEFAULT_STORE)
+
+
+def open_database(store: str | Path | None = None) -> "Database":
+    """Open a store for reading, as it is now.
+
+    Parameters
+    ----------
+    store
+        The store's folder; None for ``MOEDB_STORE``, or ``./moedb-store``.
+
+    Returns
+    -------
+    Database
+        Sees what was committed when it was opened; open it again to see more.
+
+    Raises
+    ------
+    StoreError
+        If the store is missing, damaged or newer than this moedb.
+
+    Examples
+    --------
+    >>> db = open_database("moedb-store")  # doctest: +SKIP
+    >>> db.query("expert-frequency").df()  # doctest: +SKIP
+    """
+    return Database(take_snapshot(Path(store) if store is not None else default_store()))
+
+
+@dataclass(frozen=True)
+class ExpertOutputs:
+    """The expert outputs of some tokens at one layer.
+
+    Attributes
+    ----------
+    values
+        (token, rank, d_model): E_i(x) of the expert of each rank, before its weight.
+    experts
+        (token, rank): which expert it is.
+    weights
+        (token, rank): its weight.
+    tokens
+        One row for each token, in the same order: token_idx, example_id, position, token,
+        array_row.
+    """
+
+    values: "NDArray[np.floating[Any]]"
+    experts: "NDArray[np.integer[Any]]"
+    weights: "NDArray[np.floating[Any]]"
+    tokens: "pd.DataFrame"
+
+    def of_expert(self, expert: int) -> "NDArray[np.floating[Any]]":
+        """(token, d_model): the outputs of one expert, for the tokens that it was chosen for."""
+        chosen: NDArray[np.floating[Any]] = self.values[self.experts == expert]
+        return chosen
+
+
+class Database:
+    """A snapshot of a store, to be asked in SQL. Made by :func:`open_database`.
+
+    Parameters
+    ----------
+    snapshot
+        What is read.
+    """
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self._connection = connect(snapshot)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<moedb.Database {self.snapshot.store}: {len(self.snapshot.runs)} runs>"
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def sql(self, statement: str, parameters: Mapping[str, object] | None = None) -> Result:
+        """Run one SQL statement that reads.
+
+        Parameters
+        ----------
+        statement
+            DuckDB SQL over the tables and views of the store, and the named queries as table
+            macros. ``$name`` is taken from ``parameters``.
+        parameters
+            Values of the statement's parameters.
+
+        Raises
+        ------
+        SqlRefusedError
+            If it would write, or reach outside the store.
+        SqlError
+            If DuckDB cannot run it; the message is DuckDB's own.
+        """
+        self._check_read_only(statement)
+        create_macros(self._connection, used_in=statement)
+        try:
+            relation = self._run(statement, parameters or {})
+        except SqlError as error:
+            if not isinstance(error.__cause__, duckdb.CatalogException):
+                raise
+            # With every macro there, DuckDB can say which name was meant.
+            create_macros(self._connection)
+            relation = self._run(statement, parameters or {})
+        runs = tuple(self._references(self.snapshot.runs))
+        return Result(relation, self._provenance(None, statement, dict(parameters or {}), runs))
+
+    def query(self, name: str, **parameters: object) -> Result:
+        """Run a named query.
+
+        Parameters
+        ----------
+        name
+            Its name, such as ``routing-by-class``.
+        **parameters
+            Its parameters. ``run`` is the newest complete run unless given.
+
+        Raises
+        ------
+        QueryNotFoundError, ParameterError, RunNotFoundError
+            If there is no such query, parameter or run.
+        """
+        query = named_query(name)
+        bound = self._with_runs(query, bind(query, parameters))
+        relation = self._run(query.sql, bound)
+        used = [str(bound[key]) for key in RUN_PARAMETERS if bound.get(key) is not None]
+        for run_id in dict.fromkeys(used):
+            self._warn_if_incomplete(self.snapshot.run(run_id))
+        provenance = self._provenance(query.name, query.sql, bound, tuple(self._references(used)))
+        return Result(relation, provenance)
+
+    def array(self, run: str | None, name: str, layer: int) -> "zarr.Array[Any]":
+        """Open one array of a run; its rows are ``tokens.array_row``.
+
+        Parameters
+        ----------
+        run
+            The run, or an unambiguous beginning of its name; None for the newest complete one.
+        name
+            Such as ``expert_outputs``; ``moedb schema`` lists them with their shapes.
+        layer
+            The layer.
+
+        Raises
+        ------
+        ArrayNotFoundError
+            If the run holds no such array; the message says which layers it holds.
+        """
+        import zarr
+
+        array_spec(name)
+        found = self._run_snapshot(run)
+        kept = found.manifest.arrays.get(name, ())
+        if layer not in kept:
+            have = f"kept are layers {list(kept)}" if kept else "it keeps none of that name"
+            names = ", ".join(sorted(found.manifest.arrays)) or "no arrays"
+            raise ArrayNotFoundError(
+                f"run {found.run_id} has no {name} of layer {layer}: {have}; it has {names}",
+                f"capture again with --arrays {name}@{layer}",
+            )
+        opened = zarr.open_array(found.layout.arrays, path=f"{name}/{layer}", mode="r")
+        return opened
+
+    def expert_outputs(
+        self, run: str | None = None, *, layer: int, where: str = "true"
+    ) -> ExpertOutputs:
+        """Read the expert outputs of the tokens that a SQL condition picks.
+
+        Parameters
+        ----------
+        run
+            The run; None for the newest complete one.
+        layer
+            The layer.
+        where
+            A condition over the columns of ``tokens`` and ``examples``; labels by a subquery, such
+            as ``token_idx in (select token_idx from labels where value = 'io')``.
+
+        Returns
+        -------
+        ExpertOutputs
+            ``values`` has the shape (token, rank, d_model), tokens in the order of ``token_idx``.
+
+        Raises
+        ------
+        ArrayNotFoundError, SqlError
+            If the run does not keep the layer's outputs, or the condition is not valid SQL.
+        """
+        import numpy as np
+
+        array = self.array(run, "expert_outputs", layer)
+        run_id = self._run_snapshot(run).run_id
+        statement = (
+            "select token_idx, example_id, position, token, array_row "  # noqa: S608
+            "from tokens join examples using (run_id, example_id) "
+            f"where run_id = $run and array_row is not null and (\n{where}\n) order by token_idx"
+        )
+        self._check_read_only(statement)
+        tokens = self._run(statement, {"run": run_id}).df()
+        chosen = self._run(
+            "select token_idx, expert, weight from routing where run_id = $run and layer = $layer "
+            "order by token_idx, rank",
+            {"run": run_id, "layer": layer},
+        ).df()
+        chosen = chosen[chosen["token_idx"].isin(tokens["token_idx"])]
+        shape = (len(tokens), array.shape[1])
+        rows = np.asarray(tokens["array_row"], dtype=np.int64)
+        values = np.asarray(array.oindex[rows]) if len(rows) else np.empty((0, *array.shape[1:]))
+        return ExpertOutputs(
+            values=values.astype(array.dtype, copy=False),
+            experts=chosen["expert"].to_numpy().reshape(shape),
+            weights=chosen["weight"].to_numpy().reshape(shape),
+            tokens=tokens,
+        )
+
+    def _run(self, statement: str, parameters: Mapping[str, object]) -> duckdb.DuckDBPyRelation:
+        try:
+            if parameters:
+                return self._connection.sql(statement, params=dict(parameters))
+            return self._connection.sql(statement)
+        except duckdb.PermissionException as error:
+            raise SqlRefusedError(
+                f"the SQL reaches outside the store, which is refused: {error}",
+                "the tables are listed by: moedb schema",
+            ) from error
+        except duckdb.Error as error:
+            raise SqlError(str(error)) from error
+
+    def _check_read_only(self, statement: str) -> None:
+        try:
+            statements = self._connection.extract_statements(statement)
+        except duckdb.Error as error:
+            raise SqlError(str(error)) from error
+        if not statements:
+            raise SqlError("the SQL is empty", 'moedb sql "select * from runs"')
+        if len(statements) > 1:
+            raise SqlRefusedError(f"expected one SQL statement, got {len(statements)}")
+        kind = statements[0].type
+        if kind not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+            raise SqlRefusedError(
+                f"the SQL is {kind.name}, which is refused: a store is only read "
+                "(select, from, with, values, describe, summarize, show, explain)",
+                "results go to files with: moedb export --sql ... -o FILE",
+            )
+
+    def _with_runs(self, query: NamedQuery, bound: Mapping[str, object]) -> dict[str, object]:
+        names = {parameter.name for parameter in query.parameters}
+        resolved = dict(bound)
+        for key in RUN_PARAMETERS:
+            given = bound.get(key)
+            if given is not None:
+                resolved[key] = self.snapshot.run(str(given)).run_id
+        if "run" in names and resolved.get("run") is None:
+            resolved["run"] = self._run_snapshot(None).run_id
+        return resolved
+
+    def _run_snapshot(self, run: str | None) -> RunSnapshot:
+        if run is not None:
+            return self.snapshot.run(run)
+        newest = self.snapshot.newest_complete()
+        if newest is not None:
+            return newest
+        if self.snapshot.runs:
+            raise RunNotFoundError(
+                f"no run in {self.snapshot.store} is complete yet: "
+                f"{', '.join(sorted(self.snapshot.runs))}",
+                "resume it by running its capture command again, or name it: --run RUN",
+            )
+        raise RunNotFoundError(
+            f"the store {self.snapshot.store} holds no runs", "moedb capture qwen-ioi"
+        )
+
+    def _warn_if_incomplete(self, run: RunSnapshot) -> None:
+        if not run.is_complete:
+            logger.warning(
+                "run %s is incomplete: %d of %d units are missing",
+                run.run_id,
+                len(run.missing_units),
+                len(run.manifest.units),
+            )
+
+    def _references(self, run_ids: "Mapping[str, object] | list[str]") -> list[RunReference]:
+        rows = [self.snapshot.run(run_id).row for run_id in dict.fromkeys(run_ids)]
+        return [
+            RunReference(
+                run_id=row["run_id"],
+                job=row["job"],
+                model=row["model"],
+                model_sha256=row["model_sha256"],
+                dataset=row["dataset"],
+                n_examples=row["n_examples"],
+                status=row["status"],
+            )
+            for row in rows
+        ]
+
+    def _provenance(
+        self,
+        name: str | None,
+        statement: str,
+        parameters: dict[str, object],
+        runs: tuple[RunReference, ...],
+    ) -> Provenance:
+        return Provenance(
+            name=name,
+            sql=statement,
+            parameters=parameters,
+            runs=runs,
+            snapshot=self.snapshot.sha256,
+            moedb_version=__version__,
+        )
+
+
+__all__ = ["Database", "ExpertOutputs", "ParameterError", "default_store", "open_database"]

@@ -1,0 +1,66 @@
+"""What a store holds: its runs, and one run in detail."""
+
+import json
+
+from moedb.queries.database import Database
+from moedb.queries.result import Result
+from moedb.queries.rows import result_of_rows
+from moedb.schemas.arrays import array_spec
+from moedb.schemas.tables import TABLES
+
+_RUN_LIST = """
+select run_id, job, model, dataset, n_examples, n_tokens, dtype, status, created_at
+from runs
+order by created_at, run_id
+"""
+
+
+def run_list(database: Database) -> Result:
+    """One row for each run, in the order in which they were started."""
+    return database.sql(_RUN_LIST)
+
+
+def run_details(database: Database, run: str) -> Result:
+    """What a run is and holds, one item a row.
+
+    Raises
+    ------
+    RunNotFoundError
+        If there is no such run.
+    """
+    found = database.snapshot.run(run)
+    rows: list[tuple[str, str, str]] = []
+    for name, value in found.row.items():
+        if name == "config":
+            rows += [("config", key, _text(v)) for key, v in json.loads(value or "{}").items()]
+        elif name == "versions":
+            rows += [("version", key, _text(v)) for key, v in json.loads(value or "{}").items()]
+        elif value is not None:
+            rows.append(("run", name, str(value)))
+    done = len(found.manifest.units) - len(found.missing_units)
+    rows.append(("run", "units", f"{done} of {len(found.manifest.units)} committed"))
+    rows.append(("run", "bytes", f"{found.n_bytes():,}"))
+    for layer in found.manifest.layers:
+        shared = ", shared expert" if layer["has_shared_expert"] else ""
+        what = f"{layer['n_experts']} experts, top {layer['top_k']}, {layer['scoring']}{shared}"
+        rows.append(("layer", str(layer["layer"]), f"{layer['module']}: {what}"))
+    for entry in TABLES:
+        if found.n_rows(entry.name):
+            rows.append(("table", entry.name, f"{found.n_rows(entry.name):,} rows"))
+    for array, layers in sorted(found.manifest.arrays.items()):
+        kept = ", ".join(map(str, layers))
+        rows.append(("array", array, f"{array_spec(array).shape_text} at layers {kept}"))
+    for kind, key, n_values in database.sql(
+        "select kind, key, count(distinct value) from ("  # noqa: S608
+        "  select 'example label' as kind, run_id, key, value from example_labels"
+        "  union all select 'token label', run_id, key, value from token_labels"
+        "  union all select 'run label', run_id, key, value from run_labels"
+        f") where run_id = '{found.run_id.replace(chr(39), chr(39) * 2)}' "
+        "group by kind, key order by kind, key"
+    ).fetchall():
+        rows.append((kind, key, f"{n_values} values"))
+    return result_of_rows({"what": "VARCHAR", "name": "VARCHAR", "value": "VARCHAR"}, rows)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)

@@ -1,0 +1,220 @@
+"""What a query returns: its rows, and where they come from.
+
+Importing this module costs nothing: pandas and pyarrow are imported by the methods that need them.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from moedb.errors import MoedbError, SqlError
+
+if TYPE_CHECKING:
+    import duckdb
+    import pandas as pd
+    import pyarrow as pa
+
+_RUNS_NAMED = 4
+_ROWS_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class RunReference:
+    """A run that a result was computed from, as a table or a figure names it."""
+
+    run_id: str
+    job: str
+    model: str
+    model_sha256: str
+    dataset: str
+    n_examples: int
+    status: str
+
+    @property
+    def model_line(self) -> str:
+        """The model and the start of its hash; of a folder's path only the last part."""
+        name = PurePath(self.model).name if PurePath(self.model).is_absolute() else self.model
+        return f"model {name or self.model} (sha256 {self.model_sha256[:8]})"
+
+    @property
+    def run_line(self) -> str:
+        """The run and its size, and its status unless it is complete."""
+        examples = "example" if self.n_examples == 1 else "examples"
+        status = "" if self.status == "complete" else f" ({self.status})"
+        return f"run {self.run_id}{status}, {self.n_examples} {examples}"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a result comes from, enough to compute it again.
+
+    Attributes
+    ----------
+    name
+        The named query, or None for SQL that was typed.
+    sql
+        The SQL as it was run.
+    parameters
+        The values of its parameters.
+    runs
+        The runs it read.
+    snapshot
+        Hash of the snapshot of the store that it read.
+    moedb_version
+        The version of moedb that ran it.
+    """
+
+    name: str | None
+    sql: str
+    parameters: Mapping[str, object]
+    runs: tuple[RunReference, ...]
+    snapshot: str
+    moedb_version: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as values that JSON can hold."""
+        return {
+            "name": self.name,
+            "sql": self.sql,
+            "parameters": json_value(self.parameters),
+            "runs": [asdict(run) for run in self.runs],
+            "snapshot": self.snapshot,
+            "moedb_version": self.moedb_version,
+        }
+
+    def footer(self) -> str:
+        """Return one line that names models, runs and version.
+
+        Examples
+        --------
+        >>> run = RunReference("text-9f8e7d", "text", "m", "1a2b3c4d5e", "pile", 200, "complete")
+        >>> Provenance(None, "select 1", {}, (run,), "c0ffee", "0.1.0").footer()
+        'model m (sha256 1a2b3c4d), run text-9f8e7d, 200 examples; moedb 0.1.0'
+        >>> Provenance(None, "select 1", {}, (), "c0ffee", "0.1.0").footer()
+        'from no run; moedb 0.1.0'
+        """
+        if not self.runs:
+            parts = ["from no run"]
+        elif len(self.runs) <= _RUNS_NAMED:
+            parts = [f"{run.model_line}, {run.run_line}" for run in self.runs]
+        else:
+            models = list(dict.fromkeys(run.model_line for run in self.runs))
+            incomplete = sum(run.status != "complete" for run in self.runs)
+            counted = f"{len(self.runs)} runs" + (
+                f" ({incomplete} incomplete)" if incomplete else ""
+            )
+            more = [f"{len(models) - _RUNS_NAMED} more models"] if len(models) > _RUNS_NAMED else []
+            parts = [f"{counted} of " + ", ".join(models[:_RUNS_NAMED] + more)]
+        return " ".join("; ".join([*parts, f"moedb {self.moedb_version}"]).split())
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Result:
+    """The rows of a query, and their provenance.
+
+    Nothing is computed before the rows are asked for, and each way of asking runs the query anew
+    over the same snapshot: the values are the same every time.
+
+    Attributes
+    ----------
+    relation
+        The DuckDB relation, to build on.
+    provenance
+        Where the rows come from.
+    """
+
+    relation: "duckdb.DuckDBPyRelation"
+    provenance: Provenance
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns, in order."""
+        return list(self.relation.columns)
+
+    @property
+    def types(self) -> list[str]:
+        """The SQL types of the columns, in order."""
+        return [str(sql_type) for sql_type in self.relation.types]
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """Return all rows."""
+        with _sql_errors():
+            return self.relation.fetchall()
+
+    def fetchmany(self, n: int) -> list[tuple[Any, ...]]:
+        """Return the first ``n`` rows; the same ones at every call."""
+        return self.limit(n).fetchall()
+
+    def df(self) -> "pd.DataFrame":
+        """Return the rows as a pandas frame."""
+        with _sql_errors():
+            frame: pd.DataFrame = self.relation.df()
+            return frame
+
+    def arrow(self) -> "pa.Table":
+        """Return the rows as an Arrow table."""
+        with _sql_errors():
+            return self.relation.to_arrow_table()
+
+    def limit(self, n: int) -> "Result":
+        """Return the result cut to its first ``n`` rows."""
+        return Result(self.relation.limit(n), self.provenance)
+
+    def __repr__(self) -> str:
+        from moedb.queries.formats import TableOptions, arrange, render_sheet
+
+        try:
+            sheet = arrange(self, TableOptions(limit=_ROWS_SHOWN))
+        except MoedbError as error:
+            return f"<Result: {error.message}>"
+        text = render_sheet(sheet, "table", TableOptions())
+        more = f"first {_ROWS_SHOWN} rows; " if sheet.truncated else ""
+        return f"{str(text).rstrip()}\n{more}{self.provenance.footer()}"
+
+
+def json_value(value: object) -> Any:
+    r"""Return ``value`` as something that JSON holds.
+
+    Numbers that are not finite become null, a blob its hexadecimal digits; dates, UUIDs and the
+    like become the text that SQL prints.
+
+    Examples
+    --------
+    >>> from datetime import date
+    >>> json_value({"rate": float("nan"), "day": date(2026, 1, 31), "raw": b"\x00\xff"})
+    {'rate': None, 'day': '2026-01-31', 'raw': '00ff'}
+    """
+    import decimal
+
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return value if math.isfinite(value) else None
+        case decimal.Decimal():
+            # DuckDB's are finite; those of scale 0 are integers of up to 38 digits
+            return int(value) if value.as_tuple().exponent == 0 else float(value)
+        case bytes() | bytearray() | memoryview():
+            return bytes(value).hex()
+        case Mapping():
+            return {str(key): json_value(item) for key, item in value.items()}
+        case list() | tuple():
+            return [json_value(item) for item in value]
+        case set() | frozenset():
+            return sorted((json_value(item) for item in value), key=str)
+        case _:
+            return str(value)
+
+
+@contextmanager
+def _sql_errors() -> Iterator[None]:
+    """Turn what DuckDB raises while the rows are computed into :class:`SqlError`."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
+        raise SqlError(str(error)) from error

@@ -1,0 +1,1 @@
+"""What a store holds: tables, arrays and manifests, column by column."""

@@ -1,0 +1,93 @@
+"""The arrays of a run: names, shapes and what they hold.
+
+T is the number of rows of the run's arrays (``tokens.array_row`` points into them), E the experts
+of a layer, k its top_k, d the width of the residual stream, h that of an expert's hidden layer.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from moedb.errors import ArrayNotFoundError, did_you_mean
+
+Axis = Literal["E", "k", "d", "h"]
+
+SHARD_ROWS = 1024
+"""Rows of one shard, the smallest piece of an array that one unit owns."""
+
+CHUNK_ROWS = 64
+"""Rows of one chunk, the smallest piece of an array that is read."""
+
+DIMENSION_NAMES: dict[str, str] = {
+    "E": "expert",
+    "k": "rank",
+    "d": "d_model",
+    "h": "d_expert",
+}
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One kind of array; a run holds one of it for each captured layer.
+
+    Attributes
+    ----------
+    name
+        Its group in ``arrays.zarr``; the array of layer 3 is ``NAME/3``.
+    axes
+        Its axes after the first, which is the row (``T``).
+    doc
+        What it holds.
+    """
+
+    name: str
+    axes: tuple[Axis, ...]
+    doc: str
+
+    @property
+    def shape_text(self) -> str:
+        """The shape in letters, such as ``(T, k, d)``."""
+        return "(" + ", ".join(("T", *self.axes)) + ("," if not self.axes else "") + ")"
+
+
+ARRAYS: tuple[ArraySpec, ...] = (
+    ArraySpec("router_logits", ("E",), "the router's scores before softmax or sigmoid"),
+    ArraySpec(
+        "router_input",
+        ("d",),
+        "what the router and the experts read (after the norm, in a transformer)",
+    ),
+    ArraySpec(
+        "expert_outputs",
+        ("k", "d"),
+        "output of the expert of rank r in slot r, before its weight",
+    ),
+    ArraySpec("shared_outputs", ("d",), "the shared expert's output, before its gate"),
+    ArraySpec(
+        "residual_pre",
+        ("d",),
+        "the residual stream entering the layer; index n_layers is the stream after the last layer",
+    ),
+    ArraySpec("residual_mid", ("d",), "after attention, before the MoE block's norm"),
+    ArraySpec(
+        "expert_neurons",
+        ("k", "h"),
+        "hidden units of the expert of rank r, before the down projection; only where asked for",
+    ),
+)
+
+ARRAY_NAMES: tuple[str, ...] = tuple(spec.name for spec in ARRAYS)
+DEFAULT_ARRAYS: tuple[str, ...] = tuple(name for name in ARRAY_NAMES if name != "expert_neurons")
+
+
+def array_spec(name: str) -> ArraySpec:
+    """Return the description of the array called ``name``.
+
+    Raises
+    ------
+    ArrayNotFoundError
+        If there is no such kind of array.
+    """
+    for spec in ARRAYS:
+        if spec.name == name:
+            return spec
+    raise ArrayNotFoundError(f"no array named {name!r}; {did_you_mean(name, ARRAY_NAMES)}")

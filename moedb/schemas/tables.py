@@ -1,0 +1,319 @@
+"""The tables of a store, column by column.
+
+This module is the one description of the tables: the Parquet writer, the SQL views, ``moedb
+schema`` and ``docs/data-model.md`` are all made from it. Types are signed integers, ``float`` and
+``string`` only, so that any engine reads the files.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from moedb.errors import UsageError, did_you_mean
+
+ColumnType = Literal["int32", "int64", "float", "string"]
+
+SQL_TYPES: dict[str, str] = {
+    "int32": "INTEGER",
+    "int64": "BIGINT",
+    "float": "FLOAT",
+    "string": "VARCHAR",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its name, its type, what it holds, and whether it may be null."""
+
+    name: str
+    type: ColumnType
+    doc: str
+    nullable: bool = False
+
+    @property
+    def sql_type(self) -> str:
+        """The column's type in SQL."""
+        return SQL_TYPES[self.type]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table.
+
+    Attributes
+    ----------
+    name
+        The table's name, which is also its folder in a run.
+    row
+        What one row is.
+    columns
+        Its columns, ``run_id`` first.
+    sort_by
+        The order of the rows within a file.
+    byte_stream_split
+        The float columns that are stored with the BYTE_STREAM_SPLIT encoding.
+    """
+
+    name: str
+    row: str
+    columns: tuple[Column, ...]
+    sort_by: tuple[str, ...]
+    byte_stream_split: tuple[str, ...] = ()
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """The names of the columns, in order."""
+        return tuple(column.name for column in self.columns)
+
+
+RUN_ID = Column("run_id", "string", "the run: its job and a hash of its configuration")
+TOKEN_IDX = Column("token_idx", "int64", "the token's number within the run, from 0")
+EXAMPLE_ID = Column("example_id", "int32", "the example's number within the run, from 0")
+LAYER = Column("layer", "int32", "index of the decoder block (or conv stage) that holds the block")
+EXPERT = Column("expert", "int32", "index of the routed expert in its layer")
+CONDITION_ID = Column("condition_id", "int32", "the condition; 0 is the untouched model")
+KEY = Column("key", "string", "the label's key, such as template or role")
+VALUE = Column("value", "string", "the label's value")
+
+RUNS = Table(
+    "runs",
+    "a run",
+    (
+        RUN_ID,
+        Column("job", "string", "the kind of capture: qwen-ioi, cifar-moe or text"),
+        Column("model", "string", "the model as it was asked for: a name, a hub id or a folder"),
+        Column("model_revision", "string", "the revision on the hub", nullable=True),
+        Column("model_sha256", "string", "hash over the model's configuration and weights"),
+        Column("architecture", "string", "the model's class"),
+        Column("dataset", "string", "the dataset, or the file of prompts"),
+        Column("dataset_sha256", "string", "hash over the examples"),
+        Column("n_examples", "int64", "number of examples, corrupted twins included"),
+        Column("n_tokens", "int64", "number of tokens over all examples"),
+        Column("d_model", "int32", "width of the residual stream"),
+        Column("dtype", "string", "number format the model ran in"),
+        Column("seed", "int64", "the seed"),
+        Column("parent_run_id", "string", "the run that this one continues from", nullable=True),
+        Column("status", "string", "complete, or incomplete while units are missing"),
+        Column("created_at", "string", "when the run was first started, ISO 8601, UTC"),
+        Column("finished_at", "string", "when its last unit was committed", nullable=True),
+        Column("moedb_version", "string", "the version of moedb that started the run"),
+        Column("config", "string", "the resolved configuration, as JSON"),
+        Column("versions", "string", "versions of Python and of the libraries, as JSON"),
+    ),
+    ("run_id",),
+)
+
+MOE_LAYERS = Table(
+    "moe_layers",
+    "an MoE layer of a run",
+    (
+        RUN_ID,
+        LAYER,
+        Column("module", "string", "path of the MoE block in the model"),
+        Column("n_experts", "int32", "number of routed experts"),
+        Column("top_k", "int32", "number of experts chosen for each token"),
+        Column("d_expert", "int32", "width of an expert's hidden layer"),
+        Column(
+            "has_shared_expert", "int32", "1 where a shared expert runs for every token, else 0"
+        ),
+        Column(
+            "norm_topk_prob", "int32", "1 where the chosen weights are scaled to sum to 1, else 0"
+        ),
+        Column("scoring", "string", "how scores become probabilities: softmax or sigmoid"),
+    ),
+    ("layer",),
+)
+
+EXAMPLES = Table(
+    "examples",
+    "an example: a prompt, a document, an image",
+    (
+        RUN_ID,
+        EXAMPLE_ID,
+        Column("split", "string", "the part of the dataset; clean or corrupted for IOI prompts"),
+        Column("text", "string", "the text, null for an image", nullable=True),
+        Column("n_tokens", "int32", "number of tokens"),
+    ),
+    ("example_id",),
+)
+
+TOKENS = Table(
+    "tokens",
+    "a token: one position of one example",
+    (
+        RUN_ID,
+        TOKEN_IDX,
+        EXAMPLE_ID,
+        Column("position", "int32", "position in the example, from 0"),
+        Column("token_id", "int32", "id in the vocabulary, null for an image", nullable=True),
+        Column("token", "string", "the token's text, null for an image", nullable=True),
+        Column(
+            "next_logprob",
+            "float",
+            "log-probability (nats) of the token that follows; null at an example's last position",
+            nullable=True,
+        ),
+        Column(
+            "array_row",
+            "int64",
+            "row of this token in the run's arrays; null where no arrays were kept for it",
+            nullable=True,
+        ),
+    ),
+    ("token_idx",),
+    ("next_logprob",),
+)
+
+ROUTING = Table(
+    "routing",
+    "a routing decision: one expert chosen for one token at one layer",
+    (
+        RUN_ID,
+        TOKEN_IDX,
+        LAYER,
+        Column("rank", "int32", "0 for the expert with the largest router score, up to top_k - 1"),
+        EXPERT,
+        Column("weight", "float", "the factor on the expert's output in the block's sum"),
+        Column("output_norm", "float", "Euclidean norm of the expert's output, before the weight"),
+    ),
+    ("layer", "token_idx", "rank"),
+    ("weight", "output_norm"),
+)
+
+ROUTER_STATS = Table(
+    "router_stats",
+    "a token at a layer",
+    (
+        RUN_ID,
+        TOKEN_IDX,
+        LAYER,
+        Column("entropy", "float", "entropy (bits) of the router's full distribution"),
+        Column("margin", "float", "largest less second largest router probability"),
+        Column("logsumexp", "float", "log-sum-exp (nats) of the router's logits"),
+        Column("topk_mass", "float", "router probability that the chosen experts hold together"),
+        Column(
+            "shared_gate",
+            "float",
+            "factor on the shared expert's output; null without a shared expert",
+            nullable=True,
+        ),
+        Column("moe_output_norm", "float", "Euclidean norm of the MoE block's output"),
+    ),
+    ("layer", "token_idx"),
+    ("entropy", "margin", "logsumexp", "topk_mass", "shared_gate", "moe_output_norm"),
+)
+
+ROUTER_MASS = Table(
+    "router_mass",
+    "an expert of a layer over the tokens of an example",
+    (
+        RUN_ID,
+        EXAMPLE_ID,
+        LAYER,
+        EXPERT,
+        Column("probability", "float", "router probability, summed over the example's tokens"),
+    ),
+    ("layer", "example_id", "expert"),
+    ("probability",),
+)
+
+RUN_LABELS = Table("run_labels", "a label of a run", (RUN_ID, KEY, VALUE), ("key",))
+
+EXAMPLE_LABELS = Table(
+    "example_labels",
+    "a label of an example",
+    (RUN_ID, EXAMPLE_ID, KEY, VALUE),
+    ("key", "example_id"),
+)
+
+TOKEN_LABELS = Table(
+    "token_labels",
+    "a label of a token",
+    (RUN_ID, TOKEN_IDX, KEY, VALUE),
+    ("key", "token_idx"),
+)
+
+CONDITIONS = Table(
+    "conditions",
+    "an intervention setting of a run",
+    (
+        RUN_ID,
+        CONDITION_ID,
+        Column("kind", "string", "what was changed; none for condition 0"),
+        Column("layer", "int32", "the layer it was changed at", nullable=True),
+        Column("expert", "int32", "the expert it was changed for", nullable=True),
+        Column("params", "string", "further parameters, as JSON"),
+    ),
+    ("condition_id",),
+)
+
+PREDICTIONS = Table(
+    "predictions",
+    "an example under a condition",
+    (
+        RUN_ID,
+        CONDITION_ID,
+        EXAMPLE_ID,
+        Column("target", "string", "the right answer: a token's text, or a class"),
+        Column("predicted", "string", "the model's most likely answer"),
+        Column("correct", "int32", "1 where predicted is the target, else 0"),
+        Column("target_logprob", "float", "log-probability (nats) of the target"),
+        Column(
+            "logit_diff",
+            "float",
+            "logit of the target less that of its foil (IOI: the subject); null without a foil",
+            nullable=True,
+        ),
+    ),
+    ("condition_id", "example_id"),
+    ("target_logprob", "logit_diff"),
+)
+
+LOGIT_LENS = Table(
+    "logit_lens",
+    "an example at a layer under a condition",
+    (
+        RUN_ID,
+        CONDITION_ID,
+        EXAMPLE_ID,
+        LAYER,
+        Column("target", "string", "the token that is read off"),
+        Column("logit", "float", "its logit"),
+        Column("logprob", "float", "its log-probability (nats)"),
+        Column("rank", "int32", "its rank among all tokens, from 0"),
+        Column("logit_diff", "float", "its logit less that of its foil", nullable=True),
+    ),
+    ("condition_id", "layer", "example_id"),
+    ("logit", "logprob", "logit_diff"),
+)
+
+TABLES: tuple[Table, ...] = (
+    RUNS,
+    MOE_LAYERS,
+    EXAMPLES,
+    TOKENS,
+    ROUTING,
+    ROUTER_STATS,
+    ROUTER_MASS,
+    RUN_LABELS,
+    EXAMPLE_LABELS,
+    TOKEN_LABELS,
+    CONDITIONS,
+    PREDICTIONS,
+    LOGIT_LENS,
+)
+
+TABLE_NAMES: tuple[str, ...] = tuple(entry.name for entry in TABLES)
+
+
+def table(name: str) -> Table:
+    """Return the table called ``name``.
+
+    Raises
+    ------
+    UsageError
+        If there is no such table.
+    """
+    for candidate in TABLES:
+        if candidate.name == name:
+            return candidate
+    raise UsageError(f"no table named {name!r}; {did_you_mean(name, TABLE_NAMES)}", "moedb schema")

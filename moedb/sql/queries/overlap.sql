@@ -1,0 +1,215 @@
+-- title: Overlap of experts
+-- answers: Do two labels, or two runs, use the same experts of each layer?
+-- param run varchar = null: the run; the newest complete one when null
+-- param split varchar = null: the examples' split; null is all but corrupted, all is every one
+-- param key varchar = null: the key of the label that tells the two groups of tokens apart
+-- param value_a varchar = null: the label's value in group A; all tokens when null
+-- param value_b varchar = null: the label's value in group B; all tokens when null
+-- param run_b varchar = null: the run of group B; that of group A when null
+-- param m integer = null: compare the m most used experts; the layer's top k when null
+-- column layer: the MoE layer
+-- column n_tokens_a: tokens in group A
+-- column n_tokens_b: tokens in group B
+-- column m: how many of the most used experts are compared
+-- column n_shared: experts among the m most used of both groups; an unused expert never counts
+-- column jaccard: n_shared over the experts among the m most used of either
+-- column overlap_coefficient: n_shared over the size of the smaller of the two sets
+-- column weighted_jaccard: sum over all experts of the smaller share, over that of the larger
+-- column jensen_shannon: Jensen-Shannon divergence (bits) of the shares of decisions; 0 when equal
+-- source: Divák & Velja
+with chosen_runs as (
+    select
+        'a' as side,
+        coalesce(cast($run as varchar), (select latest_run.run_id from latest_run)) as run_id,
+        cast($value_a as varchar) as label_value
+    union all
+    select
+        'b' as side,
+        coalesce(
+            cast($run_b as varchar),
+            cast($run as varchar),
+            (select latest_run.run_id from latest_run)
+        ) as run_id,
+        cast($value_b as varchar) as label_value
+),
+
+labelled_tokens as (
+    select distinct
+        chosen_runs.side,
+        labels.run_id,
+        labels.token_idx
+    from labels
+    join chosen_runs
+        on labels.run_id = chosen_runs.run_id
+        and labels.value = chosen_runs.label_value
+    where labels.key = cast($key as varchar)
+),
+
+selected_tokens as (
+    select
+        chosen_runs.side,
+        tokens.run_id,
+        tokens.token_idx
+    from tokens
+    join chosen_runs using (run_id)
+    join examples using (run_id, example_id)
+    left join labelled_tokens
+        on chosen_runs.side = labelled_tokens.side
+        and tokens.run_id = labelled_tokens.run_id
+        and tokens.token_idx = labelled_tokens.token_idx
+    where
+        (chosen_runs.label_value is null or labelled_tokens.token_idx is not null)
+        and case
+        when cast($split as varchar) is null then examples.split <> 'corrupted'
+        when cast($split as varchar) = 'all' then true
+        else examples.split = cast($split as varchar)
+    end
+),
+
+token_totals as (
+    select
+        coalesce(sum(case when selected_tokens.side = 'a' then 1 else 0 end), 0) as n_tokens_a,
+        coalesce(sum(case when selected_tokens.side = 'b' then 1 else 0 end), 0) as n_tokens_b
+    from selected_tokens
+),
+
+selected_layers as (
+    select
+        layers_a.layer,
+        cast(coalesce(cast($m as integer), layers_a.top_k) as bigint) as n_compared
+    from chosen_runs as chosen_a
+    join chosen_runs as chosen_b
+        on chosen_a.side = 'a'
+        and chosen_b.side = 'b'
+    join moe_layers as layers_a
+        on chosen_a.run_id = layers_a.run_id
+    join moe_layers as layers_b
+        on chosen_b.run_id = layers_b.run_id
+        and layers_a.layer = layers_b.layer
+),
+
+expert_counts as (
+    select
+        selected_tokens.side,
+        routing.layer,
+        routing.expert,
+        count(*) as n_decisions
+    from routing
+    join selected_tokens using (run_id, token_idx)
+    group by selected_tokens.side, routing.layer, routing.expert
+),
+
+ranked_experts as (
+    select
+        expert_counts.side,
+        expert_counts.layer,
+        expert_counts.expert,
+        cast(expert_counts.n_decisions as double)
+            / sum(expert_counts.n_decisions) over (
+                partition by expert_counts.side, expert_counts.layer
+            ) as share,
+        row_number() over (
+            partition by expert_counts.side, expert_counts.layer
+            order by expert_counts.n_decisions desc, expert_counts.expert
+        ) as place
+    from expert_counts
+),
+
+-- one row for each expert that either group used
+expert_pairs as (
+    select
+        ranked_experts.layer,
+        ranked_experts.expert,
+        max(case when ranked_experts.side = 'a' then ranked_experts.share end) as used_a,
+        max(case when ranked_experts.side = 'b' then ranked_experts.share end) as used_b,
+        max(
+            case
+                when ranked_experts.side = 'a'
+                    and ranked_experts.place <= selected_layers.n_compared
+                    then 1
+                else 0
+            end
+        ) as in_a,
+        max(
+            case
+                when ranked_experts.side = 'b'
+                    and ranked_experts.place <= selected_layers.n_compared
+                    then 1
+                else 0
+            end
+        ) as in_b
+    from ranked_experts
+    join selected_layers using (layer)
+    group by ranked_experts.layer, ranked_experts.expert
+),
+
+expert_shares as (
+    select
+        expert_pairs.layer,
+        expert_pairs.in_a,
+        expert_pairs.in_b,
+        coalesce(expert_pairs.used_a, 0) as share_a,
+        coalesce(expert_pairs.used_b, 0) as share_b,
+        (coalesce(expert_pairs.used_a, 0) + coalesce(expert_pairs.used_b, 0)) / 2 as share_mean
+    from expert_pairs
+),
+
+layer_sums as (
+    select
+        expert_shares.layer,
+        sum(expert_shares.in_a) as n_top_a,
+        sum(expert_shares.in_b) as n_top_b,
+        sum(expert_shares.in_a * expert_shares.in_b) as n_shared,
+        sum(least(expert_shares.share_a, expert_shares.share_b)) as smaller_shares,
+        sum(greatest(expert_shares.share_a, expert_shares.share_b)) as larger_shares,
+        sum(
+            case when expert_shares.share_a > 0
+                then expert_shares.share_a * log2(expert_shares.share_a / expert_shares.share_mean)
+                else 0
+            end
+        ) / 2 as divergence_a,
+        sum(
+            case when expert_shares.share_b > 0
+                then expert_shares.share_b * log2(expert_shares.share_b / expert_shares.share_mean)
+                else 0
+            end
+        ) / 2 as divergence_b,
+        sum(expert_shares.share_a) * sum(expert_shares.share_b) as both_used
+    from expert_shares
+    group by expert_shares.layer
+),
+
+final as (
+    select
+        selected_layers.layer,
+        cast(token_totals.n_tokens_a as bigint) as n_tokens_a,
+        cast(token_totals.n_tokens_b as bigint) as n_tokens_b,
+        selected_layers.n_compared as m,
+        cast(coalesce(layer_sums.n_shared, 0) as bigint) as n_shared,
+        cast(layer_sums.n_shared as double)
+            / nullif(layer_sums.n_top_a + layer_sums.n_top_b - layer_sums.n_shared, 0) as jaccard,
+        cast(layer_sums.n_shared as double)
+            / nullif(least(layer_sums.n_top_a, layer_sums.n_top_b), 0) as overlap_coefficient,
+        case when layer_sums.both_used > 0
+            then layer_sums.smaller_shares / layer_sums.larger_shares
+        end as weighted_jaccard,
+        case when layer_sums.both_used > 0
+            then greatest(layer_sums.divergence_a + layer_sums.divergence_b, 0)
+        end as jensen_shannon
+    from selected_layers
+    cross join token_totals
+    left join layer_sums using (layer)
+)
+
+select
+    final.layer,
+    final.n_tokens_a,
+    final.n_tokens_b,
+    final.m,
+    final.n_shared,
+    final.jaccard,
+    final.overlap_coefficient,
+    final.weighted_jaccard,
+    final.jensen_shannon
+from final
+order by final.layer;

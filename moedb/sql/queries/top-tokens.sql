@@ -1,0 +1,156 @@
+-- title: Top tokens of each expert
+-- answers: Which tokens does each expert take most?
+-- param run varchar = null: the run; the newest complete one when null
+-- param split varchar = null: the examples' split; null is all but corrupted, all is every one
+-- param layer integer = null: the MoE layer; all when null
+-- param expert integer = null: the expert; all when null
+-- param by varchar = 'count' in (count, lift): what the tokens are ordered by
+-- param min_count integer = 2: leave out tokens that occur less often in the selection
+-- param n integer = 5: how many tokens for each expert
+-- column layer: the MoE layer
+-- column expert: the expert
+-- column place: 1 for the first token, up to n
+-- column token_id: the token's id in the vocabulary
+-- column token: its text
+-- column n_decisions: N(e,token), its occurrences that chose the expert
+-- column n_token: N(token), its occurrences in the selection
+-- column rate: N(e,token) / N(token)
+-- column lift: rate over the expert's frequency N(e) / T
+-- column context: the first of those occurrences in its text
+-- source: Fedus et al. 2022, the table of tokens routed to experts
+with chosen_run as (
+    select coalesce(cast($run as varchar), (select latest_run.run_id from latest_run)) as run_id
+),
+
+selected_tokens as (
+    select
+        tokens.run_id,
+        tokens.token_idx,
+        tokens.token_id,
+        tokens.token
+    from tokens
+    join chosen_run using (run_id)
+    join examples using (run_id, example_id)
+    where case
+        when cast($split as varchar) is null then examples.split <> 'corrupted'
+        when cast($split as varchar) = 'all' then true
+        else examples.split = cast($split as varchar)
+    end
+),
+
+token_total as (
+    select count(*) as n_tokens
+    from selected_tokens
+),
+
+vocabulary as (
+    select
+        selected_tokens.token_id,
+        min(selected_tokens.token) as token,
+        count(*) as n_token
+    from selected_tokens
+    where selected_tokens.token_id is not null
+    group by selected_tokens.token_id
+),
+
+-- images have no token_id: they count in N(e), and stop there
+token_counts as (
+    select
+        routing.layer,
+        routing.expert,
+        selected_tokens.token_id,
+        count(*) as n_decisions,
+        min(routing.token_idx) as first_token_idx
+    from routing
+    join selected_tokens using (run_id, token_idx)
+    where
+        (cast($layer as integer) is null or routing.layer = cast($layer as integer))
+        and (cast($expert as integer) is null or routing.expert = cast($expert as integer))
+    group by routing.layer, routing.expert, selected_tokens.token_id
+),
+
+expert_counts as (
+    select
+        token_counts.layer,
+        token_counts.expert,
+        cast(sum(token_counts.n_decisions) as bigint) as n_decisions
+    from token_counts
+    group by token_counts.layer, token_counts.expert
+),
+
+rates as (
+    select
+        token_counts.layer,
+        token_counts.expert,
+        token_counts.token_id,
+        vocabulary.token,
+        token_counts.n_decisions,
+        vocabulary.n_token,
+        token_counts.first_token_idx,
+        cast(token_counts.n_decisions as double) / vocabulary.n_token as rate,
+        cast(expert_counts.n_decisions as double) / token_total.n_tokens as frequency
+    from token_counts
+    join vocabulary using (token_id)
+    join expert_counts
+        on token_counts.layer = expert_counts.layer
+        and token_counts.expert = expert_counts.expert
+    cross join token_total
+    where vocabulary.n_token >= cast($min_count as integer)
+),
+
+-- within an expert the lift orders as the rate does
+placed_tokens as (
+    select
+        rates.layer,
+        rates.expert,
+        rates.token_id,
+        rates.token,
+        rates.n_decisions,
+        rates.n_token,
+        rates.first_token_idx,
+        rates.rate,
+        rates.rate / rates.frequency as lift,
+        row_number() over (
+            partition by rates.layer, rates.expert
+            order by
+                case when cast($by as varchar) = 'lift' then rates.rate end desc,
+                rates.n_decisions desc,
+                rates.rate desc,
+                rates.token_id
+        ) as place
+    from rates
+),
+
+final as (
+    select
+        placed_tokens.layer,
+        placed_tokens.expert,
+        placed_tokens.place,
+        placed_tokens.token_id,
+        placed_tokens.token,
+        placed_tokens.n_decisions,
+        placed_tokens.n_token,
+        placed_tokens.rate,
+        placed_tokens.lift,
+        token_context.context
+    from placed_tokens
+    cross join chosen_run
+    join token_context
+        on chosen_run.run_id = token_context.run_id
+        and placed_tokens.first_token_idx = token_context.token_idx
+    where placed_tokens.place <= cast($n as integer)
+)
+
+select
+    final.layer,
+    final.expert,
+    final.place,
+    final.token_id,
+    final.token,
+    final.n_decisions,
+    final.n_token,
+    final.rate,
+    final.lift,
+    final.context
+from final
+order by final.layer, final.expert, final.place;

@@ -1,0 +1,97 @@
+"""Writing the tables as Parquet."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from moedb.schemas.tables import Table
+
+ROW_GROUP_ROWS = 262_144
+COMPRESSION = "zstd"
+COMPRESSION_LEVEL = 3
+
+_ARROW_TYPES: dict[str, pa.DataType] = {
+    "int32": pa.int32(),
+    "int64": pa.int64(),
+    "float": pa.float32(),
+    "string": pa.string(),
+}
+
+Columns = Mapping[str, Any]
+"""For each column but ``run_id`` its values: a numpy array or a sequence, None for null."""
+
+
+def arrow_schema(table: Table) -> pa.Schema:
+    """The Arrow schema of ``table``."""
+    return pa.schema(
+        [
+            pa.field(column.name, _ARROW_TYPES[column.type], nullable=column.nullable)
+            for column in table.columns
+        ]
+    )
+
+
+def arrow_table(table: Table, run_id: str, columns: Columns) -> pa.Table:
+    """Build the rows of ``table`` in its sort order.
+
+    Parameters
+    ----------
+    table
+        The table.
+    run_id
+        Goes into the first column of every row.
+    columns
+        The other columns. All must be there, of equal length.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing or unknown, lengths differ, or a null stands where none may.
+    """
+    expected = set(table.column_names) - {"run_id"}
+    if set(columns) != expected:
+        raise ValueError(
+            f"{table.name}: expected columns {sorted(expected)}, got {sorted(columns)}"
+        )
+    n_rows = len(next(iter(columns.values())))
+    schema = arrow_schema(table)
+    arrays = []
+    for field in schema:
+        if field.name == "run_id":
+            arrays.append(pa.array([run_id] * n_rows, pa.string()))
+            continue
+        values = columns[field.name]
+        array = pa.array(values, field.type)
+        if len(array) != n_rows:
+            raise ValueError(f"{table.name}.{field.name}: expected {n_rows} rows, got {len(array)}")
+        if array.null_count and not field.nullable:
+            raise ValueError(f"{table.name}.{field.name}: null where none is allowed")
+        arrays.append(array)
+    rows = pa.Table.from_arrays(arrays, schema=schema)
+    order = pc.sort_indices(rows, sort_keys=[(name, "ascending") for name in table.sort_by])
+    return rows.take(order)
+
+
+def write_parquet(path: Path, table: Table, rows: pa.Table) -> None:
+    """Write ``rows`` of ``table`` to ``path``."""
+    split = [name for name in table.byte_stream_split if name in rows.column_names]
+    pq.write_table(
+        rows,
+        path,
+        compression=COMPRESSION,
+        compression_level=COMPRESSION_LEVEL,
+        row_group_size=ROW_GROUP_ROWS,
+        use_dictionary=[name for name in rows.column_names if name not in split],
+        use_byte_stream_split=split,
+        write_statistics=True,
+    )
+
+
+def column_lists(rows: Sequence[Mapping[str, Any]], table: Table) -> dict[str, list[Any]]:
+    """Turn rows (dicts) into the columns that :func:`arrow_table` takes."""
+    names = [name for name in table.column_names if name != "run_id"]
+    return {name: [row.get(name) for row in rows] for name in names}

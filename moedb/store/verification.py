@@ -1,0 +1,185 @@
+"""Reading a run again: every checksum, and what must hold of the values."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from moedb.errors import StoreDamagedError
+from moedb.schemas.manifests import FileEntry
+from moedb.store.arrays import ArrayKey, array
+from moedb.store.connection import connect
+from moedb.store.files import sha256_of_file
+from moedb.store.snapshot import RunSnapshot, Snapshot
+
+EPSILON = {
+    "float32": float(np.finfo(np.float32).eps),
+    "float16": float(np.finfo(np.float16).eps),
+    "bfloat16": 2.0**-7,
+}
+"""Distance from 1 to the next number, in the formats that a model runs in."""
+
+# Each names what is wrong and counts how often; a run is sound where every count is 0.
+_INVARIANTS = {
+    "decisions without a token": """
+        select count(*) from routing anti join tokens using (run_id, token_idx)
+    """,
+    "tokens without an example": """
+        select count(*) from tokens anti join examples using (run_id, example_id)
+    """,
+    "experts out of range": """
+        select count(*) from routing join moe_layers using (run_id, layer)
+        where expert < 0 or expert >= n_experts
+    """,
+    "tokens at a layer whose ranks are not 0 to top_k - 1, each with another expert": """
+        select count(*) from (
+            select token_idx, layer from routing join moe_layers using (run_id, layer)
+            group by token_idx, layer
+            having count(*) <> any_value(top_k) or count(distinct rank) <> any_value(top_k)
+                or min(rank) <> 0 or max(rank) <> any_value(top_k) - 1
+                or count(distinct expert) <> any_value(top_k)
+        )
+    """,
+    "tokens that lack a layer": """
+        select count(*) from (
+            select token_idx from tokens left join routing using (run_id, token_idx)
+            group by token_idx
+            having count(distinct layer) <> (select count(*) from moe_layers)
+        )
+    """,
+    "examples whose token count is wrong": """
+        select count(*) from (
+            select example_id from examples join tokens using (run_id, example_id)
+            group by example_id having count(*) <> any_value(n_tokens)
+        )
+    """,
+}
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was checked of a run that was found sound."""
+
+    n_files: int
+    n_bytes: int
+    n_decisions: int
+    n_layers_summed: int
+
+    def __str__(self) -> str:
+        return (
+            f"sound: {self.n_files} files ({self.n_bytes / 1e6:,.1f} MB), "
+            f"{self.n_decisions:,} decisions, "
+            f"expert outputs added up at {self.n_layers_summed} layers"
+        )
+
+
+def verify_run(run: RunSnapshot) -> Verification:
+    """Read everything that is committed of a run, and check it.
+
+    Raises
+    ------
+    StoreDamagedError
+        At the first thing that is wrong; the message names the file, or the layer and the gap.
+    """
+    n_files = n_bytes = 0
+    for entry in _files(run):
+        _check_file(run, entry)
+        n_files, n_bytes = n_files + 1, n_bytes + entry.n_bytes
+    with connect(Snapshot(run.layout.store, {run.run_id: run})) as connection:
+        for wrong, statement in _INVARIANTS.items():
+            count = _scalar(connection.execute(statement).fetchone())
+            if count:
+                raise StoreDamagedError(f"run {run.run_id}: {count:,} {wrong}")
+        summed = 0
+        for layer in run.manifest.layers:
+            summed += _check_layer(run, connection, layer)
+    return Verification(n_files, n_bytes, run.n_rows("routing"), summed)
+
+
+def _scalar(row: Any) -> int:
+    return int(row[0]) if row else 0
+
+
+def _files(run: RunSnapshot) -> Iterator[FileEntry]:
+    for segment in run.segments.values():
+        yield from (entry.file for entry in segment.tables.values())
+        yield from segment.shards
+
+
+def _check_file(run: RunSnapshot, entry: FileEntry) -> None:
+    path = run.layout.folder / entry.path
+    hint = f"restore it, or remove the run: moedb rm {run.run_id}"
+    if not path.is_file():
+        raise StoreDamagedError(f"run {run.run_id}: the committed file {path} is missing", hint)
+    if path.stat().st_size != entry.n_bytes or sha256_of_file(path) != entry.sha256:
+        raise StoreDamagedError(f"run {run.run_id}: {path} is not what was committed", hint)
+
+
+def _check_layer(run: RunSnapshot, connection: Any, row: dict[str, Any]) -> int:
+    """Check weights against logits, and the parts of the block's output against its norm."""
+    layer, top_k = row["layer"], row["top_k"]
+    kept = {name for name, layers in run.manifest.arrays.items() if layer in layers}
+    if not kept & {"router_logits", "expert_outputs"}:
+        return 0
+    rows = connection.execute(
+        "select array_row, expert, weight, shared_gate, moe_output_norm "
+        "from routing join tokens using (run_id, token_idx) "
+        "join router_stats using (run_id, token_idx, layer) "
+        "where layer = $layer and array_row is not null order by array_row, rank",
+        {"layer": layer},
+    ).fetchnumpy()
+    n_tokens = len(rows["array_row"]) // top_k
+    if not n_tokens:
+        return 0
+    shape = (n_tokens, top_k)
+    array_rows = rows["array_row"].reshape(shape)[:, 0]
+    experts, weights = rows["expert"].reshape(shape), rows["weight"].reshape(shape)
+    group = zarr.open_group(run.layout.arrays, mode="r")
+    epsilon = EPSILON[run.manifest.row["dtype"]]
+    where = f"run {run.run_id}, layer {layer}"
+    if "router_logits" in kept:
+        logits = _rows(group, "router_logits", layer, array_rows)
+        expected = _weights(logits, experts, row["scoring"], bool(row["norm_topk_prob"]))
+        gap = np.abs(expected - weights) / np.maximum(expected, 1e-30)
+        _expect_small(gap, 8 * epsilon, f"{where}: weights against the router's rule")
+    has_shared = bool(row["has_shared_expert"])
+    if "expert_outputs" not in kept or (has_shared and "shared_outputs" not in kept):
+        return 0
+    outputs = _rows(group, "expert_outputs", layer, array_rows)
+    total = np.einsum("trd,tr->td", outputs, weights.astype(np.float64))
+    scale = np.linalg.norm(outputs, axis=-1).max(axis=1)
+    if has_shared:
+        gate = np.ma.filled(rows["shared_gate"].reshape(shape)[:, 0], np.nan)
+        shared = _rows(group, "shared_outputs", layer, array_rows)
+        total += shared * gate.astype(np.float64)[:, None]
+        scale = np.maximum(scale, np.linalg.norm(shared, axis=-1))
+    norms = rows["moe_output_norm"].reshape(shape)[:, 0]
+    gap = np.abs(np.linalg.norm(total, axis=-1) - norms) / np.maximum(scale, 1e-30)
+    _expect_small(gap, (top_k + 8) * epsilon, f"{where}: expert outputs against the block's output")
+    return 1
+
+
+def _rows(group: zarr.Group, name: str, layer: int, rows: NDArray[Any]) -> NDArray[np.float64]:
+    return np.asarray(array(group, ArrayKey(name, layer)).oindex[rows]).astype(np.float64)
+
+
+def _weights(
+    logits: NDArray[np.float64], experts: NDArray[Any], scoring: str, normalized: bool
+) -> NDArray[np.float64]:
+    """The weights that the router's rule gives the chosen experts."""
+    if scoring == "softmax":
+        scores = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        scores /= scores.sum(axis=-1, keepdims=True)
+    else:
+        scores = 1 / (1 + np.exp(-logits))
+    chosen: NDArray[np.float64] = np.take_along_axis(scores, experts.astype(np.int64), axis=-1)
+    return chosen / chosen.sum(axis=-1, keepdims=True) if normalized else chosen
+
+
+def _expect_small(gap: NDArray[np.float64], allowed: float, what: str) -> None:
+    worst = float(np.nan_to_num(gap, nan=np.inf).max())
+    if not worst <= allowed:
+        raise StoreDamagedError(f"{what} differ by {worst:.3g}, rounding explains {allowed:.3g}")

@@ -1,0 +1,73 @@
+"""The views that every moedb connection has over the tables."""
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+import duckdb
+
+from moedb.schemas.tables import Table
+
+
+def create_table_view(
+    connection: duckdb.DuckDBPyConnection, table: Table, files: list[str]
+) -> None:
+    """Define the view ``table`` over an explicit list of Parquet files.
+
+    Parameters
+    ----------
+    connection
+        Where the view is made.
+    table
+        The table; its columns fix names, types and order.
+    files
+        The files that hold its rows. Without any the view is empty.
+    """
+    columns = ", ".join(f"cast({c.name} as {c.sql_type}) as {c.name}" for c in table.columns)
+    if files:
+        listed = ", ".join(_literal(file) for file in files)
+        source = f"read_parquet([{listed}])"
+        condition = ""
+    else:
+        nulls = ", ".join(f"null as {c.name}" for c in table.columns)
+        source, condition = f"(select {nulls})", " where false"
+    connection.execute(
+        f"create or replace view {table.name} as select {columns} from {source}{condition}"  # noqa: S608
+    )
+
+
+def create_derived_views(connection: duckdb.DuckDBPyConnection) -> None:
+    """Define the views of ``moedb/sql/views``, in the order of their file names.
+
+    The tables must be there already, as tables or as views.
+    """
+    folder = resources.files("moedb") / "sql" / "views"
+    for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if file.name.endswith(".sql"):
+            connection.execute(file.read_text(encoding="utf-8"))
+
+
+def create_rows_view(
+    connection: duckdb.DuckDBPyConnection, table: Table, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Define the view ``table`` over rows that are given as values."""
+    if not rows:
+        create_table_view(connection, table, [])
+        return
+    names = ", ".join(table.column_names)
+    casts = ", ".join(f"cast({c.name} as {c.sql_type}) as {c.name}" for c in table.columns)
+    values = ", ".join(
+        "(" + ", ".join(_literal(row[name]) for name in table.column_names) + ")" for row in rows
+    )
+    connection.execute(
+        f"create or replace view {table.name} as "  # noqa: S608
+        f"select {casts} from (values {values}) as given ({names})"
+    )
+
+
+def _literal(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, int | float):
+        return repr(value)
+    return "'" + str(value).replace("'", "''") + "'"

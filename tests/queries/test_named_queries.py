@@ -1,0 +1,328 @@
+"""Every named query against numpy, as a statement and as a macro."""
+
+import math
+
+import duckdb
+import numpy as np
+import oracle
+import pandas as pd
+import pytest
+import synthetic
+
+from moedb.queries.catalog import bind, catalog, named_query
+
+SEEDS = (0, 1)
+SELECTIONS: list[dict[str, object]] = [
+    {},
+    {"split": "held-out"},
+    {"run": synthetic.OLDER, "split": "all"},
+]
+KEYS = ("template", "role", "model", "kind")
+
+SETTINGS: dict[str, list[dict[str, object]]] = {
+    "expert-frequency": [{}],
+    "concentration": [{}],
+    "routing-by-class": [
+        *({"key": key} for key in KEYS),
+        {"key": "template", "layer": 5},
+        {"key": "no such key"},
+    ],
+    "co-activation": [{}, {"layer": 2}],
+    "co-activation-adjacent": [{}, {"layer": 2}],
+    "overlap": [
+        {},
+        {"key": "template", "value_a": "1", "value_b": "2"},
+        {"key": "template", "value_a": "1", "value_b": "10", "m": 1},
+        {"key": "role", "value_a": "IO", "m": 3},
+        {"key": "kind", "value_a": "'s", "value_b": "all", "m": 100},
+        {"run_b": synthetic.OLDER},
+        {"run_b": synthetic.NEWER, "key": "template", "value_a": "2", "value_b": "2", "m": 5},
+        {"key": "template", "value_a": "no such value"},
+        {"value_a": "1"},
+    ],
+    "load-balance": [{}],
+    "router-confidence": [{}, *({"key": key} for key in KEYS)],
+    "top-tokens": [
+        {},
+        {"by": "lift"},
+        {"layer": 2, "expert": 3, "n": 2},
+        {"layer": 5, "by": "lift", "min_count": 1, "n": 100},
+        {"expert": 0, "min_count": 10},
+    ],
+    "ioi-logit-diff": [{}, {"key": "kind", "condition": 1}, {"key": "role"}],
+}
+
+
+@pytest.fixture(scope="module", params=SEEDS)
+def tables(request: pytest.FixtureRequest) -> dict[str, pd.DataFrame]:
+    return synthetic.make_tables(request.param)
+
+
+@pytest.fixture(scope="module")
+def connection(tables: dict[str, pd.DataFrame]) -> duckdb.DuckDBPyConnection:
+    return synthetic.connect(tables)
+
+
+@pytest.fixture(scope="module")
+def shuffled(tables: dict[str, pd.DataFrame]) -> duckdb.DuckDBPyConnection:
+    return synthetic.connect(tables, seed=7)
+
+
+def every_setting(name: str) -> list[dict[str, object]]:
+    return [selection | given for selection in SELECTIONS for given in SETTINGS[name]]
+
+
+def ask(connection: duckdb.DuckDBPyConnection, name: str, given: dict[str, object]) -> pd.DataFrame:
+    query = named_query(name)
+    return connection.execute(query.sql, bind(query, given)).df()
+
+
+def ask_macro(
+    connection: duckdb.DuckDBPyConnection, name: str, given: dict[str, object]
+) -> pd.DataFrame:
+    written = ", ".join(
+        f"{key} := "
+        + ("'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value))
+        for key, value in given.items()
+    )
+    return connection.execute(f"from {named_query(name).macro_name}({written})").df()
+
+
+def test_every_query_has_an_oracle_and_settings() -> None:
+    assert set(oracle.ORACLES) == set(SETTINGS) == set(catalog())
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS))
+def test_query_gives_what_numpy_gives(
+    name: str,
+    tables: dict[str, pd.DataFrame],
+    connection: duckdb.DuckDBPyConnection,
+    shuffled: duckdb.DuckDBPyConnection,
+) -> None:
+    n_rows = 0
+    for given in every_setting(name):
+        parameters = {key: value for key, value in given.items() if key != "run"}
+        run_id = given.get("run", synthetic.NEWER)
+        expected = oracle.ORACLES[name](tables, run_id, **parameters)
+        actual = ask(connection, name, given)
+        oracle.assert_same_rows(actual, expected)
+        pd.testing.assert_frame_equal(ask(shuffled, name, given), actual, rtol=1e-12)
+        pd.testing.assert_frame_equal(ask_macro(connection, name, given), actual, rtol=1e-12)
+        n_rows += len(actual)
+    assert n_rows > 0
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS))
+def test_types_are_those_any_engine_has(name: str, connection: duckdb.DuckDBPyConnection) -> None:
+    given = SETTINGS[name][0]
+    query = named_query(name)
+    described = connection.execute(
+        f"describe from {query.macro_name}({_literal_call(given)})"
+    ).fetchall()
+    types = {column: column_type for column, column_type, *_ in described}
+    assert tuple(types) == query.column_names
+    assert set(types.values()) <= {"BIGINT", "INTEGER", "DOUBLE", "VARCHAR"}
+    for column, column_type in types.items():
+        is_count = column.startswith(("n_", "experts_")) or column in {"m", "place"}
+        assert (column_type == "BIGINT") == is_count, column
+
+
+def _literal_call(given: dict[str, object]) -> str:
+    return ", ".join(f"{key} := '{value}'" for key, value in given.items())
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS))
+def test_null_parameters_are_the_defaults(name: str, connection: duckdb.DuckDBPyConnection) -> None:
+    query = named_query(name)
+    required = {parameter.name: "kind" for parameter in query.parameters if parameter.required}
+    optional = [parameter.name for parameter in query.parameters if not parameter.required]
+    nulls = ", ".join(
+        [f"{key} := '{value}'" for key, value in required.items()]
+        + [f"{key} := null" for key in optional]
+    )
+    pd.testing.assert_frame_equal(
+        connection.execute(f"from {query.macro_name}({nulls})").df(),
+        ask(connection, name, {**required, **dict.fromkeys(optional)}),
+    )
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS))
+def test_a_run_without_tokens_gives_no_error(
+    name: str, tables: dict[str, pd.DataFrame], connection: duckdb.DuckDBPyConnection
+) -> None:
+    for extra in ({"split": "no such split"}, {"run": "no such run"}):
+        for given in SETTINGS[name]:
+            result = ask(connection, name, {**given, **extra})
+            if "split" in extra:
+                expected = oracle.ORACLES[name](tables, synthetic.NEWER, **{**given, **extra})
+                oracle.assert_same_rows(result, expected)
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS))
+def test_what_is_undefined_is_null_and_not_nan(
+    name: str, connection: duckdb.DuckDBPyConnection
+) -> None:
+    query = named_query(name)
+    for given in SETTINGS[name]:
+        for extra in ({}, {"split": "no such split"}):
+            rows = connection.execute(query.sql, bind(query, {**given, **extra})).fetchall()
+            floats = [value for row in rows for value in row if isinstance(value, float)]
+            assert all(math.isfinite(value) for value in floats)
+
+
+def test_newest_complete_run_is_the_default(connection: duckdb.DuckDBPyConnection) -> None:
+    default = ask(connection, "expert-frequency", {})
+    pd.testing.assert_frame_equal(
+        default, ask(connection, "expert-frequency", {"run": synthetic.NEWER})
+    )
+    unfinished = ask(connection, "expert-frequency", {"run": synthetic.UNFINISHED})
+    assert unfinished["uniform"].tolist() == [0.25] * 4
+
+
+def test_rates_add_up(connection: duckdb.DuckDBPyConnection) -> None:
+    by_class = ask(connection, "routing-by-class", {"key": "template"})
+    sums = by_class.groupby(["layer", "value"])[["rate", "share", "weight_share"]].sum()
+    np.testing.assert_allclose(sums["rate"], 4)
+    np.testing.assert_allclose(sums["share"], 1)
+    np.testing.assert_allclose(sums["weight_share"], 1)
+    assert (by_class["n_decisions"] == 0).any()
+    frequency = ask(connection, "expert-frequency", {})
+    np.testing.assert_allclose(frequency.groupby("layer")["share"].sum(), 1)
+    assert (frequency["n_decisions"] == 0).any()
+
+
+def test_values_that_are_numbers_come_by_size(connection: duckdb.DuckDBPyConnection) -> None:
+    by_template = ask(connection, "ioi-logit-diff", {})["value"].tolist()
+    assert by_template == ["1", "2", "10", "odd", "all"]
+    by_kind = ask(connection, "ioi-logit-diff", {"key": "kind", "split": "all"})
+    assert by_kind["value"].tolist() == ["'s", "all", "all"]
+
+
+def test_a_group_overlaps_itself_wholly(connection: duckdb.DuckDBPyConnection) -> None:
+    same = ask(connection, "overlap", {"run_b": synthetic.NEWER})
+    assert (same["jaccard"] == 1).all()
+    assert (same["overlap_coefficient"] == 1).all()
+    assert (same["weighted_jaccard"] == 1).all()
+    assert (same["jensen_shannon"] == 0).all()
+
+
+def make_small_run(
+    choices: list[tuple[int, ...]], n_experts: int, group_of: list[str]
+) -> duckdb.DuckDBPyConnection:
+    """One layer, one example for each token, with a label ``group`` and an even router."""
+    tables = synthetic.make_tables(0)
+    tables = {name: rows.iloc[:0] for name, rows in tables.items()}
+    run = {"run_id": "r"}
+    rows: dict[str, list[dict[str, object]]] = {
+        "runs": [{**run, "status": "complete", "created_at": "2026"}],
+        "moe_layers": [{**run, "layer": 0, "n_experts": n_experts, "top_k": len(choices[0])}],
+    }
+    for token, chosen in enumerate(choices):
+        rows.setdefault("examples", []).append({**run, "example_id": token, "split": "clean"})
+        rows.setdefault("tokens", []).append(
+            {**run, "token_idx": token, "example_id": token, "position": 0}
+        )
+        rows.setdefault("example_labels", []).append(
+            {**run, "example_id": token, "key": "group", "value": group_of[token]}
+        )
+        for rank, expert in enumerate(chosen):
+            rows.setdefault("routing", []).append(
+                {**run, "token_idx": token, "layer": 0, "rank": rank, "expert": expert, "weight": 1}
+            )
+        for expert in range(n_experts):
+            rows.setdefault("router_mass", []).append(
+                {
+                    **run,
+                    "example_id": token,
+                    "layer": 0,
+                    "expert": expert,
+                    "probability": 0.75 if expert == chosen[0] else 0.25 / (n_experts - 1),
+                }
+            )
+    for name, values in rows.items():
+        tables[name] = pd.DataFrame(values).reindex(columns=tables[name].columns)
+    return synthetic.connect(tables)
+
+
+def test_overlap_by_hand() -> None:
+    # group a: experts 0, 0, 1, 2; group b: experts 0, 1, 3, 3
+    small = make_small_run([(0, 1), (0, 2), (0, 3), (1, 3)], 5, ["a", "a", "b", "b"])
+    given = {"key": "group", "value_a": "a", "value_b": "b"}
+    row = ask(small, "overlap", given).iloc[0]
+    # the 2 most used: {0, 1} (1 before 2) and {3, 0} (0 before 1)
+    assert (row["n_tokens_a"], row["n_tokens_b"], row["m"], row["n_shared"]) == (2, 2, 2, 1)
+    assert row["jaccard"] == pytest.approx(1 / 3)
+    assert row["overlap_coefficient"] == pytest.approx(1 / 2)
+    # shares (1/2, 1/4, 1/4, 0, 0) and (1/4, 1/4, 0, 1/2, 0)
+    assert row["weighted_jaccard"] == pytest.approx(0.5 / 1.5)
+    # mean (3/8, 1/4, 1/8, 1/4): its entropy less the 1.5 bits that both have
+    mixed = -sum(p * math.log2(p) for p in (3 / 8, 1 / 4, 1 / 8, 1 / 4))
+    assert row["jensen_shannon"] == pytest.approx(mixed - 1.5)
+    # only 3 experts of each group are used
+    wide = ask(small, "overlap", {**given, "m": 5}).iloc[0]
+    assert (wide["m"], wide["n_shared"]) == (5, 2)
+    assert wide["jaccard"] == pytest.approx(2 / 4)
+    assert wide["overlap_coefficient"] == pytest.approx(2 / 3)
+
+
+def test_disjoint_groups_diverge_by_one_bit() -> None:
+    small = make_small_run([(0,), (1,), (2,), (3,)], 4, ["a", "a", "b", "b"])
+    row = ask(small, "overlap", {"key": "group", "value_a": "a", "value_b": "b"}).iloc[0]
+    assert (row["jaccard"], row["weighted_jaccard"], row["jensen_shannon"]) == (0, 0, 1)
+
+
+def test_load_balance_by_hand() -> None:
+    # counts 3, 1, 0, 0
+    small = make_small_run([(0,), (0,), (0,), (1,)], 4, ["a"] * 4)
+    row = ask(small, "load-balance", {}).iloc[0]
+    assert (row["n_experts"], row["n_decisions"], row["n_used"], row["n_dead"]) == (4, 4, 2, 2)
+    bits = 0.75 * math.log2(4 / 3) + 0.25 * 2
+    assert row["normalized_entropy"] == pytest.approx(bits / 2)
+    assert row["effective_experts"] == pytest.approx(2**bits)
+    # sum of |x - y| over the 16 ordered pairs is 20: 20 / (2 * 16 * 1)
+    assert row["gini"] == pytest.approx(20 / 32)
+    assert row["cv"] == pytest.approx(math.sqrt((4 + 0 + 1 + 1) / 4))
+    assert row["max_over_mean"] == pytest.approx(3)
+    # mean probabilities: (3 * 3/4 + 1/12) / 4 and (3 * 1/12 + 3/4) / 4
+    expected = 4 * (0.75 * (9 / 4 + 1 / 12) / 4 + 0.25 * (1 / 4 + 3 / 4) / 4)
+    assert row["switch_loss"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_even_load_is_balanced() -> None:
+    small = make_small_run([(0,), (1,), (2,), (3,)], 4, ["a"] * 4)
+    row = ask(small, "load-balance", {}).iloc[0]
+    assert row["normalized_entropy"] == 1
+    assert row["effective_experts"] == 4
+    assert (row["gini"], row["cv"], row["max_over_mean"]) == (0, 0, 1)
+    assert row["switch_loss"] == pytest.approx(1, rel=1e-6)
+
+
+def test_switch_loss_is_null_without_router_mass() -> None:
+    tables = synthetic.make_tables(0)
+    tables["router_mass"] = tables["router_mass"].iloc[:0]
+    balance = ask(synthetic.connect(tables), "load-balance", {})
+    assert balance["switch_loss"].isna().all()
+    assert balance["gini"].notna().all()
+
+
+def test_concentration_counts_a_share_of_exactly_90_percent() -> None:
+    small = make_small_run([(0,)] * 9 + [(1,)], 3, ["a"] * 10)
+    rows = ask(small, "concentration", {})
+    assert rows["n_top"].tolist() == [1, 2, 3]
+    assert rows["share"].tolist() == [0.9, 1.0, 1.0]
+    assert rows.iloc[0][["experts_50", "experts_90", "experts_99"]].tolist() == [1, 1, 2]
+
+
+def test_neighbours_by_hand() -> None:
+    small = make_small_run([(2, 0, 1), (1, 0, 2), (0, 1, 2)], 4, ["a"] * 3)
+    pairs = ask(small, "co-activation", {})
+    assert pairs["n_both"].tolist() == [3, 3, 3]
+    assert pairs["lift"].tolist() == [1, 1, 1]
+    adjacent = ask(small, "co-activation-adjacent", {})
+    assert adjacent[["expert_a", "expert_b", "n_adjacent"]].to_numpy().tolist() == [
+        [0, 1, 3],
+        [0, 2, 2],
+        [1, 2, 1],
+    ]
+    # every pair is there 3 times in 3 tokens, and 2 of a token's 3 pairs are adjacent
+    assert adjacent["expected"].tolist() == [2, 2, 2]

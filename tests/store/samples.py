@@ -1,0 +1,156 @@
+"""A small run, made by hand: two layers, four experts, top 2, any number of units."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moedb.schemas.manifests import RunManifest, UnitRange
+from moedb.store.arrays import ArrayKey
+from moedb.store.writing import RunWriter
+
+RUN_ID = "text-0123456789"
+LAYERS = (1, 3)
+N_EXPERTS, TOP_K, D_MODEL = 4, 2, 8
+
+
+def sample_manifest(
+    n_units: int = 3,
+    tokens_per_unit: int = 5,
+    run_id: str = RUN_ID,
+    arrays: tuple[str, ...] = ("router_logits", "expert_outputs"),
+) -> RunManifest:
+    row = {
+        "job": "text",
+        "model": "hand-made",
+        "model_revision": None,
+        "model_sha256": "ab" * 32,
+        "architecture": "None",
+        "dataset": "numbers",
+        "dataset_sha256": "cd" * 32,
+        "n_examples": n_units,
+        "n_tokens": n_units * tokens_per_unit,
+        "d_model": D_MODEL,
+        "dtype": "float32",
+        "seed": 0,
+        "parent_run_id": None,
+        "created_at": "2026-01-01T00:00:00+00:00",
+        "moedb_version": "0.1.0",
+        "config": "{}",
+        "versions": "{}",
+    }
+    layers = tuple(
+        {
+            "layer": layer,
+            "module": f"model.layers.{layer}.mlp",
+            "n_experts": N_EXPERTS,
+            "top_k": TOP_K,
+            "d_expert": 6,
+            "has_shared_expert": 0,
+            "norm_topk_prob": 0,
+            "scoring": "softmax",
+        }
+        for layer in LAYERS
+    )
+    return RunManifest(
+        run_id=run_id,
+        row=row,
+        unit_rows=1024,
+        units=tuple(
+            UnitRange(unit, unit + 1, tokens_per_unit, tokens_per_unit) for unit in range(n_units)
+        ),
+        layers=layers,
+        arrays=dict.fromkeys(arrays, LAYERS),
+    )
+
+
+def unit_rows(
+    manifest: RunManifest, unit: int
+) -> tuple[dict[str, Mapping[str, Any]], dict[ArrayKey, np.ndarray]]:
+    """Rows of a unit whose values obey every invariant; the same at every call."""
+    rng = np.random.default_rng([7, unit])
+    n_tokens = manifest.units[unit].n_tokens
+    token_idx = unit * n_tokens + np.arange(n_tokens)
+    tables: dict[str, dict[str, list[Any]]] = {
+        "routing": {
+            n: [] for n in ("token_idx", "layer", "rank", "expert", "weight", "output_norm")
+        },
+        "router_stats": {
+            n: []
+            for n in (
+                "token_idx",
+                "layer",
+                "entropy",
+                "margin",
+                "logsumexp",
+                "topk_mass",
+                "shared_gate",
+                "moe_output_norm",
+            )
+        },
+    }
+    arrays = {}
+    for layer in LAYERS:
+        logits = rng.normal(size=(n_tokens, N_EXPERTS)).astype(np.float32)
+        outputs = rng.normal(size=(n_tokens, TOP_K, D_MODEL)).astype(np.float32)
+        p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        experts = np.argsort(-logits, axis=1)[:, :TOP_K]
+        weights = np.take_along_axis(p, experts, axis=1)
+        total = (outputs * weights[..., None]).sum(axis=1)
+        arrays[ArrayKey("router_logits", layer)] = logits
+        arrays[ArrayKey("expert_outputs", layer)] = outputs
+        routing, stats = tables["routing"], tables["router_stats"]
+        for t in range(n_tokens):
+            for r in range(TOP_K):
+                for name, value in (
+                    ("token_idx", token_idx[t]),
+                    ("layer", layer),
+                    ("rank", r),
+                    ("expert", experts[t, r]),
+                    ("weight", weights[t, r]),
+                    ("output_norm", np.linalg.norm(outputs[t, r])),
+                ):
+                    routing[name].append(value)
+            ordered = np.sort(p[t])[::-1]
+            for name, value in (
+                ("token_idx", token_idx[t]),
+                ("layer", layer),
+                ("entropy", -(p[t] * np.log2(p[t])).sum()),
+                ("margin", ordered[0] - ordered[1]),
+                ("logsumexp", np.log(np.exp(logits[t]).sum())),
+                ("topk_mass", weights[t].sum()),
+                ("shared_gate", None),
+                ("moe_output_norm", np.linalg.norm(total[t])),
+            ):
+                stats[name].append(value)
+    kept = {key: rows for key, rows in arrays.items() if key.name in manifest.arrays}
+    rows: dict[str, Mapping[str, Any]] = {
+        "examples": {
+            "example_id": [unit],
+            "split": ["all"],
+            "text": [f"number {unit}"],
+            "n_tokens": [n_tokens],
+        },
+        "tokens": {
+            "token_idx": token_idx,
+            "example_id": np.full(n_tokens, unit),
+            "position": np.arange(n_tokens),
+            "token_id": rng.integers(0, 99, n_tokens),
+            "token": [f" t{i}" for i in token_idx],
+            "next_logprob": [-1.0] * (n_tokens - 1) + [None],
+            "array_row": unit * manifest.unit_rows + np.arange(n_tokens),
+        },
+        **tables,
+    }
+    return rows, kept
+
+
+def write_sample(store: Path, **settings: Any) -> RunWriter:
+    """Write a complete run, continuing what is there."""
+    writer = RunWriter(store, sample_manifest(**settings))
+    writer.begin({})
+    for unit in writer.snapshot().missing_units:
+        writer.commit_unit(unit, *unit_rows(writer.manifest, unit))
+    writer.finish()
+    return writer
