@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from moedb.errors import StoreError
+from moedb.errors import RunNotFoundError, StoreError, did_you_mean
 from moedb.schemas.arrays import array_spec
 from moedb.schemas.manifests import (
     FileEntry,
@@ -38,7 +38,7 @@ from moedb.store.files import (
 )
 from moedb.store.layout import FINAL_UNIT, FIRST_UNIT, STORE_MANIFEST, RunLayout, unit_name
 from moedb.store.parquet import Columns, arrow_table, column_lists, write_parquet
-from moedb.store.snapshot import RunSnapshot, check_store, read_run
+from moedb.store.snapshot import RunSnapshot, check_store, read_run, run_ids
 
 
 def timestamp() -> str:
@@ -268,8 +268,18 @@ def remove_run(store: Path, run_id: str) -> None:
     """Delete a run, its configuration first, so that no reader sees half of it.
 
     The run may be damaged; its name must be whole.
+
+    Raises
+    ------
+    RunNotFoundError
+        If the store has no run of this name.
     """
     check_store(store)
+    known = list(run_ids(store))
+    if run_id not in known:
+        raise RunNotFoundError(
+            f"no run named {run_id!r} in {store}; {did_you_mean(run_id, known)}", "moedb runs"
+        )
     layout = RunLayout(store, run_id)
     layout.manifest.unlink()
     sync_directory(layout.folder)

@@ -13,31 +13,18 @@ import pytest
 import zarr
 
 from moedb.errors import StoreError
-from moedb.schemas.tables import TABLES, TOKENS
+from moedb.schemas.tables import TOKENS
 from moedb.store.layout import RunLayout
 from moedb.store.parquet import arrow_table
 from moedb.store.snapshot import read_run, take_snapshot
 from moedb.store.writing import RunWriter, remove_run
+from tests.contents import run_contents
 
 from .samples import RUN_ID, sample_manifest, unit_rows, write_sample
 
 
-def contents(store: Path) -> dict[str, list[tuple[Any, ...]]]:
-    """All committed rows of a run, and its arrays, as plain values."""
-    run = read_run(store, RUN_ID)
-    rows = {}
-    for table in TABLES:
-        if files := [str(path) for path in run.files(table.name)]:
-            # The row of runs holds the time at which it was written.
-            names = [c for c in table.column_names if c not in ("finished_at", "created_at")]
-            rows[table.name] = (
-                duckdb.read_parquet(files).select(", ".join(names)).order("all").fetchall()
-            )
-    group = zarr.open_group(run.layout.arrays, mode="r")
-    for name, layers in run.manifest.arrays.items():
-        for layer in layers:
-            rows[f"{name}/{layer}"] = [np.asarray(group[f"{name}/{layer}"][:]).tobytes()]
-    return rows
+def contents(store: Path) -> dict[str, Any]:
+    return run_contents(store, RUN_ID)
 
 
 def test_what_is_written_is_what_was_given(tmp_path: Path) -> None:

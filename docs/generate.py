@@ -1,0 +1,106 @@
+"""Write the pages of docs/ that are made from the code: data-model.md and cli.md.
+
+Run by ``make docs``; a test fails when a page is out of date.
+"""
+
+from pathlib import Path
+
+import click
+
+from moedb.cli import cli
+from moedb.queries.catalog import catalog
+from moedb.schemas.arrays import ARRAYS, CHUNK_ROWS, SHARD_ROWS
+from moedb.schemas.manifests import FORMAT_VERSION
+from moedb.schemas.tables import TABLES
+
+HERE = Path(__file__).parent
+
+
+def cell(text: str) -> str:
+    """A cell of a Markdown table."""
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def tables_text() -> str:
+    """Every table, column by column."""
+    parts = []
+    for table in TABLES:
+        parts.append(f"### {table.name}\n\nOne row is {table.row}. Sorted by "
+                     f"{', '.join(f'`{name}`' for name in table.sort_by)} within a file.\n")  # fmt: skip
+        parts.append("| column | type | null | holds |\n|---|---|---|---|")
+        for column in table.columns:
+            null = "yes" if column.nullable else ""
+            parts.append(f"| `{column.name}` | {column.sql_type} | {null} | {cell(column.doc)} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def arrays_text() -> str:
+    """Every kind of array."""
+    rows = ["| array | shape | holds |", "|---|---|---|"]
+    rows += [f"| `{s.name}/LAYER` | {s.shape_text} | {cell(s.doc)} |" for s in ARRAYS]
+    return "\n".join(rows)
+
+
+def queries_text() -> str:
+    """Every named query, with its columns."""
+    parts = []
+    for query in catalog().values():
+        parts.append(f"### {query.name}\n\n{query.question} Source: {query.source}.\n")
+        parts.append("| parameter | type | default | is |\n|---|---|---|---|")
+        for p in query.parameters:
+            default = "required" if p.required else f"`{'null' if p.default is None else p.default}`"
+            parts.append(f"| `{p.name}` | {p.type} | {default} | {cell(p.doc)} |")
+        parts.append("\n| column | is |\n|---|---|")
+        parts += [f"| `{column.name}` | {cell(column.doc)} |" for column in query.columns]
+        parts.append("")
+    return "\n".join(parts)
+
+
+def data_model() -> str:
+    """The page docs/data-model.md."""
+    template = (HERE / "data-model.in.md").read_text(encoding="utf-8")
+    return (
+        template.replace("@TABLES@", tables_text())
+        .replace("@ARRAYS@", arrays_text())
+        .replace("@QUERIES@", queries_text())
+        .replace("@FORMAT@", ".".join(map(str, FORMAT_VERSION)))
+        .replace("@SHARD@", str(SHARD_ROWS))
+        .replace("@CHUNK@", str(CHUNK_ROWS))
+    )
+
+
+def command_text(command: click.Command, name: str, parent: click.Context | None) -> str:
+    """The help of a command and of those below it."""
+    context = click.Context(
+        command, info_name=name, parent=parent, max_content_width=96, terminal_width=96
+    )
+    title = context.command_path
+    parts = [f"## {title}\n\n```text\n{command.get_help(context)}\n```\n"]
+    if isinstance(command, click.Group):
+        for child in sorted(command.commands):
+            parts.append(command_text(command.commands[child], child, context))
+    return "\n".join(parts)
+
+
+def command_line() -> str:
+    """The page docs/cli.md."""
+    return (
+        "# The command line\n\nWhat `--help` says, for every command. Made by `make docs`.\n\n"
+        "stdout is data; everything else goes to stderr. Exit codes: 0 done, 1 failed, 2 the "
+        "command was wrong, 3 the store is missing, damaged or newer, 130 interrupted.\n\n"
+        + command_text(cli, "moedb", None)
+    )
+
+
+PAGES = {"data-model.md": data_model, "cli.md": command_line}
+
+
+def main() -> None:
+    """Write every page."""
+    for name, page in PAGES.items():
+        (HERE / name).write_text(page().rstrip() + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""A capture that is stopped, in whatever way, ends with the rows of one that was not."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from moedb.capture.jobs.qwen_ioi import ioi_dataset
+from moedb.capture.pipeline import CaptureOptions, CapturePlan, capture, plan_capture
+from moedb.errors import CaptureError, CheckError
+from moedb.store.snapshot import read_run, take_snapshot
+from tests.contents import run_contents
+
+pytestmark = pytest.mark.model
+
+N = 60
+
+
+@pytest.fixture(scope="module")
+def planned(random_model: Path) -> CapturePlan:
+    options = CaptureOptions(model=str(random_model), batch_size=8)
+    return plan_capture(options, partial(ioi_dataset, n=N, seed=0))
+
+
+@pytest.fixture(scope="module")
+def whole(planned: CapturePlan, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("whole") / "store"
+    assert len(planned.units) > 2
+    assert capture(planned, store).units_now == len(planned.units)
+    return store
+
+
+def start(random_model: Path, store: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", "from moedb.cli import main; main()", "--store", str(store)]
+    arguments = ["capture", "qwen-ioi", "--model", str(random_model), "--n", str(N)]
+    return subprocess.Popen(
+        [*command, *arguments, "--batch-size", "8"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
+
+
+def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_stopped_and_started_again_it_ends_with_the_same_rows(
+    how: signal.Signals, planned: CapturePlan, whole: Path, random_model: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    process = start(random_model, store)
+    # The first shard being staged: the writer is at work on a unit, the model on the next.
+    wait_for(store / "runs" / planned.run_id / "segments" / "first.json", process)
+    time.sleep(0.05)
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == (130 if how is signal.SIGINT else -signal.SIGKILL)
+    if how is signal.SIGINT:
+        assert "the same command resumes" in errors
+    before = take_snapshot(store).runs[planned.run_id]
+    assert not before.is_complete
+    process = start(random_model, store)
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert out.strip() == planned.run_id
+    assert run_contents(store, planned.run_id) == run_contents(whole, planned.run_id)
+
+
+def test_a_finished_run_is_not_run_again(planned: CapturePlan, whole: Path) -> None:
+    folder = read_run(whole, planned.run_id).layout.folder
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    outcome = capture(planned, whole)
+    assert outcome.was_complete and outcome.units_before == len(planned.units)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_another_configuration_is_another_run(planned: CapturePlan, random_model: Path) -> None:
+    def run_id(n: int = N, seed: int = 0, **settings: object) -> str:
+        options = CaptureOptions(**{"model": str(random_model), "batch_size": 8, **settings})
+        return plan_capture(options, partial(ioi_dataset, n=n, seed=seed)).run_id
+
+    assert run_id() == planned.run_id
+    others = [
+        run_id(n=N + 1),
+        run_id(seed=1),
+        run_id(layers="2"),
+        run_id(arrays=("none",)),
+        run_id(tokens="last"),
+        run_id(batch_size=4),
+        run_id(dtype="bfloat16"),
+    ]
+    assert len({planned.run_id, *others}) == 1 + len(others)
+
+
+def test_a_full_disk_stops_the_capture_and_loses_nothing(
+    planned: CapturePlan, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    from moedb.store import writing
+
+    store = tmp_path / "store"
+    real, calls = writing.write_rows, []
+
+    def write_rows(*arguments: object) -> None:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(writing, "write_rows", write_rows)
+    with pytest.raises(CaptureError, match="no room to write") as caught:
+        capture(planned, store)
+    assert "run the same command again" in str(caught.value)
+    monkeypatch.undo()
+    run = read_run(store, planned.run_id)
+    assert not run.is_complete and 0 not in run.missing_units
+    assert capture(planned, store).units_before >= 1
+    assert run_contents(store, planned.run_id) == run_contents(whole, planned.run_id)
+
+
+def test_no_room_is_said_before_anything_runs(
+    planned: CapturePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from moedb.capture import pipeline
+
+    monkeypatch.setattr(pipeline, "free_bytes", lambda store: 1000)
+    with pytest.raises(CaptureError, match=r"takes up to .* GB, the disk .* has 0.00 GB free"):
+        capture(planned, tmp_path / "store")
+    assert not (tmp_path / "store" / "runs").exists()
+
+
+def test_a_model_that_contradicts_itself_stops_the_capture(
+    planned: CapturePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from moedb.capture import tap
+
+    real = tap.tapped_experts_forward
+
+    def wrong(self, hidden_states, top_k_index, top_k_weights):  # type: ignore[no-untyped-def]
+        return 1.01 * real(self, hidden_states, top_k_index, top_k_weights)
+
+    monkeypatch.setitem(tap.moe.ALL_EXPERTS_FUNCTIONS._global_mapping, tap.IMPLEMENTATION, wrong)
+    with pytest.raises(
+        CheckError, match=r"layer 1: .* miss the output .* by .*; rounding explains"
+    ):
+        capture(planned, tmp_path / "store")
+    assert read_run(tmp_path / "store", planned.run_id).n_rows("routing") == 0

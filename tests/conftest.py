@@ -1,0 +1,69 @@
+"""Fixtures shared by all tests: a random model, the embedded one, and stores captured from them."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """Find a file of the development data, or skip: users do not have it."""
+
+    def find(name: str) -> Path:
+        path = ROOT.parent / "shared" / "data" / name
+        if not path.exists():
+            pytest.skip(f"development data not here: {name}")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Qwen2-MoE: 3 layers of which the first is dense, 12 experts, top 3."""
+    import torch
+    from transformers import AutoTokenizer, Qwen2MoeConfig, Qwen2MoeForCausalLM
+
+    from moedb.capture.checkpoints import find_checkpoint
+
+    folder = tmp_path_factory.mktemp("random-model")
+    tokenizer = AutoTokenizer.from_pretrained(find_checkpoint("qwen-moe-mini").folder)
+    config = Qwen2MoeConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        moe_intermediate_size=16,
+        shared_expert_intermediate_size=24,
+        num_experts=12,
+        num_experts_per_tok=3,
+        decoder_sparse_step=1,
+        mlp_only_layers=[0],
+        norm_topk_prob=True,
+        initializer_range=0.3,
+    )
+    torch.manual_seed(0)
+    Qwen2MoeForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mini_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with two runs of the embedded model: 40 prompts each, with twins, two seeds."""
+    from moedb.capture.jobs.qwen_ioi import ioi_dataset
+    from moedb.capture.pipeline import CaptureOptions, capture, plan_capture
+
+    store = tmp_path_factory.mktemp("mini") / "store"
+    for seed in (0, 1):
+        planned = plan_capture(
+            CaptureOptions(model="qwen-moe-mini"), partial(ioi_dataset, n=40, seed=seed)
+        )
+        capture(planned, store)
+    return store
