@@ -25,8 +25,8 @@ def tables_text() -> str:
     """Every table, column by column."""
     parts = []
     for table in TABLES:
-        parts.append(f"### {table.name}\n\nOne row is {table.row}. Sorted by "
-                     f"{', '.join(f'`{name}`' for name in table.sort_by)} within a file.\n")  # fmt: skip
+        order = ", ".join(f"`{name}`" for name in table.sort_by)
+        parts.append(f"### {table.name}\n\nOne row is {table.row}. Sorted by {order} in a file.\n")
         parts.append("| column | type | null | holds |\n|---|---|---|---|")
         for column in table.columns:
             null = "yes" if column.nullable else ""
@@ -49,7 +49,8 @@ def queries_text() -> str:
         parts.append(f"### {query.name}\n\n{query.question} Source: {query.source}.\n")
         parts.append("| parameter | type | default | is |\n|---|---|---|---|")
         for p in query.parameters:
-            default = "required" if p.required else f"`{'null' if p.default is None else p.default}`"
+            shown = "null" if p.default is None else p.default
+            default = "required" if p.required else f"`{shown}`"
             parts.append(f"| `{p.name}` | {p.type} | {default} | {cell(p.doc)} |")
         parts.append("\n| column | is |\n|---|---|")
         parts += [f"| `{column.name}` | {cell(column.doc)} |" for column in query.columns]

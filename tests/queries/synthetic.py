@@ -58,7 +58,7 @@ def connect(tables: dict[str, pd.DataFrame], seed: int | None = None) -> duckdb.
             rows = rows.sample(frac=1, random_state=seed)
         typed = ", ".join(f"{column.name} {column.sql_type}" for column in table.columns)
         names = ", ".join(table.column_names)
-        unqualified = f"select {names} from files.{table.name}"  # noqa: S608
+        unqualified = f"select {names} from files.{table.name}"
         connection.execute(f"create table files.{table.name} ({typed})")
         connection.register("incoming", rows)
         connection.execute(f"insert into files.{table.name} from incoming")

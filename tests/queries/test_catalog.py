@@ -7,7 +7,6 @@ import time
 
 import duckdb
 import pytest
-import synthetic
 
 from moedb.errors import MoedbError, ParameterError, QueryNotFoundError
 from moedb.queries.catalog import (
@@ -18,6 +17,7 @@ from moedb.queries.catalog import (
     named_query,
     parse_query,
 )
+from tests.queries import synthetic
 
 NAMES = sorted(catalog())
 HEADER = """-- title: T

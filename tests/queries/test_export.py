@@ -12,13 +12,21 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from result_samples import FOOTER, HOSTILE, RUN, a_result, rows_result, the_pivot_sample, the_sample
 
 from moedb.errors import MoedbError, UsageError
 from moedb.queries.export import TableOptions, export, sidecar_path, write_together
 from moedb.queries.formats import render
 from moedb.queries.latex import _SYMBOLS, escape_latex
 from moedb.queries.sheets import visible
+from tests.queries.result_samples import (
+    FOOTER,
+    HOSTILE,
+    RUN,
+    a_result,
+    rows_result,
+    the_pivot_sample,
+    the_sample,
+)
 
 needs_latex = pytest.mark.skipif(
     shutil.which("pdflatex") is None, reason="pdflatex is not installed"

@@ -14,11 +14,18 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from result_samples import FOOTER, HOSTILE, a_result, rows_result, the_pivot_sample, the_sample
 
 from moedb.errors import UsageError
 from moedb.queries.formats import FORMATS, TableOptions, arrange, format_of_path, render
 from moedb.queries.sheets import shown_text, visible
+from tests.queries.result_samples import (
+    FOOTER,
+    HOSTILE,
+    a_result,
+    rows_result,
+    the_pivot_sample,
+    the_sample,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 ENDINGS = {

@@ -4,12 +4,11 @@ import math
 
 import duckdb
 import numpy as np
-import oracle
 import pandas as pd
 import pytest
-import synthetic
 
 from moedb.queries.catalog import bind, catalog, named_query
+from tests.queries import oracle, synthetic
 
 SEEDS = (0, 1)
 SELECTIONS: list[dict[str, object]] = [

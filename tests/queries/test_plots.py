@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from result_samples import FOOTER, a_result, rows_result
 
 from moedb.errors import UsageError
 from moedb.queries import plots
@@ -25,6 +24,7 @@ from moedb.queries.plots import (
     plot_expert_frequency,
     style_file,
 )
+from tests.queries.result_samples import FOOTER, a_result, rows_result
 
 FREQUENCY_SQL = """
 select layer::int as layer, expert::int as expert,

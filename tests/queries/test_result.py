@@ -5,10 +5,10 @@ import subprocess
 import sys
 
 import pytest
-from result_samples import FOOTER, RUN, a_provenance, a_result
 
 from moedb.errors import SqlError
 from moedb.queries.result import RunReference, json_value
+from tests.queries.result_samples import FOOTER, RUN, a_provenance, a_result
 
 
 def _run(number: int, **changes: object) -> RunReference:
