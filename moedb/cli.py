@@ -2,111 +2,37 @@
 
 import functools
 import logging
-import os
 import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from moedb import __version__
-from moedb.errors import MoedbError, UsageError
+from moedb.errors import UsageError
+from moedb.options import (
+    capture_options,
+    output_options,
+    parameter_option,
+    run_option,
+    store_option,
+    table_options,
+)
+from moedb.terminal import emit, run_guarded, say
 
 if TYPE_CHECKING:
     from moedb.capture.pipeline import CapturePlan
     from moedb.queries.database import Database
     from moedb.queries.result import Result
-    from moedb.queries.sheets import TableOptions
-
-FORMATS = ("table", "csv", "json", "jsonl", "markdown", "latex", "html", "parquet")
-TERMINAL_ROWS = 100
-"""Rows of a table on a terminal, where --limit does not say."""
-
-Command = Callable[..., Any]
 
 
-def store_option(command: Command) -> Command:
-    """Add ``--store``; it may also stand before the command's name."""
-
-    @click.option(
-        "--store",
-        type=click.Path(path_type=Path),
-        help="The store's folder.  [default: MOEDB_STORE, or ./moedb-store]",
-    )
-    @functools.wraps(command)
-    def with_store(*args: Any, store: Path | None, **kwargs: Any) -> Any:
-        if store is not None:
-            click.get_current_context().find_root().params["store"] = store
-        return command(*args, **kwargs)
-
-    return with_store
-
-
-def output_options(command: Command) -> Command:
-    """Add the options of every command that yields rows."""
-    for option in (
-        click.option("--limit", type=click.IntRange(0), help="Rows at most."),
-        click.option(
-            "-o", "--output", type=click.Path(path_type=Path), help="Write to this file instead."
-        ),
-        click.option(
-            "--format",
-            "format_",
-            type=click.Choice(FORMATS),
-            help="Format of the rows.  [default: by the ending of -o, else table]",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def table_options(command: Command) -> Command:
-    """Add the options of a table for a paper."""
-    for option in (
-        click.option("--no-footer", is_flag=True, help="Leave out the line that names the model."),
-        click.option(
-            "--pivot",
-            nargs=3,
-            metavar="ROWS COLUMNS VALUES",
-            help="Lay one column's values out over rows and columns of two others.",
-        ),
-        click.option("--columns", help="Columns to show, in order, with commas between."),
-        click.option(
-            "--bold",
-            type=click.Choice(["row-max", "column-max"]),
-            help="Mark the largest value of each row or column.",
-        ),
-        click.option("--precision", type=int, help="Digits after the point."),
-        click.option("--label", help="LaTeX label."),
-        click.option("--caption", help="Caption."),
-    ):
-        command = option(command)
-    return command
-
-
-def run_option(command: Command) -> Command:
-    """Add ``--run``."""
-    return click.option(
-        "-r", "--run", help="The run, or the beginning of its name.  [default: newest complete]"
-    )(command)
-
-
-def parameter_option(command: Command) -> Command:
-    """Add ``-p``."""
-    return click.option(
-        "-p",
-        "--param",
-        "parameters",
-        nargs=2,
-        multiple=True,
-        metavar="KEY VALUE",
-        help="A parameter of the query; may be repeated.",
-    )(command)
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "auto_envvar_prefix": "MOEDB",
+    }
+)
 @click.version_option(__version__, "--version", prog_name="moedb")
 @click.option("-v", "--verbose", is_flag=True, help="Log more; show tracebacks.")
 @click.option("--store", type=click.Path(path_type=Path), help="The store's folder.")
@@ -133,50 +59,6 @@ def _open() -> "Database":
     return open_database(_store())
 
 
-def say(text: str) -> None:
-    """Tell the user something, on stderr."""
-    click.echo(text, err=True)
-
-
-def emit(
-    result: "Result",
-    format_: str | None,
-    output: Path | None,
-    limit: int | None,
-    options: "TableOptions | None" = None,
-) -> None:
-    """Print rows, or write them to a file; say so where rows are cut off."""
-    from dataclasses import replace
-
-    from moedb.queries.formats import format_of_path, render_sheet
-    from moedb.queries.sheets import TableOptions, arrange
-
-    chosen = format_ or (format_of_path(output) if output else "table")
-    if limit is None and chosen == "table" and output is None and sys.stdout.isatty():
-        limit = TERMINAL_ROWS
-    options = replace(options or TableOptions(), limit=limit)
-    sheet = arrange(result, options)
-    rendered = render_sheet(sheet, chosen, options)
-    content = rendered if isinstance(rendered, bytes) else rendered.encode()
-    if output is not None:
-        from moedb.queries.export import check_folder, write_together
-
-        check_folder(output)
-        write_together({output: content})
-        say(f"wrote {output}")
-    elif isinstance(rendered, bytes) and sys.stdout.isatty():
-        raise UsageError(f"{chosen} is not for a terminal", "name a file: -o FILE")
-    else:
-        click.echo(content, nl=False)
-    if sheet.truncated:
-        say(f"only the first {limit} rows; more with --limit N")
-
-
-def _footer(result: "Result") -> None:
-    """Say which model the rows are from, where a table goes to a person."""
-    say(result.provenance.footer())
-
-
 def _ask(
     name: str | None, sql: str | None, run: str | None, parameters: tuple[tuple[str, str], ...]
 ) -> "Result":
@@ -197,50 +79,6 @@ def _ask(
 @cli.group()
 def capture() -> None:
     """Run a model and store what its experts did."""
-
-
-def capture_options(command: Command) -> Command:
-    """Add the options of every capture."""
-    for option in (
-        click.option("--seed", default=0, show_default=True, help="Seed of the examples."),
-        click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: what there is]"),
-        click.option(
-            "--dtype",
-            type=click.Choice(["float32", "bfloat16", "float16"]),
-            help="Number format.  [default: the checkpoint's; float32 for small ones on a CPU]",
-        ),
-        click.option(
-            "--batch-size", default=16, show_default=True, help="Examples of a forward pass."
-        ),
-        click.option("--budget", default=4.0, show_default=True, help="GB of arrays to keep."),
-        click.option(
-            "--tokens",
-            default="all",
-            show_default=True,
-            help="Tokens the arrays keep: all, last, label:KEY=VALUE.",
-        ),
-        click.option(
-            "--arrays",
-            multiple=True,
-            metavar="NAME[@LAYERS]",
-            help="Arrays to keep: all, none, or names; may be repeated.  [default: what fits]",
-        ),
-        click.option(
-            "--layers",
-            default="all",
-            show_default=True,
-            help="Layers whose arrays are kept: 0,4-7.",
-        ),
-        click.option("--dry-run", is_flag=True, help="Say what would be written, and stop."),
-        click.option(
-            "--model",
-            default="qwen-moe-mini",
-            show_default=True,
-            help="The embedded model, a hub id, or a folder.",
-        ),
-    ):
-        command = option(command)
-    return command
 
 
 @capture.command("qwen-ioi")
@@ -416,7 +254,7 @@ def query(
         return
     result = _ask(name, None, run, parameters)
     emit(result, **output)
-    _footer(result)
+    say(result.provenance.footer())
 
 
 @cli.command()
@@ -494,7 +332,7 @@ def export(
     result = _ask(name, statement, run, parameters)
     for path in write_table(result, output, table):
         say(f"wrote {path}")
-    _footer(result)
+    say(result.provenance.footer())
 
 
 @cli.command()
@@ -530,7 +368,7 @@ def plot(
     given = {key: each for key, each in (("value", value), ("top", top)) if each is not None}
     for path in draw(name, result, output, **given):
         say(f"wrote {path}")
-    _footer(result)
+    say(result.provenance.footer())
 
 
 @cli.command()
@@ -573,38 +411,11 @@ def rm(run: str, yes: bool) -> None:
     say(f"deleted {run}")
 
 
-def main() -> None:
-    """Run the command line, and turn what went wrong into text and an exit code."""
-    sys.exit(run_cli(sys.argv[1:]))
-
-
 def run_cli(arguments: list[str]) -> int:
     """Run the command line with ``arguments``; return the exit code."""
-    verbose = "-v" in arguments or "--verbose" in arguments
-    try:
-        cli.main(arguments, prog_name="moedb", standalone_mode=False)
-        return 0
-    except click.Abort:
-        say("stopped")
-        return 130
-    except KeyboardInterrupt:
-        say("interrupted; what was committed stays, and the same command resumes")
-        return 130
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except BrokenPipeError:
-        # The reader of stdout has gone; keep Python from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except MoedbError as error:
-        if verbose:
-            traceback.print_exc()
-        say(f"Error: {error}")
-        return error.exit_code
-    except Exception as error:
-        if verbose:
-            traceback.print_exc()
-        say(f"Error: {type(error).__name__}: {error}")
-        say("  this is not an error that moedb expects; moedb -v ... shows where it comes from")
-        return 1
+    return run_guarded(cli, arguments)
+
+
+def main() -> None:
+    """Run the command line with the arguments that the program was given."""
+    sys.exit(run_cli(sys.argv[1:]))

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from moedb.errors import UsageError, did_you_mean
 from moedb.queries.result import Result, json_value
 from moedb.queries.sheets import (
+    PAPER_PRECISION,
     Sheet,
     TableOptions,
     arrange,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FORMATS",
-    "PAPER_PRECISION",
     "Sheet",
     "TableOptions",
     "arrange",
@@ -46,7 +46,6 @@ __all__ = [
 ]
 
 FORMATS = ("table", "csv", "json", "jsonl", "markdown", "latex", "html", "parquet")
-PAPER_PRECISION = 3
 
 _ENDINGS = {
     ".tex": "latex",

@@ -3,8 +3,14 @@
 import unicodedata
 from typing import cast
 
-from moedb.queries.formats import PAPER_PRECISION
-from moedb.queries.sheets import Sheet, TableOptions, bold_cells, shown_text, visible
+from moedb.queries.sheets import (
+    PAPER_PRECISION,
+    Sheet,
+    TableOptions,
+    bold_cells,
+    shown_text,
+    visible,
+)
 
 _NULL = "--"
 

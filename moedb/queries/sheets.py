@@ -22,6 +22,8 @@ _EDGE_SPACES = re.compile(r"^ +| +$| {2,}")
 _LABEL = re.compile(r"[A-Za-z0-9:._/+-]+")
 _SHORT_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _LARGE = 1e15
+PAPER_PRECISION = 3
+"""Digits after the point in a table for a paper, where none are asked for."""
 
 
 @dataclass(frozen=True)

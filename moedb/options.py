@@ -1,0 +1,135 @@
+"""The options that commands share, one decorator for each set."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+FORMATS = ("table", "csv", "json", "jsonl", "markdown", "latex", "html", "parquet")
+
+Command = Callable[..., Any]
+
+
+def store_option(command: Command) -> Command:
+    """Add ``--store``; it may also stand before the command's name."""
+
+    @click.option(
+        "--store",
+        type=click.Path(path_type=Path),
+        help="The store's folder.  [default: MOEDB_STORE, or ./moedb-store]",
+    )
+    @functools.wraps(command)
+    def with_store(*args: Any, store: Path | None, **kwargs: Any) -> Any:
+        if store is not None:
+            click.get_current_context().find_root().params["store"] = store
+        return command(*args, **kwargs)
+
+    return with_store
+
+
+def output_options(command: Command) -> Command:
+    """Add the options of every command that yields rows."""
+    for option in (
+        click.option("--limit", type=click.IntRange(0), help="Rows at most."),
+        click.option(
+            "-o", "--output", type=click.Path(path_type=Path), help="Write to this file instead."
+        ),
+        click.option(
+            "--format",
+            "format_",
+            type=click.Choice(FORMATS),
+            help="Format of the rows.  [default: by the ending of -o, else table]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def table_options(command: Command) -> Command:
+    """Add the options of a table for a paper."""
+    for option in (
+        click.option("--no-footer", is_flag=True, help="Leave out the line that names the model."),
+        click.option(
+            "--pivot",
+            nargs=3,
+            metavar="ROWS COLUMNS VALUES",
+            help="Lay one column's values out over rows and columns of two others.",
+        ),
+        click.option("--columns", help="Columns to show, in order, with commas between."),
+        click.option(
+            "--bold",
+            type=click.Choice(["row-max", "column-max"]),
+            help="Mark the largest value of each row or column.",
+        ),
+        click.option("--precision", type=int, help="Digits after the point."),
+        click.option("--label", help="LaTeX label."),
+        click.option("--caption", help="Caption."),
+    ):
+        command = option(command)
+    return command
+
+
+def run_option(command: Command) -> Command:
+    """Add ``--run``."""
+    return click.option(
+        "-r", "--run", help="The run, or the beginning of its name.  [default: newest complete]"
+    )(command)
+
+
+def parameter_option(command: Command) -> Command:
+    """Add ``-p``."""
+    return click.option(
+        "-p",
+        "--param",
+        "parameters",
+        nargs=2,
+        multiple=True,
+        metavar="KEY VALUE",
+        help="A parameter of the query; may be repeated.",
+    )(command)
+
+
+def capture_options(command: Command) -> Command:
+    """Add the options of every capture."""
+    for option in (
+        click.option("--seed", default=0, show_default=True, help="Seed of the examples."),
+        click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: what there is]"),
+        click.option(
+            "--dtype",
+            type=click.Choice(["float32", "bfloat16", "float16"]),
+            help="Number format.  [default: the checkpoint's; float32 for small ones on a CPU]",
+        ),
+        click.option(
+            "--batch-size", default=16, show_default=True, help="Examples of a forward pass."
+        ),
+        click.option("--budget", default=4.0, show_default=True, help="GB of arrays to keep."),
+        click.option(
+            "--tokens",
+            default="all",
+            show_default=True,
+            help="Tokens the arrays keep: all, last, label:KEY=VALUE.",
+        ),
+        click.option(
+            "--arrays",
+            multiple=True,
+            metavar="NAME[@LAYERS]",
+            help="Arrays to keep: all, none, or names; may be repeated.  [default: what fits]",
+        ),
+        click.option(
+            "--layers",
+            default="all",
+            show_default=True,
+            help="Layers whose arrays are kept: 0,4-7.",
+        ),
+        click.option("--dry-run", is_flag=True, help="Say what would be written, and stop."),
+        click.option(
+            "--model",
+            default="qwen-moe-mini",
+            show_default=True,
+            help="The embedded model, a hub id, or a folder.",
+        ),
+    ):
+        command = option(command)
+    return command

@@ -1,0 +1,88 @@
+"""What reaches the user: rows on stdout, everything else on stderr, and the exit code."""
+
+import os
+import sys
+import traceback
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from moedb.errors import MoedbError, UsageError
+
+if TYPE_CHECKING:
+    from moedb.queries.result import Result
+    from moedb.queries.sheets import TableOptions
+
+TERMINAL_ROWS = 100
+"""Rows of a table on a terminal, where --limit does not say."""
+
+
+def say(text: str) -> None:
+    """Tell the user something, on stderr."""
+    click.echo(text, err=True)
+
+
+def emit(
+    result: "Result",
+    format_: str | None,
+    output: Path | None,
+    limit: int | None,
+    options: "TableOptions | None" = None,
+) -> None:
+    """Print rows, or write them to a file; say so where rows are cut off."""
+    from moedb.queries.formats import format_of_path, render_sheet
+    from moedb.queries.sheets import TableOptions, arrange
+
+    chosen = format_ or (format_of_path(output) if output else "table")
+    if limit is None and chosen == "table" and output is None and sys.stdout.isatty():
+        limit = TERMINAL_ROWS
+    options = replace(options or TableOptions(), limit=limit)
+    sheet = arrange(result, options)
+    rendered = render_sheet(sheet, chosen, options)
+    content = rendered if isinstance(rendered, bytes) else rendered.encode()
+    if output is not None:
+        from moedb.queries.export import check_folder, write_together
+
+        check_folder(output)
+        write_together({output: content})
+        say(f"wrote {output}")
+    elif isinstance(rendered, bytes) and sys.stdout.isatty():
+        raise UsageError(f"{chosen} is not for a terminal", "name a file: -o FILE")
+    else:
+        click.echo(content, nl=False)
+    if sheet.truncated:
+        say(f"only the first {limit} rows; more with --limit N")
+
+
+def run_guarded(command: click.Command, arguments: list[str]) -> int:
+    """Run ``command`` with ``arguments``; turn what goes wrong into text and an exit code."""
+    verbose = "-v" in arguments or "--verbose" in arguments
+    try:
+        command.main(arguments, prog_name="moedb", standalone_mode=False)
+        return 0
+    except click.Abort:
+        say("stopped")
+        return 130
+    except KeyboardInterrupt:
+        say("interrupted; what was committed stays, and the same command resumes")
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of stdout has gone; keep Python from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except MoedbError as error:
+        if verbose:
+            traceback.print_exc()
+        say(f"Error: {error}")
+        return error.exit_code
+    except Exception as error:
+        if verbose:
+            traceback.print_exc()
+        say(f"Error: {type(error).__name__}: {error}")
+        say("  this is not an error that moedb expects; moedb -v ... shows where it comes from")
+        return 1

@@ -1,0 +1,123 @@
+"""What is decided before anything runs."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moedb.capture.blocks import MoEBlock
+from moedb.capture.examples import Dataset, Example
+from moedb.capture.plan import (
+    UNIT_TOKENS,
+    ModelShape,
+    TokenSelection,
+    array_bytes,
+    budgeted_arrays,
+    divide,
+    parse_arrays,
+    parse_layers,
+)
+from moedb.errors import UsageError
+
+
+def shape(shared: bool = True) -> ModelShape:
+    blocks = tuple(
+        MoEBlock(i, f"l.{i}.mlp", f"l.{i}.mlp.experts", f"l.{i}", 60, 4, 32) for i in (1, 2, 4)
+    )
+    return ModelShape(blocks, 6, 128, 4, shared)
+
+
+def dataset(lengths: list[int]) -> Dataset:
+    examples = tuple(
+        Example(
+            split="all",
+            text="x" * n,
+            token_ids=tuple(range(n)),
+            tokens=("x",) * n,
+            labels={"parity": str(i % 2)},
+            token_labels={"first": tuple("yes" if t == 0 else None for t in range(n))},
+        )
+        for i, n in enumerate(lengths)
+    )
+    return Dataset("text", "numbers", {}, examples)
+
+
+@given(st.lists(st.integers(1, 3000), min_size=1, max_size=60), st.booleans())
+def test_units_cover_the_examples_once_and_fit_their_rows(
+    lengths: list[int], keeps_arrays: bool
+) -> None:
+    data = dataset(lengths)
+    units, unit_rows = divide(data, TokenSelection("all"), keeps_arrays)
+    assert unit_rows % 1024 == 0
+    assert [unit.first_example for unit in units] == [0, *(u.end_example for u in units[:-1])]
+    assert units[-1].end_example == len(lengths)
+    for unit in units:
+        own = lengths[unit.first_example : unit.end_example]
+        assert own and unit.n_tokens == sum(own) == unit.n_rows
+        assert len(own) == 1 or unit.n_tokens <= UNIT_TOKENS
+        assert not keeps_arrays or unit.n_rows <= unit_rows
+    assert (units, unit_rows) == divide(data, TokenSelection("all"), keeps_arrays)
+
+
+def test_a_unit_of_few_kept_rows_holds_more_tokens() -> None:
+    data = dataset([100] * 200)
+    all_units, _ = divide(data, TokenSelection("all"), True)
+    last_units, _ = divide(data, TokenSelection("last"), True)
+    assert len(all_units) == 20 and len(last_units) == 3
+
+
+def test_token_selections() -> None:
+    example = dataset([4, 4]).examples[1]
+    assert TokenSelection.parse("all").mask(example).tolist() == [True] * 4
+    assert TokenSelection.parse("last").mask(example).tolist() == [False, False, False, True]
+    by_token = TokenSelection.parse("label:first=yes").mask(example)
+    assert by_token.tolist() == [True, False, False, False]
+    assert TokenSelection.parse("label:parity=1").mask(example).all()
+    assert not TokenSelection.parse("label:parity=0").mask(example).any()
+    assert TokenSelection.parse("label:parity=0").mask(example).dtype == np.bool_
+    for text in ("first", "label:", "label:x", ""):
+        with pytest.raises(UsageError, match="valid are all, last and label"):
+            TokenSelection.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "layers"),
+    [("all", (1, 2, 4)), ("2", (2,)), ("1-2", (1, 2)), ("4,1", (1, 4)), ("2, 1-2", (1, 2))],
+)
+def test_layers(text: str, layers: tuple[int, ...]) -> None:
+    assert parse_layers(text, (1, 2, 4)) == layers
+
+
+@pytest.mark.parametrize("text", ["3", "1-4", "x", "", "-1", "2-1", "1;2", "0"])
+def test_bad_layers(text: str) -> None:
+    with pytest.raises(UsageError, match="layers"):
+        parse_layers(text, (1, 2, 4))
+
+
+def test_arrays() -> None:
+    def parse(*choices: str) -> dict[str, tuple[int, ...]]:
+        return parse_arrays(choices, (1, 4), shape())
+
+    assert parse("none") == {}
+    assert parse("router_logits,router_input") == {"router_logits": (1, 4), "router_input": (1, 4)}
+    assert parse("router_logits@all", "expert_outputs@2") == {
+        "router_logits": (1, 2, 4),
+        "expert_outputs": (2,),
+    }
+    # A layer's write is the difference to the next stream, and the last stream ends the sum.
+    assert parse("residual_pre@1") == {"residual_pre": (1, 2, 6)}
+    assert "expert_neurons" not in parse("all") and "expert_neurons" in parse("expert_neurons")
+    assert "shared_outputs" not in parse_arrays(("all",), (1,), shape(shared=False))
+
+
+def test_the_budget_keeps_what_is_cheap_first() -> None:
+    everything, left_out = budgeted_arrays((1, 2, 4), shape(), 1000, 10**12)
+    assert left_out == [] and "expert_outputs" in everything
+    total = sum(array_bytes(everything, shape(), 1000).values())
+    logits = 1000 * 3 * 60 * 4
+    assert array_bytes(everything, shape(), 1000)["router_logits"] == logits
+    assert array_bytes(everything, shape(), 1000)["expert_outputs"] == 1000 * 3 * 4 * 128 * 4
+    kept, left_out = budgeted_arrays((1, 2, 4), shape(), 1000, total - 1)
+    assert left_out == ["expert_outputs"] and "shared_outputs" in kept
+    kept, left_out = budgeted_arrays((1, 2, 4), shape(), 1000, logits)
+    assert list(kept) == ["router_logits"] and len(left_out) == 5
