@@ -3,6 +3,7 @@
 set -eu
 show() { printf '\n$ moedb'; for word in "$@"; do case $word in *' '*) printf ' "%s"' "$word" ;; *) printf ' %s' "$word" ;; esac; done; printf '\n'; moedb "$@"; }
 
+mkdir -p demo
 show capture qwen-ioi
 show runs
 show query ioi-logit-diff

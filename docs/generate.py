@@ -73,9 +73,8 @@ def data_model() -> str:
 
 def command_text(command: click.Command, name: str, parent: click.Context | None) -> str:
     """The help of a command and of those below it."""
-    context = click.Context(
-        command, info_name=name, parent=parent, max_content_width=96, terminal_width=96
-    )
+    settings = {**command.context_settings, "max_content_width": 96, "terminal_width": 96}
+    context = click.Context(command, info_name=name, parent=parent, **settings)
     title = context.command_path
     parts = [f"## {title}\n\n```text\n{command.get_help(context)}\n```\n"]
     if isinstance(command, click.Group):

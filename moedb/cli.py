@@ -154,7 +154,7 @@ def train() -> None:
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder.")
 @click.option("--steps", type=click.IntRange(1), help="Optimizer steps.  [default: as embedded]")
-@click.option("--seed", type=int, help="Seed.  [default: as embedded]")
+@click.option("--seed", type=click.IntRange(0), help="Seed.  [default: as embedded]")
 @click.option("--restart", is_flag=True, help="Throw away what the folder has of this run.")
 def train_qwen_moe_mini(
     corpus: Path, output: Path, steps: int | None, seed: int | None, restart: bool
@@ -171,7 +171,8 @@ def train_qwen_moe_mini(
 
     logging.getLogger("moedb").setLevel(logging.INFO)
     chosen = {key: value for key, value in (("steps", steps), ("seed", seed)) if value is not None}
-    click.echo(train_mini(MiniTrainingConfig(**chosen), corpus, output, resume=not restart))
+    config = MiniTrainingConfig(**chosen)
+    click.echo(train_mini(config, corpus, output, resume=not restart))
 
 
 @cli.command()
@@ -287,7 +288,9 @@ def sql(
             raise UsageError(f"cannot read {file}: {error}") from error
     elif statement == "-":
         statement = sys.stdin.read()
-    emit(_open().sql(statement or "", dict(parameters)), **output)
+    result = _open().sql(statement or "", dict(parameters))
+    emit(result, **output)
+    say(result.provenance.footer())
 
 
 @cli.command()

@@ -3,7 +3,6 @@
 import os
 import sys
 import traceback
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +12,11 @@ from moedb.errors import MoedbError, UsageError
 
 if TYPE_CHECKING:
     from moedb.queries.result import Result
-    from moedb.queries.sheets import TableOptions
 
 TERMINAL_ROWS = 100
 """Rows of a table on a terminal, where --limit does not say."""
+
+_INTERRUPTED = "interrupted; what was committed stays, and the same command resumes"
 
 
 def say(text: str) -> None:
@@ -24,34 +24,27 @@ def say(text: str) -> None:
     click.echo(text, err=True)
 
 
-def emit(
-    result: "Result",
-    format_: str | None,
-    output: Path | None,
-    limit: int | None,
-    options: "TableOptions | None" = None,
-) -> None:
-    """Print rows, or write them to a file; say so where rows are cut off."""
+def emit(result: "Result", format_: str | None, output: Path | None, limit: int | None) -> None:
+    """Print rows, or write them to a file with its sidecar; say so where rows are cut off."""
     from moedb.queries.formats import format_of_path, render_sheet
     from moedb.queries.sheets import TableOptions, arrange
 
     chosen = format_ or (format_of_path(output) if output else "table")
     if limit is None and chosen == "table" and output is None and sys.stdout.isatty():
         limit = TERMINAL_ROWS
-    options = replace(options or TableOptions(), limit=limit)
+    options = TableOptions(limit=limit)
     sheet = arrange(result, options)
-    rendered = render_sheet(sheet, chosen, options)
-    content = rendered if isinstance(rendered, bytes) else rendered.encode()
     if output is not None:
-        from moedb.queries.export import check_folder, write_together
+        from moedb.queries.export import check_folder, export_sheet
 
         check_folder(output)
-        write_together({output: content})
-        say(f"wrote {output}")
-    elif isinstance(rendered, bytes) and sys.stdout.isatty():
-        raise UsageError(f"{chosen} is not for a terminal", "name a file: -o FILE")
+        for path in export_sheet(sheet, output, options, chosen):
+            say(f"wrote {path}")
     else:
-        click.echo(content, nl=False)
+        rendered = render_sheet(sheet, chosen, options)
+        if isinstance(rendered, bytes) and sys.stdout.isatty():
+            raise UsageError(f"{chosen} is not for a terminal", "name a file: -o FILE")
+        click.echo(rendered, nl=False)
     if sheet.truncated:
         say(f"only the first {limit} rows; more with --limit N")
 
@@ -62,11 +55,9 @@ def run_guarded(command: click.Command, arguments: list[str]) -> int:
     try:
         command.main(arguments, prog_name="moedb", standalone_mode=False)
         return 0
-    except click.Abort:
-        say("stopped")
-        return 130
-    except KeyboardInterrupt:
-        say("interrupted; what was committed stays, and the same command resumes")
+    except (click.Abort, KeyboardInterrupt) as error:
+        declined = isinstance(error, click.Abort) and error.__cause__ is None
+        say("stopped" if declined else _INTERRUPTED)
         return 130
     except click.ClickException as error:
         error.show()

@@ -30,13 +30,13 @@ def test_the_generated_pages_are_current(page: str) -> None:
 
 
 @pytest.mark.model
-def test_the_examples_of_the_readme_run_in_order(
+def test_the_examples_of_readme_and_tutorial_run_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MOEDB_STORE", raising=False)
-    found = commands("README.md")
-    assert len(found) > 10
+    found = [*commands("README.md"), *commands("docs/tutorial.md")]
+    assert len(found) > 20
     for arguments in found:
         code = run_cli(arguments)
         out, err = capfd.readouterr()
@@ -44,11 +44,11 @@ def test_the_examples_of_the_readme_run_in_order(
         assert out or any(option in arguments for option in ("-o",)), arguments
     for name in ("pairs.csv", "ioi.tex", "frequency.tex", "frequency.pdf", "pairs.png"):
         assert (tmp_path / name).stat().st_size > 500
-    for page in ("README.md", "docs/data-model.md"):
+    for page in ("README.md", "docs/data-model.md", "docs/tutorial.md"):
         for block in blocks(page, "python"):
             namespace: dict[str, object] = {}
             exec(compile(block, page, "exec"), namespace)  # noqa: S102
-            if "found" in namespace:
+            if "array" in namespace:
                 found_outputs = namespace["found"]
                 assert found_outputs.values.shape == (100, 4, 128)  # type: ignore[attr-defined]
             if "files" in namespace:

@@ -52,15 +52,12 @@ class Dataset:
         What the examples are, in words.
     config
         The settings that made them, resolved.
-    notes
-        What the user should be told about them.
     """
 
     job: str
     name: str
     config: Mapping[str, Any]
     examples: tuple[Example, ...]
-    notes: tuple[str, ...] = ()
 
     @cached_property
     def sha256(self) -> str:

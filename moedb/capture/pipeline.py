@@ -194,7 +194,7 @@ def plan_capture(options: CaptureOptions, make_dataset: MakeDataset) -> CaptureP
     _check_vocabulary(dataset, skeleton.get_input_embeddings().num_embeddings, checkpoint)
     selection.check(dataset)
     layers = plan.parse_layers(options.layers, shape.layers)
-    notes = list(dataset.notes)
+    notes = []
     n_rows = sum(int(selection.mask(example).sum()) for example in dataset.examples)
     if options.arrays:
         arrays = plan.parse_arrays(options.arrays, layers, shape)

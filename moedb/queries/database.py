@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from moedb.errors import (
 from moedb.queries.catalog import NamedQuery, bind, create_macros, named_query
 from moedb.queries.result import Provenance, Result, RunReference
 from moedb.schemas.arrays import array_spec
+from moedb.schemas.tables import TABLE_NAMES
 from moedb.store.connection import connect
 from moedb.store.snapshot import RunSnapshot, Snapshot, take_snapshot
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DEFAULT_STORE = "moedb-store"
+_EXPLAIN = re.compile(r"^\s*explain\s*(\([^)]*\)\s*)?(analyze\b)?", re.IGNORECASE)
 RUN_PARAMETERS = ("run", "run_b")
 """The parameters of named queries that hold a run's name."""
 
@@ -227,7 +230,8 @@ class Database:
             The layer.
         where
             A condition over the columns of ``tokens`` and ``examples``; labels by a subquery, such
-            as ``token_idx in (select token_idx from labels where value = 'io')``.
+            as ``token_idx in (select token_idx from labels where value = 'io')``. All tables and
+            views stand for the rows of this run alone.
 
         Returns
         -------
@@ -243,10 +247,15 @@ class Database:
 
         array = self.array(run, "expert_outputs", layer)
         run_id = self._run_snapshot(run).run_id
+        # The names of tables and views stand for the run's own rows, in subqueries too.
+        own = ", ".join(
+            f"{name} as (select * from main.{name} where run_id = $run)"  # noqa: S608
+            for name in (*TABLE_NAMES, "experts", "labels", "token_context")
+        )
         statement = (
-            "select token_idx, example_id, position, token, array_row "  # noqa: S608
+            f"with {own} select token_idx, example_id, position, token, array_row "  # noqa: S608
             "from tokens join examples using (run_id, example_id) "
-            f"where run_id = $run and array_row is not null and (\n{where}\n) order by token_idx"
+            f"where array_row is not null and (\n{where}\n) order by token_idx"
         )
         self._check_read_only(statement)
         tokens = self._run(statement, {"run": run_id}).df()
@@ -289,7 +298,13 @@ class Database:
         if len(statements) > 1:
             raise SqlRefusedError(f"expected one SQL statement, got {len(statements)}")
         kind = statements[0].type
-        if kind not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+        if kind is duckdb.StatementType.EXPLAIN:
+            # EXPLAIN ANALYZE runs what it explains.
+            explained = _EXPLAIN.sub("", statement, count=1)
+            if explained != statement:
+                self._check_read_only(explained)
+                return
+        if kind is not duckdb.StatementType.SELECT:
             raise SqlRefusedError(
                 f"the SQL is {kind.name}, which is refused: a store is only read "
                 "(select, from, with, values, describe, summarize, show, explain)",

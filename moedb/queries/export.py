@@ -16,6 +16,7 @@ from typing import Any
 from moedb.errors import MoedbError, UsageError
 from moedb.queries.formats import TableOptions, arrange, format_of_path, render_sheet
 from moedb.queries.result import Provenance, Result, json_value
+from moedb.queries.sheets import Sheet
 
 __all__ = ["SIDECAR_ENDING", "TableOptions", "export", "sidecar_path", "write_together"]
 
@@ -25,7 +26,12 @@ _logger = logging.getLogger(__name__)
 _REQUEST_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR)
 
 
-def export(result: Result, path: str | Path, options: TableOptions | None = None) -> list[Path]:
+def export(
+    result: Result,
+    path: str | Path,
+    options: TableOptions | None = None,
+    format: str | None = None,
+) -> list[Path]:
     """Write a result as a table, in the format that the ending of ``path`` asks for.
 
     Beside it goes ``<path>.provenance.json`` with the SQL, its parameters, the runs and their
@@ -40,6 +46,8 @@ def export(result: Result, path: str | Path, options: TableOptions | None = None
         A file that ends in .tex, .csv, .md, .html, .json, .jsonl or .parquet.
     options
         Columns, pivot, caption and so on.
+    format
+        One of `moedb.queries.formats.FORMATS`, whatever the ending.
 
     Returns
     -------
@@ -51,11 +59,15 @@ def export(result: Result, path: str | Path, options: TableOptions | None = None
     UsageError
         If the ending or a column is unknown, or the folder cannot be written to.
     """
-    options = options or TableOptions()
     path = Path(path)
-    format = format_of_path(path)
+    format = format or format_of_path(path)
+    options = options or TableOptions()
     check_folder(path)
-    sheet = arrange(result, options)
+    return export_sheet(arrange(result, options), path, options, format)
+
+
+def export_sheet(sheet: Sheet, path: Path, options: TableOptions, format: str) -> list[Path]:
+    """Write rows that are laid out already, and their sidecar; as :func:`export` does."""
     rendered = render_sheet(sheet, format, options)
     content = rendered if isinstance(rendered, bytes) else rendered.encode()
     record = {
@@ -65,7 +77,7 @@ def export(result: Result, path: str | Path, options: TableOptions | None = None
         "n_rows": len(sheet.rows),
         "truncated": sheet.truncated,
     }
-    return write_with_sidecar(path, content, result.provenance, record)
+    return write_with_sidecar(path, content, sheet.source.provenance, record)
 
 
 def sidecar_path(path: Path) -> Path:

@@ -1,6 +1,9 @@
 """A DuckDB connection over a snapshot that can read the store and nothing else."""
 
+import os
+import secrets
 import tempfile
+from pathlib import Path
 
 import duckdb
 
@@ -18,7 +21,9 @@ def connect(snapshot: Snapshot) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(":memory:")
     files = {table.name: [str(path) for path in snapshot.files(table.name)] for table in TABLES}
     every_file = sorted(path for paths in files.values() for path in paths)
-    connection.execute("set temp_directory = ?", [tempfile.gettempdir()])
+    # DuckDB may always use its folder for spilling, so that must be one that holds nothing else.
+    spill = Path(tempfile.gettempdir()) / f"moedb-spill-{os.getpid()}-{secrets.token_hex(4)}"
+    connection.execute("set temp_directory = ?", [str(spill)])
     connection.execute("set python_enable_replacements = false")
     connection.execute("set allowed_paths = ?", [every_file])
     connection.execute("set enable_external_access = false")

@@ -37,13 +37,6 @@ def ioi_dataset(
     material = load_ioi_templates(templates)
     drawn = generate_prompts(material, tokenizer, n, seed=seed, twins=twins)
     twin_ids = {prompt.example_id: twin.example_id for prompt, twin in drawn.pairs}
-    notes = []
-    if drawn.dropped_names:
-        shown = ", ".join(drawn.dropped_names[:8]) + (", ..." if drawn.dropped_names[8:] else "")
-        notes.append(
-            f"{len(drawn.dropped_names)} of {len(material.names)} names are not one token in this "
-            f"tokenizer and are left out: {shown}"
-        )
     name = "moedb's IOI templates" if templates is None else f"IOI templates of {templates.name}"
     config = {
         "n": n,
@@ -54,7 +47,7 @@ def ioi_dataset(
     examples = tuple(
         _example(prompt, tokenizer, twin_ids.get(prompt.example_id)) for prompt in drawn.prompts
     )
-    return Dataset(JOB, name, config, examples, tuple(notes))
+    return Dataset(JOB, name, config, examples)
 
 
 def _example(prompt: IOIPrompt, tokenizer: Any, twin_id: int | None) -> Example:
