@@ -17,6 +17,7 @@ from moedb.errors import MoedbError, UsageError
 from moedb.queries.formats import TableOptions, arrange, format_of_path, render_sheet
 from moedb.queries.result import Provenance, Result, json_value
 from moedb.queries.sheets import Sheet
+from moedb.store.files import sync_directory
 
 __all__ = ["SIDECAR_ENDING", "TableOptions", "export", "sidecar_path", "write_together"]
 
@@ -199,11 +200,7 @@ def _write_synced(path: Path, content: bytes) -> None:
 def _sync_folder(folder: Path) -> None:
     # some file systems cannot sync a folder; the files themselves are synced
     with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_directory(folder)
 
 
 def _put_back(before: Mapping[Path, Path | None], staged: Mapping[Path, Path]) -> None:

@@ -14,16 +14,14 @@ from matplotlib.figure import Figure
 
 from moedb.errors import UsageError
 from moedb.queries import plots
-from moedb.queries.plots import (
-    PLOTS,
+from moedb.queries.heatmaps import (
     co_activation_matrix,
-    draw,
     heatmap,
     plot_co_activation,
     plot_co_activation_layers,
     plot_expert_frequency,
-    style_file,
 )
+from moedb.queries.plots import PLOTS, draw, style_file
 from tests.queries.result_samples import FOOTER, a_result, rows_result
 
 FREQUENCY_SQL = """

@@ -22,6 +22,7 @@ import numpy as np
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from moedb.capture.ioi import IOITemplates, load_ioi_templates
+from moedb.capture.mini.checkpointing import SUMMARY
 from moedb.capture.mini.config import MiniTrainingConfig
 from moedb.capture.mini.corpus import (
     Document,
@@ -38,7 +39,6 @@ from moedb.capture.mini.evaluation import (
     measure_ioi,
 )
 from moedb.capture.mini.ngram import NGramModel
-from moedb.capture.mini.training import SUMMARY
 from moedb.errors import MoedbError, UsageError
 
 logger = logging.getLogger(__name__)

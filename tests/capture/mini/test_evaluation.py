@@ -10,7 +10,7 @@ from moedb.capture.mini.evaluation import (
     measure_ioi,
     mutual_information,
 )
-from moedb.capture.mini.training import build_model
+from moedb.capture.mini.optimization import build_model
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,16 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from moedb.capture.mini import training
+from moedb.capture.mini import checkpointing, training
 from moedb.capture.mini.config import MiniTrainingConfig
-from moedb.capture.mini.corpus import pad_rows
-from moedb.capture.mini.training import build_model, learning_rate, switch_loss, train_mini
+from moedb.capture.mini.corpus import Batch, pad_rows
+from moedb.capture.mini.optimization import (
+    batch_losses,
+    build_model,
+    learning_rate,
+    switch_loss,
+)
+from moedb.capture.mini.training import train_mini
 from moedb.errors import ModelError, UsageError
 
 
@@ -128,9 +134,9 @@ def test_a_half_written_checkpoint_is_not_seen(trained, tiny_config, corpus, tmp
             raise KilledError
         return write_json(path, content)
 
-    write_json = training._write_json
+    write_json = checkpointing._write_json
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_write_json", fail)
+        patch.setattr(checkpointing, "_write_json", fail)
         with pytest.raises(KilledError):
             train_mini(tiny_config, corpus, tmp_path / "model")
     names = {p.name for p in (tmp_path / "model" / "checkpoints").iterdir()}
@@ -186,13 +192,11 @@ def test_a_loss_that_is_no_number_stops_the_run(tiny_config, corpus, tmp_path, m
 def test_padding_changes_no_loss(tiny_config, tiny_tokenizer):
     """Rows of different lengths in one batch weigh as they do alone."""
     model = build_model(tiny_config, tiny_tokenizer).eval()
-    run = training._Run.__new__(training._Run)
-    run.model = model
     long, short = np.arange(10, 22), np.arange(30, 34)
     ids, mask = pad_rows([long, short], 1)
-    batch = training.Batch(ids, mask, mask.astype(np.float32), np.zeros_like(mask))
+    batch = Batch(ids, mask, mask.astype(np.float32), np.zeros_like(mask))
     with torch.no_grad():
-        loss, _, routing = run._forward(batch)
+        loss, _, routing = batch_losses(model, batch)
         alone = [
             model(input_ids=torch.from_numpy(r)[None], labels=torch.from_numpy(r)[None]).loss.item()
             for r in (long, short)
