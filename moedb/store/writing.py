@@ -4,11 +4,11 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from moedb.errors import RunNotFoundError, StoreError, did_you_mean
 from moedb.schemas.arrays import array_spec
@@ -179,12 +179,17 @@ class RunWriter:
 
     @contextmanager
     def _staging(self) -> Iterator[Path]:
+        """Yield a folder of this writer's own; its lock says that the writer is alive."""
         folder = self.layout.staging / f"{os.getpid()}-{secrets.token_hex(6)}"
-        make_directories(folder)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        make_directories(self.layout.staging)
+        lock = _staging_lock(folder)
+        with lock:
+            make_directories(folder)
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+                Path(lock.lock_file).unlink(missing_ok=True)
 
     def _commit(
         self,
@@ -195,21 +200,6 @@ class RunWriter:
     ) -> bool:
         if self.layout.segment(unit).exists():
             return False
-        try:
-            return self._stage_and_commit(unit, tables, arrays, first_row)
-        except FileNotFoundError:
-            # Whoever finished the run has swept the staging folder, this unit's with it.
-            if self.layout.segment(unit).exists():
-                return False
-            raise
-
-    def _stage_and_commit(
-        self,
-        unit: str,
-        tables: Mapping[str, Columns],
-        arrays: Mapping[ArrayKey, Activations],
-        first_row: int,
-    ) -> bool:
         with self._staging() as folder:
             entries = self._stage_tables(folder, unit, tables)
             shards = self._stage_arrays(folder, first_row, arrays)
@@ -256,7 +246,25 @@ class RunWriter:
             for path in self.layout.tables.glob("*/*.parquet"):
                 if path not in named:
                     path.unlink(missing_ok=True)
-            shutil.rmtree(self.layout.staging, ignore_errors=True)
+            self._sweep_staging()
+
+    def _sweep_staging(self) -> None:
+        """Delete what dead writers staged; the folders of those at work are locked."""
+        staging = self.layout.staging
+        if not staging.is_dir():
+            return
+        names = {entry.name.removesuffix(".lock") for entry in staging.iterdir()}
+        for folder in (staging / name for name in names):
+            lock = _staging_lock(folder)
+            with suppress(Timeout), lock.acquire(timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)
+                Path(lock.lock_file).unlink(missing_ok=True)
+        with suppress(OSError):
+            staging.rmdir()
+
+
+def _staging_lock(folder: Path) -> FileLock:
+    return FileLock(folder.with_name(f"{folder.name}.lock"))
 
 
 def _entry(path: Path, relative: str) -> FileEntry:

@@ -13,6 +13,7 @@ import pytest
 from moedb.capture.jobs.qwen_ioi import ioi_dataset
 from moedb.capture.pipeline import CaptureOptions, CapturePlan, capture, plan_capture
 from moedb.errors import CaptureError, CheckError
+from moedb.schemas.tables import TABLE_NAMES
 from moedb.store.snapshot import read_run, take_snapshot
 from tests.contents import run_contents
 
@@ -76,6 +77,22 @@ def test_stopped_and_started_again_it_ends_with_the_same_rows(
     assert process.returncode == 0, errors
     assert out.strip() == planned.run_id
     assert run_contents(store, planned.run_id) == run_contents(whole, planned.run_id)
+
+
+def test_two_captures_of_one_run_at_once_end_with_the_same_rows(
+    planned: CapturePlan, whole: Path, random_model: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    processes = [start(random_model, store) for _ in range(2)]
+    for process in processes:
+        out, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
+        assert out.strip() == planned.run_id
+    assert run_contents(store, planned.run_id) == run_contents(whole, planned.run_id)
+    run = read_run(store, planned.run_id)
+    assert run.is_complete and not run.layout.staging.exists()
+    on_disk = set(run.layout.tables.rglob("*.parquet"))
+    assert on_disk == {path for table in TABLE_NAMES for path in run.files(table)}
 
 
 def test_a_finished_run_is_not_run_again(planned: CapturePlan, whole: Path) -> None:

@@ -179,6 +179,16 @@ def test_finishing_removes_what_a_killed_writer_left(tmp_path: Path) -> None:
     assert not left.exists() and not writer.layout.staging.exists()
 
 
+def test_finishing_leaves_a_writer_that_is_at_work_alone(tmp_path: Path) -> None:
+    writer = write_sample(tmp_path / "store")
+    with writer._staging() as folder:
+        (folder / "half").write_text("on its way")
+        RunWriter(tmp_path / "store", writer.manifest).finish()
+        assert (folder / "half").read_text() == "on its way"
+    writer.finish()
+    assert not writer.layout.staging.exists()
+
+
 def test_another_folder_is_not_taken_for_a_store(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("words")
     with pytest.raises(StoreError, match="neither empty nor a moedb store"):
