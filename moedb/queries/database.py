@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DEFAULT_STORE = "moedb-store"
-_EXPLAIN = re.compile(r"^\s*explain\s*(\([^)]*\)\s*)?(analyze\b)?", re.IGNORECASE)
+# Plain options only: a comment between them could hide where the explained statement begins.
+_EXPLAIN = re.compile(r"\s*explain\b\s*(\([\w\s,]*\)|analyze\b)?", re.IGNORECASE)
 RUN_PARAMETERS = ("run", "run_b")
 """The parameters of named queries that hold a run's name."""
 
@@ -300,9 +301,9 @@ class Database:
         kind = statements[0].type
         if kind is duckdb.StatementType.EXPLAIN:
             # EXPLAIN ANALYZE runs what it explains.
-            explained = _EXPLAIN.sub("", statement, count=1)
-            if explained != statement:
-                self._check_read_only(explained)
+            found = _EXPLAIN.match(statement)
+            if found is not None:
+                self._check_read_only(statement[found.end() :])
                 return
         if kind is not duckdb.StatementType.SELECT:
             raise SqlRefusedError(

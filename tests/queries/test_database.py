@@ -180,16 +180,34 @@ def test_expert_outputs_of_no_token_have_the_shape_of_none(db: Database) -> None
         "export database 'x'",
         "call pragma_version()",
         "explain analyze copy (select 1) to '{store}/x'",
+        "explain (analyze) copy (select 1) to '{store}/x'",
+        "explain (analyze /*) select 1 --*/ ) copy (select 1) to '{parquet}' (use_tmp_file false)",
+        "explain /* a */ analyze copy (select 1) to '{parquet}' (use_tmp_file false)",
+        "copy (select 1) to '{parquet}' (format parquet, use_tmp_file false)",
         "from secret_frame",
     ],
 )
 def test_sql_only_reads_the_store(db: Database, mini_store: Path, statement: str) -> None:
     secret_frame = pd.DataFrame({"password": [1]})  # a variable that DuckDB must not find
     assert len(secret_frame) == 1 and inspect.currentframe() is not None
-    before = sorted(mini_store.rglob("*"))
+    parquet = next(mini_store.rglob("*/tables/routing/*.parquet"))
+
+    def state() -> list[tuple[Path, bytes]]:
+        return [(p, p.read_bytes()) for p in sorted(mini_store.rglob("*.parquet"))]
+
+    before = state()
     with pytest.raises((SqlRefusedError, SqlError)):
-        db.sql(statement.format(store=mini_store)).fetchall()
-    assert sorted(mini_store.rglob("*")) == before
+        db.sql(statement.format(store=mini_store, parquet=parquet)).fetchall()
+    assert state() == before
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["explain select 1", "explain analyze from runs", "EXPLAIN (analyze, format json) select 1",
+     "describe routing", "show tables", "summarize moe_layers", "values (1)", "-- c\nselect 1;"],
+)  # fmt: skip
+def test_what_reads_is_let_through(db: Database, statement: str) -> None:
+    assert db.sql(statement).fetchall()
 
 
 def test_bad_names_are_named(db: Database) -> None:
