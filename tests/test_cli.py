@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -82,6 +83,14 @@ def test_bad_input_gets_one_clear_line_and_leaves_the_store_alone(
     (pickled / "pytorch_model.bin").write_bytes(b"")
     dense = dense_model(tmp_path / "dense")
     nowhere = str(tmp_path / "nowhere")
+    no_tokenizer = tmp_path / "no-tokenizer"
+    wide = tmp_path / "wide"
+    for folder in (no_tokenizer, wide):
+        shutil.copytree(random_model, folder)
+    for path in no_tokenizer.glob("tokenizer*"):
+        path.unlink()
+    config = json.loads((wide / "config.json").read_text())
+    (wide / "config.json").write_text(json.dumps({**config, "hidden_size": "wide"}))
     ioi = ("capture", "qwen-ioi")
     cases: list[tuple[tuple[str, ...], int, str]] = [
         (("--store", nowhere, "runs"), 3, "does not exist"),
@@ -115,6 +124,8 @@ def test_bad_input_gets_one_clear_line_and_leaves_the_store_alone(
         ((*ioi, "--model", str(no_weights)), 1, "no *.safetensors"),
         ((*ioi, "--model", str(pickled)), 1, "is pickle and is not read"),
         ((*ioi, "--model", nowhere), 1, "does not exist"),
+        ((*ioi, "--model", str(no_tokenizer)), 1, "has no tokenizer"),
+        ((*ioi, "--model", str(wide)), 1, "cannot be read"),
         ((*ioi, "--model", "a b c"), 1, "neither a folder nor a hub id"),
         ((*ioi, "--device", "abacus"), 2, "no device 'abacus' here"),
         ((*ioi, "--layers", "99"), 2, "MoE layers are 0 to 5"),
@@ -147,6 +158,18 @@ def test_without_a_network_the_error_says_what_to_do(
     assert code == 1
     assert "cannot fetch the model 'Qwen/Qwen1.5-MoE-A2.7B-Chat'" in err
     assert "--model FOLDER" in err
+
+
+def test_weights_that_cannot_be_read_leave_no_store_behind(
+    moedb: Run, tmp_path: Path, random_model: Path
+) -> None:
+    shutil.copytree(random_model, tmp_path / "short")
+    weights = tmp_path / "short" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    arguments = ("capture", "qwen-ioi", "--n", "1", "--model", str(tmp_path / "short"))
+    code, _, err = moedb(*arguments, "--store", str(tmp_path / "new"))
+    assert code == 1 and "the weights of short cannot be loaded" in err
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_damaged_store_exits_with_3(moedb: Run, tmp_path: Path) -> None:

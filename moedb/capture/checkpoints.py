@@ -19,6 +19,7 @@ from moedb.errors import ModelError, ModelNotFoundError, UsageError, did_you_mea
 from moedb.store.files import sha256_of_file
 
 EMBEDDED_MODEL = "qwen-moe-mini"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 DTYPES: dict[str, torch.dtype] = {
     "float32": torch.float32,
@@ -147,7 +148,7 @@ def load_config(checkpoint: Checkpoint) -> Any:
     """
     try:
         return AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
-    except (ValueError, OSError, KeyError, TypeError) as error:
+    except Exception as error:  # the file is a stranger's, and each model family checks its own way
         raise ModelError(
             f"the configuration of {checkpoint.name} cannot be read: {_first_line(error)}"
         ) from error
@@ -216,6 +217,12 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
         If it has none, or one that gives no character offsets.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Without these files transformers makes up an empty tokenizer.
+    if not any((checkpoint.folder / name).is_file() for name in TOKENIZER_FILES):
+        raise ModelError(
+            f"{checkpoint.folder} has no tokenizer: none of {', '.join(TOKENIZER_FILES)}",
+            "save it there with tokenizer.save_pretrained(FOLDER)",
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
     except (ValueError, OSError, KeyError, TypeError) as error:

@@ -39,7 +39,7 @@ from moedb.schemas.manifests import RunManifest, UnitRange
 from moedb.store.files import sha256_of_json
 from moedb.store.layout import RunLayout
 from moedb.store.snapshot import read_run
-from moedb.store.writing import RunWriter, ensure_store, timestamp
+from moedb.store.writing import RunWriter, check_writable, timestamp
 
 DEFAULT_BUDGET = 4 << 30
 """Bytes of arrays, before compression, that a capture keeps when not told which to keep."""
@@ -260,7 +260,7 @@ def capture(planned: CapturePlan, store: Path, progress: Progress | None = None)
         If there is no room on the disk. What was committed stays, and the same capture resumes.
     """
     progress = progress or Silent()
-    ensure_store(store)
+    check_writable(store)
     done = _committed(store, planned.run_id)
     if done is not None and done.is_complete:
         return CaptureOutcome(planned.run_id, len(planned.units), 0)

@@ -46,6 +46,22 @@ def timestamp() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
+def check_writable(store: Path) -> None:
+    """Check that ``store`` is a store, or a new or empty folder that can become one.
+
+    Raises
+    ------
+    StoreError
+        If the folder holds something else, or is a store that cannot be read.
+    """
+    if (store / STORE_MANIFEST).exists():
+        check_store(store)
+    elif _holds_something_else(store):
+        raise StoreError(
+            f"{store} is neither empty nor a moedb store", "name another folder: --store DIR"
+        )
+
+
 def ensure_store(store: Path) -> None:
     """Make ``store`` a store if it is a new or empty folder; check it otherwise.
 
@@ -54,15 +70,9 @@ def ensure_store(store: Path) -> None:
     StoreError
         If the folder holds something else, or is a store that cannot be read.
     """
-    if not (store / STORE_MANIFEST).exists():
-        if _holds_something_else(store):
-            raise StoreError(
-                f"{store} is neither empty nor a moedb store",
-                "name another folder: --store DIR",
-            )
-        make_directories(store)
-        create_exclusively(store / STORE_MANIFEST, StoreManifest().to_json())
-    check_store(store)
+    check_writable(store)
+    make_directories(store)
+    create_exclusively(store / STORE_MANIFEST, StoreManifest().to_json())
 
 
 def _holds_something_else(store: Path) -> bool:
