@@ -1,0 +1,145 @@
+"""The folder of a trained CIFAR MoE: weights, shape, and how they came about."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from moedb.capture.cifar.config import CifarMoEConfig, CifarTrainingConfig
+from moedb.capture.cifar.model import CifarMoE
+from moedb.capture.training_state import ELSEWHERE, write_json
+from moedb.errors import ModelError, UsageError
+from moedb.store.files import sync_directory, sync_file
+
+MODEL_TYPE = "cifar-moe"
+CONFIG, WEIGHTS, SUMMARY = "config.json", "model.safetensors", "training.json"
+
+
+def finished_summary(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """The summary of the finished run in a folder, None where it is not finished.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds another run.
+    """
+    try:
+        summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder / SUMMARY}: cannot be read ({error})") from error
+    check_identity(folder, summary, identity)
+    return summary
+
+
+def check_identity(folder: Path, state: Any, identity: dict[str, Any]) -> None:
+    """Refuse a state that is of another configuration or of other images.
+
+    Raises
+    ------
+    UsageError
+        If it is; the message names the first difference.
+    """
+    if not isinstance(state, dict) or not isinstance(state.get("config"), dict):
+        raise UsageError(f"{folder}: its training state cannot be understood", ELSEWHERE)
+    for key, value in identity["config"].items():
+        if state["config"].get(key) != value:
+            raise UsageError(
+                f"{folder}: holds a run with {key} {state['config'].get(key)}, not {value}",
+                ELSEWHERE,
+            )
+    for key in ("train_sha256", "test_sha256"):
+        if state.get(key) != identity[key]:
+            raise UsageError(f"{folder}: holds a run over other images", ELSEWHERE)
+
+
+def write_finished(
+    model: CifarMoE, config: CifarTrainingConfig, folder: Path, summary: dict[str, Any]
+) -> None:
+    """Write weights and shape and then, as the sign that all is there, the summary."""
+    partial = folder / ".partial-model"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, str(partial / WEIGHTS), metadata={"format": "pt"})
+    shape = {
+        "model_type": MODEL_TYPE,
+        "architectures": [type(model).__name__],
+        "trial": config.trial,
+        "seed": config.seed,
+        **config.model.model_dump(mode="json"),
+    }
+    write_json(partial / CONFIG, shape)
+    write_json(partial / SUMMARY, summary)
+    mode = (partial / CONFIG).stat().st_mode & 0o777
+    (partial / WEIGHTS).chmod(mode)  # safetensors makes its files private
+    for name in (CONFIG, WEIGHTS, SUMMARY):
+        sync_file(partial / name)
+        (partial / name).replace(folder / name)
+    partial.rmdir()
+    sync_directory(folder)
+
+
+def load_cifar_moe(folder: Path) -> tuple[CifarMoE, dict[str, Any]]:
+    """Load a trained CIFAR MoE for inference.
+
+    Parameters
+    ----------
+    folder
+        Its folder.
+
+    Returns
+    -------
+    model, config
+        The model in float32 on the CPU, and what its config.json says.
+
+    Raises
+    ------
+    ModelError
+        If the folder holds none, or one that is damaged.
+    """
+    config = read_config(folder)
+    fields = {key: config[key] for key in CifarMoEConfig.model_fields if key in config}
+    try:
+        model = CifarMoE(CifarMoEConfig(**fields))
+        model.load_state_dict(load_file(str(folder / WEIGHTS)))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ModelError(f"{folder / CONFIG}: {where}: {first['msg']}") from error
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"the weights in {folder} cannot be loaded: {reason}") from error
+    return model.eval(), config
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What the config.json of a CIFAR MoE's folder says.
+
+    Raises
+    ------
+    ModelError
+        If there is none, or it is of another kind of model.
+    """
+    try:
+        config = json.loads((folder / CONFIG).read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{folder} holds no CIFAR MoE: it has no {CONFIG}", "moedb train cifar-moe -o FOLDER"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder / CONFIG}: cannot be read ({error})") from error
+    if not isinstance(config, dict) or config.get("model_type") != MODEL_TYPE:
+        kind = config.get("model_type") if isinstance(config, dict) else type(config).__name__
+        raise ModelError(
+            f"{folder} holds a model of type {kind!r}, expected {MODEL_TYPE}",
+            "moedb train cifar-moe -o FOLDER trains one",
+        )
+    return config
