@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from moedb.cli import cli
+from moedb.queries.analyses import ANALYSES
 from moedb.queries.catalog import catalog
 from moedb.schemas.arrays import ARRAYS, CHUNK_ROWS, SHARD_ROWS
 from moedb.schemas.manifests import FORMAT_VERSION
@@ -43,10 +44,12 @@ def arrays_text() -> str:
 
 
 def queries_text() -> str:
-    """Every named query, with its columns."""
+    """Every named query and every analysis in Python, with its columns."""
     parts = []
-    for query in catalog().values():
-        parts.append(f"### {query.name}\n\n{query.question} Source: {query.source}.\n")
+    asked = [(query, query.question) for query in catalog().values()]
+    asked += [(analysis, f"{analysis.answers} In Python.") for analysis in ANALYSES.values()]
+    for query, question in sorted(asked, key=lambda pair: pair[0].name):
+        parts.append(f"### {query.name}\n\n{question} Source: {query.source}.\n")
         parts.append("| parameter | type | default | is |\n|---|---|---|---|")
         for p in query.parameters:
             shown = "null" if p.default is None else p.default

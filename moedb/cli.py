@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from moedb import __version__
 from moedb.errors import UsageError
 from moedb.options import (
     capture_options,
+    language_model_option,
     output_options,
     parameter_option,
     run_option,
@@ -22,6 +24,7 @@ from moedb.terminal import emit, run_guarded, say
 
 if TYPE_CHECKING:
     from moedb.capture.pipeline import CapturePlan
+    from moedb.capture.sharding import Shard
     from moedb.queries.database import Database
     from moedb.queries.result import Result
 
@@ -87,11 +90,18 @@ def capture() -> None:
     "--templates", type=click.Path(path_type=Path), help="A JSON file of templates and words."
 )
 @click.option("--twins/--no-twins", default=True, show_default=True, help="Corrupted twins too.")
-@capture_options
+@language_model_option
+@capture_options(batch_size=16)
 @output_options
 @store_option
 def capture_qwen_ioi(
-    n: int, seed: int, templates: Path | None, twins: bool, dry_run: bool, **options: Any
+    n: int,
+    seed: int,
+    templates: Path | None,
+    twins: bool,
+    dry_run: bool,
+    shard: str | None,
+    **options: Any,
 ) -> None:
     """Indirect object identification prompts through a language model.
 
@@ -103,20 +113,199 @@ def capture_qwen_ioi(
       moedb capture qwen-ioi --n 300 --arrays router_logits --arrays expert_outputs@2,4
     """
     from moedb.capture.jobs.qwen_ioi import ioi_dataset
-    from moedb.capture.pipeline import CaptureOptions, plan_capture
+    from moedb.capture.language import plan_language_capture
+    from moedb.capture.pipeline import CaptureOptions
 
     output = {key: options.pop(key) for key in ("format_", "output", "limit")}
     budget = int(options.pop("budget") * 1e9)
-    planned = plan_capture(
+    planned = plan_language_capture(
         CaptureOptions(budget=budget, **options),
         functools.partial(ioi_dataset, n=n, seed=seed, templates=templates, twins=twins),
     )
-    _run_capture(planned, dry_run, output)
+    _run_captures([planned], dry_run, shard, output)
 
 
-def _run_capture(planned: "CapturePlan", dry_run: bool, output: dict[str, Any]) -> None:
-    from moedb.capture.pipeline import capture, free_bytes
-    from moedb.capture.progress import RichProgress
+@capture.command("cifar-moe")
+@click.option(
+    "--model",
+    "models",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    default=["cifar-moe"],
+    show_default=True,
+    help="A trained model's folder, or a folder of them; may be repeated.",
+)
+@click.option("--data", type=click.Path(path_type=Path), help="CIFAR-10.  [default: the hub's]")
+@click.option("--n", type=click.IntRange(1), help="Only the first N test images.")
+@click.option(
+    "--draws", default=10, show_default=True, help="Random routers (and experts) to average over."
+)
+@capture_options(batch_size=250)
+@output_options
+@store_option
+def capture_cifar_moe(
+    models: tuple[Path, ...],
+    data: Path | None,
+    n: int | None,
+    draws: int,
+    seed: int,
+    dry_run: bool,
+    shard: str | None,
+    **options: Any,
+) -> None:
+    """CIFAR-10's test images through CIFAR MoEs, each model a run.
+
+    Beside the model as it is, predictions are stored for random routing, for experts that were
+    never trained, and for each expert given every image. Prints the runs' names. The same command
+    again resumes, or says that there is nothing to do.
+
+    \b
+    Example:
+      moedb capture cifar-moe --data cifar-10-batches-py
+      moedb capture cifar-moe --model cifar-moe/cifar-moe-base-2-trial-0 --draws 20
+    """
+    from moedb.capture.cifar.capturing import plan_cifar_capture
+    from moedb.capture.cifar.images import load_cifar10
+    from moedb.capture.jobs.cifar_moe import cifar_dataset, find_trials
+    from moedb.capture.pipeline import CaptureOptions
+
+    output = {key: options.pop(key) for key in ("format_", "output", "limit")}
+    budget = int(options.pop("budget") * 1e9)
+    folders = find_trials(models)
+    dataset = cifar_dataset(load_cifar10(data, "test"), n=n, draws=draws, seed=seed)
+    plans = [
+        plan_cifar_capture(CaptureOptions(model=str(folder), budget=budget, **options), dataset)
+        for folder in folders
+    ]
+    _run_captures(plans, dry_run, shard, output)
+
+
+@capture.command("text")
+@click.option(
+    "--dataset",
+    required=True,
+    metavar="FILE|FOLDER|ID",
+    help="Parquet, JSON lines, CSV, TSV, plain text or CoNLL-U; a folder of one kind; a hub id.",
+)
+@click.option("--split", help="Split of a hub dataset.  [default: train]")
+@click.option("--subset", help="Subset of a hub dataset that has several.")
+@click.option("--lines", is_flag=True, help="Each line of a .txt file is a document, not the file.")
+@click.option("--text-column", default="text", show_default=True, help="Column of the texts.")
+@click.option(
+    "--label", "labels", multiple=True, metavar="COLUMN", help="A label of examples; repeatable."
+)
+@click.option(
+    "--words-column", default="words", show_default=True, help="Column of lists of words."
+)
+@click.option(
+    "--token-label",
+    "token_labels",
+    multiple=True,
+    metavar="COLUMN",
+    help="A label of tokens, a list with a value for each word, such as upos; repeatable.",
+)
+@click.option(
+    "--unaligned",
+    type=click.Choice(["fail", "skip", "join"]),
+    default="fail",
+    show_default=True,
+    help="Where words are not in the text: stop, leave the row's tokens without labels, or join "
+    "the labels of contractions (French du: ADP+DET).",
+)
+@click.option(
+    "--max-length",
+    type=int,
+    help="Tokens of an example at most.  [default: the model's context, up to 1024]",
+)
+@click.option(
+    "--stride",
+    type=int,
+    help="Tokens from one window of a long document to the next.  [default: --max-length]",
+)
+@click.option("--truncate", is_flag=True, help="Keep only the first window of a document.")
+@click.option("--max-examples", type=int, help="Stop after as many examples.")
+@click.option("--max-tokens", type=int, help="Stop before there are more tokens.")
+@click.option("--shuffle", is_flag=True, help="Shuffle by --seed, through 10,000 documents.")
+@language_model_option
+@capture_options(batch_size=16)
+@output_options
+@store_option
+def capture_text(
+    dataset: str,
+    split: str | None,
+    subset: str | None,
+    lines: bool,
+    text_column: str,
+    labels: tuple[str, ...],
+    words_column: str,
+    token_labels: tuple[str, ...],
+    dry_run: bool,
+    shard: str | None,
+    **options: Any,
+) -> None:
+    """Texts of your own, or the hub's, through a language model.
+
+    Data are read as a stream, so they may be larger than memory; the tokens wait in TMPDIR. A long
+    document is cut into windows, each an example with the labels document (its row) and window.
+    Prints the run's name. The same command again resumes, or says that there is nothing to do.
+
+    \b
+    Example:
+      moedb capture text --dataset reviews.jsonl --label stars --max-tokens 100000
+      moedb capture text --dataset fr_gsd-ud-test.conllu --token-label upos --label sent_id
+      moedb capture text --dataset stanfordnlp/imdb --split test --label label --shuffle
+    """
+    from moedb.capture.jobs.text import TextOptions, text_dataset
+    from moedb.capture.language import plan_language_capture
+    from moedb.capture.pipeline import CaptureOptions
+    from moedb.capture.text.documents import Columns
+    from moedb.capture.text.reading import open_source
+
+    output = {key: options.pop(key) for key in ("format_", "output", "limit")}
+    budget = int(options.pop("budget") * 1e9)
+    names = ("unaligned", "max_length", "stride", "truncate", "max_examples", "max_tokens")
+    chosen = {name: options.pop(name) for name in (*names, "shuffle", "seed")}
+    columns = Columns(text_column, labels, words_column, token_labels)
+    text_options = TextOptions(columns=columns, **chosen)
+    source = open_source(dataset, split=split, subset=subset, lines=lines)
+    source.check_columns(columns.options)
+    planned = plan_language_capture(
+        CaptureOptions(budget=budget, **options),
+        functools.partial(text_dataset, source=source, options=text_options),
+    )
+    _run_captures([planned], dry_run, shard, output)
+
+
+def _run_captures(
+    plans: "list[CapturePlan]", dry_run: bool, shard: str | None, output: dict[str, Any]
+) -> None:
+    from moedb.capture.sharding import parse_shard, shard_of_environment
+
+    share = shard_of_environment(os.environ) if shard is None else parse_shard(shard)
+    if not dry_run:
+        for planned in plans:
+            _run_capture(planned, share)
+        return
+    from moedb.queries.rows import result_of_rows
+
+    rows = []
+    for planned in plans:
+        _announce(planned)
+        for note in planned.notes:
+            say(note)
+        rows += [(planned.checkpoint.name, *row) for row in planned.estimate.rows()]
+    columns = {
+        "model": "VARCHAR",
+        "kind": "VARCHAR",
+        "name": "VARCHAR",
+        "rows": "BIGINT",
+        "bytes": "BIGINT",
+    }
+    emit(result_of_rows(columns, rows), **output)
+
+
+def _announce(planned: "CapturePlan") -> None:
+    from moedb.capture.pipeline import free_bytes
 
     estimate = planned.estimate
     say(
@@ -125,21 +314,27 @@ def _run_capture(planned: "CapturePlan", dry_run: bool, output: dict[str, Any]) 
         f"units; up to {estimate.n_bytes / 1e6:,.1f} MB before compression, "
         f"{free_bytes(_store()) / 1e9:,.1f} GB free"
     )
-    if dry_run:
-        from moedb.queries.rows import result_of_rows
 
-        for note in planned.notes:
-            say(note)
-        columns = {"kind": "VARCHAR", "name": "VARCHAR", "rows": "BIGINT", "bytes": "BIGINT"}
-        emit(result_of_rows(columns, estimate.rows()), **output)
-        return
+
+def _run_capture(planned: "CapturePlan", shard: "Shard") -> None:
+    from moedb.capture.pipeline import capture
+    from moedb.capture.progress import RichProgress
+
+    _announce(planned)
+    if shard.count > 1:
+        say(f"{shard}, from {shard.source}")
     with RichProgress() as progress:
-        outcome = capture(planned, _store(), progress)
+        outcome = capture(planned, _store(), progress, shard)
     if outcome.was_complete:
         say(f"run {outcome.run_id} is complete already: nothing to do")
     else:
         resumed = f", {outcome.units_before} were there" if outcome.units_before else ""
-        say(f"run {outcome.run_id} is complete: {outcome.units_now} units written{resumed}")
+        written = f"{outcome.units_now} units written{resumed}"
+        if outcome.units_missing:
+            left = f"{outcome.units_missing} are left to other shards"
+            say(f"{shard} of run {outcome.run_id} is done: {written}, {left}")
+        else:
+            say(f"run {outcome.run_id} is complete: {written}")
     click.echo(outcome.run_id)
 
 
@@ -173,6 +368,83 @@ def train_qwen_moe_mini(
     chosen = {key: value for key, value in (("steps", steps), ("seed", seed)) if value is not None}
     config = MiniTrainingConfig(**chosen)
     click.echo(train_mini(config, corpus, output, resume=not restart))
+
+
+@train.command("cifar-moe")
+@click.option(
+    "--experts",
+    type=click.IntRange(2),
+    multiple=True,
+    default=[2],
+    show_default=True,
+    help="Experts of the MoE layer; may be repeated.",
+)
+@click.option(
+    "--variant",
+    type=click.Choice(["base", "short"]),
+    default="base",
+    show_default=True,
+    help="Four convolutions before the MoE layer, or one.",
+)
+@click.option(
+    "--trials", type=click.IntRange(1), default=1, show_default=True, help="Trials of each."
+)
+@click.option("--data", type=click.Path(path_type=Path), help="CIFAR-10.  [default: the hub's]")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default="cifar-moe",
+    show_default=True,
+    help="Folder; each trial gets one in it.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of trial 0."
+)
+@click.option("--epochs", type=click.IntRange(1), default=10, show_default=True, help="Epochs.")
+@click.option(
+    "--filters", help="Filters of each convolution, such as 8,16,16,32.  [default: the variant's]"
+)
+@click.option("--device", help="cpu, cuda, mps.  [default: what there is]")
+@click.option(
+    "--autocast/--no-autocast",
+    default=None,
+    help="Compute in bf16.  [default: where the processor has instructions for it]",
+)
+def train_cifar_moe(
+    experts: tuple[int, ...],
+    variant: str,
+    trials: int,
+    data: Path | None,
+    output: Path,
+    seed: int,
+    epochs: int,
+    filters: str | None,
+    device: str | None,
+    autocast: bool | None,
+) -> None:
+    """Train CIFAR-10 classifiers with one MoE layer; print their folders.
+
+    Resumes after the last whole epoch. Several processes may share the folder: each takes trials
+    that no other is at.
+
+    \b
+    Example:
+      moedb train cifar-moe --experts 2 --experts 3 --trials 10 --data cifar-10-batches-py
+      moedb capture cifar-moe --data cifar-10-batches-py
+    """
+    from moedb.capture.cifar.progress import TrainingBar
+    from moedb.capture.cifar.training import BusyError
+    from moedb.capture.cifar.trials import configure, train_trials
+
+    base = configure(variant, filters, seed=seed, epochs=epochs, device=device, autocast=autocast)
+    with TrainingBar() as progress:
+        for folder, outcome in train_trials(base, experts, trials, data, output, progress):
+            if isinstance(outcome, BusyError):
+                say(f"{outcome}; left to it")
+                continue
+            say(f"{folder.name}: test accuracy {outcome['test_accuracy']:.2%}")
+            click.echo(folder)
 
 
 @cli.command()
@@ -249,9 +521,9 @@ def query(
         emit(query_list(), **output)
         return
     if show_sql:
-        from moedb.queries.catalog import named_query
+        from moedb.queries.analyses import sql_of
 
-        click.echo(named_query(name).sql)
+        click.echo(sql_of(name))
         return
     result = _ask(name, None, run, parameters)
     emit(result, **output)

@@ -91,45 +91,62 @@ def parameter_option(command: Command) -> Command:
     )(command)
 
 
-def capture_options(command: Command) -> Command:
-    """Add the options of every capture."""
-    for option in (
-        click.option("--seed", default=0, show_default=True, help="Seed of the examples."),
-        click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: what there is]"),
-        click.option(
-            "--dtype",
-            type=click.Choice(["float32", "bfloat16", "float16"]),
-            help="Number format.  [default: the checkpoint's; float32 for small ones on a CPU]",
-        ),
-        click.option(
-            "--batch-size", default=16, show_default=True, help="Examples of a forward pass."
-        ),
-        click.option("--budget", default=4.0, show_default=True, help="GB of arrays to keep."),
-        click.option(
-            "--tokens",
-            default="all",
-            show_default=True,
-            help="Tokens the arrays keep: all, last, label:KEY=VALUE.",
-        ),
-        click.option(
-            "--arrays",
-            multiple=True,
-            metavar="NAME[@LAYERS]",
-            help="Arrays to keep: all, none, or names; may be repeated.  [default: what fits]",
-        ),
-        click.option(
-            "--layers",
-            default="all",
-            show_default=True,
-            help="Layers whose arrays are kept: 0,4-7.",
-        ),
-        click.option("--dry-run", is_flag=True, help="Say what would be written, and stop."),
-        click.option(
-            "--model",
-            default="qwen-moe-mini",
-            show_default=True,
-            help="The embedded model, a hub id, or a folder.",
-        ),
-    ):
-        command = option(command)
-    return command
+def capture_options(batch_size: int) -> Callable[[Command], Command]:
+    """Add the options of every capture; ``batch_size`` is the default."""
+
+    def decorate(command: Command) -> Command:
+        for option in (
+            click.option("--seed", default=0, show_default=True, help="Seed of what is drawn."),
+            click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: what there is]"),
+            click.option(
+                "--dtype",
+                type=click.Choice(["float32", "bfloat16", "float16"]),
+                help="Number format.  [default: the checkpoint's; float32 for small ones on a CPU]",
+            ),
+            click.option(
+                "--batch-size",
+                default=batch_size,
+                show_default=True,
+                help="Examples of a forward pass.",
+            ),
+            click.option("--budget", default=4.0, show_default=True, help="GB of arrays to keep."),
+            click.option(
+                "--tokens",
+                default="all",
+                show_default=True,
+                help="Tokens the arrays keep: all, last, label:KEY=VALUE.",
+            ),
+            click.option(
+                "--arrays",
+                multiple=True,
+                metavar="NAME[@LAYERS]",
+                help="Arrays to keep: all, none, or names; may be repeated.  [default: what fits]",
+            ),
+            click.option(
+                "--layers",
+                default="all",
+                show_default=True,
+                help="Layers whose arrays are kept: 0,4-7.",
+            ),
+            click.option(
+                "--shard",
+                metavar="I/N",
+                help="Take share I (from 0) of N, for N processes on one run.  [default: as "
+                "SLURM_ARRAY_TASK_ID or torchrun's RANK says, else everything]",
+            ),
+            click.option("--dry-run", is_flag=True, help="Say what would be written, and stop."),
+        ):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def language_model_option(command: Command) -> Command:
+    """Add ``--model`` for a language model."""
+    return click.option(
+        "--model",
+        default="qwen-moe-mini",
+        show_default=True,
+        help="The embedded model, a hub id, or a folder.",
+    )(command)

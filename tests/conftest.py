@@ -3,8 +3,12 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.cifar_store import CifarStore
 
 ROOT = Path(__file__).parent.parent
 
@@ -58,12 +62,21 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mini_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with two runs of the embedded model: 40 prompts each, with twins, two seeds."""
     from moedb.capture.jobs.qwen_ioi import ioi_dataset
-    from moedb.capture.pipeline import CaptureOptions, capture, plan_capture
+    from moedb.capture.language import plan_language_capture
+    from moedb.capture.pipeline import CaptureOptions, capture
 
     store = tmp_path_factory.mktemp("mini") / "store"
     for seed in (0, 1):
-        planned = plan_capture(
+        planned = plan_language_capture(
             CaptureOptions(model="qwen-moe-mini"), partial(ioi_dataset, n=40, seed=seed)
         )
         capture(planned, store)
     return store
+
+
+@pytest.fixture(scope="session")
+def cifar_store(tmp_path_factory: pytest.TempPathFactory) -> "CifarStore":
+    """A store of small CIFAR MoEs."""
+    from tests.cifar_store import make_cifar_store
+
+    return make_cifar_store(tmp_path_factory.mktemp("cifar"))

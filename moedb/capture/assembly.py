@@ -13,9 +13,6 @@ from moedb.schemas import tables
 from moedb.store.arrays import Activations, ArrayKey
 from moedb.store.parquet import Columns
 
-BASELINE = 0
-"""The condition of the untouched model."""
-
 
 @dataclass(frozen=True)
 class UnitRows:
@@ -68,7 +65,7 @@ def assemble_unit(
             "token_idx": token_idx,
             "example_id": _per_token(examples, first_example),
             "position": np.concatenate([np.arange(len(example)) for example in examples]),
-            "token_id": np.concatenate([example.token_ids for example in examples]),
+            "token_id": [token_id for example in examples for token_id in example.token_ids],
             "token": [token for example in examples for token in example.tokens],
             "next_logprob": _nullable(np.concatenate([b.next_logprobs for b in batches])[order]),
             "array_row": array_rows if has_arrays else [None] * len(order),
@@ -190,10 +187,10 @@ def _mass_table(batches: Sequence[BatchRecords], first_example: int) -> Columns:
 
 def _prediction_table(batches: Sequence[BatchRecords], first_example: int) -> Columns:
     rows = [
-        {"condition_id": BASELINE, "example_id": first_example + index, **prediction}
+        {"example_id": first_example + index, **prediction}
         for batch in batches
-        for index, prediction in zip(batch.examples, batch.predictions, strict=True)
-        if prediction is not None
+        for index, predictions in zip(batch.examples, batch.predictions, strict=True)
+        for prediction in predictions
     ]
     names = tables.PREDICTIONS.column_names[1:]
     return {name: [row[name] for row in rows] for name in names}

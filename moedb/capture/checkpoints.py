@@ -65,7 +65,7 @@ def find_checkpoint(model: str) -> Checkpoint:
         return _checkpoint(EMBEDDED_MODEL, folder, None)
     path = Path(model).expanduser()
     if path.is_dir():
-        return _checkpoint(path.resolve().name, path.resolve(), None)
+        return local_checkpoint(path)
     if path.exists() or path.is_absolute() or model.startswith((".", "~")):
         raise ModelNotFoundError(
             f"the model folder {model} does not exist"
@@ -75,6 +75,17 @@ def find_checkpoint(model: str) -> Checkpoint:
         )
     folder, revision = _download(model)
     return _checkpoint(model, folder, revision)
+
+
+def local_checkpoint(folder: Path) -> Checkpoint:
+    """Describe the checkpoint in a folder.
+
+    Raises
+    ------
+    ModelError
+        If the folder is no safetensors checkpoint.
+    """
+    return _checkpoint(folder.resolve().name, folder.resolve(), None)
 
 
 def _download(model: str) -> tuple[Path, str]:

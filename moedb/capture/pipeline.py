@@ -5,33 +5,25 @@ import json
 import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from moedb import __version__
 from moedb.capture import plan
 from moedb.capture.assembly import assemble_unit
-from moedb.capture.blocks import find_blocks
-from moedb.capture.checkpoints import (
-    Checkpoint,
-    check_device,
-    default_device,
-    default_dtype,
-    find_checkpoint,
-    load_model,
-    load_skeleton,
-    load_tokenizer,
-)
-from moedb.capture.checks import check_batch
-from moedb.capture.examples import Dataset
-from moedb.capture.probe import Wiring
-from moedb.capture.records import record_batch
-from moedb.capture.trace import TracedModel, traced
+from moedb.capture.checkpoints import Checkpoint
+from moedb.capture.conditions import UNTOUCHED, Condition, condition_table
+from moedb.capture.examples import Dataset, Example
+from moedb.capture.probe import BlockWiring
+from moedb.capture.records import BatchRecords
+from moedb.capture.sharding import Shard
 from moedb.capture.writer import UnitWriter
 from moedb.errors import CaptureError, UsageError
 from moedb.schemas import tables
@@ -43,6 +35,8 @@ from moedb.store.writing import RunWriter, check_writable, timestamp
 
 DEFAULT_BUDGET = 4 << 30
 """Bytes of arrays, before compression, that a capture keeps when not told which to keep."""
+
+EVERYTHING = Shard()
 
 VERSIONED = ("torch", "transformers", "nnsight", "zarr", "pyarrow", "numpy")
 
@@ -110,13 +104,48 @@ class Silent:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """Examples that go through the model together.
+
+    Attributes
+    ----------
+    examples
+        The examples.
+    indices
+        Their places in their unit.
+    example_ids
+        Their numbers in the run.
+    kept
+        (token,): which of their tokens the arrays keep.
+    arrays
+        For each array name the layers it is kept for.
+    """
+
+    examples: tuple[Example, ...]
+    indices: tuple[int, ...]
+    example_ids: tuple[int, ...]
+    kept: NDArray[np.bool_]
+    arrays: Mapping[str, tuple[int, ...]]
+
+
+class CapturedModel(Protocol):
+    """A model that is ready to be captured."""
+
+    @property
+    def blocks(self) -> tuple[BlockWiring, ...]:
+        """Its MoE blocks."""
+
+    def record(self, batch: Batch) -> BatchRecords:
+        """Run a batch, check it, and reduce it to what is stored."""
+
+
+@dataclass(frozen=True)
 class CapturePlan:
     """A capture with every choice made, before anything is written."""
 
     options: CaptureOptions
     checkpoint: Checkpoint
     dataset: Dataset
-    tokenizer: Any
     shape: plan.ModelShape
     selection: plan.TokenSelection
     arrays: dict[str, tuple[int, ...]]
@@ -125,7 +154,10 @@ class CapturePlan:
     dtype: str
     device: str
     estimate: plan.Estimate
-    notes: tuple[str, ...] = field(default=())
+    open_model: Callable[[Mapping[str, tuple[int, ...]]], AbstractContextManager[CapturedModel]]
+    conditions: tuple[Condition, ...]
+    run_labels: Mapping[str, str]
+    notes: tuple[str, ...]
 
     @property
     def config(self) -> dict[str, Any]:
@@ -152,65 +184,79 @@ class CapturePlan:
 
 @dataclass(frozen=True)
 class CaptureOutcome:
-    """How a capture ended."""
+    """How a capture ended.
+
+    Attributes
+    ----------
+    run_id
+        The run.
+    units_before, units_now, units_missing
+        Units that were there, that this call wrote, and that are left to other shards.
+    """
 
     run_id: str
     units_before: int
     units_now: int
+    units_missing: int = 0
 
     @property
     def was_complete(self) -> bool:
         """Whether there was nothing to do."""
-        return self.units_now == 0
+        return self.units_now == 0 and self.units_missing == 0
 
 
-MakeDataset = Callable[[Any], Dataset]
-"""Makes a job's dataset with the model's tokenizer."""
+def complete_plan(
+    options: CaptureOptions,
+    checkpoint: Checkpoint,
+    dataset: Dataset,
+    shape: plan.ModelShape,
+    *,
+    dtype: str,
+    device: str,
+    open_model: Callable[[Mapping[str, tuple[int, ...]]], AbstractContextManager[CapturedModel]],
+    conditions: Sequence[Condition] = (UNTOUCHED,),
+    run_labels: Mapping[str, str] | None = None,
+) -> CapturePlan:
+    """Make the choices that are left once model and dataset are known: tokens, arrays, units.
 
-
-def plan_capture(options: CaptureOptions, make_dataset: MakeDataset) -> CapturePlan:
-    """Resolve every choice, without loading weights.
+    Parameters
+    ----------
+    options
+        What the user chose.
+    checkpoint, dataset, shape
+        The model and the examples.
+    dtype, device
+        What the model runs in and on.
+    open_model
+        Given the arrays that are kept, makes the model ready; its context ends with the capture.
+    conditions
+        What predictions are stored for; the first is the untouched model.
+    run_labels
+        Labels of the run.
 
     Raises
     ------
-    ModelError, UsageError
-        If the model is none that can be captured, or an option does not fit it.
+    UsageError
+        If an option does not fit the model or the dataset.
     """
-    device = check_device(options.device or default_device())
     selection = plan.TokenSelection.parse(options.tokens)
-    checkpoint = find_checkpoint(options.model)
-    skeleton = load_skeleton(checkpoint)
-    blocks = tuple(find_blocks(skeleton))
-    dtype = options.dtype or default_dtype(checkpoint, device)
-    shape = plan.ModelShape(
-        blocks=blocks,
-        n_layers=len(skeleton.get_submodule(blocks[0].decoder_path.rpartition(".")[0])),
-        d_model=skeleton.get_input_embeddings().embedding_dim,
-        itemsize=2 if dtype == "float16" else 4,
-        has_shared_expert=any("shared" in path for path, _ in skeleton.named_modules()),
-    )
-    tokenizer = load_tokenizer(checkpoint)
-    dataset = make_dataset(tokenizer)
-    _check_vocabulary(dataset, skeleton.get_input_embeddings().num_embeddings, checkpoint)
-    selection.check(dataset)
+    survey = plan.survey(dataset, selection)
     layers = plan.parse_layers(options.layers, shape.layers)
-    notes = []
-    n_rows = sum(int(selection.mask(example).sum()) for example in dataset.examples)
+    notes = [*dataset.notes]
     if options.arrays:
         arrays = plan.parse_arrays(options.arrays, layers, shape)
     else:
-        arrays, left_out = plan.budgeted_arrays(layers, shape, n_rows, options.budget)
+        arrays, left_out = plan.budgeted_arrays(layers, shape, survey.n_kept, options.budget)
         if left_out:
             notes.append(
                 f"arrays kept within {options.budget / 1e9:.1f} GB: {', '.join(arrays) or 'none'}; "
                 f"left out: {', '.join(left_out)}; --budget, --arrays, --layers, --tokens choose"
             )
-    units, unit_rows = plan.divide(dataset, selection, bool(arrays))
+    units, unit_rows = plan.divide(survey, bool(arrays))
     return CapturePlan(
         options=options,
         checkpoint=checkpoint,
         dataset=dataset,
-        tokenizer=tokenizer,
         shape=shape,
         selection=selection,
         arrays=arrays,
@@ -218,18 +264,12 @@ def plan_capture(options: CaptureOptions, make_dataset: MakeDataset) -> CaptureP
         unit_rows=unit_rows,
         dtype=dtype,
         device=device,
-        estimate=plan.estimate(dataset, shape, arrays, n_rows if arrays else 0),
+        estimate=plan.estimate(survey, shape, arrays, len(conditions)),
+        open_model=open_model,
+        conditions=tuple(conditions),
+        run_labels=dict(run_labels or {}),
         notes=tuple(notes),
     )
-
-
-def _check_vocabulary(dataset: Dataset, n_vocabulary: int, checkpoint: Checkpoint) -> None:
-    largest = max((max(e.token_ids) for e in dataset.examples if e.token_ids), default=-1)
-    if largest >= n_vocabulary:
-        raise UsageError(
-            f"the tokenizer of {checkpoint.name} gives token {largest}, "
-            f"but the model's vocabulary has {n_vocabulary}"
-        )
 
 
 def free_bytes(store: Path) -> int:
@@ -240,8 +280,13 @@ def free_bytes(store: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def capture(planned: CapturePlan, store: Path, progress: Progress | None = None) -> CaptureOutcome:
-    """Run what is missing of a planned capture.
+def capture(
+    planned: CapturePlan,
+    store: Path,
+    progress: Progress | None = None,
+    shard: Shard = EVERYTHING,
+) -> CaptureOutcome:
+    """Run what is missing of a planned capture, or of one shard of it.
 
     Parameters
     ----------
@@ -251,6 +296,8 @@ def capture(planned: CapturePlan, store: Path, progress: Progress | None = None)
         The store's folder; made if need be.
     progress
         Hears how it goes on.
+    shard
+        Which units are this process's. Whoever commits the last unit of all completes the run.
 
     Raises
     ------
@@ -273,11 +320,9 @@ def capture(planned: CapturePlan, store: Path, progress: Progress | None = None)
         )
     for note in planned.notes:
         progress.note(note)
-    model = load_model(planned.checkpoint, planned.dtype, planned.device)
-    neurons = planned.arrays.get("expert_neurons", ())
     try:
-        with traced(model, planned.shape.blocks, neurons) as traced_model:
-            return _run(planned, store, traced_model, progress)
+        with planned.open_model(planned.arrays) as model:
+            return _run(planned, store, model, progress, shard)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise CaptureError(
@@ -292,33 +337,34 @@ def _committed(store: Path, run_id: str) -> Any:
 
 
 def _run(
-    planned: CapturePlan, store: Path, model: TracedModel, progress: Progress
+    planned: CapturePlan, store: Path, model: CapturedModel, progress: Progress, shard: Shard
 ) -> CaptureOutcome:
-    writer = RunWriter(store, run_manifest(planned, model.wiring))
-    writer.begin(
-        {
-            tables.CONDITIONS.name: {
-                "condition_id": [0],
-                "kind": ["none"],
-                "layer": [None],
-                "expert": [None],
-                "params": ["{}"],
-            }
-        }
-    )
-    missing = writer.snapshot().missing_units
+    writer = RunWriter(store, run_manifest(planned, model.blocks))
+    first = {tables.CONDITIONS.name: condition_table(planned.conditions)}
+    if planned.run_labels:
+        labels = planned.run_labels
+        first[tables.RUN_LABELS.name] = {"key": [*labels], "value": [*labels.values()]}
+    writer.begin(first)
     units = planned.units
-    todo = sum(units[unit].n_tokens for unit in missing)
-    progress.begin(planned.dataset.n_tokens, planned.dataset.n_tokens - todo)
+    before = writer.snapshot().missing_units
+    mine = shard.units(before)
+    share = sum(units[unit].n_tokens for unit in shard.units(range(len(units))))
+    progress.begin(share, share - sum(units[unit].n_tokens for unit in mine))
+    written = 0
     with UnitWriter() as queue:
-        for unit in missing:
+        for unit in mine:
+            if writer.has_unit(unit):  # another process was faster
+                continue
             queue.submit(_captured_unit(planned, model, unit, writer, progress))
-    writer.finish()
-    return CaptureOutcome(planned.run_id, len(units) - len(missing), len(missing))
+            written += 1
+    missing = writer.snapshot().missing_units
+    if not missing:
+        writer.finish()
+    return CaptureOutcome(planned.run_id, len(units) - len(before), written, len(missing))
 
 
 def _captured_unit(
-    planned: CapturePlan, model: TracedModel, unit: int, writer: RunWriter, progress: Progress
+    planned: CapturePlan, model: CapturedModel, unit: int, writer: RunWriter, progress: Progress
 ) -> Callable[[], object]:
     """Run a unit through the model; return what commits it."""
     span = planned.units[unit]
@@ -326,16 +372,15 @@ def _captured_unit(
     masks = [planned.selection.mask(example) for example in examples]
     records = []
     for indices in _batches([len(e) for e in examples], planned.options.batch_size):
-        batch_examples = [examples[index] for index in indices]
-        activations = model.run([example.token_ids for example in batch_examples])
-        check_batch(activations, model.wiring.blocks)
-        kept = torch.cat([torch.from_numpy(masks[index]) for index in indices]).numpy()
-        records.append(
-            record_batch(
-                activations, batch_examples, indices, kept, planned.arrays, planned.tokenizer
-            )
+        batch = Batch(
+            examples=tuple(examples[index] for index in indices),
+            indices=tuple(indices),
+            example_ids=tuple(span.first_example + index for index in indices),
+            kept=np.concatenate([masks[index] for index in indices]),
+            arrays=planned.arrays,
         )
-        progress.advance(sum(len(example) for example in batch_examples))
+        records.append(model.record(batch))
+        progress.advance(sum(len(example) for example in batch.examples))
     first_tokens = [0, *accumulate(u.n_tokens for u in planned.units)]
 
     def commit() -> None:
@@ -359,7 +404,7 @@ def _batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     return [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
 
 
-def run_manifest(planned: CapturePlan, wiring: Wiring) -> RunManifest:
+def run_manifest(planned: CapturePlan, blocks: Sequence[BlockWiring]) -> RunManifest:
     """The run's configuration, with what the probe learned of the model."""
     layers = tuple(
         {
@@ -372,7 +417,7 @@ def run_manifest(planned: CapturePlan, wiring: Wiring) -> RunManifest:
             "norm_topk_prob": int(found.rule.norm_topk_prob),
             "scoring": found.rule.scoring,
         }
-        for found in wiring.blocks
+        for found in blocks
     )
     row: Mapping[str, Any] = {
         "job": planned.dataset.job,

@@ -1,6 +1,7 @@
 """What a capture will write, decided before anything runs: layers, arrays, tokens, units."""
 
 import re
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,19 +27,20 @@ BUDGET_ORDER = (
     "router_input",
     "shared_outputs",
     "expert_outputs",
+    "all_expert_outputs",
 )
 """Which arrays are kept first where the budget does not hold all."""
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The sizes of a model, known without its weights."""
+    """The sizes of a model, known without its weights, and the arrays it can give."""
 
     blocks: tuple[MoEBlock, ...]
     n_layers: int
     d_model: int
     itemsize: int
-    has_shared_expert: bool
+    arrays: tuple[str, ...]
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -92,27 +94,103 @@ class TokenSelection:
             return np.array([value == self.value for value in example.token_labels[key]])
         return np.full(len(example), example.labels.get(key) == self.value)
 
-    def check(self, dataset: Dataset) -> None:
-        """Check that the selection picks something.
 
-        Raises
-        ------
-        UsageError
-            If no token has the label; the message names the keys or values there are.
-        """
-        if self.key is None or any(self.mask(example).any() for example in dataset.examples):
-            return
-        keys = {key for e in dataset.examples for key in (*e.labels, *e.token_labels)}
-        if self.key not in keys:
-            raise UsageError(f"--tokens {self.text}: no such key; {did_you_mean(self.key, keys)}")
-        values = {
-            value
-            for example in dataset.examples
-            for value in (example.labels.get(self.key), *example.token_labels.get(self.key, ()))
-            if value is not None
-        }
-        known = did_you_mean(str(self.value), sorted(values)[:20])
-        raise UsageError(f"--tokens {self.text}: no such value; {known}")
+@dataclass(frozen=True)
+class Survey:
+    """What one pass over a dataset's examples finds out: all that a plan has to know of them.
+
+    Attributes
+    ----------
+    lengths
+        (example,): tokens.
+    kept
+        (example,): tokens that the arrays keep.
+    n_labels, n_token_labels
+        Labels of the examples, and of their tokens.
+    n_targets
+        Examples with a right answer.
+    text_bytes, token_bytes
+        Bytes of the examples' texts, and of the tokens'.
+    """
+
+    lengths: NDArray[np.int64]
+    kept: NDArray[np.int64]
+    n_labels: int
+    n_token_labels: int
+    n_targets: int
+    text_bytes: int
+    token_bytes: int
+
+    @property
+    def n_examples(self) -> int:
+        """Number of examples."""
+        return len(self.lengths)
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens over all examples."""
+        return int(self.lengths.sum())
+
+    @property
+    def n_kept(self) -> int:
+        """Tokens that the arrays keep."""
+        return int(self.kept.sum())
+
+
+def survey(dataset: Dataset, selection: TokenSelection) -> Survey:
+    """Walk over the examples once and count.
+
+    Parameters
+    ----------
+    dataset
+        The examples.
+    selection
+        The tokens that the arrays keep.
+
+    Raises
+    ------
+    UsageError
+        If no token has the label that is selected; the message names the keys or values there are.
+    """
+    # Eight bytes a number, where lists of int objects would take some forty.
+    lengths, kept = array("q"), array("q")
+    n_labels = n_token_labels = n_targets = text_bytes = token_bytes = 0
+    for example in dataset.examples:
+        lengths.append(len(example))
+        kept.append(int(selection.mask(example).sum()))
+        n_labels += len(example.labels)
+        for values in example.token_labels.values():
+            n_token_labels += len(values) - values.count(None)
+        n_targets += example.has_target
+        text_bytes += len((example.text or "").encode())
+        token_bytes += len("".join(filter(None, example.tokens)).encode())
+    found = Survey(
+        np.frombuffer(lengths, dtype=np.int64),
+        np.frombuffer(kept, dtype=np.int64),
+        n_labels,
+        n_token_labels,
+        n_targets,
+        text_bytes,
+        token_bytes,
+    )
+    if selection.key is not None and found.n_kept == 0:
+        raise _nothing_selected(dataset, selection)
+    return found
+
+
+def _nothing_selected(dataset: Dataset, selection: TokenSelection) -> UsageError:
+    """Say which keys or values there are."""
+    key = selection.key or ""
+    keys: set[str] = set()
+    values: set[str] = set()
+    for example in dataset.examples:
+        keys.update((*example.labels, *example.token_labels))
+        given = (example.labels.get(key), *example.token_labels.get(key, ()))
+        values.update(value for value in given if value is not None)
+    if key not in keys:
+        return UsageError(f"--tokens {selection.text}: no such key; {did_you_mean(key, keys)}")
+    known = did_you_mean(str(selection.value), sorted(values)[:20])
+    return UsageError(f"--tokens {selection.text}: no such value; {known}")
 
 
 def parse_layers(text: str, layers: Sequence[int]) -> tuple[int, ...]:
@@ -170,7 +248,11 @@ def parse_arrays(
                 continue
             chosen = parse_layers(layer_text, shape.layers) if at else tuple(layers)
             if name == "all":
-                kept |= dict.fromkeys(DEFAULT_ARRAYS, chosen)
+                kept |= {each: chosen for each in DEFAULT_ARRAYS if each in shape.arrays}
+            elif name in ARRAY_NAMES and name not in shape.arrays:
+                raise UsageError(
+                    f"--arrays: this model gives no {name}; it gives {', '.join(shape.arrays)}"
+                )
             elif name in ARRAY_NAMES:
                 kept[name] = chosen
             else:
@@ -182,13 +264,11 @@ def parse_arrays(
 def _with_neighbours(
     kept: Mapping[str, tuple[int, ...]], shape: ModelShape
 ) -> dict[str, tuple[int, ...]]:
-    """Add the streams that a layer's write is the difference of; drop what a model lacks."""
+    """Add the streams that a layer's write is the difference of."""
     arrays = dict(kept)
     if "residual_pre" in arrays:
         wanted = {next_ for layer in arrays["residual_pre"] for next_ in (layer, layer + 1)}
         arrays["residual_pre"] = tuple(sorted(wanted | {shape.n_layers}))
-    if not shape.has_shared_expert:
-        arrays.pop("shared_outputs", None)
     return {name: layers for name, layers in arrays.items() if layers}
 
 
@@ -204,13 +284,12 @@ def budgeted_arrays(
     """
     kept: dict[str, tuple[int, ...]] = {}
     left_out = []
-    for name in BUDGET_ORDER:
+    for name in (name for name in BUDGET_ORDER if name in shape.arrays):
         candidate = _with_neighbours({**kept, name: tuple(layers)}, shape)
-        if name in candidate:
-            if sum(array_bytes(candidate, shape, n_rows).values()) <= budget:
-                kept = {**kept, name: tuple(layers)}
-            else:
-                left_out.append(name)
+        if sum(array_bytes(candidate, shape, n_rows).values()) <= budget:
+            kept = {**kept, name: tuple(layers)}
+        else:
+            left_out.append(name)
     return _with_neighbours(kept, shape), left_out
 
 
@@ -224,9 +303,7 @@ def array_bytes(
     }
 
 
-def divide(
-    dataset: Dataset, selection: TokenSelection, keeps_arrays: bool
-) -> tuple[tuple[UnitRange, ...], int]:
+def divide(found: Survey, keeps_arrays: bool) -> tuple[tuple[UnitRange, ...], int]:
     """Divide the examples into units of whole examples.
 
     Returns
@@ -234,20 +311,19 @@ def divide(
     units, unit_rows
         The units, and the array rows that each owns (whole shards).
     """
-    rows = [int(selection.mask(example).sum()) for example in dataset.examples]
-    lengths = [len(example) for example in dataset.examples]
-    longest = max(rows) if keeps_arrays else 0
+    longest = int(found.kept.max()) if keeps_arrays else 0
     unit_rows = SHARD_ROWS * max(1, -(-longest // SHARD_ROWS))
     units = []
     first = n_tokens = n_rows = 0
-    for index, (length, kept) in enumerate(zip(lengths, rows, strict=True)):
+    for index in range(found.n_examples):
+        length, kept = int(found.lengths[index]), int(found.kept[index])
         over = n_tokens + length > UNIT_TOKENS or (keeps_arrays and n_rows + kept > unit_rows)
         if over and index > first:
             units.append(UnitRange(first, index, n_tokens, n_rows))
             first, n_tokens, n_rows = index, 0, 0
         n_tokens += length
         n_rows += kept
-    units.append(UnitRange(first, len(lengths), n_tokens, n_rows))
+    units.append(UnitRange(first, found.n_examples, n_tokens, n_rows))
     return tuple(units), unit_rows
 
 
@@ -282,41 +358,37 @@ _WIDTHS = {"int32": 4, "int64": 8, "float": 4}
 
 
 def estimate(
-    dataset: Dataset, shape: ModelShape, arrays: Mapping[str, tuple[int, ...]], n_rows: int
+    found: Survey,
+    shape: ModelShape,
+    arrays: Mapping[str, tuple[int, ...]],
+    n_conditions: int = 1,
 ) -> Estimate:
     """Work out rows and bytes of every table and array, before compression."""
-    examples, n_tokens, n_layers = dataset.examples, dataset.n_tokens, len(shape.blocks)
-    n_labels = sum(len(example.labels) for example in examples)
-    n_token_labels = sum(
-        sum(value is not None for value in values)
-        for example in examples
-        for values in example.token_labels.values()
-    )
+    n_examples, n_tokens, n_layers = found.n_examples, found.n_tokens, len(shape.blocks)
+    n_rows = found.n_kept if arrays else 0
     rows = {
-        tables.EXAMPLES.name: len(examples),
-        tables.EXAMPLE_LABELS.name: n_labels,
+        tables.EXAMPLES.name: n_examples,
+        tables.EXAMPLE_LABELS.name: found.n_labels,
         tables.TOKENS.name: n_tokens,
-        tables.TOKEN_LABELS.name: n_token_labels,
+        tables.TOKEN_LABELS.name: found.n_token_labels,
         tables.ROUTING.name: n_tokens * sum(block.top_k for block in shape.blocks),
         tables.ROUTER_STATS.name: n_tokens * n_layers,
-        tables.ROUTER_MASS.name: len(examples) * sum(block.n_experts for block in shape.blocks),
-        tables.PREDICTIONS.name: sum(example.target_id is not None for example in examples),
+        tables.ROUTER_MASS.name: n_examples * sum(block.n_experts for block in shape.blocks),
+        tables.PREDICTIONS.name: n_conditions * found.n_targets,
     }
     text_bytes = {
-        tables.EXAMPLES.name: sum(len(example.text.encode()) for example in examples),
-        tables.TOKENS.name: sum(len(token.encode()) for e in examples for token in e.tokens),
-        tables.EXAMPLE_LABELS.name: 12 * n_labels,
-        tables.TOKEN_LABELS.name: 8 * n_token_labels,
-        tables.PREDICTIONS.name: 16 * len(examples),
+        tables.EXAMPLES.name: found.text_bytes,
+        tables.TOKENS.name: found.token_bytes,
+        tables.EXAMPLE_LABELS.name: 12 * found.n_labels,
+        tables.TOKEN_LABELS.name: 8 * found.n_token_labels,
+        tables.PREDICTIONS.name: 16 * rows[tables.PREDICTIONS.name],
     }
     n_bytes = {
         name: count * sum(_WIDTHS.get(column.type, 0) for column in tables.table(name).columns)
         + text_bytes.get(name, 0)
         for name, count in rows.items()
     }
-    return Estimate(
-        len(examples), n_tokens, n_rows, rows, n_bytes, array_bytes(arrays, shape, n_rows)
-    )
+    return Estimate(n_examples, n_tokens, n_rows, rows, n_bytes, array_bytes(arrays, shape, n_rows))
 
 
 def describe_selection(arrays: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:

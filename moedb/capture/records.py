@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from moedb.capture.examples import Example
 from moedb.capture.trace import BatchActivations, LayerActivations
 from moedb.store.arrays import Activations, ArrayKey
 
@@ -45,7 +44,7 @@ class BatchRecords:
     next_logprobs
         (token,): NaN at each example's last position.
     predictions
-        For each example with a target its row of the table ``predictions``; None without.
+        For each example its rows of the table ``predictions``, the example's number left out.
     arrays
         For each array the rows of the kept tokens, in the order of the batch.
     """
@@ -53,45 +52,25 @@ class BatchRecords:
     examples: tuple[int, ...]
     layers: dict[int, LayerRecords]
     next_logprobs: NDArray[Any]
-    predictions: tuple[dict[str, Any] | None, ...]
+    predictions: tuple[tuple[dict[str, Any], ...], ...]
     arrays: dict[ArrayKey, Activations]
 
 
-def record_batch(
-    batch: BatchActivations,
-    examples: Sequence[Example],
-    indices: Sequence[int],
-    kept: NDArray[np.bool_],
-    arrays: Mapping[str, tuple[int, ...]],
-    tokenizer: Any,
-) -> BatchRecords:
-    """Reduce a batch to what is stored of it.
+def record_layers(batch: BatchActivations, lengths: Sequence[int]) -> dict[int, LayerRecords]:
+    """Reduce each MoE layer of a batch to what the tables keep of it.
 
     Parameters
     ----------
     batch
         The activations.
-    examples, indices
-        The examples of the batch, in its order, and their indices within the unit.
-    kept
-        (token,): which tokens the arrays keep.
-    arrays
-        For each array name the layers it is kept for.
-    tokenizer
-        Turns predicted ids into text.
+    lengths
+        Tokens of each example, in the order of the batch.
     """
-    lengths = [len(example) for example in examples]
     owner = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
-    return BatchRecords(
-        examples=tuple(indices),
-        layers={
-            layer: _record_layer(activations, owner, len(examples))
-            for layer, activations in batch.layers.items()
-        },
-        next_logprobs=_next_logprobs(batch.logits, examples),
-        predictions=_predictions(batch.logits, examples, tokenizer),
-        arrays=_arrays(batch, kept, arrays),
-    )
+    return {
+        layer: _record_layer(activations, owner, len(lengths))
+        for layer, activations in batch.layers.items()
+    }
 
 
 def _record_layer(layer: LayerActivations, owner: torch.Tensor, n_examples: int) -> LayerRecords:
@@ -118,47 +97,20 @@ def _record_layer(layer: LayerActivations, owner: torch.Tensor, n_examples: int)
     )
 
 
-def _next_logprobs(logits: torch.Tensor, examples: Sequence[Example]) -> NDArray[Any]:
-    found = np.full(len(logits), np.nan, dtype=np.float32)
-    start = 0
-    for example in examples:
-        end = start + len(example)
-        if len(example) > 1:
-            following = torch.tensor(example.token_ids[1:], device=logits.device).unsqueeze(-1)
-            logprobs = logits[start : end - 1].float().log_softmax(dim=-1)
-            found[start : end - 1] = to_numpy(logprobs.gather(-1, following).squeeze(-1))
-        start = end
-    return found
-
-
-def _predictions(
-    logits: torch.Tensor, examples: Sequence[Example], tokenizer: Any
-) -> tuple[dict[str, Any] | None, ...]:
-    rows: list[dict[str, Any] | None] = []
-    end = 0
-    for example in examples:
-        end += len(example)
-        if example.target_id is None:
-            rows.append(None)
-            continue
-        last = logits[end - 1].float()
-        predicted = int(last.argmax())
-        diff = None if example.foil_id is None else last[example.target_id] - last[example.foil_id]
-        rows.append(
-            {
-                "target": tokenizer.decode([example.target_id]),
-                "predicted": tokenizer.decode([predicted]),
-                "correct": int(predicted == example.target_id),
-                "target_logprob": float(last.log_softmax(dim=-1)[example.target_id]),
-                "logit_diff": None if diff is None else float(diff),
-            }
-        )
-    return tuple(rows)
-
-
-def _arrays(
+def record_arrays(
     batch: BatchActivations, kept: NDArray[np.bool_], arrays: Mapping[str, tuple[int, ...]]
 ) -> dict[ArrayKey, Activations]:
+    """Take the rows that the arrays keep of a batch.
+
+    Parameters
+    ----------
+    batch
+        The activations.
+    kept
+        (token,): which tokens the arrays keep.
+    arrays
+        For each array name the layers it is kept for.
+    """
     rows = torch.from_numpy(kept.nonzero()[0])
     found = {}
     for name, layers in arrays.items():

@@ -1,9 +1,10 @@
-"""A tap on the experts: their outputs, before the weights, pass through a module of their own.
+"""Taps on the experts: their outputs, before the weights, pass through a module of their own.
 
-transformers runs the experts of most MoE families through one interface. The function registered
-here computes what its ``grouped_mm`` implementation computes, in the same order and so to the same
-bits, and on the way sends the experts' outputs and hidden units through ``nn.Identity`` modules
-that any tool, nnsight among them, can read and edit.
+Whatever the form of the experts, their outputs go through an ``nn.Identity`` that any tool,
+nnsight among them, can read and edit. transformers runs the experts of most MoE families through
+one interface; the function registered here computes what its ``grouped_mm`` implementation
+computes, in the same order and so to the same bits. Other experts are wrapped, see
+:mod:`moedb.capture.wrappers`.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -15,10 +16,10 @@ from torch import nn
 from transformers.integrations import moe
 
 from moedb.capture.blocks import MoEBlock
+from moedb.capture.wrappers import OUTPUTS, TappedExperts, TappedList
 from moedb.errors import ModelError
 
 IMPLEMENTATION = "moedb"
-OUTPUTS = "moedb_outputs"
 NEURONS = "moedb_neurons"
 
 
@@ -97,23 +98,70 @@ def tapped(model: Any, blocks: Sequence[MoEBlock], neurons: Collection[int] = ()
     Raises
     ------
     ModelError
-        If the model does not let its experts be run by another function.
+        If the model does not let its experts be run by another function, or a layer's experts
+        do not show their hidden units.
     """
+    for block in blocks:
+        if block.form != "stacked" and block.layer in neurons:
+            raise ModelError(
+                f"{block.experts_path}: expert_neurons can be read only of stacked experts that "
+                "transformers' experts interface runs"
+            )
+    stacked = [block for block in blocks if block.form == "stacked"]
+    wrapped = [block for block in blocks if block.form != "stacked"]
+    with _interface(model, stacked, neurons), _wrappers(model, wrapped):
+        yield
+
+
+@contextmanager
+def _interface(
+    model: Any, blocks: Sequence[MoEBlock], neurons: Collection[int]
+) -> Iterator[None]:
+    """Have the blocks' experts run by :func:`tapped_experts_forward`."""
+    if not blocks:
+        yield
+        return
     before = model.get_experts_implementation()
-    experts = [model.get_submodule(block.experts_path) for block in blocks]
+    experts: list[Any] = [model.get_submodule(block.experts_path) for block in blocks]
     try:
         for block, module in zip(blocks, experts, strict=True):
             module.add_module(OUTPUTS, nn.Identity())
             if block.layer in neurons:
                 module.add_module(NEURONS, nn.Identity())
         model.set_experts_implementation(IMPLEMENTATION)
-        if model.config._experts_implementation != IMPLEMENTATION:
-            raise ModelError(
-                f"{type(model).__name__} does not run its experts through transformers' interface"
-            )
+        for block, module in zip(blocks, experts, strict=True):
+            if module.config._experts_implementation != IMPLEMENTATION:
+                raise ModelError(
+                    f"{block.experts_path}: expected experts that run through transformers' "
+                    f"experts interface; {type(model).__name__} does not let them"
+                )
         yield
     finally:
         model.set_experts_implementation(before)
         for module in experts:
             for name in (OUTPUTS, NEURONS):
                 module._modules.pop(name, None)
+
+
+@contextmanager
+def _wrappers(model: nn.Module, blocks: Sequence[MoEBlock]) -> Iterator[None]:
+    """Put the blocks' experts, or the blocks themselves, into wrappers that have the taps."""
+    replaced: list[tuple[nn.Module, str, nn.Module]] = []
+    try:
+        for block in blocks:
+            path = block.experts_path if block.form == "own" else block.path
+            parent_path, _, name = path.rpartition(".")
+            parent, inner = model.get_submodule(parent_path), model.get_submodule(path)
+            replaced.append((parent, name, inner))
+            if block.form == "own":
+                parent._modules[name] = TappedExperts(inner)
+            else:
+                experts_name = block.experts_path.removeprefix(f"{path}.")
+                parent._modules[name] = TappedList(inner, experts_name, path, block.top_k)
+        yield
+    finally:
+        for parent, name, inner in replaced:
+            wrapper = parent._modules[name]
+            parent._modules[name] = inner
+            if isinstance(wrapper, TappedList):
+                wrapper.release()

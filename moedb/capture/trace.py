@@ -40,9 +40,11 @@ class LayerActivations:
     router_input
         (token, d_model).
     residual_mid
-        (token, d_model).
+        (token, d_model); None where there is no residual stream.
     expert_neurons
         (token, rank, d_expert); None unless tapped.
+    all_expert_outputs
+        (token, expert, d_model), before any weight; None where only chosen experts ran.
     """
 
     router_logits: torch.Tensor
@@ -54,8 +56,9 @@ class LayerActivations:
     shared_gate: torch.Tensor | None
     block_output: torch.Tensor
     router_input: torch.Tensor
-    residual_mid: torch.Tensor
-    expert_neurons: torch.Tensor | None
+    residual_mid: torch.Tensor | None = None
+    expert_neurons: torch.Tensor | None = None
+    all_expert_outputs: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class BatchActivations:
     residual_pre
         For each layer (token, d_model); index n_layers is the stream after the last layer.
     logits
-        (token, vocabulary).
+        (token, vocabulary), or (image, class).
     """
 
     layers: dict[int, LayerActivations]

@@ -13,11 +13,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from moedb.errors import UsageError
-from moedb.store.files import sync_directory, sync_file
+from moedb.store.files import make_directories, sync_directory, sync_file
 
-ELSEWHERE = "Train into another folder, or without resuming."
+ELSEWHERE = "Train into another folder, or remove this one."
 
 Tensors = Mapping[str, torch.Tensor]
+
+_AVERAGES = ("exp_avg", "exp_avg_sq")
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -26,11 +28,27 @@ def last_checkpoint(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
+def read_summary(path: Path) -> Any:
+    """Return what a finished run's summary says, None where there is none.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be read ({error})", ELSEWHERE) from error
+
+
 def save_checkpoint(
     folder: Path, step: int, weights: Tensors, moments: Tensors, state: Mapping[str, Any]
 ) -> None:
     """Write weights, the optimizer's moments and counters, and then drop the older checkpoints."""
-    folder.mkdir(exist_ok=True)
+    make_directories(folder)
     target = folder / f"step-{step:08d}"
     partial = folder / f".partial-{step:08d}"
     shutil.rmtree(partial, ignore_errors=True)
@@ -92,24 +110,29 @@ def load_checkpoint(
         stored, moments = load_file(_weights(checkpoint)), load_file(_moments(checkpoint))
     except (OSError, SafetensorError) as error:
         raise _damaged(checkpoint, error) from error
-    keys = ("step", "exp_avg", "exp_avg_sq")
-    expected = {f"{name}:{key}" for name in parameters for key in keys}
-    if set(stored) != set(weights) or set(moments) != expected:
+    # One that had no gradient yet, as an expert that no image went to, has no moments either.
+    moved = {name: p for name, p in parameters.items() if f"{name}:step" in moments}
+    expected = {
+        f"{name}:{key}": parameter.shape if key in _AVERAGES else torch.Size()
+        for name, parameter in moved.items()
+        for key in ("step", *_AVERAGES)
+    }
+    if _shapes(stored) != _shapes(weights) or _shapes(moments) != expected:
         raise UsageError(
-            f"{checkpoint}: holds other tensors than the model, from another version perhaps",
+            f"{checkpoint}: holds other tensors than the model, from another version of moedb or "
+            "of transformers perhaps",
             ELSEWHERE,
         )
     with torch.no_grad():
         for name, tensor in weights.items():
             tensor.copy_(stored[name])
-        for name, parameter in parameters.items():
-            # Moments lie in memory as their parameter does: sums over them round the same.
-            optimizer.state[parameter] = {
-                key: torch.empty_like(parameter).copy_(moments[f"{name}:{key}"])
-                if moments[f"{name}:{key}"].shape == parameter.shape and key != "step"
-                else moments[f"{name}:{key}"]
-                for key in keys
-            }
+        for name, parameter in moved.items():
+            # A fused AdamW counts its steps where the parameter is. The averages lie in memory as
+            # the parameter does: an AdamW rounds differently over strides that differ.
+            state = {"step": moments[f"{name}:step"].to(parameter.device)}
+            for key in _AVERAGES:
+                state[key] = torch.empty_like(parameter).copy_(moments[f"{name}:{key}"])
+            optimizer.state[parameter] = state
 
 
 def optimizer_moments(
@@ -126,6 +149,10 @@ def optimizer_moments(
 def write_json(path: Path, content: Any) -> None:
     """Write JSON for a reader."""
     path.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+
+
+def _shapes(tensors: Tensors) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def _weights(checkpoint: Path) -> str:

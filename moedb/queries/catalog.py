@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from moedb.errors import MoedbError, ParameterError, QueryNotFoundError, did_you_mean
 
@@ -49,6 +49,7 @@ _PARAMETER = re.compile(
 _COLUMN = re.compile(r"(?P<name>[a-z]\w*): (?P<doc>.+)")
 _CAST = re.compile(r"cast\(\$(\w+) as (\w+)\)")
 _MARK = re.compile(r"\$(\w+)")
+_TRIALS = re.compile(r"^\s*(?:from|join) trials\b", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,18 @@ class OutputColumn:
 
     name: str
     doc: str
+
+
+class Question(Protocol):
+    """What can be asked by a name: a named query, or an analysis in Python."""
+
+    @property
+    def name(self) -> str:
+        """Its name, words joined by hyphens."""
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Its parameters, in order."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +139,11 @@ class NamedQuery:
     def column_names(self) -> tuple[str, ...]:
         """The names of the columns of its result, in order."""
         return tuple(column.name for column in self.columns)
+
+    @property
+    def reads_trials(self) -> bool:
+        """Whether it is about all trials of the store, where no run is named."""
+        return _TRIALS.search(self.sql) is not None
 
 
 def parse_query(name: str, text: str) -> NamedQuery:
@@ -215,13 +233,13 @@ def named_query(name: str) -> NamedQuery:
     return found
 
 
-def bind(query: NamedQuery, given: Mapping[str, object]) -> dict[str, Value]:
+def bind(query: Question, given: Mapping[str, object]) -> dict[str, Value]:
     """Return a value for each parameter of ``query``, as DuckDB wants them.
 
     Parameters
     ----------
     query
-        The query.
+        The query, or the analysis.
     given
         Values by name; strings from a command line are converted. None asks for the default.
 
@@ -365,7 +383,7 @@ def _malformed(query_name: str, what: str) -> MoedbError:
     return MoedbError(f"sql/queries/{query_name}.sql is malformed: {what}")
 
 
-def _convert(query: NamedQuery, parameter: Parameter, value: object) -> Value:
+def _convert(query: Question, parameter: Parameter, value: object) -> Value:
     def refuse(expected: str) -> ParameterError:
         return ParameterError(
             f"{query.name}: {parameter.name} is {expected}, not {value!r} ({parameter.doc})",

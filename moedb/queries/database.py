@@ -19,7 +19,8 @@ from moedb.errors import (
     SqlError,
     SqlRefusedError,
 )
-from moedb.queries.catalog import NamedQuery, bind, create_macros, named_query
+from moedb.queries.analyses import Analysis, find_question, relation_of
+from moedb.queries.catalog import NamedQuery, Question, bind, create_macros
 from moedb.queries.result import Provenance, Result, RunReference
 from moedb.schemas.arrays import array_spec
 from moedb.schemas.tables import TABLE_NAMES
@@ -163,28 +164,39 @@ class Database:
         return Result(relation, self._provenance(None, statement, dict(parameters or {}), runs))
 
     def query(self, name: str, **parameters: object) -> Result:
-        """Run a named query.
+        """Run a named query, or an analysis in Python.
 
         Parameters
         ----------
         name
             Its name, such as ``routing-by-class``.
         **parameters
-            Its parameters. ``run`` is the newest complete run unless given.
+            Its parameters. ``run`` is the newest complete run unless given; in a query over trials
+            it is every trial.
 
         Raises
         ------
         QueryNotFoundError, ParameterError, RunNotFoundError
             If there is no such query, parameter or run.
         """
-        query = named_query(name)
-        bound = self._with_runs(query, bind(query, parameters))
-        relation = self._run(query.sql, bound)
+        question = find_question(name)
+        bound = self._with_runs(question, bind(question, parameters))
         used = [str(bound[key]) for key in RUN_PARAMETERS if bound.get(key) is not None]
         for run_id in dict.fromkeys(used):
             self._warn_if_incomplete(self.snapshot.run(run_id))
-        provenance = self._provenance(query.name, query.sql, bound, tuple(self._references(used)))
-        return Result(relation, provenance)
+        if isinstance(question, Analysis):
+            computed = question.function(self, bind(question, bound))
+            relation = relation_of(question.columns, computed.rows)
+            used = list(computed.run_ids)
+            where = f"-- computed in Python by {question.function_name}, from the rows of:"
+            statement = f"{where}\n{computed.sql}"
+        else:
+            relation = self._run(question.sql, bound)
+            statement = question.sql
+            if not used and question.reads_trials:
+                used = self._trials(bound)
+        runs = tuple(self._references(used))
+        return Result(relation, self._provenance(question.name, statement, bound, runs))
 
     def array(self, run: str | None, name: str, layer: int) -> "zarr.Array[Any]":
         """Open one array of a run; its rows are ``tokens.array_row``.
@@ -312,8 +324,20 @@ class Database:
                 "results go to files with: moedb export --sql ... -o FILE",
             )
 
-    def _with_runs(self, query: NamedQuery, bound: Mapping[str, object]) -> dict[str, object]:
-        names = {parameter.name for parameter in query.parameters}
+    def _trials(self, bound: Mapping[str, object]) -> list[str]:
+        """The runs that a query over trials reads."""
+        rows = self._run(
+            "select run_id from trials "
+            "where ($variant is null or variant = $variant) "
+            "and ($experts is null or experts = $experts) order by variant, experts, trial",
+            {"variant": bound.get("variant"), "experts": bound.get("experts")},
+        ).fetchall()
+        return [run_id for (run_id,) in rows]
+
+    def _with_runs(self, question: Question, bound: Mapping[str, object]) -> dict[str, object]:
+        names = {parameter.name for parameter in question.parameters}
+        if isinstance(question, NamedQuery) and question.reads_trials:
+            names.discard("run")
         resolved = dict(bound)
         for key in RUN_PARAMETERS:
             given = bound.get(key)

@@ -8,11 +8,20 @@ import math
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moedb.errors import UsageError, did_you_mean
+from moedb.queries.bars import plot_router_ablation_variants
+from moedb.queries.class_figures import (
+    classes_of,
+    panels_of,
+    plot_class_expert_panels,
+    plot_class_pair_panels,
+    plot_routing_by_class,
+)
 from moedb.queries.export import check_folder, write_with_sidecar
 from moedb.queries.heatmaps import (
     grid_columns,
@@ -30,6 +39,7 @@ if TYPE_CHECKING:
 
 FIGURE_ENDINGS = (".pdf", ".png", ".svg")
 
+_TALLEST = 8.5
 _FOOTER_GREY = "0.45"
 _FOOTER_SIZE = 4.5
 _FOOTER_CHARACTERS_PER_INCH = 27
@@ -91,6 +101,38 @@ def _paint_co_activation(
     return figure
 
 
+def _paint_class_pairs(frame: "pd.DataFrame", value: str) -> "Figure":
+    panels = panels_of(frame)
+    n_rows = 1 + max(panel.row for panel in panels)
+    n_columns = 1 + max(panel.column for panel in panels)
+    figure = _new_figure(min(0.6 + n_rows * ((2.4 - 0.1 * n_columns) / n_columns + 0.2), _TALLEST))
+    plot_class_pair_panels(frame, figure, value=value)
+    return figure
+
+
+def _paint_class_experts(
+    frame: "pd.DataFrame", value: str, keys: tuple[str, ...] = ("variant", "experts")
+) -> "Figure":
+    panels = panels_of(frame, keys)
+    n_rows = 1 + max(panel.row for panel in panels)
+    room = min(max(0.7, 0.12 * len(classes_of(frame))), 2.5) + 0.12 * (1 + len(keys))
+    figure = _new_figure(min(0.3 + n_rows * room, _TALLEST))
+    plot_class_expert_panels(frame, figure, value=value, keys=keys)
+    return figure
+
+
+def _paint_routing_by_class(frame: "pd.DataFrame", **options: Any) -> "Figure":
+    figure = _new_figure(min(max(1.6, 0.7 + 0.13 * len(classes_of(frame))), 4.5))
+    plot_routing_by_class(frame, figure.subplots(), **options)
+    return figure
+
+
+def _paint_router_ablation(frame: "pd.DataFrame") -> "Figure":
+    figure = _new_figure(2.2)
+    plot_router_ablation_variants(frame, figure)
+    return figure
+
+
 PLOTS: Mapping[str, Plot] = {
     "expert-frequency": Plot(
         "how often each expert of each layer is used", _paint_expert_frequency, {"value": str}
@@ -99,6 +141,41 @@ PLOTS: Mapping[str, Plot] = {
         "how much the tokens of two experts coincide",
         _paint_co_activation,
         {"layer": int, "value": str, "top": int},
+    ),
+    "class-consistency": Plot(
+        "in how many trials two classes have the same main expert",
+        partial(_paint_class_pairs, value="share"),
+        {},
+    ),
+    "class-correlation": Plot(
+        "whether two classes choose the same experts",
+        partial(_paint_class_pairs, value="correlation"),
+        {},
+    ),
+    "class-covariance": Plot(
+        "whether two classes choose the same experts, by the spread of their shares",
+        partial(_paint_class_pairs, value="covariance"),
+        {},
+    ),
+    "expert-accuracy": Plot(
+        "how well each expert alone knows each class",
+        partial(_paint_class_experts, value="accuracy", keys=("variant", "experts", "trial")),
+        {},
+    ),
+    "router-ablation": Plot(
+        "accuracy with the learned router, a random one, and untrained experts",
+        _paint_router_ablation,
+        {},
+    ),
+    "routing-by-class": Plot(
+        "which experts of a layer each class chooses",
+        _paint_routing_by_class,
+        {"layer": int, "value": str},
+    ),
+    "routing-by-class-over-trials": Plot(
+        "which matched experts each class chooses, mean over trials",
+        partial(_paint_class_experts, value="share"),
+        {},
     ),
 }
 
@@ -118,7 +195,7 @@ def draw(name: str, result: Result, path: str | Path, **options: Any) -> list[Pa
     path
         A file that ends in .pdf, .png or .svg.
     **options
-        Those of the figure: ``value``; for co-activation also ``layer`` and ``top``.
+        Those of the figure, as its entry in :data:`PLOTS` has them: ``value``, ``layer``, ``top``.
 
     Returns
     -------

@@ -4,7 +4,7 @@ Importing this module costs nothing: pandas and pyarrow are imported by the meth
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import PurePath
@@ -56,7 +56,8 @@ class Provenance:
     name
         The named query, or None for SQL that was typed.
     sql
-        The SQL as it was run.
+        The SQL as it was run. For an analysis in Python a comment that names the function, and the
+        SQL that fetched what it read.
     parameters
         The values of its parameters.
     runs
@@ -111,12 +112,32 @@ class Provenance:
         return " ".join("; ".join([*parts, f"moedb {self.moedb_version}"]).split())
 
 
+@dataclass(frozen=True)
+class Computed:
+    """What an analysis in Python found, before it becomes a :class:`Result`.
+
+    Attributes
+    ----------
+    rows
+        The rows, with a value for each column of the analysis; None is null.
+    sql
+        The SQL that fetched what they were computed from.
+    run_ids
+        The runs that were read.
+    """
+
+    rows: Sequence[tuple[Any, ...]]
+    sql: str
+    run_ids: tuple[str, ...]
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """The rows of a query, and their provenance.
 
     Nothing is computed before the rows are asked for, and each way of asking runs the query anew
-    over the same snapshot: the values are the same every time.
+    over the same snapshot: the values are the same every time. Only an analysis in Python is
+    computed when the result is made.
 
     Attributes
     ----------

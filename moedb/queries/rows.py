@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import duckdb
 
 from moedb import __version__
+from moedb.queries.analyses import ANALYSES
 from moedb.queries.catalog import catalog
 from moedb.queries.result import Provenance, Result
 from moedb.schemas.arrays import ARRAYS
@@ -56,9 +57,14 @@ def table_columns(name: str) -> Result:
 
 
 def query_list() -> Result:
-    """One row for each named query."""
+    """One row for each named query and each analysis in Python."""
     rows = [
         (query.name, ", ".join(p.name for p in query.parameters), query.question)
         for query in catalog().values()
     ]
+    rows += [
+        (analysis.name, ", ".join(p.name for p in analysis.parameters), analysis.answers)
+        for analysis in ANALYSES.values()
+    ]
+    rows.sort()
     return result_of_rows({"name": "VARCHAR", "parameters": "VARCHAR", "answers": "VARCHAR"}, rows)

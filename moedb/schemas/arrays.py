@@ -61,6 +61,11 @@ ARRAYS: tuple[ArraySpec, ...] = (
         ("k", "d"),
         "output of the expert of rank r in slot r, before its weight",
     ),
+    ArraySpec(
+        "all_expert_outputs",
+        ("E", "d"),
+        "output of every routed expert, chosen or not, before any weight; cifar-moe alone keeps it",
+    ),
     ArraySpec("shared_outputs", ("d",), "the shared expert's output, before its gate"),
     ArraySpec(
         "residual_pre",

@@ -108,6 +108,10 @@ class RunWriter:
         """What is committed of the run now."""
         return read_run(self.layout.store, self.layout.run_id)
 
+    def has_unit(self, unit: int) -> bool:
+        """Whether a unit is committed by now, by whichever writer."""
+        return self.layout.segment(unit_name(unit)).exists()
+
     def begin(self, tables: Mapping[str, Columns]) -> None:
         """Commit the rows that describe the run as a whole: labels of the run and conditions.
 

@@ -18,7 +18,8 @@ import zarr
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from moedb.capture.jobs.qwen_ioi import ioi_dataset
-from moedb.capture.pipeline import CaptureOptions, capture, plan_capture
+from moedb.capture.language import plan_language_capture
+from moedb.capture.pipeline import CaptureOptions, capture
 
 pytestmark = pytest.mark.model
 
@@ -111,7 +112,7 @@ def capture_run(
     options = CaptureOptions(
         model=model, batch_size=batch_size, dtype=dtype, arrays=("all", "expert_neurons")
     )
-    planned = plan_capture(options, partial(ioi_dataset, n=n, seed=3))
+    planned = plan_language_capture(options, partial(ioi_dataset, n=n, seed=3))
     outcome = capture(planned, tmp / "store")
     folder = planned.checkpoint.folder
     return Captured(

@@ -16,15 +16,19 @@ from moedb.capture.plan import (
     divide,
     parse_arrays,
     parse_layers,
+    survey,
 )
 from moedb.errors import UsageError
+from moedb.schemas.arrays import ARRAY_NAMES
 
 
 def shape(shared: bool = True) -> ModelShape:
     blocks = tuple(
         MoEBlock(i, f"l.{i}.mlp", f"l.{i}.mlp.experts", f"l.{i}", 60, 4, 32) for i in (1, 2, 4)
     )
-    return ModelShape(blocks, 6, 128, 4, shared)
+    absent = {"all_expert_outputs", *(() if shared else ("shared_outputs",))}
+    arrays = tuple(name for name in ARRAY_NAMES if name not in absent)
+    return ModelShape(blocks, 6, 128, 4, arrays)
 
 
 def dataset(lengths: list[int]) -> Dataset:
@@ -47,7 +51,7 @@ def test_units_cover_the_examples_once_and_fit_their_rows(
     lengths: list[int], keeps_arrays: bool
 ) -> None:
     data = dataset(lengths)
-    units, unit_rows = divide(data, TokenSelection("all"), keeps_arrays)
+    units, unit_rows = divide(survey(data, TokenSelection("all")), keeps_arrays)
     assert unit_rows % 1024 == 0
     assert [unit.first_example for unit in units] == [0, *(u.end_example for u in units[:-1])]
     assert units[-1].end_example == len(lengths)
@@ -56,13 +60,13 @@ def test_units_cover_the_examples_once_and_fit_their_rows(
         assert own and unit.n_tokens == sum(own) == unit.n_rows
         assert len(own) == 1 or unit.n_tokens <= UNIT_TOKENS
         assert not keeps_arrays or unit.n_rows <= unit_rows
-    assert (units, unit_rows) == divide(data, TokenSelection("all"), keeps_arrays)
+    assert (units, unit_rows) == divide(survey(data, TokenSelection("all")), keeps_arrays)
 
 
 def test_a_unit_of_few_kept_rows_holds_more_tokens() -> None:
     data = dataset([100] * 200)
-    all_units, _ = divide(data, TokenSelection("all"), True)
-    last_units, _ = divide(data, TokenSelection("last"), True)
+    all_units, _ = divide(survey(data, TokenSelection("all")), True)
+    last_units, _ = divide(survey(data, TokenSelection("last")), True)
     assert len(all_units) == 20 and len(last_units) == 3
 
 

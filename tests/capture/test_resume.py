@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from moedb.capture.jobs.qwen_ioi import ioi_dataset
-from moedb.capture.pipeline import CaptureOptions, CapturePlan, capture, plan_capture
+from moedb.capture.language import plan_language_capture
+from moedb.capture.pipeline import CaptureOptions, CapturePlan, capture
 from moedb.errors import CaptureError, CheckError
 from moedb.schemas.tables import TABLE_NAMES
 from moedb.store.snapshot import read_run, take_snapshot
@@ -25,7 +26,7 @@ N = 60
 @pytest.fixture(scope="module")
 def planned(random_model: Path) -> CapturePlan:
     options = CaptureOptions(model=str(random_model), batch_size=8)
-    return plan_capture(options, partial(ioi_dataset, n=N, seed=0))
+    return plan_language_capture(options, partial(ioi_dataset, n=N, seed=0))
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +107,7 @@ def test_a_finished_run_is_not_run_again(planned: CapturePlan, whole: Path) -> N
 def test_another_configuration_is_another_run(planned: CapturePlan, random_model: Path) -> None:
     def run_id(n: int = N, seed: int = 0, **settings: object) -> str:
         options = CaptureOptions(**{"model": str(random_model), "batch_size": 8, **settings})
-        return plan_capture(options, partial(ioi_dataset, n=n, seed=seed)).run_id
+        return plan_language_capture(options, partial(ioi_dataset, n=n, seed=seed)).run_id
 
     assert run_id() == planned.run_id
     others = [

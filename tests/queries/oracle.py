@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from moedb.queries.catalog import catalog
+
 Tables = Mapping[str, pd.DataFrame]
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
@@ -578,6 +580,11 @@ ORACLES: dict[str, Callable[..., pd.DataFrame]] = {
     "top-tokens": top_tokens,
     "ioi-logit-diff": ioi_logit_diff,
 }
+
+
+def queries_over_one_run() -> set[str]:
+    """The queries that have their oracle here; test_trial_queries has it for those over trials."""
+    return {name for name, query in catalog().items() if not query.reads_trials}
 
 
 def assert_same_rows(actual: pd.DataFrame, expected: pd.DataFrame) -> None:

@@ -56,8 +56,11 @@ def test_header_is_complete(name: str) -> None:
     assert query.question.endswith("?")
     assert all(column.doc for column in query.columns)
     parameters = {parameter.name: parameter for parameter in query.parameters}
-    assert {"run", "split"} <= parameters.keys()
-    assert parameters["run"].default is None and not parameters["run"].required
+    chosen_by = {"variant", "experts"} if query.reads_trials else {"run", "split"}
+    assert chosen_by <= parameters.keys()
+    assert all(
+        parameters[name].default is None and not parameters[name].required for name in chosen_by
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

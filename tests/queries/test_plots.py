@@ -14,6 +14,16 @@ from matplotlib.figure import Figure
 
 from moedb.errors import UsageError
 from moedb.queries import plots
+from moedb.queries.bars import plot_router_ablation, plot_router_ablation_variants
+from moedb.queries.class_figures import (
+    panels_of,
+    plot_class_expert_panels,
+    plot_class_experts,
+    plot_class_pair_panels,
+    plot_class_pairs,
+    plot_routing_by_class,
+)
+from moedb.queries.fitting import shown_name
 from moedb.queries.heatmaps import (
     co_activation_matrix,
     heatmap,
@@ -53,6 +63,94 @@ def frequencies(layers=6, n=60, first=0):
 
 def pairs(layers=6, n=60):
     return a_result(PAIRS_SQL.format(layers=layers, n=n))
+
+
+NAMES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
+PAIR_FIGURES = {
+    "class-correlation": "correlation",
+    "class-covariance": "covariance",
+    "class-consistency": "share",
+}
+
+
+def frame_result(frame):
+    types = {"i": "INTEGER", "f": "DOUBLE", "O": "VARCHAR"}
+    columns = [(name, types.get(frame[name].dtype.kind, "VARCHAR")) for name in frame]
+    return rows_result(columns, frame.astype(object).where(frame.notna(), None).values.tolist())
+
+
+def class_shares(variants, experts, classes=NAMES):
+    rng = np.random.default_rng(4)
+    for variant in variants:
+        for n in experts:
+            yield variant, n, rng.dirichlet(np.full(n, 0.4), len(classes))
+
+
+def class_pairs(value, variants=("base",), experts=(3,)):
+    rows = []
+    for variant, n, shares in class_shares(variants, experts):
+        matrix = {
+            "correlation": np.corrcoef(shares),
+            "covariance": np.cov(shares, bias=True),
+            "share": np.abs(np.corrcoef(shares)),
+        }[value]
+        rows += [
+            (variant, n, 3, one, other, 10, matrix[i, j])
+            for i, one in enumerate(NAMES)
+            for j, other in enumerate(NAMES)
+        ]
+    names = ["variant", "experts", "layer", "class_a", "class_b", "n_trials", value]
+    return pd.DataFrame(rows, columns=names)
+
+
+def matched(variants=("base",), experts=(2,)):
+    rows = [
+        (variant, n, 3, name, expert, 10, shares[c, expert], 0.1, 0.0, 1.0, 50, 100)
+        for variant, n, shares in class_shares(variants, experts)
+        for c, name in enumerate(NAMES)
+        for expert in range(n)
+    ]
+    names = (
+        "variant experts layer value expert n_trials share sd lowest highest n_decisions n_tokens"
+    )
+    return pd.DataFrame(rows, columns=names.split())
+
+
+def by_class(classes=NAMES, n=5, layers=1):
+    rows = [
+        (layer, name, expert, 5, 100, 2 * shares[c, expert], shares[c, expert])
+        for layer in range(layers)
+        for _, _, shares in class_shares([""], [n], classes)
+        for c, name in enumerate(classes)
+        for expert in range(n)
+    ]
+    names = "layer value expert n_decisions n_tokens rate share"
+    return pd.DataFrame(rows, columns=names.split())
+
+
+def accuracies(variants=("base",), experts=(3,), trials=2):
+    frames = [
+        matched(variants, experts).rename(columns={"share": "accuracy"}).assign(trial=trial)
+        for trial in range(trials)
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def ablation(variants=("base", "short"), experts=(2, 3, 5), trials=10):
+    several = trials > 1
+    rows = [
+        (
+            *(variant, n, trials, 0.7 + 0.01 * n, 0.7 / n, None if variant == "short" else 0.1),
+            *((0.02, 0.04) if several else (None, None)),
+        )
+        for variant in variants
+        for n in experts
+    ]
+    names = "variant experts n_trials learned random reinitialized learned_sd random_sd"
+    return pd.DataFrame(rows, columns=names.split())
 
 
 @pytest.fixture
@@ -227,6 +325,145 @@ class TestCoActivation:
             co_activation_matrix(pd.concat([frame, frame]), 0)
 
 
+class TestClassPairs:
+    @pytest.mark.parametrize("value", ["correlation", "covariance", "share"])
+    def test_values_names_and_colours(self, figure, value):
+        frame = class_pairs(value)
+        shuffled = frame.sample(frac=1, random_state=1)
+        ax = figure.subplots()
+        assert plot_class_pairs(shuffled, ax, value=value, classes=NAMES) is ax
+        expected = frame[value].to_numpy().reshape(10, 10)
+        np.testing.assert_array_equal(ax.images[0].get_array(), expected)
+        for labels in (ax.get_xticklabels(), ax.get_yticklabels()):
+            assert [label.get_text() for label in labels] == list(NAMES)
+        low, high = ax.images[0].get_clim()
+        if value == "share":
+            assert (low, high, ax.images[0].cmap.name) == (0.0, 1.0, "cividis")
+        else:
+            assert low == -high and ax.images[0].norm(0.0) == 0.5
+            assert high == (1.0 if value == "correlation" else expected.max())
+            assert ax.images[0].cmap.name == "PuOr"
+
+    def test_variants_stand_side_by_side_on_one_scale(self, figure):
+        frame = class_pairs("covariance", ("base", "short"), (2, 5))
+        axes = plot_class_pair_panels(frame, figure, value="covariance")
+        assert [ax.get_title() for ax in axes] == [
+            "base, 2 experts", "base, 5 experts", "short, 2 experts", "short, 5 experts",
+        ]  # fmt: skip
+        places = [(panel.row, panel.column) for panel in panels_of(frame)]
+        assert places == [(0, 0), (1, 0), (0, 1), (1, 1)]
+        assert len({ax.images[0].get_clim() for ax in axes}) == 1
+        assert axes[0].images[0].get_clim()[1] == frame["covariance"].abs().max()
+
+    def test_values_are_printed_where_they_fit(self, figure):
+        figure.set_size_inches(3.4, 3.2)
+        (ax,) = plot_class_pair_panels(class_pairs("correlation"), figure)
+        assert len(ax.texts) == 100
+        assert {text.get_text() for text in ax.texts} >= {"1.00"}
+        assert {text.get_color() for text in ax.texts} == {"black", "white"}
+        crowded = Figure(figsize=(3.4, 2.0))
+        axes = plot_class_pair_panels(class_pairs("correlation", ("base", "short")), crowded)
+        assert sum(len(ax.texts) for ax in axes) == 0
+
+    def test_a_pair_without_a_value_is_grey(self, figure):
+        frame = class_pairs("correlation").iloc[1:]
+        figure.set_size_inches(3.4, 3.2)
+        (ax,) = plot_class_pair_panels(frame, figure)
+        assert ax.images[0].get_array().mask.sum() == 1 and len(ax.texts) == 99
+
+    def test_refusals(self, figure):
+        frame = class_pairs("correlation")
+        with pytest.raises(UsageError, match="no value 'corelation'") as caught:
+            plot_class_pair_panels(frame, figure, value="corelation")
+        assert "did you mean correlation" in caught.value.hint
+        with pytest.raises(UsageError, match="lacks covariance"):
+            plot_class_pair_panels(frame, figure, value="covariance")
+        with pytest.raises(UsageError, match="layers 3, 4 in one panel"):
+            plot_class_pair_panels(pd.concat([frame, frame.assign(layer=4)]), figure)
+        with pytest.raises(UsageError, match="more than one row"):
+            plot_class_pairs(pd.concat([frame, frame]), figure.subplots())
+        with pytest.raises(UsageError, match="26 panels are too many"):
+            panels_of(class_pairs("share", ("a", "b"), range(2, 15)))
+
+
+class TestClassExperts:
+    def test_shares_of_the_experts(self, figure):
+        frame = matched(experts=(2, 4))
+        two, four = plot_class_expert_panels(frame.sample(frac=1, random_state=2), figure)
+        panels = {ax.get_title(): ax for ax in (two, four)}
+        ax = panels["base, 4 experts"]
+        order = [NAMES.index(label.get_text()) for label in ax.get_yticklabels()]
+        expected = frame[frame["experts"] == 4]["share"].to_numpy().reshape(10, 4)[order]
+        np.testing.assert_array_equal(ax.images[0].get_array(), expected)
+        assert len(ax.texts) == 40 and len(panels["base, 2 experts"].texts) == 20
+        assert ax.texts[0].get_text() == f"{expected[0, 0]:.2f}"
+        assert ax.images[0].get_clim() == (0.0, 1.0)
+
+    def test_each_trial_has_a_panel(self, figure):
+        keys = ("variant", "experts", "trial")
+        axes = plot_class_expert_panels(accuracies(), figure, value="accuracy", keys=keys)
+        assert [ax.get_title() for ax in axes] == [
+            "base, 3 experts\ntrial 0", "base, 3 experts\ntrial 1",
+        ]  # fmt: skip
+
+    def test_one_layer_of_a_run(self, figure):
+        frame = by_class(layers=2)
+        with pytest.raises(UsageError, match="more than one layer") as caught:
+            plot_routing_by_class(frame, figure.subplots())
+        assert caught.value.hint == "name one of 0, 1: -p layer NUMBER"
+        with pytest.raises(UsageError, match="no layer 7"):
+            plot_routing_by_class(frame, figure.subplots(), layer=7)
+        ax = figure.subplots()
+        assert plot_routing_by_class(frame, ax, layer=1, value="rate") is ax
+        expected = frame[frame["layer"] == 1]["rate"].to_numpy().reshape(10, 5)
+        np.testing.assert_array_equal(ax.images[0].get_array(), expected)
+        assert (ax.get_title(), ax.get_xlabel()) == ("layer 1", "expert")
+        assert ax.images[0].colorbar.ax.get_ylabel() == "share of class's tokens"
+        assert ax.images[0].get_clim() == (0.0, expected.max())
+        with pytest.raises(UsageError, match="no value 'lift'"):
+            plot_class_experts(frame, figure.subplots(), value="lift")
+
+    def test_names_can_be_drawn(self):
+        assert shown_name("a\nb") == "a\\nb"
+        assert len(shown_name("x" * 99)) == 16
+
+
+class TestRouterAblation:
+    def test_bars_and_error_bars(self, figure):
+        frame = ablation(("base",)).sample(frac=1, random_state=0)
+        ax = plot_router_ablation(frame, figure.subplots())
+        heights = np.array([bar.get_height() for bar in ax.patches]).reshape(3, 3)
+        expected = frame.sort_values("experts")[["learned", "random", "reinitialized"]].T
+        np.testing.assert_array_equal(heights, expected)
+        assert [label.get_text() for label in ax.get_xticklabels()] == ["2", "3", "5"]
+        bars = [container for container in ax.containers if container.get_label()[0] == "_"]
+        lengths = [np.diff(s[:, 1])[0] for bar in bars for s in bar[2][0].get_segments()]
+        np.testing.assert_allclose(lengths, [0.04] * 3 + [0.08] * 3)
+
+    def test_one_trial_has_no_error_bars(self, figure):
+        (ax,) = plot_router_ablation_variants(ablation(("",), trials=1), figure)
+        assert len(ax.containers) == 3 and ax.get_title() == ""
+        assert figure.legends[0].get_title().get_text() == ""
+
+    def test_variants_share_the_scale_of_accuracy(self, figure):
+        axes = plot_router_ablation_variants(ablation(), figure)
+        assert [ax.get_title() for ax in axes] == ["base", "short"]
+        assert {ax.get_ylim() for ax in axes} == {(0.0, 1.0)}
+        assert np.isnan([bar.get_height() for bar in axes[1].patches]).sum() == 3
+        assert figure.legends[0].get_title().get_text() == "error bars: one sd over trials"
+
+    def test_refusals(self, figure):
+        frame = ablation()
+        with pytest.raises(UsageError, match="more than one row") as caught:
+            plot_router_ablation(frame, figure.subplots())
+        assert caught.value.hint is not None and "-p level experts" in caught.value.hint
+        with pytest.raises(UsageError, match="no trial has an accuracy"):
+            empty = dict.fromkeys(("learned", "random", "reinitialized"))
+            plot_router_ablation_variants(frame.assign(**empty), figure)
+        with pytest.raises(UsageError, match="4 variants are too many"):
+            plot_router_ablation_variants(ablation("abcd"), figure)
+
+
 DRAWN = {
     "frequency": ("expert-frequency", frequencies, {}),
     "frequency-24": ("expert-frequency", lambda: frequencies(24), {}),
@@ -236,6 +473,54 @@ DRAWN = {
     "pairs-layer": ("co-activation", pairs, {"layer": "2"}),
     "pairs-top": ("co-activation", pairs, {"top": "10", "value": "p_b_given_a"}),
     "pairs-one-layer": ("co-activation", lambda: pairs(1, 8), {"top": 5}),
+    "correlation": ("class-correlation", lambda: frame_result(class_pairs("correlation")), {}),
+    "correlation-8": (
+        "class-correlation",
+        lambda: frame_result(class_pairs("correlation", ("base", "short"), (2, 3, 5, 10))),
+        {},
+    ),
+    "covariance-4": (
+        "class-covariance",
+        lambda: frame_result(class_pairs("covariance", ("base",), (2, 3, 5, 10))),
+        {},
+    ),
+    "consistency-2": (
+        "class-consistency",
+        lambda: frame_result(class_pairs("share", ("base", "short"), (3,))),
+        {},
+    ),
+    "matched": ("routing-by-class-over-trials", lambda: frame_result(matched()), {}),
+    "matched-8": (
+        "routing-by-class-over-trials",
+        lambda: frame_result(matched(("base", "short"), (2, 3, 5, 10))),
+        {},
+    ),
+    "by-class": ("routing-by-class", lambda: frame_result(by_class()), {}),
+    "by-class-60": (
+        "routing-by-class",
+        lambda: frame_result(by_class(("io", "s1", "$2", "end of a very long name"), 60, 2)),
+        {"layer": "1", "value": "rate"},
+    ),
+    "accuracy": ("expert-accuracy", lambda: frame_result(accuracies(trials=1)), {}),
+    "accuracy-20": (
+        "expert-accuracy",
+        lambda: frame_result(accuracies(("base", "short"), (5,), 10)),
+        {},
+    ),
+    "ablation": ("router-ablation", lambda: frame_result(ablation()), {}),
+    "ablation-1": ("router-ablation", lambda: frame_result(ablation(("",), (2, 3), 1)), {}),
+}
+SMALL = {
+    "expert-frequency": lambda: frequencies(2, 8),
+    "co-activation": lambda: pairs(2, 8),
+    "routing-by-class": lambda: frame_result(by_class()),
+    "routing-by-class-over-trials": lambda: frame_result(matched()),
+    "expert-accuracy": lambda: frame_result(accuracies()),
+    "router-ablation": lambda: frame_result(ablation()),
+    **{
+        name: (lambda value=value: frame_result(class_pairs(value)))
+        for name, value in PAIR_FIGURES.items()
+    },
 }
 
 
@@ -255,10 +540,15 @@ class TestDraw:
         assert kept[0].get_figwidth() == pytest.approx(3.4)
         assert kept[0].texts[0].get_text().replace("\n", " ") == FOOTER
 
-    @pytest.mark.parametrize("ending", ["pdf", "png", "svg"])
-    @pytest.mark.parametrize("name", PLOTS)
+    @pytest.mark.parametrize(
+        ("name", "ending"),
+        [
+            *((name, "pdf") for name in PLOTS),
+            *zip(PLOTS, ["png", "svg"] * len(PLOTS), strict=False),
+        ],
+    )
     def test_writes_the_same_bytes_and_a_sidecar(self, tmp_path, name, ending):
-        result = frequencies(2, 8) if name == "expert-frequency" else pairs(2, 8)
+        result = SMALL[name]()
         path = tmp_path / f"x.{ending}"
         files = draw(name, result, path)
         assert files == [path, tmp_path / f"x.{ending}.provenance.json"]

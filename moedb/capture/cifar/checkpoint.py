@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from moedb.capture.cifar.config import CifarMoEConfig, CifarTrainingConfig
 from moedb.capture.cifar.model import CifarMoE
-from moedb.capture.training_state import ELSEWHERE, write_json
+from moedb.capture.training_state import ELSEWHERE, read_summary, write_json
 from moedb.errors import ModelError, UsageError
 from moedb.store.files import sync_directory, sync_file
 
@@ -29,13 +29,9 @@ def finished_summary(folder: Path, identity: dict[str, Any]) -> dict[str, Any] |
     UsageError
         If the folder holds another run.
     """
-    try:
-        summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text("utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{folder / SUMMARY}: cannot be read ({error})") from error
-    check_identity(folder, summary, identity)
+    summary: dict[str, Any] | None = read_summary(folder / SUMMARY)
+    if summary is not None:
+        check_identity(folder, summary, identity)
     return summary
 
 
@@ -49,15 +45,21 @@ def check_identity(folder: Path, state: Any, identity: dict[str, Any]) -> None:
     """
     if not isinstance(state, dict) or not isinstance(state.get("config"), dict):
         raise UsageError(f"{folder}: its training state cannot be understood", ELSEWHERE)
-    for key, value in identity["config"].items():
-        if state["config"].get(key) != value:
+    found = _flattened(state["config"])
+    for key, value in _flattened(identity["config"]).items():
+        if found.get(key) != value:
             raise UsageError(
-                f"{folder}: holds a run with {key} {state['config'].get(key)}, not {value}",
-                ELSEWHERE,
+                f"{folder}: holds a run with {key} {found.get(key)}, not {value}", ELSEWHERE
             )
     for key in ("train_sha256", "test_sha256"):
         if state.get(key) != identity[key]:
             raise UsageError(f"{folder}: holds a run over other images", ELSEWHERE)
+
+
+def _flattened(config: dict[str, Any]) -> dict[str, Any]:
+    rest = dict(config)
+    shape = rest.pop("model", None)
+    return {**shape, **rest} if isinstance(shape, dict) else rest
 
 
 def write_finished(
@@ -112,10 +114,10 @@ def load_cifar_moe(folder: Path) -> tuple[CifarMoE, dict[str, Any]]:
         model.load_state_dict(load_file(str(folder / WEIGHTS)))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part) for part in first["loc"]) or "shape"
         raise ModelError(f"{folder / CONFIG}: {where}: {first['msg']}") from error
     except (OSError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
         raise ModelError(f"the weights in {folder} cannot be loaded: {reason}") from error
     return model.eval(), config
 

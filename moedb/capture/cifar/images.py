@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,7 +77,7 @@ def load_cifar10(data: Path | None, split: str) -> ImageSet:
         for names, read in _LAYOUTS[split]:
             files = sorted(path for name in names for path in candidate.glob(name))
             if files:
-                return _checked(_joined(read, files), files)
+                return _joined(read, files)
     raise DatasetError(f"CIFAR-10: {folder} holds no {split} images", THREE_WAYS)
 
 
@@ -99,7 +99,7 @@ def _joined(read: Callable[[Path], ImageSet], files: Sequence[Path]) -> ImageSet
     parts = []
     for path in files:
         try:
-            parts.append(read(path))
+            parts.append(_checked(read(path), path))
         except DatasetError:
             raise
         except Exception as error:  # the file is a stranger's: whatever a decoder makes of it
@@ -110,14 +110,13 @@ def _joined(read: Callable[[Path], ImageSet], files: Sequence[Path]) -> ImageSet
     )
 
 
-def _checked(found: ImageSet, files: Sequence[Path]) -> ImageSet:
-    where = files[0].parent
+def _checked(found: ImageSet, path: Path) -> ImageSet:
     if not len(found):
-        raise DatasetError(f"{where}: no images", THREE_WAYS)
+        raise DatasetError(f"{path}: no images", THREE_WAYS)
     low, high = int(found.labels.min()), int(found.labels.max())
     if low < 0 or high >= len(CLASSES):
         raise DatasetError(
-            f"{where}: classes from {low} to {high}, expected 0 to {len(CLASSES) - 1}", THREE_WAYS
+            f"{path}: classes from {low} to {high}, expected 0 to {len(CLASSES) - 1}", THREE_WAYS
         )
     return found
 
@@ -138,14 +137,13 @@ def _read_parquet(path: Path) -> ImageSet:
     def decoded() -> Iterator[NDArray[np.uint8]]:
         for row, cell in enumerate(columns[image].to_pylist()):
             with Image.open(io.BytesIO(cell["bytes"])) as picture:
-                pixels = np.asarray(picture.convert("RGB"))
-            if pixels.shape != SHAPE:
-                raise DatasetError(
-                    f"{path}: image {row} is {pixels.shape[1]} x {pixels.shape[0]} pixels, "
-                    f"expected {IMAGE_SIZE} x {IMAGE_SIZE}",
-                    THREE_WAYS,
-                )
-            yield pixels
+                if picture.size != (IMAGE_SIZE, IMAGE_SIZE):
+                    raise DatasetError(
+                        f"{path}: image {row} is {picture.width} x {picture.height} pixels, "
+                        f"expected {IMAGE_SIZE} x {IMAGE_SIZE}",
+                        THREE_WAYS,
+                    )
+                yield np.asarray(picture.convert("RGB"))
 
     images = list(decoded())
     return ImageSet(
@@ -173,6 +171,10 @@ def _read_python(path: Path) -> ImageSet:
     by_name = {
         key.decode() if isinstance(key, bytes) else key: value for key, value in content.items()
     }
+    if not {"data", "labels"} <= by_name.keys():
+        raise DatasetError(
+            f"{path}: expected data and labels, got {', '.join(map(str, by_name))}", THREE_WAYS
+        )
     pixels = np.asarray(by_name["data"], dtype=np.uint8)
     labels = np.asarray(by_name["labels"], dtype=np.int64)
     if pixels.shape != (len(labels), int(np.prod(SHAPE))):
@@ -190,22 +192,25 @@ def _channels_last(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
 class _ArrayUnpickler(pickle.Unpickler):
     """Reads the pickles of the original archive: dicts, lists, numbers and numpy arrays.
 
-    A pickle can name any function to call; this one refuses all but the three that make an array.
+    A pickle can name any function to call; this one refuses all but those that make an array, and
+    the one by which Python 3 writes bytes in an old protocol.
     """
 
-    ALLOWED = frozenset(
-        (module, name)
-        for module in ("numpy.core.multiarray", "numpy._core.multiarray", "numpy")
-        for name in ("_reconstruct", "ndarray", "dtype")
-    )
+    ALLOWED: ClassVar = {
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+        ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+        ("numpy.core.numeric", "_frombuffer"): np.empty(0).__reduce_ex__(5)[0],
+        ("numpy._core.numeric", "_frombuffer"): np.empty(0).__reduce_ex__(5)[0],
+        ("_codecs", "encode"): str.encode,
+    }
 
     def find_class(self, module: str, name: str) -> Any:
         """Return an array's constructor; raise UnpicklingError for anything else."""
         if (module, name) not in self.ALLOWED:
             raise pickle.UnpicklingError(f"it calls {module}.{name}, which no CIFAR batch needs")
-        if name == "_reconstruct":
-            return np.empty(0).__reduce__()[0]
-        return getattr(np, name)
+        return self.ALLOWED[module, name]
 
 
 _Layout = tuple[tuple[str, ...], Callable[[Path], ImageSet]]

@@ -7,7 +7,6 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +17,6 @@ from filelock import FileLock, Timeout
 from torch.nn import functional
 
 from moedb.capture.cifar.checkpoint import (
-    SUMMARY,
     check_identity,
     finished_summary,
     write_finished,
@@ -34,7 +32,7 @@ from moedb.capture.training_state import (
     read_state,
     save_checkpoint,
 )
-from moedb.errors import ModelError, MoedbError
+from moedb.errors import ModelError, MoedbError, UsageError
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +48,9 @@ class TrainingProgress(Protocol):
 
     def advance(self, n_images: int, loss: float) -> None:
         """A step was taken."""
+
+    def epoch(self, name: str, line: dict[str, Any]) -> None:
+        """An epoch ended; ``line`` has its number, its loss and the validation accuracy."""
 
 
 class BusyError(MoedbError):
@@ -87,12 +88,17 @@ def train_cifar_moe(
     Raises
     ------
     UsageError
-        If the folder holds another run.
+        If the folder holds another run, or there are too few images.
     BusyError
         If another process is training into the folder.
     ModelError
         If the loss is no longer a number.
     """
+    if len(train) < config.n_validation + 2:
+        raise UsageError(
+            f"{len(train):,} training images, of which {config.n_validation:,} are held out: "
+            "too few are left"
+        )
     identity = {
         "config": config.model_dump(mode="json"),
         "train_sha256": train.sha256,
@@ -163,7 +169,7 @@ class _Run:
         counts = np.stack([np.bincount(images[..., c].ravel(), minlength=256) for c in range(3)])
         levels, total = np.arange(256) / 255, counts.sum(axis=1)
         mean = counts @ levels / total
-        std = np.sqrt(counts @ levels**2 / total - mean**2)
+        std = np.sqrt((counts @ levels**2 / total - mean**2).clip(0))
         self.model.image_mean.copy_(torch.from_numpy(mean))
         self.model.image_std.copy_(torch.from_numpy(std).clamp_min(1e-6))
 
@@ -178,6 +184,8 @@ class _Run:
         while self.epoch < self.config.epochs:
             self._train_epoch(progress)
             self._evaluate_epoch()
+            if progress is not None:
+                progress.epoch(self.config.name, self.history[-1])
             if self.epoch < self.config.epochs:
                 self._save()
         accuracy, shares = self._accuracy(self.test)
@@ -200,6 +208,8 @@ class _Run:
         self.model.train()
         losses = []
         for batch in torch.split(order, config.batch_size):
+            if len(batch) == 1:  # left over, with nothing to be normalized over
+                continue
             loss = self._step(batch)
             losses.append(loss * len(batch))
             if progress is not None:
@@ -298,31 +308,3 @@ class _Run:
         self.epoch, self.seconds = state["epoch"], state["seconds"]
         self.history = state["history"]
         logger.info("%s continues after epoch %d", self.config.name, self.epoch)
-
-
-def plan_trials(
-    base: CifarTrainingConfig, experts: Sequence[int], trials: Sequence[int]
-) -> list[CifarTrainingConfig]:
-    """The trials of each number of experts, trial by trial; a trial's seed is seed + trial."""
-    return [
-        base.model_copy(
-            update={
-                "model": base.model.model_copy(update={"n_experts": n_experts}),
-                "trial": trial,
-                "seed": base.seed + trial,
-            }
-        )
-        for trial in trials
-        for n_experts in experts
-    ]
-
-
-def can_autocast(device: str) -> bool:
-    """Whether bf16 is fast on ``device``: on a GPU, or a CPU with instructions for it."""
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    capabilities = torch.cpu.get_capabilities() if device == "cpu" else {}
-    return any(bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
-__all__ = ["SUMMARY", "BusyError", "can_autocast", "plan_trials", "train_cifar_moe"]

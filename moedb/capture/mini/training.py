@@ -19,7 +19,6 @@ from moedb.capture.mini.checkpointing import (
     FORMAT,
     forget,
     is_finished,
-    last_checkpoint,
     read_checkpoint,
     run_identity,
     write_checkpoint,
@@ -45,6 +44,7 @@ from moedb.capture.mini.optimization import (
 )
 from moedb.capture.mini.progress import Meter, show_progress
 from moedb.capture.mini.tokenizer import save_tokenizer, train_tokenizer
+from moedb.capture.training_state import last_checkpoint
 from moedb.errors import ModelError
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from moedb.capture.mini import checkpointing, training
+from moedb.capture import training_state
+from moedb.capture.mini import training
 from moedb.capture.mini.config import MiniTrainingConfig
 from moedb.capture.mini.corpus import Batch, pad_rows
 from moedb.capture.mini.optimization import (
@@ -134,9 +135,9 @@ def test_a_half_written_checkpoint_is_not_seen(trained, tiny_config, corpus, tmp
             raise KilledError
         return write_json(path, content)
 
-    write_json = checkpointing._write_json
+    write_json = training_state.write_json
     with monkeypatch.context() as patch:
-        patch.setattr(checkpointing, "_write_json", fail)
+        patch.setattr(training_state, "write_json", fail)
         with pytest.raises(KilledError):
             train_mini(tiny_config, corpus, tmp_path / "model")
     names = {p.name for p in (tmp_path / "model" / "checkpoints").iterdir()}

@@ -1,0 +1,59 @@
+"""How training goes: a bar for the trial at hand, and a line for each epoch, on stderr."""
+
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+
+class TrainingBar:
+    """Shows a bar where stderr is a terminal; lines are written in any case."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task: TaskID | None = None
+
+    def begin(self, name: str, n_images: int, done: int) -> None:
+        """Start the bar of a trial; what was trained on earlier counts as done."""
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(name, total=n_images, completed=done, figures="")
+        if done:
+            self._console.print(f"{name}: continues at image {done:,} of {n_images:,}")
+
+    def advance(self, n_images: int, loss: float) -> None:
+        """Move the bar on."""
+        if self._task is not None:
+            speed = self._bar.tasks[-1].speed
+            figures = f"loss {loss:.3f}" + (f", {speed:,.0f} images/s" if speed else "")
+            self._bar.update(self._task, advance=n_images, figures=figures)
+
+    def epoch(self, name: str, line: dict[str, Any]) -> None:
+        """Write how an epoch ended."""
+        shares = line.get("expert_shares")
+        parts = [f"{name}: epoch {line['epoch']}, loss {line['train_loss']:.3f}"]
+        if shares is not None:
+            parts.append(f"validation accuracy {line['validation_accuracy']:.1%}")
+            parts.append("experts " + " ".join(f"{share:.0%}" for share in shares))
+        self._console.print(", ".join(parts), markup=False)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()

@@ -1,0 +1,176 @@
+"""Capturing a transformers causal language model over tokenized texts."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from moedb.capture import plan
+from moedb.capture.blocks import MoEBlock, find_blocks
+from moedb.capture.checkpoints import (
+    Checkpoint,
+    check_device,
+    default_device,
+    default_dtype,
+    find_checkpoint,
+    load_model,
+    load_skeleton,
+    load_tokenizer,
+)
+from moedb.capture.checks import check_batch
+from moedb.capture.examples import Dataset, Example
+from moedb.capture.pipeline import Batch, CaptureOptions, CapturePlan, complete_plan
+from moedb.capture.probe import BlockWiring
+from moedb.capture.records import BatchRecords, record_arrays, record_layers, to_numpy
+from moedb.capture.trace import TracedModel, traced
+from moedb.errors import UsageError
+from moedb.schemas.arrays import ARRAY_NAMES
+
+MakeDataset = Callable[[Any], Dataset]
+"""Makes a job's dataset with the model's tokenizer."""
+
+
+def plan_language_capture(options: CaptureOptions, make_dataset: MakeDataset) -> CapturePlan:
+    """Resolve every choice of a capture, without loading weights.
+
+    Parameters
+    ----------
+    options
+        What the user chose.
+    make_dataset
+        Makes the examples.
+
+    Raises
+    ------
+    ModelError, UsageError
+        If the model is none that can be captured, or an option does not fit it.
+    """
+    device = check_device(options.device or default_device())
+    plan.TokenSelection.parse(options.tokens)
+    checkpoint = find_checkpoint(options.model)
+    skeleton = load_skeleton(checkpoint)
+    blocks = tuple(find_blocks(skeleton))
+    dtype = options.dtype or default_dtype(checkpoint, device)
+    has_shared_expert = any("shared" in path for path, _ in skeleton.named_modules())
+    absent = {"all_expert_outputs", *(() if has_shared_expert else ("shared_outputs",))}
+    shape = plan.ModelShape(
+        blocks=blocks,
+        n_layers=len(skeleton.get_submodule(blocks[0].decoder_path.rpartition(".")[0])),
+        d_model=skeleton.get_input_embeddings().embedding_dim,
+        itemsize=2 if dtype == "float16" else 4,
+        arrays=tuple(name for name in ARRAY_NAMES if name not in absent),
+    )
+    tokenizer = load_tokenizer(checkpoint)
+    dataset = make_dataset(tokenizer)
+    _check_vocabulary(dataset, skeleton.get_input_embeddings().num_embeddings, checkpoint)
+    return complete_plan(
+        options,
+        checkpoint,
+        dataset,
+        shape,
+        dtype=dtype,
+        device=device,
+        open_model=partial(_open, checkpoint, tokenizer, blocks, dtype, device),
+    )
+
+
+def _check_vocabulary(dataset: Dataset, n_vocabulary: int, checkpoint: Checkpoint) -> None:
+    ids = (token for example in dataset.examples for token in example.token_ids)
+    largest = max((token for token in ids if token is not None), default=-1)
+    if largest >= n_vocabulary:
+        raise UsageError(
+            f"the tokenizer of {checkpoint.name} gives token {largest}, "
+            f"but the model's vocabulary has {n_vocabulary}"
+        )
+
+
+@contextmanager
+def _open(
+    checkpoint: Checkpoint,
+    tokenizer: Any,
+    blocks: Sequence[MoEBlock],
+    dtype: str,
+    device: str,
+    arrays: Mapping[str, tuple[int, ...]],
+) -> Iterator["LanguageModel"]:
+    model = load_model(checkpoint, dtype, device)
+    with traced(model, blocks, arrays.get("expert_neurons", ())) as traced_model:
+        yield LanguageModel(traced_model, tokenizer)
+
+
+class LanguageModel:
+    """A traced language model, as the pipeline runs it."""
+
+    def __init__(self, model: TracedModel, tokenizer: Any) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+
+    @property
+    def blocks(self) -> tuple[BlockWiring, ...]:
+        """Its MoE blocks."""
+        return self._model.wiring.blocks
+
+    def record(self, batch: Batch) -> BatchRecords:
+        """Run a batch, check it, and reduce it to what is stored.
+
+        Raises
+        ------
+        CheckError
+            If the batch contradicts the model's own arithmetic.
+        """
+        activations = self._model.run([token_ids(example) for example in batch.examples])
+        check_batch(activations, self.blocks)
+        return BatchRecords(
+            examples=batch.indices,
+            layers=record_layers(activations, [len(example) for example in batch.examples]),
+            next_logprobs=_next_logprobs(activations.logits, batch.examples),
+            predictions=_predictions(activations.logits, batch.examples, self._tokenizer),
+            arrays=record_arrays(activations, batch.kept, batch.arrays),
+        )
+
+
+def token_ids(example: Example) -> list[int]:
+    """The example's token ids; a text has one for every token."""
+    return [token_id for token_id in example.token_ids if token_id is not None]
+
+
+def _next_logprobs(logits: torch.Tensor, examples: Sequence[Example]) -> NDArray[Any]:
+    found = np.full(len(logits), np.nan, dtype=np.float32)
+    start = 0
+    for example in examples:
+        end = start + len(example)
+        if len(example) > 1:
+            following = torch.tensor(token_ids(example)[1:], device=logits.device).unsqueeze(-1)
+            logprobs = logits[start : end - 1].float().log_softmax(dim=-1)
+            found[start : end - 1] = to_numpy(logprobs.gather(-1, following).squeeze(-1))
+        start = end
+    return found
+
+
+def _predictions(
+    logits: torch.Tensor, examples: Sequence[Example], tokenizer: Any
+) -> tuple[tuple[dict[str, Any], ...], ...]:
+    rows: list[tuple[dict[str, Any], ...]] = []
+    end = 0
+    for example in examples:
+        end += len(example)
+        if example.target_id is None:
+            rows.append(())
+            continue
+        last = logits[end - 1].float()
+        predicted = int(last.argmax())
+        diff = None if example.foil_id is None else last[example.target_id] - last[example.foil_id]
+        row = {
+            "condition_id": 0,
+            "target": tokenizer.decode([example.target_id]),
+            "predicted": tokenizer.decode([predicted]),
+            "correct": int(predicted == example.target_id),
+            "target_logprob": float(last.log_softmax(dim=-1)[example.target_id]),
+            "logit_diff": None if diff is None else float(diff),
+        }
+        rows.append((row,))
+    return tuple(rows)

@@ -1,0 +1,194 @@
+"""Finding what a block's output is the sum of: routed experts, shared experts, constants."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from moedb.capture.blocks import MoEBlock
+from moedb.capture.recording import Recording, Seen
+from moedb.capture.router import nearest
+from moedb.capture.wrappers import INNER
+
+
+@dataclass(frozen=True)
+class BlockSum:
+    """A block's output, taken apart.
+
+    Attributes
+    ----------
+    total
+        Where the sum is seen.
+    shared
+        The outputs of the shared experts, which add up.
+    gate
+        The shared experts' gate, before its sigmoid.
+    routed_scale, shared_scale
+        Constant factors on the routed experts' sum and on the shared experts.
+    """
+
+    total: Seen
+    shared: tuple[Seen, ...] = ()
+    gate: Seen | None = None
+    routed_scale: float = 1.0
+    shared_scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class RoutedSum:
+    """The routed experts' weighted sum, (token, d_model), and the sum of its parts' magnitudes."""
+
+    total: torch.Tensor
+    magnitude: torch.Tensor
+
+    @classmethod
+    def of(cls, outputs: torch.Tensor, weights: torch.Tensor) -> "RoutedSum":
+        """Add up (token, rank, d_model) outputs by (token, rank) weights."""
+        parts = outputs.double() * weights.double().unsqueeze(-1)
+        return cls(parts.sum(dim=1), parts.abs().sum(dim=1))
+
+
+def find_sum(
+    recording: Recording,
+    block: MoEBlock,
+    routed: RoutedSum,
+    inputs: torch.Tensor,
+    router_path: str,
+    constants: Collection[float],
+) -> BlockSum | None:
+    """Find how the block's output is made, or None where no way found adds up.
+
+    Parameters
+    ----------
+    recording
+        What was seen of the model.
+    block
+        The block.
+    routed
+        The experts' outputs, added up by their weights.
+    inputs
+        (token, d_model): what the experts read.
+    router_path
+        The router's module.
+    constants
+        What the constant factors may be.
+    """
+    children = [
+        seen
+        for seen in _children(recording, block)
+        if not f"{seen.path}.".startswith((f"{router_path}.", f"{block.experts_path}."))
+    ]
+    gates = [seen for seen in children if seen.rows.shape == (len(inputs), 1)]
+    wide = [
+        seen
+        for seen in children
+        if seen.rows.shape == routed.total.shape and not torch.equal(seen.rows, inputs)
+    ]
+    for total in _totals(recording, block, wide, routed):
+        before = [seen for seen in wide if seen.position < total.position]
+        for shared in _choices(before):
+            for gate in (*gates, None) if shared else (None,):
+                found = _fit(total, shared, gate, routed, constants, block.top_k)
+                if found is not None:
+                    return found
+    return None
+
+
+def _children(recording: Recording, block: MoEBlock) -> Iterator[Seen]:
+    """Outputs of the outermost modules inside the block, wherever lists or wrappers hold them."""
+    root = f"{block.path}.{INNER}" if block.form == "list" else block.path
+    for seen in recording.under(root, "output"):
+        names = seen.path.removeprefix(f"{root}.").split(".")
+        above = [f"{root}.{'.'.join(names[:depth])}" for depth in range(1, len(names))]
+        if not any(recording.was_called(path) for path in above):
+            yield seen
+
+
+def _totals(
+    recording: Recording, block: MoEBlock, children: Sequence[Seen], routed: RoutedSum
+) -> Iterator[Seen]:
+    """Where the sum may be: what a last module in the block reads, such as a norm, or its output."""
+    experts_end = max(seen.position for seen in recording.of(block.experts_path, "output") or [
+        seen for seen in recording.under(block.path, "output")
+    ])  # fmt: skip
+    for child in children:
+        for seen in recording.of(child.path, "input"):
+            if seen.position > experts_end and seen.rows.shape == routed.total.shape:
+                yield seen
+    for seen in recording.of(block.path, "output"):
+        if seen.value.is_floating_point() and seen.rows.shape == routed.total.shape:
+            yield seen
+
+
+def _choices(shared: Sequence[Seen]) -> Iterator[tuple[Seen, ...]]:
+    """All of them, then each alone, then none."""
+    if len(shared) > 1:
+        yield tuple(shared)
+    for seen in shared:
+        yield (seen,)
+    yield ()
+
+
+def _fit(
+    total: Seen,
+    shared: tuple[Seen, ...],
+    gate: Seen | None,
+    routed: RoutedSum,
+    constants: Collection[float],
+    top_k: int,
+) -> BlockSum | None:
+    """Solve for the two factors, and see whether rounding explains what remains."""
+    goal = total.rows
+    added = torch.zeros_like(goal)
+    for seen in shared:
+        added = added + seen.rows
+    if gate is not None:
+        added = added * gate.rows.sigmoid()
+    columns = torch.stack([routed.total.flatten(), added.flatten()][: 2 if shared else 1], dim=1)
+    measured = torch.linalg.lstsq(columns, goal.flatten().unsqueeze(1)).solution.flatten().tolist()
+    routed_scale = nearest(measured[0], constants)
+    shared_scale = nearest(measured[1], constants) if shared else 1.0
+    gap = (routed.total * routed_scale + added * shared_scale - goal).abs()
+    magnitude = routed.magnitude * abs(routed_scale) + added.abs() * abs(shared_scale)
+    n_roundings = top_k + 3 + len(shared)
+    allowed = n_roundings * torch.finfo(total.value.dtype).eps * magnitude + 1e-30
+    if routed_scale == 0 or not bool((gap <= allowed).all()):
+        return None
+    return BlockSum(total, shared, gate, routed_scale, shared_scale)
+
+
+def find_beside(
+    recording: Recording,
+    block: MoEBlock,
+    block_input: torch.Tensor,
+    block_output: Seen,
+    residual_mid: torch.Tensor,
+) -> Seen | None:
+    """Find a shared expert beside the block: one that reads what the block reads.
+
+    The residual stream tells: from before the block to after the layer it must have grown by a
+    multiple of the sum of both outputs.
+    """
+    after = next(
+        (s.rows for s in recording.of(block.decoder_path, "output") if s.rows.shape == residual_mid.shape),
+        None,
+    )  # fmt: skip
+    if after is None:
+        return None
+    for seen in recording.under(block.decoder_path, "output"):
+        inputs = recording.of(seen.path, "input")
+        if (
+            f"{seen.path}.".startswith(f"{block.path}.")
+            or seen.part is not None
+            or seen.rows.shape != residual_mid.shape
+            or not any(torch.equal(each.rows, block_input) for each in inputs if each.value.dim())
+        ):
+            continue
+        both = block_output.rows + seen.rows
+        growth = after - residual_mid
+        factor = (growth * both).sum() / both.square().sum()
+        magnitude = after.abs() + residual_mid.abs() + (factor * both).abs()
+        eps = torch.finfo(seen.value.dtype).eps
+        if bool(((growth - factor * both).abs() <= 8 * eps * magnitude).all()):
+            return seen
+    return None

@@ -1,0 +1,30 @@
+"""How many tokens a model takes in at once."""
+
+from typing import Any
+
+from transformers import AutoConfig
+
+_UNKNOWN = 1 << 30
+"""Tokenizers that know of no limit give a number beyond any."""
+
+
+def context_length(tokenizer: Any) -> int | None:
+    """Tokens that the model of a tokenizer takes in at most; None where nothing says.
+
+    What the model's configuration beside the tokenizer says counts; the tokenizer's own word only
+    where there is none, for it is often far above what the model was trained for.
+
+    Parameters
+    ----------
+    tokenizer
+        As ``load_tokenizer`` gives it.
+    """
+    try:
+        config = AutoConfig.from_pretrained(tokenizer.name_or_path, local_files_only=True)
+        stated = getattr(config.get_text_config(), "max_position_embeddings", None)
+    except (OSError, ValueError, KeyError):
+        stated = None
+    if isinstance(stated, int) and stated > 0:
+        return stated
+    own = getattr(tokenizer, "model_max_length", _UNKNOWN)
+    return int(own) if own < _UNKNOWN else None

@@ -1,0 +1,100 @@
+"""What is known of a model once it was probed: where its values are, and how they relate."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from moedb.capture.blocks import MoEBlock
+from moedb.capture.recording import Seen, Side
+from moedb.capture.router import RouterRule
+from moedb.capture.wrappers import Key
+
+
+@dataclass(frozen=True)
+class Read:
+    """One value to read.
+
+    Attributes
+    ----------
+    role, layer
+        What it is, and of which layer.
+    path, side
+        The module whose input or output it is.
+    part
+        Where among the arguments (a position or a keyword) or in the output (a position in a
+        tuple, an attribute); None where it is the output itself.
+    overwritten
+        Whether the model changes it in place later, so that it must be copied.
+    """
+
+    role: str
+    layer: int
+    path: str
+    side: Side
+    part: Key | None = None
+    overwritten: bool = False
+
+    @classmethod
+    def of(cls, role: str, layer: int, seen: Seen, overwritten: bool = False) -> "Read":
+        """The read of a tensor that was seen."""
+        return cls(role, layer, seen.path, seen.side, seen.part, overwritten)
+
+    def pick(self, value: Any) -> Any:
+        """Pick it from the module's ``(args, kwargs)`` or from its output."""
+        if self.side == "input":
+            args, kwargs = value
+            picked = args[self.part] if isinstance(self.part, int) else kwargs[self.part]
+        elif isinstance(self.part, str):
+            picked = getattr(value, self.part)
+        else:
+            picked = value if self.part is None else value[self.part]
+        return picked.clone() if self.overwritten else picked
+
+
+@dataclass(frozen=True)
+class BlockWiring:
+    """What the probe learned of one block.
+
+    Attributes
+    ----------
+    block, router_path, rule
+        The block, the module that gives its router's logits, and how those become weights.
+    has_shared_expert, has_shared_gate
+        Whether there is a shared expert, and a gate on it that a sigmoid is applied to.
+    routed_scale, shared_scale
+        Constants that the block multiplies the routed experts' sum and the shared expert's output
+        by; stored weights and gates include them.
+    shared_is_beside
+        Whether the shared expert is not in the block but beside it, added to its output; what is
+        called the block's output then includes it.
+    """
+
+    block: MoEBlock
+    router_path: str
+    rule: RouterRule
+    has_shared_expert: bool
+    has_shared_gate: bool
+    routed_scale: float = 1.0
+    shared_scale: float = 1.0
+    shared_is_beside: bool = False
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What the probe learned of a model.
+
+    Attributes
+    ----------
+    blocks
+        The MoE blocks.
+    reads
+        Everything that can be read, in the order in which the model runs.
+    n_layers
+        Number of decoder blocks; ``residual_pre`` of this index is the stream after the last.
+    d_model
+        Width of the residual stream.
+    """
+
+    blocks: tuple[BlockWiring, ...]
+    reads: tuple[Read, ...]
+    n_layers: int
+    d_model: int

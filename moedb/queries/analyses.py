@@ -1,0 +1,236 @@
+"""The analyses that SQL cannot say: computed in Python, asked for as the named queries are.
+
+Each is described here and computed by a function of a module of its own. Importing this module
+costs nothing: what the functions need, they import.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+
+from moedb.errors import QueryNotFoundError, UsageError, did_you_mean
+from moedb.queries.catalog import NamedQuery, OutputColumn, Parameter, Value, catalog
+from moedb.queries.output_overlap import output_overlap
+from moedb.queries.result import Computed
+from moedb.queries.trials import routing_by_class_over_trials
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from moedb.queries.database import Database
+
+SqlType = Literal["VARCHAR", "INTEGER", "BIGINT", "DOUBLE"]
+
+
+@dataclass(frozen=True)
+class AnalysisColumn(OutputColumn):
+    """One column of an analysis's result, with its SQL type."""
+
+    sql_type: SqlType
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """One analysis.
+
+    Attributes
+    ----------
+    name
+        Its name, words joined by hyphens.
+    title
+        Its title, fit for the caption of a table.
+    answers
+        The question that it answers.
+    parameters
+        Its parameters.
+    columns
+        The columns of its result, in order.
+    source
+        Where its definitions come from.
+    function
+        Computes it, from a database and a value for each parameter.
+    """
+
+    name: str
+    title: str
+    answers: str
+    parameters: tuple[Parameter, ...]
+    columns: tuple[AnalysisColumn, ...]
+    source: str
+    function: "Callable[[Database, Mapping[str, Value]], Computed]"
+
+    @property
+    def function_name(self) -> str:
+        """The function with its module, to be imported."""
+        return f"{self.function.__module__}.{self.function.__qualname__}"
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """The names of the columns of its result, in order."""
+        return tuple(column.name for column in self.columns)
+
+
+_SPLIT = Parameter(
+    "split",
+    "varchar",
+    None,
+    False,
+    "the examples' split; null is all but corrupted, all is every one",
+)
+
+_LIST = (
+    Analysis(
+        name="output-overlap",
+        title="Output overlap",
+        answers="How alike are the outputs of two experts of a layer for the same tokens?",
+        parameters=(
+            Parameter("run", "varchar", None, False, "the run; the newest complete one when null"),
+            _SPLIT,
+            Parameter(
+                "layer", "integer", None, False, "the MoE layer; all that keep outputs when null"
+            ),
+            Parameter("min_tokens", "integer", 2, False, "leave out pairs with fewer tokens"),
+            Parameter(
+                "max_tokens",
+                "integer",
+                None,
+                False,
+                "read no more than this many tokens of a layer, evenly spread; all when null",
+            ),
+        ),
+        columns=(
+            AnalysisColumn("layer", "the MoE layer", "INTEGER"),
+            AnalysisColumn("expert_a", "an expert", "INTEGER"),
+            AnalysisColumn("expert_b", "another, expert_b > expert_a", "INTEGER"),
+            AnalysisColumn(
+                "n_tokens",
+                "tokens compared: all that were read where the run keeps all_expert_outputs, "
+                "else those that use both experts",
+                "BIGINT",
+            ),
+            AnalysisColumn(
+                "cosine",
+                "mean over the tokens of the cosine of E_a(x) and E_b(x); a token with an output "
+                "of zeros has none",
+                "DOUBLE",
+            ),
+            AnalysisColumn(
+                "cka",
+                "linear CKA of the outputs, centred over the tokens; near 1 for any two experts "
+                "where n_tokens is small beside d_model; null where an output never varies",
+                "DOUBLE",
+            ),
+            AnalysisColumn("norm_a", "mean norm of E_a(x) over the tokens", "DOUBLE"),
+            AnalysisColumn("norm_b", "mean norm of E_b(x) over the tokens", "DOUBLE"),
+        ),
+        source="Kornblith et al. 2019, eq. 4 (CKA with a linear kernel)",
+        function=output_overlap,
+    ),
+    Analysis(
+        name="routing-by-class-over-trials",
+        title="Routing by class over trials",
+        answers="Which experts does each class choose, on average over trials trained anew, once "
+        "the experts of the trials are matched?",
+        parameters=(
+            Parameter(
+                "key", "varchar", "class", False, "the label's key, of an example, a token or a run"
+            ),
+            Parameter("variant", "varchar", None, False, "the trials' variant; all when null"),
+            Parameter(
+                "experts", "integer", None, False, "the trials' number of experts; all when null"
+            ),
+            _SPLIT,
+            Parameter("layer", "integer", None, False, "the MoE layer; all when null"),
+        ),
+        columns=(
+            AnalysisColumn("variant", "the trials' variant", "VARCHAR"),
+            AnalysisColumn("experts", "the trials' number of experts", "INTEGER"),
+            AnalysisColumn("layer", "the MoE layer", "INTEGER"),
+            AnalysisColumn("value", "the label's value, the class", "VARCHAR"),
+            AnalysisColumn(
+                "expert",
+                "the matched expert: 0 is the one with the largest share of the first class, 1 of "
+                "the rest the one with the largest of the second, and so on",
+                "INTEGER",
+            ),
+            AnalysisColumn("n_trials", "trials that have tokens of the class", "INTEGER"),
+            AnalysisColumn(
+                "share",
+                "mean over the trials of N(e,c) over the decisions of the class's tokens; sums to "
+                "1 over the experts",
+                "DOUBLE",
+            ),
+            AnalysisColumn("sd", "its sample deviation over the trials; null for one", "DOUBLE"),
+            AnalysisColumn("lowest", "the smallest share of a trial", "DOUBLE"),
+            AnalysisColumn("highest", "the largest share of a trial", "DOUBLE"),
+            AnalysisColumn("n_decisions", "N(e,c), added up over the trials", "BIGINT"),
+            AnalysisColumn("n_tokens", "tokens of the class, added up over the trials", "BIGINT"),
+        ),
+        source="Poetzscher, tables 2 and 3; matching by optimal assignment (Kuhn 1955)",
+        function=routing_by_class_over_trials,
+    ),
+)
+
+ANALYSES: Mapping[str, Analysis] = MappingProxyType({entry.name: entry for entry in _LIST})
+"""The analyses by name."""
+
+
+def find_question(name: str) -> NamedQuery | Analysis:
+    """Return the named query or the analysis called ``name``; underscores do for hyphens.
+
+    Raises
+    ------
+    QueryNotFoundError
+        If there is neither.
+    """
+    known: dict[str, NamedQuery | Analysis] = {**catalog(), **ANALYSES}
+    found = known.get(name.replace("_", "-"))
+    if found is None:
+        hint = did_you_mean(name.replace("_", "-"), known)
+        raise QueryNotFoundError(f"no query named {name!r}; {hint}", "moedb query")
+    return found
+
+
+def sql_of(name: str) -> str:
+    """Return the SQL of the named query called ``name``.
+
+    Raises
+    ------
+    QueryNotFoundError
+        If there is no such query.
+    UsageError
+        If it is an analysis, which SQL cannot say.
+    """
+    found = find_question(name)
+    if isinstance(found, Analysis):
+        raise UsageError(
+            f"{found.name} has no SQL: it is computed in Python, by {found.function_name}",
+            "the SQL that fetches what it reads is in the sidecar of: "
+            f"moedb export {found.name} -o FILE",
+        )
+    return found.sql
+
+
+def relation_of(
+    columns: Sequence[AnalysisColumn], rows: Sequence[tuple[object, ...]]
+) -> "duckdb.DuckDBPyRelation":
+    """Put rows into a DuckDB relation of its own, in their order."""
+    import duckdb
+    import pyarrow as pa
+
+    arrow_types = {
+        "VARCHAR": pa.string(),
+        "INTEGER": pa.int32(),
+        "BIGINT": pa.int64(),
+        "DOUBLE": pa.float64(),
+    }
+    cells = {
+        column.name: pa.array([row[at] for row in rows], arrow_types[column.sql_type])
+        for at, column in enumerate(columns)
+    }
+    connection = duckdb.connect(":memory:")
+    connection.register("computed", pa.table(cells))
+    connection.execute("create table given as select * from computed")
+    connection.unregister("computed")
+    return connection.table("given")

@@ -1,0 +1,318 @@
+"""How alike the outputs of two experts are for the same tokens, from the stored arrays."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from moedb.errors import ArrayNotFoundError, ParameterError
+from moedb.queries.result import Computed
+from moedb.schemas.arrays import SHARD_ROWS
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from moedb.queries.catalog import Value
+    from moedb.queries.database import Database
+    from moedb.store.snapshot import RunSnapshot
+
+_NAME = "output-overlap"
+_EVERY, _CHOSEN = "all_expert_outputs", "expert_outputs"
+_ROUNDING = 1e-24
+
+_KEPT = """
+with kept as (
+    select
+        tokens.run_id,
+        tokens.token_idx,
+        tokens.array_row
+    from tokens
+    join examples using (run_id, example_id)
+    where tokens.run_id = cast($run as varchar)
+        and tokens.array_row is not null
+        and case
+            when cast($split as varchar) is null then examples.split <> 'corrupted'
+            when cast($split as varchar) = 'all' then true
+            else examples.split = cast($split as varchar)
+        end
+)
+""".strip()
+_ROWS = f"{_KEPT}\n\nselect kept.array_row\nfrom kept\norder by kept.array_row"
+_EXPERTS = f"""
+{_KEPT}
+
+select routing.expert
+from routing
+join kept using (run_id, token_idx)
+where routing.layer = cast($layer as integer)
+order by kept.array_row, routing.rank
+""".strip()  # noqa: S608
+
+
+@dataclass(frozen=True)
+class PairOverlap:
+    """How alike the outputs of two experts are.
+
+    Attributes
+    ----------
+    n_tokens
+        Tokens compared.
+    cosine
+        Mean cosine of the two outputs; None where no token has two that are not zero.
+    cka
+        Linear CKA; None where one of the outputs is the same for all tokens.
+    norm_a, norm_b
+        Mean norms of the two outputs.
+    """
+
+    n_tokens: int
+    cosine: float | None
+    cka: float | None
+    norm_a: float
+    norm_b: float
+
+
+def output_overlap(database: "Database", parameters: "Mapping[str, Value]") -> Computed:
+    """Compute the analysis ``output-overlap``.
+
+    Parameters
+    ----------
+    database
+        The store.
+    parameters
+        run, split, layer, min_tokens and max_tokens.
+
+    Raises
+    ------
+    ArrayNotFoundError
+        If the run keeps no outputs, or only those of one expert for each token.
+    ParameterError
+        If a number of tokens is less than 1.
+    """
+    for name in ("min_tokens", "max_tokens"):
+        given = parameters[name]
+        if given is not None and int(given) < 1:
+            raise ParameterError(f"{_NAME}: {name} is {given}, not 1 or more")
+    run = database.snapshot.run(str(parameters["run"]))
+    wanted = None if parameters["layer"] is None else int(parameters["layer"])
+    sources = _sources(run, wanted)
+    rows: list[tuple[Any, ...]] = []
+    for layer, array in sources.items():
+        for expert_a, expert_b, pair in _pairs_of_layer(database, parameters, layer, array):
+            if pair.n_tokens >= int(parameters["min_tokens"] or 1):
+                values = (pair.n_tokens, pair.cosine, pair.cka, pair.norm_a, pair.norm_b)
+                rows.append((layer, expert_a, expert_b, *values))
+    statement = _EXPERTS if _CHOSEN in sources.values() else _ROWS
+    return Computed(rows, statement, (run.run_id,))
+
+
+def _sources(run: "RunSnapshot", wanted: int | None) -> dict[int, str]:
+    """The array to read for each layer: outputs of every expert where kept, else of the chosen.
+
+    Raises
+    ------
+    ArrayNotFoundError
+        If there is no layer with the outputs of two experts for one token.
+    """
+    top_k = {int(row["layer"]): int(row["top_k"]) for row in run.manifest.layers}
+    kept = {
+        layer: name for name in (_CHOSEN, _EVERY) for layer in run.manifest.arrays.get(name, ())
+    }
+    at = "" if wanted is None else f"@{wanted}"
+    usable = {
+        layer: name
+        for layer, name in sorted(kept.items())
+        if wanted in (None, layer) and (name == _EVERY or top_k[layer] > 1)
+    }
+    if usable:
+        return usable
+    chosen_alone = [layer for layer in sorted(top_k) if wanted in (None, layer)]
+    if chosen_alone and all(top_k[layer] == 1 for layer in chosen_alone):
+        raise ArrayNotFoundError(
+            f"run {run.run_id} chooses one expert for each token: no token has the outputs of two "
+            f"to compare unless those of every expert are kept, as {_EVERY}",
+            f"capture again with --arrays {_EVERY}{at}",
+        )
+    names = ", ".join(sorted(run.manifest.arrays)) or "no arrays"
+    layers = f"kept are layers {sorted(kept)}" if kept else "it keeps none of that name"
+    of = "" if wanted is None else f" of layer {wanted}"
+    raise ArrayNotFoundError(
+        f"run {run.run_id} has no {_CHOSEN}{of}: {layers}; it has {names}",
+        f"capture again with --arrays {_CHOSEN}{at}",
+    )
+
+
+def _pairs_of_layer(
+    database: "Database", parameters: "Mapping[str, Value]", layer: int, array: str
+) -> "Iterator[tuple[int, int, PairOverlap]]":
+    import numpy as np
+
+    run = str(parameters["run"])
+    chosen = {"run": run, "split": parameters["split"]}
+    rows = database.sql(_ROWS, chosen).df()["array_row"].to_numpy(np.int64)
+    if not len(rows):
+        return
+    picked = _spread(len(rows), parameters["max_tokens"])
+    values = _read(database, run, array, layer, rows[picked])
+    if array == _EVERY:
+        yield from compare_all(values)
+        return
+    experts = database.sql(_EXPERTS, {**chosen, "layer": layer}).df()["expert"].to_numpy(np.int64)
+    yield from compare_chosen(values, experts.reshape(len(rows), -1)[picked])
+
+
+def _spread(n: int, most: "Value") -> "NDArray[np.int64]":
+    """Positions of at most ``most`` of ``n`` tokens, evenly spread."""
+    import numpy as np
+
+    count = n if most is None else min(n, int(most))
+    return np.arange(count, dtype=np.int64) * n // count
+
+
+def _read(
+    database: "Database", run: str, array: str, layer: int, rows: "NDArray[np.int64]"
+) -> "NDArray[np.floating[Any]]":
+    """Some rows of an array, in ascending order, read a shard at a time."""
+    import numpy as np
+
+    stored = database.array(run, array, layer)
+    values = np.empty((len(rows), *stored.shape[1:]), dtype=stored.dtype)
+    done = 0
+    while done < len(rows):
+        start = int(rows[done]) // SHARD_ROWS * SHARD_ROWS
+        end = int(np.searchsorted(rows, start + SHARD_ROWS))
+        stop = int(rows[end - 1]) + 1
+        values[done:end] = np.asarray(stored[start:stop])[rows[done:end] - start]
+        done = end
+    return values
+
+
+def compare_all(
+    outputs: "NDArray[np.floating[Any]]",
+) -> "Iterator[tuple[int, int, PairOverlap]]":
+    """Compare all pairs of experts over all tokens.
+
+    Parameters
+    ----------
+    outputs
+        (token, expert, d_model): the output of every expert for every token.
+
+    Yields
+    ------
+    tuple
+        The two experts, the lower number first, and how alike they are.
+    """
+    if not len(outputs):
+        return
+    n_experts = outputs.shape[1]
+    own = [co_variation(outputs[:, e], outputs[:, e]) for e in range(n_experts)]
+    for a, b in combinations(range(n_experts), 2):
+        yield a, b, _compare(outputs[:, a], outputs[:, b], own[a], own[b])
+
+
+def compare_chosen(
+    outputs: "NDArray[np.floating[Any]]", experts: "NDArray[np.integer[Any]]"
+) -> "Iterator[tuple[int, int, PairOverlap]]":
+    """Compare each pair of experts over the tokens that use both.
+
+    Parameters
+    ----------
+    outputs
+        (token, rank, d_model): the output of the expert of each rank.
+    experts
+        (token, rank): which expert it is.
+
+    Yields
+    ------
+    tuple
+        The two experts, the lower number first, and how alike they are. Pairs that no token uses
+        are left out.
+    """
+    import numpy as np
+
+    n_tokens, top_k = experts.shape
+    if not n_tokens or top_k < 2:
+        return
+    order = np.argsort(experts, axis=1, kind="stable")
+    ordered = np.take_along_axis(experts, order, axis=1).astype(np.int64)
+    lower, upper = np.triu_indices(top_k, 1)
+    n_experts = int(experts.max()) + 1
+    # one entry for each token and each two of its experts, sorted by the two
+    pairs = (ordered[:, lower] * n_experts + ordered[:, upper]).ravel()
+    tokens = np.repeat(np.arange(n_tokens), len(lower))
+    rank_a, rank_b = order[:, lower].ravel(), order[:, upper].ravel()
+    by_pair = np.argsort(pairs, kind="stable")
+    found, starts = np.unique(pairs[by_pair], return_index=True)
+    for pair, entries in zip(found, np.split(by_pair, starts[1:]), strict=True):
+        a, b = divmod(int(pair), n_experts)
+        outputs_a = outputs[tokens[entries], rank_a[entries]]
+        outputs_b = outputs[tokens[entries], rank_b[entries]]
+        yield a, b, _compare(outputs_a, outputs_b)
+
+
+def _compare(
+    outputs_a: "NDArray[np.floating[Any]]",
+    outputs_b: "NDArray[np.floating[Any]]",
+    own_a: float | None = None,
+    own_b: float | None = None,
+) -> PairOverlap:
+    """Compare two experts; ``own_a`` and ``own_b`` where their own co-variation is known."""
+    import numpy as np
+
+    cosines, norms_a, norms_b, squares_a, squares_b, n_defined = 0.0, 0.0, 0.0, 0.0, 0.0, 0
+    for start in range(0, len(outputs_a), SHARD_ROWS):
+        a = outputs_a[start : start + SHARD_ROWS].astype(np.float64)
+        b = outputs_b[start : start + SHARD_ROWS].astype(np.float64)
+        norm_a, norm_b = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
+        norms_a += float(norm_a.sum())
+        norms_b += float(norm_b.sum())
+        squares_a += float((norm_a**2).sum())
+        squares_b += float((norm_b**2).sum())
+        defined = (norm_a > 0) & (norm_b > 0)
+        products = np.einsum("td,td->t", a[defined], b[defined])
+        cosines += float((products / (norm_a[defined] * norm_b[defined])).sum())
+        n_defined += int(defined.sum())
+    n_tokens = len(outputs_a)
+    own_a = co_variation(outputs_a, outputs_a) if own_a is None else own_a
+    own_b = co_variation(outputs_b, outputs_b) if own_b is None else own_b
+    own_a, own_b = math.sqrt(own_a), math.sqrt(own_b)
+    # what is left of an output that never varies is the rounding of its mean
+    varies = own_a > _ROUNDING * squares_a and own_b > _ROUNDING * squares_b
+    return PairOverlap(
+        n_tokens=n_tokens,
+        cosine=cosines / n_defined if n_defined else None,
+        cka=co_variation(outputs_a, outputs_b) / (own_a * own_b) if varies else None,
+        norm_a=norms_a / n_tokens,
+        norm_b=norms_b / n_tokens,
+    )
+
+
+def co_variation(
+    outputs_a: "NDArray[np.floating[Any]]", outputs_b: "NDArray[np.floating[Any]]"
+) -> float:
+    """Return the squared Frobenius norm of A'B, where A and B are centred over the tokens.
+
+    Of two experts over the root of that of each with itself it is their linear CKA. The same
+    number is the sum of the products of the matrices AA' and BB', which are smaller where there
+    are fewer tokens than dimensions.
+
+    Parameters
+    ----------
+    outputs_a, outputs_b
+        (token, d_model).
+    """
+    import numpy as np
+
+    mean_a = outputs_a.mean(axis=0, dtype=np.float64)
+    mean_b = outputs_b.mean(axis=0, dtype=np.float64)
+    n_tokens, width = outputs_a.shape
+    if n_tokens <= width:
+        a, b = outputs_a - mean_a, outputs_b - mean_b
+        return float(np.sum((a @ a.T) * (b @ b.T)))
+    total = np.zeros((width, outputs_b.shape[1]))
+    for start in range(0, n_tokens, SHARD_ROWS):
+        rows = slice(start, start + SHARD_ROWS)
+        total += (outputs_a[rows] - mean_a).T @ (outputs_b[rows] - mean_b)
+    return float(np.sum(total * total))

@@ -1,0 +1,44 @@
+"""A store of small CIFAR MoEs: trained, captured, shared by the tests."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from moedb.capture.cifar.capturing import plan_cifar_capture
+from moedb.capture.cifar.config import CifarTrainingConfig, cifar_moe_config
+from moedb.capture.cifar.images import ImageSet
+from moedb.capture.cifar.training import train_cifar_moe
+from moedb.capture.cifar.trials import plan_trials
+from moedb.capture.jobs.cifar_moe import cifar_dataset
+from moedb.capture.pipeline import CaptureOptions, capture
+from tests.capture.cifar_images import make_image_sets
+
+N_TEST, DRAWS, SEED = 400, 3, 7
+
+
+@dataclass(frozen=True)
+class CifarStore:
+    """Where the store and the trained models are, and the images that were captured."""
+
+    folder: Path
+    models: Path
+    test: ImageSet
+
+
+def make_cifar_store(folder: Path) -> CifarStore:
+    """Two trials of the base model with 2 and with 3 experts, one of the short with 2."""
+    train, test = make_image_sets(700, N_TEST, seed=1)
+    base = CifarTrainingConfig(
+        model=cifar_moe_config("base", 2, (8, 8, 8, 16)),
+        trial=0,
+        seed=0,
+        epochs=3,
+        batch_size=50,
+        n_validation=50,
+    )
+    short = base.model_copy(update={"model": cifar_moe_config("short", 2, (4,))})
+    dataset = cifar_dataset(test, n=None, draws=DRAWS, seed=SEED)
+    for config in (*plan_trials(base, (2, 3), range(2)), *plan_trials(short, (2,), range(1))):
+        model = folder / "models" / config.name
+        train_cifar_moe(config, train, test, model)
+        capture(plan_cifar_capture(CaptureOptions(str(model)), dataset), folder / "store")
+    return CifarStore(folder / "store", folder / "models", test)
