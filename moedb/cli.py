@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,7 +99,7 @@ def capture_qwen_ioi(
     templates: Path | None,
     twins: bool,
     dry_run: bool,
-    shard: str | None,
+    shard: "Shard",
     **options: Any,
 ) -> None:
     """Indirect object identification prompts through a language model.
@@ -150,7 +149,7 @@ def capture_cifar_moe(
     draws: int,
     seed: int,
     dry_run: bool,
-    shard: str | None,
+    shard: "Shard",
     **options: Any,
 ) -> None:
     """CIFAR-10's test images through CIFAR MoEs, each model a run.
@@ -240,7 +239,7 @@ def capture_text(
     words_column: str,
     token_labels: tuple[str, ...],
     dry_run: bool,
-    shard: str | None,
+    shard: "Shard",
     **options: Any,
 ) -> None:
     """Texts of your own, or the hub's, through a language model.
@@ -277,14 +276,11 @@ def capture_text(
 
 
 def _run_captures(
-    plans: "list[CapturePlan]", dry_run: bool, shard: str | None, output: dict[str, Any]
+    plans: "list[CapturePlan]", dry_run: bool, shard: "Shard", output: dict[str, Any]
 ) -> None:
-    from moedb.capture.sharding import parse_shard, shard_of_environment
-
-    share = shard_of_environment(os.environ) if shard is None else parse_shard(shard)
     if not dry_run:
         for planned in plans:
-            _run_capture(planned, share)
+            _run_capture(planned, shard)
         return
     from moedb.queries.rows import result_of_rows
 

@@ -1,11 +1,15 @@
 """The options that commands share, one decorator for each set."""
 
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from moedb.capture.sharding import Shard
 
 FORMATS = ("table", "csv", "json", "jsonl", "markdown", "latex", "html", "parquet")
 
@@ -91,6 +95,12 @@ def parameter_option(command: Command) -> Command:
     )(command)
 
 
+def _read_shard(context: click.Context, option: click.Parameter, text: str | None) -> "Shard":
+    from moedb.capture.sharding import parse_shard, shard_of_environment
+
+    return shard_of_environment(os.environ) if text is None else parse_shard(text)
+
+
 def capture_options(batch_size: int) -> Callable[[Command], Command]:
     """Add the options of every capture; ``batch_size`` is the default."""
 
@@ -131,6 +141,7 @@ def capture_options(batch_size: int) -> Callable[[Command], Command]:
             click.option(
                 "--shard",
                 metavar="I/N",
+                callback=_read_shard,
                 help="Take share I (from 0) of N, for N processes on one run.  [default: as "
                 "SLURM_ARRAY_TASK_ID or torchrun's RANK says, else everything]",
             ),

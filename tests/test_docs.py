@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from moedb.cli import run_cli
+from tests.cifar_store import CifarStore
 
 ROOT = Path(__file__).parent.parent
 
@@ -53,6 +54,25 @@ def test_the_examples_of_readme_and_tutorial_run_in_order(
                 assert found_outputs.values.shape == (100, 4, 128)  # type: ignore[attr-defined]
             if "files" in namespace:
                 assert len(namespace["files"]) > 1  # type: ignore[arg-type]
+
+
+@pytest.mark.model
+def test_the_questions_of_the_cifar_page_have_answers(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    cifar_store: CifarStore,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MOEDB_STORE", str(cifar_store.folder))
+    found = commands("docs/cifar.md")
+    assert len(found) > 9
+    for arguments in found:
+        code = run_cli(arguments)
+        out, err = capfd.readouterr()
+        assert code == 0, (arguments, err)
+        assert out or "-o" in arguments, arguments
+    assert len(list(tmp_path.glob("*.provenance.json"))) == 4
 
 
 def test_links_between_pages_lead_somewhere() -> None:

@@ -27,7 +27,7 @@ from moedb.capture.pipeline import Batch, CaptureOptions, CapturePlan, complete_
 from moedb.capture.probe import BlockWiring
 from moedb.capture.records import BatchRecords, record_arrays, record_layers, to_numpy
 from moedb.capture.trace import TracedModel, traced
-from moedb.errors import UsageError
+from moedb.errors import ModelError, UsageError
 from moedb.schemas.arrays import ARRAY_NAMES
 
 MakeDataset = Callable[[Any], Dataset]
@@ -55,8 +55,11 @@ def plan_language_capture(options: CaptureOptions, make_dataset: MakeDataset) ->
     skeleton = load_skeleton(checkpoint)
     blocks = tuple(find_blocks(skeleton))
     dtype = options.dtype or default_dtype(checkpoint, device)
-    has_shared_expert = any("shared" in path for path, _ in skeleton.named_modules())
-    absent = {"all_expert_outputs", *(() if has_shared_expert else ("shared_outputs",))}
+    absent = {"all_expert_outputs"}
+    if not all(_has_shared_expert(skeleton, block) for block in blocks):
+        absent.add("shared_outputs")
+    if any(block.form != "stacked" for block in blocks):
+        absent.add("expert_neurons")
     shape = plan.ModelShape(
         blocks=blocks,
         n_layers=len(skeleton.get_submodule(blocks[0].decoder_path.rpartition(".")[0])),
@@ -76,6 +79,12 @@ def plan_language_capture(options: CaptureOptions, make_dataset: MakeDataset) ->
         device=device,
         open_model=partial(_open, checkpoint, tokenizer, blocks, dtype, device),
     )
+
+
+def _has_shared_expert(skeleton: Any, block: MoEBlock) -> bool:
+    """Guess from names, as nothing has run yet; opening the model checks the guess."""
+    layer = skeleton.get_submodule(block.decoder_path)
+    return any("shared" in path for path, _ in layer.named_modules())
 
 
 def _check_vocabulary(dataset: Dataset, n_vocabulary: int, checkpoint: Checkpoint) -> None:
@@ -98,8 +107,23 @@ def _open(
     arrays: Mapping[str, tuple[int, ...]],
 ) -> Iterator["LanguageModel"]:
     model = load_model(checkpoint, dtype, device)
-    with traced(model, blocks, arrays.get("expert_neurons", ())) as traced_model:
+    # Quantized experts come up in another form than the skeleton's.
+    loaded = find_blocks(model)
+    planned_sizes = [(block.layer, block.n_experts, block.top_k) for block in blocks]
+    if [(block.layer, block.n_experts, block.top_k) for block in loaded] != planned_sizes:
+        raise ModelError(f"{checkpoint.name}: its MoE blocks are not those of its configuration")
+    with traced(model, loaded, arrays.get("expert_neurons", ())) as traced_model:
+        _check_shared_experts(traced_model.wiring.blocks, arrays.get("shared_outputs", ()))
         yield LanguageModel(traced_model, tokenizer)
+
+
+def _check_shared_experts(wirings: Sequence[BlockWiring], wanted: Sequence[int]) -> None:
+    for wiring in wirings:
+        if wiring.block.layer in wanted and not wiring.has_shared_expert:
+            raise ModelError(
+                f"{wiring.block.path}: expected a shared expert, found none",
+                "leave shared_outputs out: name the others with --arrays",
+            )
 
 
 class LanguageModel:

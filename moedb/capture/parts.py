@@ -76,13 +76,16 @@ def find_sum(
     children = [
         seen
         for seen in _children(recording, block)
-        if not f"{seen.path}.".startswith((f"{router_path}.", f"{block.experts_path}."))
+        if not f"{seen.path}.".startswith((f"{router_path}.", f"{experts_root(block)}."))
     ]
     gates = [seen for seen in children if seen.rows.shape == (len(inputs), 1)]
+    # Modules that hand on what the experts read, or what they wrote, add nothing to the sum.
+    handed_on = [inputs, *(seen.rows for seen in recording.of(experts_root(block), "output"))]
     wide = [
         seen
         for seen in children
-        if seen.rows.shape == routed.total.shape and not torch.equal(seen.rows, inputs)
+        if seen.rows.shape == routed.total.shape
+        and not any(seen.equals(rows) for rows in handed_on)
     ]
     for total in _totals(recording, block, wide, routed):
         before = [seen for seen in wide if seen.position < total.position]
@@ -94,9 +97,19 @@ def find_sum(
     return None
 
 
+def block_root(block: MoEBlock) -> str:
+    """Path of the block's own module while it is tapped."""
+    return f"{block.path}.{INNER}" if block.form == "list" else block.path
+
+
+def experts_root(block: MoEBlock) -> str:
+    """Path of the experts while the block is tapped."""
+    return f"{block_root(block)}{block.experts_path.removeprefix(block.path)}"
+
+
 def _children(recording: Recording, block: MoEBlock) -> Iterator[Seen]:
     """Outputs of the outermost modules inside the block, wherever lists or wrappers hold them."""
-    root = f"{block.path}.{INNER}" if block.form == "list" else block.path
+    root = block_root(block)
     for seen in recording.under(root, "output"):
         names = seen.path.removeprefix(f"{root}.").split(".")
         above = [f"{root}.{'.'.join(names[:depth])}" for depth in range(1, len(names))]
@@ -107,17 +120,19 @@ def _children(recording: Recording, block: MoEBlock) -> Iterator[Seen]:
 def _totals(
     recording: Recording, block: MoEBlock, children: Sequence[Seen], routed: RoutedSum
 ) -> Iterator[Seen]:
-    """Where the sum may be: what a last module in the block reads, such as a norm, or its output."""
-    experts_end = max(seen.position for seen in recording.of(block.experts_path, "output") or [
-        seen for seen in recording.under(block.path, "output")
-    ])  # fmt: skip
-    for child in children:
-        for seen in recording.of(child.path, "input"):
-            if seen.position > experts_end and seen.rows.shape == routed.total.shape:
-                yield seen
-    for seen in recording.of(block.path, "output"):
-        if seen.value.is_floating_point() and seen.rows.shape == routed.total.shape:
-            yield seen
+    """Where the sum may be: the block's output, or what the module that gives it reads (a norm)."""
+    experts = experts_root(block)
+    ran = (*recording.of(experts, "output"), *recording.under(experts, "output"))
+    experts_end = max(seen.position for seen in ran)
+    for output in recording.of(block.path, "output"):
+        if not output.value.is_floating_point() or output.rows.shape != routed.total.shape:
+            continue
+        yield output
+        for child in children:
+            if child.equals(output.rows):
+                for seen in recording.of(child.path, "input"):
+                    if seen.position > experts_end and seen.rows.shape == routed.total.shape:
+                        yield seen
 
 
 def _choices(shared: Sequence[Seen]) -> Iterator[tuple[Seen, ...]]:
@@ -148,12 +163,16 @@ def _fit(
     measured = torch.linalg.lstsq(columns, goal.flatten().unsqueeze(1)).solution.flatten().tolist()
     routed_scale = nearest(measured[0], constants)
     shared_scale = nearest(measured[1], constants) if shared else 1.0
-    gap = (routed.total * routed_scale + added * shared_scale - goal).abs()
-    magnitude = routed.magnitude * abs(routed_scale) + added.abs() * abs(shared_scale)
+    routed_part, shared_part = routed.total * routed_scale, added * shared_scale
+    magnitude = routed.magnitude * abs(routed_scale) + shared_part.abs()
     n_roundings = top_k + 3 + len(shared)
     allowed = n_roundings * torch.finfo(total.value.dtype).eps * magnitude + 1e-30
-    if routed_scale == 0 or not bool((gap <= allowed).all()):
+    if not bool(((routed_part + shared_part - goal).abs() <= allowed).all()):
         return None
+    # A part that could as well be left out belongs to no sum: what is measured then is rounding.
+    for part in (routed_part, shared_part) if shared else (routed_part,):
+        if bool((part.abs() <= allowed).all()):
+            return None
     return BlockSum(total, shared, gate, routed_scale, shared_scale)
 
 
@@ -169,10 +188,8 @@ def find_beside(
     The residual stream tells: from before the block to after the layer it must have grown by a
     multiple of the sum of both outputs.
     """
-    after = next(
-        (s.rows for s in recording.of(block.decoder_path, "output") if s.rows.shape == residual_mid.shape),
-        None,
-    )  # fmt: skip
+    streams = [seen.rows for seen in recording.of(block.decoder_path, "output")]
+    after = next((rows for rows in streams if rows.shape == residual_mid.shape), None)
     if after is None:
         return None
     for seen in recording.under(block.decoder_path, "output"):
@@ -181,7 +198,7 @@ def find_beside(
             f"{seen.path}.".startswith(f"{block.path}.")
             or seen.part is not None
             or seen.rows.shape != residual_mid.shape
-            or not any(torch.equal(each.rows, block_input) for each in inputs if each.value.dim())
+            or not any(each.equals(block_input) for each in inputs)
         ):
             continue
         both = block_output.rows + seen.rows

@@ -1,122 +1,32 @@
 """Learning a model's wiring from one small forward pass.
 
-What a capture reads is named here: which module's input or output holds each value. The order in
-which the modules run matters, since nnsight must be asked for values in that order.
+Nothing is known of a model family here. Values are found by what they are: the router's logits by
+the rule that makes the weights of them, the shared expert by the sum that its output belongs to,
+the norm before the block by its output being the block's input. A model where one of them is not
+found is refused.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import nn
 
 from moedb.capture.blocks import MoEBlock
-from moedb.capture.tap import NEURONS, OUTPUTS
+from moedb.capture.parts import BlockSum, RoutedSum, experts_root, find_beside, find_sum
+from moedb.capture.recording import Recording, Seen, recorded
+from moedb.capture.router import RULES, RouterRule, are_probabilities, find_rule
+from moedb.capture.tap import NEURONS
+from moedb.capture.wiring import BlockWiring, Read, Wiring
+from moedb.capture.wrappers import CHOICE, OUTPUTS
 from moedb.errors import ModelError
 
-Side = Literal["input", "output"]
-Scoring = Literal["softmax", "sigmoid"]
+__all__ = ["BlockWiring", "Read", "RouterRule", "Wiring", "probe"]
 
-
-@dataclass(frozen=True)
-class Read:
-    """One value to read: the role it plays, its layer, and the module that has it."""
-
-    role: str
-    layer: int
-    path: str
-    side: Side
-
-
-@dataclass(frozen=True)
-class RouterRule:
-    """How a router's logits become weights."""
-
-    scoring: Scoring
-    norm_topk_prob: bool
-
-    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        """The router's full distribution, (token, expert), summing to 1 over the experts."""
-        if self.scoring == "softmax":
-            return logits.float().softmax(dim=-1)
-        scores = logits.float().sigmoid()
-        return scores / scores.sum(dim=-1, keepdim=True)
-
-    def weights(self, logits: torch.Tensor, experts: torch.Tensor) -> torch.Tensor:
-        """The weights, (token, rank), that the rule gives the chosen ``experts``."""
-        scores = logits.float()
-        scores = scores.softmax(dim=-1) if self.scoring == "softmax" else scores.sigmoid()
-        chosen = scores.gather(-1, experts)
-        return chosen / chosen.sum(dim=-1, keepdim=True) if self.norm_topk_prob else chosen
-
-
-@dataclass(frozen=True)
-class BlockWiring:
-    """What the probe learned of one block."""
-
-    block: MoEBlock
-    router_path: str
-    rule: RouterRule
-    has_shared_expert: bool
-    has_shared_gate: bool
-
-
-@dataclass(frozen=True)
-class Wiring:
-    """What the probe learned of a model.
-
-    Attributes
-    ----------
-    blocks
-        The MoE blocks.
-    reads
-        Everything that can be read, in the order in which the model runs.
-    n_layers
-        Number of decoder blocks; ``residual_pre`` of this index is the stream after the last.
-    d_model
-        Width of the residual stream.
-    """
-
-    blocks: tuple[BlockWiring, ...]
-    reads: tuple[Read, ...]
-    n_layers: int
-    d_model: int
-
-
-@dataclass(frozen=True)
-class _Call:
-    path: str
-    side: Side
-    inputs: tuple[Any, ...]
-    output: Any
-
-
-@contextmanager
-def _recorded(model: nn.Module) -> Iterator[list[_Call]]:
-    """Record the modules' inputs and outputs in the order in which they come up."""
-    calls: list[_Call] = []
-    handles = []
-    for path, module in model.named_modules():
-
-        def before(_: Any, args: Any, kwargs: Any, path: str = path) -> None:
-            calls.append(_Call(path, "input", (*args, *kwargs.values()), None))
-
-        def after(_: Any, args: Any, kwargs: Any, output: Any, path: str = path) -> None:
-            calls.append(_Call(path, "output", (*args, *kwargs.values()), output))
-
-        handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
-        handles.append(module.register_forward_hook(after, with_kwargs=True))
-    try:
-        yield calls
-    finally:
-        for handle in handles:
-            handle.remove()
+N_TOKENS = 16
 
 
 def probe(model: Any, blocks: Sequence[MoEBlock]) -> Wiring:
-    """Run eight tokens through the tapped ``model`` and learn where its values are.
+    """Run a few tokens through the tapped ``model`` and learn where its values are.
 
     Parameters
     ----------
@@ -130,144 +40,263 @@ def probe(model: Any, blocks: Sequence[MoEBlock]) -> Wiring:
     ModelError
         If a block is wired in a way that a capture could not read; the message names the module.
     """
+    embeddings = model.get_input_embeddings()
     device = next(model.parameters()).device
-    vocabulary = model.get_input_embeddings().num_embeddings
-    ids = torch.arange(8, device=device).unsqueeze(0) % vocabulary
-    with torch.no_grad(), _recorded(model) as calls:
-        model(input_ids=ids, use_cache=False)
-    position = {(call.path, call.side): index for index, call in reversed([*enumerate(calls)])}
-    d_model = model.get_input_embeddings().embedding_dim
+    ids = torch.linspace(0, embeddings.num_embeddings - 1, N_TOKENS, device=device).long()
+    with torch.no_grad(), recorded(model) as recording:
+        model(input_ids=ids.unsqueeze(0), use_cache=False)
+    d_model = embeddings.embedding_dim
     layers_path = blocks[0].decoder_path.rpartition(".")[0]
     n_layers = len(model.get_submodule(layers_path))
-    found: list[Read] = []
+    found: list[tuple[str, int, Seen]] = []
     wirings = []
     for block in blocks:
-        wiring, reads = _wire_block(block, calls, d_model)
+        if block.decoder_path != f"{layers_path}.{block.layer}":
+            raise ModelError(f"{block.decoder_path}: expected a layer of {layers_path}")
+        wiring, seen = _BlockProbe(model, recording, block, d_model).wire()
         wirings.append(wiring)
-        found.extend(reads)
+        found.extend((role, block.layer, each) for role, each in seen)
     for layer in range(n_layers):
-        found.append(Read("residual_pre", layer, f"{layers_path}.{layer}", "input"))
-    found.append(Read("residual_pre", n_layers, _final_norm(calls, layers_path), "input"))
-    head = next(p for p, m in model.named_modules() if m is model.get_output_embeddings())
-    found.append(Read("logits", n_layers, head, "output"))
-    order = sorted(found, key=lambda read: position[read.path, read.side])
-    return Wiring(tuple(wirings), tuple(order), n_layers, d_model)
+        found.append(("residual_pre", layer, _stream(recording, f"{layers_path}.{layer}", d_model)))
+    final = _final_norm(recording, layers_path)
+    found.append(("residual_pre", n_layers, _stream(recording, final, d_model)))
+    logits = [seen for seen in recording.of("", "output") if seen.part == "logits"]
+    if not logits:
+        raise ModelError(f"{type(model).__name__}: expected an output with logits, found none")
+    found.append(("logits", n_layers, logits[0]))
+    found.sort(key=lambda each: each[2].position)
+    reads = tuple(
+        Read.of(role, layer, seen, recording.was_overwritten(seen)) for role, layer, seen in found
+    )
+    return Wiring(tuple(wirings), reads, n_layers, d_model)
 
 
-def _wire_block(
-    block: MoEBlock, calls: Sequence[_Call], d_model: int
-) -> tuple[BlockWiring, list[Read]]:
-    def output_of(path: str) -> _Call:
-        for call in calls:
-            if call.path == path and call.side == "output":
-                return call
-        raise ModelError(f"{path}: expected to run in a forward pass, did not")
+class _BlockProbe:
+    """The search for one block's values."""
 
-    _, indices, weights = output_of(block.experts_path).inputs[:3]
-    router_path, logits = _find_router(block, calls, indices)
-    rule = _find_rule(router_path, logits, indices, weights)
-    shared_path, gate_path = _find_shared(block, calls, router_path, d_model)
-    layer = block.layer
-    reads = [
-        Read("residual_mid", layer, _norm_before(block, calls), "input"),
-        Read("router_input", layer, block.path, "input"),
-        Read("router", layer, router_path, "output"),
-        Read("expert_outputs", layer, f"{block.experts_path}.{OUTPUTS}", "output"),
-        Read("block_output", layer, block.path, "output"),
-    ]
-    if shared_path:
-        reads.append(Read("shared_outputs", layer, shared_path, "output"))
-    if gate_path:
-        reads.append(Read("shared_gate", layer, gate_path, "output"))
-    neurons = f"{block.experts_path}.{NEURONS}"
-    if any(call.path == neurons for call in calls):
-        reads.append(Read("expert_neurons", layer, neurons, "output"))
-    wiring = BlockWiring(block, router_path, rule, bool(shared_path), bool(gate_path))
-    return wiring, reads
+    def __init__(self, model: Any, recording: Recording, block: MoEBlock, d_model: int) -> None:
+        self.recording, self.block, self.d_model = recording, block, d_model
+        self.constants = _constants(model, block)
+        self.order: Seen | None = None
+        inputs = recording.of(block.path, "input")
+        if not inputs:
+            raise ModelError(f"{block.path}: expected to run in a forward pass, did not")
+        self.experts, self.weights, self.inputs = self._routing()
+        outputs = recording.of(f"{self._tap}.{OUTPUTS}", "output")
+        self.outputs = outputs[0]
+        width, top_k = self.outputs.value.shape[-1], self.experts.value.shape[-1]
+        if width != d_model:
+            raise ModelError(
+                f"{block.experts_path}: expected experts that write to the residual stream's "
+                f"{d_model} values, found {width}"
+            )
+        if top_k != block.top_k:
+            raise ModelError(
+                f"{block.path}: expected {block.top_k} experts for each token, found {top_k}"
+            )
+
+    @property
+    def _tap(self) -> str:
+        """The module that has the taps."""
+        return self.block.path if self.block.form == "list" else self.block.experts_path
+
+    def wire(self) -> tuple[BlockWiring, list[tuple[str, Seen]]]:
+        """Find everything."""
+        block, recording = self.block, self.recording
+        logits, rule, parts = self._router_and_sum()
+        block_input = self._block_input()
+        mid = self._residual_mid(block_input)
+        shared = parts.shared
+        beside = None
+        if not shared:
+            beside = find_beside(recording, block, block_input.rows, parts.total, mid.rows)
+            shared = (beside,) if beside else ()
+        found = [
+            ("residual_mid", mid),
+            ("router_input", block_input),
+            ("router_logits", logits),
+            ("experts", self.experts),
+            ("expert_outputs", self.outputs),
+            ("block_output", parts.total),
+            *(("shared_outputs", seen) for seen in shared),
+        ]
+        if self.weights is not None:
+            found.append(("weights", self.weights))
+        if self.order is not None:
+            found.append(("weights_order", self.order))
+        if parts.gate is not None:
+            found.append(("shared_gate", parts.gate))
+        for seen in recording.of(f"{self._tap}.{NEURONS}", "output"):
+            found.append(("expert_neurons", seen))
+        wiring = BlockWiring(
+            block,
+            logits.path,
+            rule,
+            has_shared_expert=bool(shared),
+            has_shared_gate=parts.gate is not None,
+            routed_scale=parts.routed_scale,
+            shared_scale=parts.shared_scale,
+            shared_is_beside=beside is not None,
+        )
+        return wiring, found
+
+    def _routing(self) -> tuple[Seen, Seen | None, torch.Tensor]:
+        """The chosen experts and their weights, (token, rank), and what the experts read."""
+        recording, block = self.recording, self.block
+        if block.form == "list":
+            experts = recording.of(f"{block.path}.{CHOICE}", "output")[0]
+            wide = (s.rows for s in recording.of(block.path, "input") if self._is_wide(s))
+            self.order, weights = self._routers_choice(experts.value)
+            return experts, weights, next(wide)
+        given = recording.of(block.experts_path, "input")
+        for experts in given:
+            if experts.value.dim() == 2 and experts.value.dtype in (torch.int64, torch.int32):
+                for weights in given:
+                    same = weights.value.shape == experts.value.shape
+                    if same and weights.value.is_floating_point():
+                        wide = (s.rows for s in given if self._is_wide(s))
+                        inputs = next(wide, torch.empty(0, 0))
+                        return experts, weights, inputs
+        raise ModelError(
+            f"{block.experts_path}: expected a call with (token, rank) indices and weights"
+        )
+
+    def _routers_choice(self, experts: torch.Tensor) -> tuple[Seen | None, Seen | None]:
+        """The choice and its weights as a router in the block returns them, if one does."""
+        shown = self.recording.under(self.block.path, "output")
+        for choice in shown:
+            if choice.part is not None and _is_choice(choice.value, experts):
+                for weights in self.recording.of(choice.path, "output"):
+                    same = weights.value.shape == choice.value.shape
+                    if same and weights.value.is_floating_point():
+                        return choice, weights
+        return None, None
+
+    def _is_wide(self, seen: Seen) -> bool:
+        return seen.value.is_floating_point() and seen.rows.shape == (N_TOKENS, self.d_model)
+
+    def _router_and_sum(self) -> tuple[Seen, RouterRule, BlockSum]:
+        """The router's logits, the rule of the weights, and how the block's output adds up."""
+        block, tried = self.block, 0
+        candidates = list(self._logits())
+        if not candidates:
+            raise ModelError(
+                f"{block.scope}: expected a router that gives one logit for each of "
+                f"{block.n_experts} experts, found none"
+            )
+        others: list[tuple[Seen, RouterRule, BlockSum]] = []
+        for logits in candidates:
+            for weights in self._weights(logits):
+                routed = RoutedSum.of(self.outputs.value, weights)
+                parts = find_sum(
+                    self.recording, block, routed, self.inputs, logits.path, self.constants
+                )
+                tried += 1
+                if parts is None:
+                    continue
+                rule = find_rule(
+                    logits.rows,
+                    self.experts.value,
+                    weights * parts.routed_scale,
+                    self.constants,
+                    self.outputs.value.dtype,
+                )
+                if rule.scoring != "other":
+                    return logits, rule, parts
+                others.append((logits, rule, parts))
+        if others and self.weights is not None:
+            return others[0]
+        raise ModelError(
+            f"{block.path}: expected its output to be its experts' outputs times their weights, "
+            f"plus a shared expert if it has one; it is not, in none of {tried} ways tried"
+        )
+
+    def _weights(self, logits: Seen) -> Iterator[torch.Tensor]:
+        """The weights, as seen; where they were not, those that the rules would give."""
+        if self.weights is not None:
+            weights = self.weights.value
+            if self.order is not None:  # the tap gives experts in ascending order
+                weights = weights.gather(-1, self.order.value.argsort(dim=-1))
+            yield weights
+            return
+        for rule in RULES:
+            yield rule.weights(logits.rows, self.experts.value)
+
+    def _logits(self) -> Iterator[Seen]:
+        """What may be the router's logits: of the module that gives the choice, then of others."""
+        scope = self.block.path if self.block.form == "list" else self.block.scope
+        shape = (N_TOKENS, self.block.n_experts)
+        experts = experts_root(self.block)
+        scores = [
+            seen
+            for seen in self.recording.under(scope, "output")
+            if seen.value.is_floating_point()
+            and seen.rows.shape == shape
+            and not f"{seen.path}.".startswith(f"{experts}.")
+            and not are_probabilities(seen.rows)
+        ]
+        routers = {
+            seen.path
+            for seen in self.recording.under(scope, "output")
+            if seen.part is not None and _is_choice(seen.value, self.experts.value)
+        }
+        yield from sorted(scores, key=lambda seen: seen.path not in routers)
+
+    def _block_input(self) -> Seen:
+        """What router and experts read: the block's input, else what its experts are given."""
+        for path in (self.block.path, self.block.experts_path):
+            for seen in self.recording.of(path, "input"):
+                if seen.equals(self.inputs):
+                    return seen
+        raise ModelError(f"{self.block.path}: expected its experts to read its input, found other")
+
+    def _residual_mid(self, block_input: Seen) -> Seen:
+        """The stream that the block's norm reads, or the block itself where it has no norm."""
+        recording = self.recording
+        for seen in recording.under(self.block.decoder_path, "output"):
+            if seen.position < block_input.position and seen.equals(self.inputs):
+                for before in recording.of(seen.path, "input"):
+                    # A module that hands on what it is given, such as a dropout, is no norm.
+                    if self._is_wide(before) and not before.equals(self.inputs):
+                        return before
+        return block_input
 
 
-def _find_router(
-    block: MoEBlock, calls: Sequence[_Call], indices: torch.Tensor
-) -> tuple[str, torch.Tensor]:
-    """The module in the block that yields (logits, weights, indices)."""
-    for call in calls:
-        output = call.output
-        if (
-            call.side == "output"
-            and call.path.startswith(f"{block.path}.")
-            and isinstance(output, tuple)
-            and len(output) == 3
-            and all(isinstance(value, torch.Tensor) for value in output)
-            and output[0].shape[-1] == block.n_experts
-            and output[2].shape == indices.shape
-            and torch.equal(output[2], indices)
-        ):
-            return call.path, output[0].reshape(-1, block.n_experts)
+def _is_choice(values: torch.Tensor, experts: torch.Tensor) -> bool:
+    """Whether ``values`` are these experts, in any order for each token."""
+    if values.shape != experts.shape or values.is_floating_point():
+        return False
+    return torch.equal(values.long().sort(dim=-1).values, experts.long().sort(dim=-1).values)
+
+
+def _constants(model: Any, block: MoEBlock) -> set[float]:
+    """The numbers that a block may scale by: those that its modules and their settings hold."""
+    constants = {1.0, 0.5}
+    for module in model.get_submodule(block.scope).modules():
+        config = getattr(module, "config", None)
+        for holder in (module, config):
+            for value in vars(holder).values() if holder is not None else ():
+                if type(value) in (int, float) and value != 0:
+                    constants.add(float(value))
+    return constants
+
+
+def _stream(recording: Recording, path: str, d_model: int) -> Seen:
+    """The residual stream among a module's arguments."""
+    for seen in recording.of(path, "input"):
+        if seen.value.is_floating_point() and seen.value.shape == (1, N_TOKENS, d_model):
+            return seen
+    shapes = [tuple(seen.value.shape) for seen in recording.of(path, "input")]
     raise ModelError(
-        f"{block.path}: expected a router module that returns (logits, weights, indices) "
-        f"for {block.n_experts} experts, found none"
+        f"{path}: expected to read a residual stream (batch, position, {d_model}), found {shapes}"
     )
 
 
-def _find_rule(
-    path: str, logits: torch.Tensor, indices: torch.Tensor, weights: torch.Tensor
-) -> RouterRule:
-    """The rule that turns these logits into these weights."""
-    scorings: tuple[Scoring, ...] = ("softmax", "sigmoid")
-    tolerance = 4 * torch.finfo(weights.dtype).eps
-    for scoring in scorings:
-        for norm_topk_prob in (False, True):
-            rule = RouterRule(scoring, norm_topk_prob)
-            if torch.allclose(rule.weights(logits, indices), weights.float(), rtol=tolerance):
-                return rule
-    raise ModelError(
-        f"{path}: expected weights that are the softmax or the sigmoid of its logits, normalized "
-        "over the chosen experts or not; they are neither"
-    )
-
-
-def _find_shared(
-    block: MoEBlock, calls: Sequence[_Call], router_path: str, d_model: int
-) -> tuple[str | None, str | None]:
-    """The shared expert, and the gate on its output, among the block's children."""
-    shared = gate = None
-    for call in calls:
-        parent, _, _ = call.path.rpartition(".")
-        if parent != block.path or call.side != "output":
-            continue
-        if call.path in (router_path, block.experts_path):
-            continue
-        if not isinstance(call.output, torch.Tensor):
-            continue
-        if call.output.shape[-1] == d_model and shared is None:
-            shared = call.path
-        elif call.output.shape[-1] == 1 and gate is None:
-            gate = call.path
-        else:
-            raise ModelError(f"{call.path}: expected a shared expert or its gate, found neither")
-    return shared, gate
-
-
-def _norm_before(block: MoEBlock, calls: Sequence[_Call]) -> str:
-    """The decoder block's child that runs just before the MoE block and hands it its input."""
-    before: str | None = None
-    for call in calls:
-        if call.path == block.path:
-            break
-        parent, _, _ = call.path.rpartition(".")
-        if parent == block.decoder_path and call.side == "output":
-            before = call.path
-    if before is None:
-        raise ModelError(f"{block.path}: expected a norm to run before it, found nothing")
-    return before
-
-
-def _final_norm(calls: Sequence[_Call], layers_path: str) -> str:
+def _final_norm(recording: Recording, layers_path: str) -> str:
     """The module that reads the residual stream after the last decoder block."""
     model_path = layers_path.rpartition(".")[0]
-    last = max(i for i, call in enumerate(calls) if call.path.startswith(f"{layers_path}."))
-    for call in calls[last + 1 :]:
-        parent, _, _ = call.path.rpartition(".")
-        if call.side == "input" and parent == model_path:
-            return call.path
+    last = max(seen.position for seen in recording.under(layers_path, "output"))
+    for seen in recording.under(model_path, "input"):
+        if seen.position > last and "." not in seen.path.removeprefix(f"{model_path}."):
+            return seen.path
     raise ModelError(f"{model_path}: expected a final norm after the last layer, found none")

@@ -39,6 +39,10 @@ class Seen:
         rows = self.value.reshape(-1, self.value.shape[-1]) if self.value.dim() else self.value
         return rows.double() if rows.is_floating_point() else rows
 
+    def equals(self, rows: torch.Tensor) -> bool:
+        """Whether it has these rows, in double precision."""
+        return self.value.is_floating_point() and torch.equal(self.rows, rows)
+
 
 class Recording:
     """What was seen of the first call of every module, in the order in which it came up."""
@@ -66,7 +70,9 @@ class Recording:
 
     def under(self, path: str, side: Side) -> list[Seen]:
         """The tensors of the modules inside the one at ``path``."""
-        return [seen for seen in self.seen if seen.path.startswith(f"{path}.") and seen.side == side]
+        return [
+            seen for seen in self.seen if seen.path.startswith(f"{path}.") and seen.side == side
+        ]
 
     def was_called(self, path: str) -> bool:
         """Whether the module ran."""

@@ -6,7 +6,6 @@ from typing import Literal
 
 import torch
 
-
 Scoring = Literal["softmax", "sigmoid", "other"]
 
 
@@ -114,8 +113,6 @@ def find_rule(
     best = min(gap for gap, _ in fits)
     # Where several fit alike, such as at top 1, the plainest is taken.
     return next(rule for gap, rule in fits if gap <= 2 * best + 1e-7)
-
-
 
 
 def are_probabilities(scores: torch.Tensor) -> bool:

@@ -114,9 +114,7 @@ def tapped(model: Any, blocks: Sequence[MoEBlock], neurons: Collection[int] = ()
 
 
 @contextmanager
-def _interface(
-    model: Any, blocks: Sequence[MoEBlock], neurons: Collection[int]
-) -> Iterator[None]:
+def _interface(model: Any, blocks: Sequence[MoEBlock], neurons: Collection[int]) -> Iterator[None]:
     """Have the blocks' experts run by :func:`tapped_experts_forward`."""
     if not blocks:
         yield

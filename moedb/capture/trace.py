@@ -3,14 +3,18 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import nnsight
 import torch
 
 from moedb.capture.blocks import MoEBlock
-from moedb.capture.probe import BlockWiring, Read, Wiring, probe
+from moedb.capture.checks import check_batch
+from moedb.capture.probe import probe
 from moedb.capture.tap import tapped
+from moedb.capture.wiring import BlockWiring, Wiring
+from moedb.errors import CheckError, ModelError
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,10 @@ class TracedModel:
         self.wiring = wiring
         self._nnsight = nnsight.NNsight(model)
         self._device = next(model.parameters()).device
-        self._envoys = [self._nnsight.get(read.path) for read in wiring.reads]
+        self._places = [
+            (tuple(reads), self._nnsight.get(path) if path else self._nnsight)
+            for (path, _), reads in groupby(wiring.reads, key=lambda read: (read.path, read.side))
+        ]
 
     def run(self, token_ids: Sequence[Sequence[int]]) -> BatchActivations:
         """Run a batch of examples, padded on the right, and read off its activations.
@@ -108,7 +115,6 @@ class TracedModel:
         return self._collect(values, kept)
 
     def _trace(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> list[Any]:
-        reads, envoys = self.wiring.reads, self._envoys
         with (
             torch.no_grad(),
             self._nnsight.trace(
@@ -116,14 +122,21 @@ class TracedModel:
             ),
         ):
             values = nnsight.save([])
-            for read, envoy in zip(reads, envoys, strict=True):
-                values.append(envoy.input if read.side == "input" else envoy.output)
+            # A place that has several values is asked for once: the model passes it once.
+            for place, envoy in self._places:
+                value = envoy.inputs if place[0].side == "input" else envoy.output
+                for read in place:
+                    values.append(read.pick(value))
         return list(values)
 
     def _collect(self, values: Sequence[Any], kept: torch.Tensor) -> BatchActivations:
         by_layer: dict[int, dict[str, Any]] = {}
-        for read, value in zip(self.wiring.reads, values, strict=True):
-            by_layer.setdefault(read.layer, {})[read.role] = _tokens(read, value, kept)
+        reads = (read for place, _ in self._places for read in place)
+        for read, value in zip(reads, values, strict=True):
+            roles = by_layer.setdefault(read.layer, {})
+            tokens = value.reshape(-1, *value.shape[_FLAT.get(read.role, -1) :])[kept]
+            # Several shared experts add up.
+            roles[read.role] = roles[read.role] + tokens if read.role in roles else tokens
         layers = {}
         for wiring in self.wiring.blocks:
             layers[wiring.block.layer] = _layer(wiring, by_layer[wiring.block.layer])
@@ -135,43 +148,56 @@ class TracedModel:
         return BatchActivations(layers, residual, by_layer[self.wiring.n_layers]["logits"])
 
 
-def _tokens(read: Read, value: Any, kept: torch.Tensor) -> Any:
-    """Flatten (batch, position, ...) to (token, ...) and leave padding out."""
-    if read.role == "router":
-        logits, weights, experts = value
-        return tuple(part.flatten(0, -2)[kept] for part in (logits, weights, experts))
-    if read.role in ("expert_outputs", "expert_neurons"):
-        return value[kept]  # (token, rank, width): tapped inside the block, where tokens are flat
-    return value.flatten(0, -2)[kept]
+_FLAT = {"expert_outputs": -2, "expert_neurons": -2}
+"""Where a token's own dimensions begin; for all other values it is the last."""
 
 
 def _layer(wiring: BlockWiring, roles: Mapping[str, Any]) -> LayerActivations:
-    logits, weights, experts = roles["router"]
+    logits, experts = roles["router_logits"], roles["experts"].long()
     # Some routers return their choice unsorted: rank is by score, whatever order the model used.
     by_rank = logits.gather(-1, experts).argsort(dim=-1, descending=True, stable=True)
 
     def ranked(values: torch.Tensor) -> torch.Tensor:
         return values.gather(1, by_rank[..., None].expand(-1, -1, values.shape[-1]))
 
-    shared = roles.get("shared_outputs")
+    block_output, shared = roles["block_output"], roles.get("shared_outputs")
+    if wiring.shared_is_beside:
+        block_output = block_output + shared
+    gate = None
+    if shared is not None:
+        gate = torch.full_like(shared[:, 0], wiring.shared_scale)
     if wiring.has_shared_gate:
-        gate = roles["shared_gate"].sigmoid().flatten()
-    else:
-        gate = None if shared is None else torch.ones_like(shared[:, 0])
+        gate = _scaled(roles["shared_gate"].sigmoid().flatten(), wiring.shared_scale)
     neurons = roles.get("expert_neurons")
     return LayerActivations(
         router_logits=logits,
         probabilities=wiring.rule.probabilities(logits),
         experts=experts.gather(-1, by_rank),
-        weights=weights.gather(-1, by_rank),
+        weights=_weights(wiring, roles, experts).gather(-1, by_rank),
         expert_outputs=ranked(roles["expert_outputs"]),
         shared_outputs=shared,
         shared_gate=gate,
-        block_output=roles["block_output"],
+        block_output=block_output,
         router_input=roles["router_input"],
         residual_mid=roles["residual_mid"],
         expert_neurons=None if neurons is None else ranked(neurons),
     )
+
+
+def _weights(wiring: BlockWiring, roles: Mapping[str, Any], experts: torch.Tensor) -> torch.Tensor:
+    """(token, slot): the weights in the order of the tap."""
+    if "weights" not in roles:
+        weights = wiring.rule.weights(roles["router_logits"], experts)
+        return weights.to(roles["block_output"].dtype)
+    weights = roles["weights"]
+    if "weights_order" in roles:
+        weights = weights.gather(-1, roles["weights_order"].argsort(dim=-1))
+    return _scaled(weights, wiring.routed_scale)
+
+
+def _scaled(values: torch.Tensor, scale: float) -> torch.Tensor:
+    # The product of two bfloat16 numbers is none, so it is kept in a wider format.
+    return values if scale == 1 else values.float() * scale
 
 
 @contextmanager
@@ -183,7 +209,44 @@ def traced(
     Raises
     ------
     ModelError
-        If a block is wired in a way that a capture could not read.
+        If a block is wired in a way that a capture could not read, or what a capture would read
+        of a small batch does not add up or differs from what the untouched model does.
     """
+    plain = _plain_logits(model)
     with tapped(model, blocks, neurons):
-        yield TracedModel(model, probe(model, blocks))
+        traced_model = TracedModel(model, probe(model, blocks))
+        _rehearse(traced_model, plain)
+        yield traced_model
+
+
+_REHEARSAL = ((0, 1, 2, 3, 4), (5, 6))
+"""Token ids that every vocabulary has; of two lengths, so that there is padding."""
+
+
+def _plain_logits(model: Any) -> list[torch.Tensor]:
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        return [
+            model(input_ids=torch.tensor([ids], device=device), use_cache=False).logits[0]
+            for ids in _REHEARSAL
+        ]
+
+
+def _rehearse(traced_model: TracedModel, plain: Sequence[torch.Tensor]) -> None:
+    """Capture a small batch and hold it against the model's arithmetic and a plain forward."""
+    batch = traced_model.run(_REHEARSAL)
+    name = type(traced_model.model).__name__
+    try:
+        check_batch(batch, traced_model.wiring.blocks)
+    except CheckError as error:
+        raise ModelError(f"{name} cannot be captured: {error}") from error
+    expected = torch.cat(list(plain)).double()
+    gaps = (batch.logits.double() - expected).abs().amax(dim=-1)
+    # In a short format a near tie between two experts may fall either way, for a token or two.
+    gap = float(gaps.max() if batch.logits.dtype == torch.float32 else gaps.median())
+    allowed = torch.finfo(batch.logits.dtype).eps ** 0.5 * float(expected.abs().max())
+    if not gap <= allowed:
+        raise ModelError(
+            f"{name}: expected the logits of a plain forward pass, with padding and the experts "
+            f"tapped they differ by {gap:.3g}"
+        )

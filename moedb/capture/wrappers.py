@@ -51,7 +51,8 @@ def routing_keys(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Key, K
 class TappedExperts(_Wrapper):
     """Experts with a forward of their own, run once for each rank.
 
-    Called with one expert for each token and a weight of 1, they give that expert's output.
+    Called with the expert of that rank and a weight of 1, they give its output. It is named twice,
+    the second time with a weight of 0: some families cannot take a single expert for each token.
     """
 
     def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -60,13 +61,14 @@ class TappedExperts(_Wrapper):
         if keys is None:
             inner = type(getattr(self, INNER)).__name__
             raise ModelError(f"{inner}: expected a call with (token, rank) indices and weights")
-        call = {**dict(enumerate(args)), **kwargs}
+        call: dict[Key, Any] = dict(enumerate(args))
+        call.update(kwargs)
         indices, weights = call[keys[0]], call[keys[1]]
         outputs = []
         like = torch.empty(0)
         for rank in range(indices.shape[1]):
-            call[keys[0]] = indices[:, rank : rank + 1]
-            call[keys[1]] = torch.ones_like(weights[:, rank : rank + 1])
+            call[keys[0]] = indices[:, [rank, rank]]
+            call[keys[1]] = weights.new_tensor([1.0, 0.0]).expand(len(indices), 2)
             like = getattr(self, INNER)(
                 *(call[key] for key in range(len(args))), **{key: call[key] for key in kwargs}
             )

@@ -118,7 +118,12 @@ MOE_LAYERS = Table(
         Column(
             "norm_topk_prob", "int32", "1 where the chosen weights are scaled to sum to 1, else 0"
         ),
-        Column("scoring", "string", "how scores become probabilities: softmax or sigmoid"),
+        Column(
+            "scoring",
+            "string",
+            "how scores become weights: softmax or sigmoid, up to one constant factor, "
+            "or other where the weights follow neither",
+        ),
     ),
     ("layer",),
 )

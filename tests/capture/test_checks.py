@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from moedb.capture.blocks import find_blocks
 from moedb.capture.checks import check_batch, sum_gap
-from moedb.capture.probe import RouterRule
+from moedb.capture.router import RouterRule
 from moedb.capture.trace import BatchActivations, LayerActivations, traced
 from moedb.errors import CheckError
 
@@ -110,7 +110,9 @@ def test_the_probe_learns_the_rule_and_the_order(random_model: Path) -> None:
         ("residual_mid", "post_attention_layernorm"),
         ("router_input", "mlp"),
         ("shared_outputs", "mlp.shared_expert"),
-        ("router", "mlp.gate"),
+        ("router_logits", "mlp.gate"),
+        ("experts", "mlp.experts"),
+        ("weights", "mlp.experts"),
         ("expert_outputs", "mlp.experts.moedb_outputs"),
         ("shared_gate", "mlp.shared_expert_gate"),
         ("block_output", "mlp"),

@@ -151,7 +151,7 @@ class CifarTrainingConfig(BaseModel):
     trial: int = Field(ge=0)
     seed: int = Field(ge=0)
     epochs: int = Field(10, ge=1)
-    batch_size: int = Field(128, ge=2)
+    batch_size: int = Field(512, ge=2)
     max_learning_rate: float = Field(1e-2, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
     aux_coefficient: float = Field(1e-5, ge=0)

@@ -117,20 +117,31 @@ def _joined(text: str, words: Sequence[str], start: int, first: int, depth: int)
         end += 1
     if end == start or not depth:
         return None
-    for last in range(first + 2, min(first + LARGEST_CONTRACTION, len(words)) + 1):
+    candidates = [
+        last
+        for last in range(first + 2, min(first + LARGEST_CONTRACTION, len(words)) + 1)
+        if _may_stand_for(text[start:end], words[first:last])
+    ]
+    for last in candidates:
         if last == len(words):
             goes_on = not any(character.isalnum() for character in text[end:])
         else:
             goes_on = _find(text, words[last], end) is not None
         if goes_on:
             return Stretch(start, end, first, last)
-    for last in range(first + 2, min(first + LARGEST_CONTRACTION, len(words) - 2) + 1):
+    for last in candidates:
         following = end
         while following < len(text) and not text[following].isalnum():
             following += 1
         if _joined(text, words, following, last, depth - 1) is not None:
             return Stretch(start, end, first, last)
     return None
+
+
+def _may_stand_for(run: str, words: Sequence[str]) -> bool:
+    """Whether a run of letters may be a contraction of words: it is shorter, and all are words."""
+    spelled = all(any(character.isalnum() for character in word) for word in words)
+    return spelled and len(run) <= sum(len(word) for word in words)
 
 
 def stretches_of_tokens(

@@ -1,0 +1,12 @@
+"""Fixtures of the tests of text data."""
+
+from typing import Any
+
+import pytest
+
+from moedb.capture.checkpoints import find_checkpoint, load_tokenizer
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    return load_tokenizer(find_checkpoint("qwen-moe-mini"))

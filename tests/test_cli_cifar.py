@@ -1,0 +1,123 @@
+"""CIFAR MoEs from the command line: train, capture, ask, draw."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from moedb.cli import run_cli
+from tests.capture.cifar_images import make_image_sets
+from tests.capture.test_cifar_images import write_parquet
+from tests.cifar_store import CifarStore
+
+pytestmark = pytest.mark.model
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def moedb(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.delenv("MOEDB_STORE", raising=False)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = run_cli(list(arguments))
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    train, test = make_image_sets(1300, 120, seed=4)
+    write_parquet(folder / "train-0.parquet", train)
+    write_parquet(folder / "test-0.parquet", test)
+    return folder
+
+
+def test_train_then_capture_then_ask(
+    moedb: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    train = ["train", "cifar-moe", "--variant", "short", "--filters", "4", "--epochs", "2"]
+    train += ["--experts", "2", "--experts", "3", "--data", str(data)]
+    code, out, err = moedb(*train)
+    assert code == 0, err
+    folders = ["cifar-moe/cifar-moe-short-2-trial-0", "cifar-moe/cifar-moe-short-3-trial-0"]
+    assert out.split() == folders
+    assert err.count("test accuracy") == 2
+    assert "epoch 2" in err
+
+    code, again, err = moedb(*train)
+    assert (code, again) == (0, out)
+    assert "epoch" not in err  # nothing was trained anew
+
+    capture = ["capture", "cifar-moe", "--data", str(data), "--draws", "2"]
+    code, dry, err = moedb(*capture, "--dry-run", "--format", "csv")
+    assert code == 0, err
+    # conditions: none, 2 x (random, reweighted, untrained), 2 or 3 forced experts
+    assert f"cifar-moe-short-2-trial-0,table,predictions,{120 * 9}" in dry
+    assert f"cifar-moe-short-3-trial-0,table,predictions,{120 * 10}" in dry
+    assert not (tmp_path / "moedb-store").exists()
+
+    code, out, err = moedb(*capture)
+    assert code == 0, err
+    runs = out.split()
+    assert len(runs) == 2
+    code, out, err = moedb(*capture)
+    assert out.split() == runs
+    assert err.count("nothing to do") == 2
+
+    code, out, _ = moedb("query", "router-ablation", "--format", "csv")
+    assert code == 0
+    assert [line.split(",")[:2] for line in out.split()[1:]] == [["short", "2"], ["short", "3"]]
+    code, out, _ = moedb("verify")
+    assert out.count("sound") == 2
+
+    # a language model's run lives beside them
+    code, _, err = moedb("capture", "qwen-ioi", "--n", "2", "--arrays", "none")
+    assert code == 0, err
+    code, out, _ = moedb("sql", "select job, count(*) from runs group by all order by all")
+    assert code == 0
+    assert "cifar-moe" in out
+    assert "qwen-ioi" in out
+
+
+def test_a_folder_of_another_run_is_not_trained_into(
+    moedb: Run, data: Path, tmp_path: Path, cifar_store: CifarStore
+) -> None:
+    code, out, err = moedb("train", "cifar-moe", "--data", str(data), "-o", str(cifar_store.models))
+    assert (code, out) == (2, "")
+    assert "holds a run with" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "cifar-moe", "--data", "nowhere"], "nowhere does not exist"),
+        (["train", "cifar-moe", "--filters", "8,16", "--data", "."], "2 numbers of filters"),
+        (["train", "cifar-moe", "--filters", "8,x,1,1", "--data", "."], "invalid literal"),
+        (["train", "cifar-moe", "--experts", "1", "--data", "."], "1 is not in the range"),
+        (["train", "cifar-moe", "--device", "warp", "--data", "."], "no device 'warp'"),
+        (["capture", "cifar-moe", "--data", "."], "cifar-moe does not exist"),
+        (["capture", "cifar-moe", "--model", ".", "--data", "."], "holds no trained CIFAR MoE"),
+        (["capture", "cifar-moe", "--shard", "3/2"], "shard 3 of 2"),
+        (["query", "routing-by-class-over-trials", "--show-sql"], "computed in Python"),
+    ],
+)
+def test_bad_input(
+    moedb: Run,
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = moedb(*arguments)
+    assert code in (1, 2)
+    assert out == ""
+    assert message in err
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
