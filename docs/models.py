@@ -14,26 +14,30 @@ from tests.capture.tiny_models import FAMILIES, REFUSED, described, tiny_model  
 HEAD = """\
 # Models
 
-Made by `python docs/models.py` from the tiny random models of `tests/capture/tiny_models.py`; do not edit.
+Made by `python docs/models.py` from the tiny random models of `tests/capture/tiny_models.py`;
+do not edit.
 
-moedb knows no model by its name. It finds MoE blocks by their structure, runs a few tokens, and learns
-which values are the router's logits, the weights, the experts' outputs and the shared expert's. Before
-anything is stored the parts must add up to the block's output, the weights must follow from the logits,
-and the logits must be those of a plain forward pass; else the model is refused. So a family
-that is not listed here is captured too if it is built like one that is.
+moedb knows no model by its name. It finds MoE blocks by their structure, runs a few tokens, and
+learns which values are the router's logits, the weights, the experts' outputs and the shared
+expert's. Before anything is stored the parts must add up to the block's output, the weights
+must follow from the logits, and the logits must be those of a plain forward pass; else the
+model is refused. So a family that is not listed here is captured too if it is built like one
+that is.
 
-- **scoring**: `softmax` or `sigmoid` of the logits; `other` where the weights follow from neither, and are
-  stored as the router gives them. **normalized**: whether the chosen weights are divided by their sum (a
-  softmax over the chosen experts alone is the same thing). **scale**: a constant factor on every weight,
-  in the router or after the experts; stored weights include it. All three depend on the configuration.
-- **shared**: whether a shared expert runs for every token, and whether a gate scales it. Where it is
-  beside the block, what is called the block's output includes it.
-- **experts**: `stacked` run through transformers' experts interface, bit for bit as its `grouped_mm` does;
-  `own` have a forward of their own and give values that agree to rounding; a `list` of expert modules, as
-  quantized checkpoints come up, is captured as well.
+- **scoring**: `softmax` or `sigmoid` of the logits; `other` where the weights follow from
+  neither, and are stored as the router gives them. **normalized**: whether the chosen weights
+  are divided by their sum (a softmax over the chosen experts alone is the same thing).
+  **scale**: a constant factor on every weight, in the router or after the experts; stored
+  weights include it. All three depend on the configuration.
+- **shared**: whether a shared expert runs for every token, and whether a gate scales it. Where
+  it is beside the block, what is called the block's output includes it.
+- **experts**: `stacked` run through transformers' experts interface, bit for bit as its
+  `grouped_mm` does; `own` have a forward of their own and give values that agree to rounding; a
+  `list` of expert modules, as quantized checkpoints come up, is captured as well.
 - **MoE layers**: of the tiny model.
 
-Where attention and the MoE block read the same normalized stream, `residual_mid` is the stream before both.
+Where attention and the MoE block read the same normalized stream, `residual_mid` is the stream
+before both.
 
 ## Captured
 
@@ -44,8 +48,8 @@ Where attention and the MoE block read the same normalized stream, `residual_mid
 REFUSALS = """
 ## Refused
 
-Nothing is stored of these; the message says what was expected. Settings are those that make the family
-unfit, where another setting is captured.
+Nothing is stored of these; the message says what was expected. Settings are those that make the
+family unfit, where another setting is captured.
 
 | family | settings | message |
 |---|---|---|

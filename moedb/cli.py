@@ -12,7 +12,7 @@ from moedb import __version__
 from moedb.errors import UsageError
 from moedb.options import (
     capture_options,
-    language_model_option,
+    language_model_options,
     output_options,
     parameter_option,
     run_option,
@@ -89,7 +89,7 @@ def capture() -> None:
     "--templates", type=click.Path(path_type=Path), help="A JSON file of templates and words."
 )
 @click.option("--twins/--no-twins", default=True, show_default=True, help="Corrupted twins too.")
-@language_model_option
+@language_model_options
 @capture_options(batch_size=16)
 @output_options
 @store_option
@@ -116,9 +116,8 @@ def capture_qwen_ioi(
     from moedb.capture.pipeline import CaptureOptions
 
     output = {key: options.pop(key) for key in ("format_", "output", "limit")}
-    budget = int(options.pop("budget") * 1e9)
     planned = plan_language_capture(
-        CaptureOptions(budget=budget, **options),
+        CaptureOptions(**_in_bytes(options)),
         functools.partial(ioi_dataset, n=n, seed=seed, templates=templates, twins=twins),
     )
     _run_captures([planned], dry_run, shard, output)
@@ -169,11 +168,11 @@ def capture_cifar_moe(
     from moedb.capture.pipeline import CaptureOptions
 
     output = {key: options.pop(key) for key in ("format_", "output", "limit")}
-    budget = int(options.pop("budget") * 1e9)
     folders = find_trials(models)
     dataset = cifar_dataset(load_cifar10(data, "test"), n=n, draws=draws, seed=seed)
+    settings = _in_bytes(options)
     plans = [
-        plan_cifar_capture(CaptureOptions(model=str(folder), budget=budget, **options), dataset)
+        plan_cifar_capture(CaptureOptions(model=str(folder), **settings), dataset)
         for folder in folders
     ]
     _run_captures(plans, dry_run, shard, output)
@@ -225,7 +224,7 @@ def capture_cifar_moe(
 @click.option("--max-examples", type=int, help="Stop after as many examples.")
 @click.option("--max-tokens", type=int, help="Stop before there are more tokens.")
 @click.option("--shuffle", is_flag=True, help="Shuffle by --seed, through 10,000 documents.")
-@language_model_option
+@language_model_options
 @capture_options(batch_size=16)
 @output_options
 @store_option
@@ -261,7 +260,6 @@ def capture_text(
     from moedb.capture.text.reading import open_source
 
     output = {key: options.pop(key) for key in ("format_", "output", "limit")}
-    budget = int(options.pop("budget") * 1e9)
     names = ("unaligned", "max_length", "stride", "truncate", "max_examples", "max_tokens")
     chosen = {name: options.pop(name) for name in (*names, "shuffle", "seed")}
     columns = Columns(text_column, labels, words_column, token_labels)
@@ -269,10 +267,20 @@ def capture_text(
     source = open_source(dataset, split=split, subset=subset, lines=lines)
     source.check_columns(columns.options)
     planned = plan_language_capture(
-        CaptureOptions(budget=budget, **options),
+        CaptureOptions(**_in_bytes(options)),
         functools.partial(text_dataset, source=source, options=text_options),
     )
     _run_captures([planned], dry_run, shard, output)
+
+
+def _in_bytes(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a capture with gigabytes turned into bytes."""
+    memory = options.pop("max_memory", None)
+    return {
+        **options,
+        "budget": int(options["budget"] * 1e9),
+        "max_bytes": None if memory is None else int(memory * 1e9),
+    }
 
 
 def _run_captures(

@@ -153,11 +153,21 @@ def capture_options(batch_size: int) -> Callable[[Command], Command]:
     return decorate
 
 
-def language_model_option(command: Command) -> Command:
-    """Add ``--model`` for a language model."""
-    return click.option(
-        "--model",
-        default="qwen-moe-mini",
-        show_default=True,
-        help="The embedded model, a hub id, or a folder.",
-    )(command)
+def language_model_options(command: Command) -> Command:
+    """Add ``--model`` and ``--max-memory`` for a language model."""
+    for option in (
+        click.option(
+            "--max-memory",
+            type=click.FloatRange(0, min_open=True),
+            help="GB of weights to hold; a larger model is read layer by layer, once for each "
+            "batch, so take a large --batch-size.  [default: 0.6 of what is free]",
+        ),
+        click.option(
+            "--model",
+            default="qwen-moe-mini",
+            show_default=True,
+            help="The embedded model, a hub id, or a folder.",
+        ),
+    ):
+        command = option(command)
+    return command

@@ -120,7 +120,8 @@ def _takes_a_routing(module: nn.Module) -> bool:
 
 def _beside_a_router(model: nn.Module, path: str, experts: nn.ModuleList) -> bool:
     """Whether a sibling of the list scores exactly as many experts as the list has."""
-    if len(experts) < 2 or len({type(expert) for expert in experts}) != 1:
+    inside_a_layer = re.search(r"\.\d+\.", path) is not None
+    if not inside_a_layer or len(experts) < 2 or len({type(expert) for expert in experts}) != 1:
         return False
     scope, _, name = path.rpartition(".")
     siblings = [m for n, m in model.get_submodule(scope).named_children() if n != name]

@@ -118,14 +118,21 @@ def _checkpoint(name: str, folder: Path, revision: str | None) -> Checkpoint:
             f"{folder} has no config.json: it is not a model folder",
             "a model folder holds config.json, tokenizer files and *.safetensors",
         )
-    files = _weight_files(folder)
+    files = weight_files(folder)
     digest = hashlib.sha256()
     for path in [folder / "config.json", *files]:
         digest.update(f"{path.name}:{sha256_of_file(path)}\n".encode())
     return Checkpoint(name, folder, revision, digest.hexdigest())
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint's folder.
+
+    Raises
+    ------
+    ModelError
+        If there are none, or some that its index names are missing.
+    """
     files = sorted(folder.glob("*.safetensors"))
     index = folder / "model.safetensors.index.json"
     if index.is_file():

@@ -1,7 +1,7 @@
 """Capturing a transformers causal language model over tokenized texts."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,6 @@ from moedb.capture.checkpoints import (
     default_device,
     default_dtype,
     find_checkpoint,
-    load_model,
     load_skeleton,
     load_tokenizer,
 )
@@ -25,7 +24,9 @@ from moedb.capture.checks import check_batch
 from moedb.capture.examples import Dataset, Example
 from moedb.capture.pipeline import Batch, CaptureOptions, CapturePlan, complete_plan
 from moedb.capture.probe import BlockWiring
+from moedb.capture.quantized import is_gptq, load_gptq
 from moedb.capture.records import BatchRecords, record_arrays, record_layers, to_numpy
+from moedb.capture.streaming import opened_model
 from moedb.capture.trace import TracedModel, traced
 from moedb.errors import ModelError, UsageError
 from moedb.schemas.arrays import ARRAY_NAMES
@@ -58,7 +59,7 @@ def plan_language_capture(options: CaptureOptions, make_dataset: MakeDataset) ->
     absent = {"all_expert_outputs"}
     if not all(_has_shared_expert(skeleton, block) for block in blocks):
         absent.add("shared_outputs")
-    if any(block.form != "stacked" for block in blocks):
+    if is_gptq(checkpoint) or any(block.form != "stacked" for block in blocks):
         absent.add("expert_neurons")
     shape = plan.ModelShape(
         blocks=blocks,
@@ -77,7 +78,7 @@ def plan_language_capture(options: CaptureOptions, make_dataset: MakeDataset) ->
         shape,
         dtype=dtype,
         device=device,
-        open_model=partial(_open, checkpoint, tokenizer, blocks, dtype, device),
+        open_model=partial(_open, checkpoint, tokenizer, blocks, dtype, device, options.max_bytes),
     )
 
 
@@ -104,17 +105,30 @@ def _open(
     blocks: Sequence[MoEBlock],
     dtype: str,
     device: str,
+    max_bytes: int | None,
     arrays: Mapping[str, tuple[int, ...]],
 ) -> Iterator["LanguageModel"]:
-    model = load_model(checkpoint, dtype, device)
-    # Quantized experts come up in another form than the skeleton's.
-    loaded = find_blocks(model)
-    planned_sizes = [(block.layer, block.n_experts, block.top_k) for block in blocks]
-    if [(block.layer, block.n_experts, block.top_k) for block in loaded] != planned_sizes:
-        raise ModelError(f"{checkpoint.name}: its MoE blocks are not those of its configuration")
-    with traced(model, loaded, arrays.get("expert_neurons", ())) as traced_model:
+    with ExitStack() as stack:
+        if is_gptq(checkpoint):
+            model = load_gptq(checkpoint, dtype, device)
+        else:
+            model = stack.enter_context(opened_model(checkpoint, dtype, device, max_bytes))
+        # Quantized experts come up in another form than the skeleton's.
+        loaded = find_blocks(model)
+        _check_sizes(checkpoint, blocks, loaded)
+        traced_model = stack.enter_context(traced(model, loaded, arrays.get("expert_neurons", ())))
         _check_shared_experts(traced_model.wiring.blocks, arrays.get("shared_outputs", ()))
         yield LanguageModel(traced_model, tokenizer)
+
+
+def _check_sizes(
+    checkpoint: Checkpoint, planned: Sequence[MoEBlock], loaded: Sequence[MoEBlock]
+) -> None:
+    def sizes(blocks: Sequence[MoEBlock]) -> list[tuple[int, int, int]]:
+        return [(block.layer, block.n_experts, block.top_k) for block in blocks]
+
+    if sizes(loaded) != sizes(planned):
+        raise ModelError(f"{checkpoint.name}: its MoE blocks are not those of its configuration")
 
 
 def _check_shared_experts(wirings: Sequence[BlockWiring], wanted: Sequence[int]) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -61,6 +60,8 @@ class CaptureOptions:
         None for what suits the checkpoint and the machine.
     budget
         Bytes of arrays to keep where ``arrays`` is empty.
+    max_bytes
+        Bytes of weights to hold in memory at most; None for what the machine has free.
     """
 
     model: str
@@ -71,6 +72,7 @@ class CaptureOptions:
     dtype: str | None = None
     device: str | None = None
     budget: int = DEFAULT_BUDGET
+    max_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -252,7 +254,7 @@ def complete_plan(
                 f"arrays kept within {options.budget / 1e9:.1f} GB: {', '.join(arrays) or 'none'}; "
                 f"left out: {', '.join(left_out)}; --budget, --arrays, --layers, --tokens choose"
             )
-    units, unit_rows = plan.divide(survey, bool(arrays))
+    units, unit_rows = plan.divide(survey, bool(arrays), options.batch_size)
     return CapturePlan(
         options=options,
         checkpoint=checkpoint,
@@ -381,7 +383,7 @@ def _captured_unit(
         )
         records.append(model.record(batch))
         progress.advance(sum(len(example) for example in batch.examples))
-    first_tokens = [0, *accumulate(u.n_tokens for u in planned.units)]
+    first_token = sum(earlier.n_tokens for earlier in planned.units[:unit])
 
     def commit() -> None:
         rows = assemble_unit(
@@ -390,7 +392,7 @@ def _captured_unit(
             records,
             masks,
             first_example=span.first_example,
-            first_token=first_tokens[unit],
+            first_token=first_token,
             first_row=unit * planned.unit_rows,
         )
         writer.commit_unit(unit, rows.tables, rows.arrays)

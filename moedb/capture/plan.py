@@ -303,21 +303,33 @@ def array_bytes(
     }
 
 
-def divide(found: Survey, keeps_arrays: bool) -> tuple[tuple[UnitRange, ...], int]:
-    """Divide the examples into units of whole examples.
+def divide(found: Survey, keeps_arrays: bool, batch_size: int) -> tuple[tuple[UnitRange, ...], int]:
+    """Divide the examples into units of whole examples, each large enough for a whole batch.
+
+    Parameters
+    ----------
+    found
+        The examples' sizes.
+    keeps_arrays
+        Whether the tokens have rows in arrays.
+    batch_size
+        Examples of a forward pass.
 
     Returns
     -------
     units, unit_rows
         The units, and the array rows that each owns (whole shards).
     """
-    longest = int(found.kept.max()) if keeps_arrays else 0
-    unit_rows = SHARD_ROWS * max(1, -(-longest // SHARD_ROWS))
+    n_batch = min(batch_size, found.n_examples)
+    in_batch = -(-n_batch * found.n_kept // found.n_examples)
+    needed = max(int(found.kept.max()), in_batch) if keeps_arrays else 0
+    unit_rows = SHARD_ROWS * max(1, -(-needed // SHARD_ROWS))
+    unit_tokens = max(UNIT_TOKENS, -(-n_batch * found.n_tokens // found.n_examples))
     units = []
     first = n_tokens = n_rows = 0
     for index in range(found.n_examples):
         length, kept = int(found.lengths[index]), int(found.kept[index])
-        over = n_tokens + length > UNIT_TOKENS or (keeps_arrays and n_rows + kept > unit_rows)
+        over = n_tokens + length > unit_tokens or (keeps_arrays and n_rows + kept > unit_rows)
         if over and index > first:
             units.append(UnitRange(first, index, n_tokens, n_rows))
             first, n_tokens, n_rows = index, 0, 0

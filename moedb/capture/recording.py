@@ -13,7 +13,7 @@ from moedb.capture.wrappers import Key
 Side = Literal["input", "output"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Seen:
     """One tensor, as a module's input or output.
 
@@ -47,7 +47,8 @@ class Seen:
 class Recording:
     """What was seen of the first call of every module, in the order in which it came up."""
 
-    def __init__(self) -> None:
+    def __init__(self, n_tokens: int) -> None:
+        self.n_tokens = n_tokens
         self.seen: list[Seen] = []
         self._started: set[tuple[str, Side]] = set()
         self._versions: list[tuple[torch.Tensor, int]] = []
@@ -85,9 +86,9 @@ class Recording:
 
 
 @contextmanager
-def recorded(model: nn.Module) -> Iterator[Recording]:
-    """Record what the modules of ``model`` read and write."""
-    recording = Recording()
+def recorded(model: nn.Module, n_tokens: int) -> Iterator[Recording]:
+    """Record what the modules of ``model`` read and write, given ``n_tokens`` tokens."""
+    recording = Recording(n_tokens)
     handles = []
     for path, module in model.named_modules():
 

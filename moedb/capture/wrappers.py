@@ -101,7 +101,7 @@ class TappedList(_Wrapper):
         self.add_module(CHOICE, nn.Identity())
         self._path = path
         self._top_k = top_k
-        self._ran: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._ran: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
         self._edits: dict[int, torch.Tensor] = {}
         self._n_experts = len(block.get_submodule(experts))  # type: ignore[arg-type]
         self._handles = [
@@ -116,11 +116,16 @@ class TappedList(_Wrapper):
 
     def _hook(self, expert: int) -> Any:
         def after(_: Any, args: tuple[Any, ...], output: Any) -> Any:
-            if expert in self._edits:
-                return self._edits[expert].view_as(output)
+            if self._edits:
+                # An expert may be called several times; its rows come in the same order again.
+                edited = self._edits[expert]
+                n_rows = output.numel() // edited.shape[-1]
+                self._edits[expert] = edited[n_rows:]
+                return edited[:n_rows].view_as(output)
             if not args or not isinstance(output, torch.Tensor):
                 raise ModelError(f"{self._path}: expected experts that map a tensor to a tensor")
-            self._ran[expert] = (args[0].flatten(0, -2), output.flatten(0, -2))
+            rows = (args[0].flatten(0, -2), output.flatten(0, -2))
+            self._ran.setdefault(expert, []).append(rows)
             return None
 
         return after
@@ -159,8 +164,8 @@ class TappedList(_Wrapper):
         """Find the tokens of every expert's rows, given the hashes of all tokens."""
         chosen = torch.zeros(len(tokens), self._n_experts, dtype=torch.bool, device=tokens.device)
         placed = {}
-        for expert, (inputs, _) in self._ran.items():
-            hashes = _hashes(inputs)
+        for expert, calls in self._ran.items():
+            hashes = torch.cat([_hashes(inputs) for inputs, _ in calls])
             here = torch.isin(tokens, hashes).nonzero().flatten()
             if len(here) != len(hashes):
                 raise ModelError(
@@ -174,9 +179,10 @@ class TappedList(_Wrapper):
             raise ModelError(f"{self._path}: expected {self._top_k} experts to run for each token")
         slots = chosen.cumsum(dim=1) - 1
         rows = {
-            expert: _Rows(self._ran[expert][1], here, slots[here, expert])
+            expert: _Rows(
+                torch.cat([outputs for _, outputs in self._ran[expert]]), here, slots[here, expert]
+            )
             for expert, here in placed.items()
-            if len(here)
         }
         return rows, chosen.nonzero()[:, 1].view(-1, self._top_k)
 

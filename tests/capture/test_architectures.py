@@ -11,12 +11,25 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from transformers import AutoTokenizer
 
 from moedb.capture.blocks import MoEBlock, find_blocks
+from moedb.capture.checkpoints import find_checkpoint
+from moedb.capture.language import plan_language_capture
+from moedb.capture.pipeline import CaptureOptions, capture
 from moedb.capture.trace import BatchActivations, traced
 from moedb.capture.wiring import Wiring
 from moedb.errors import ModelError
-from tests.capture.tiny_models import FAMILIES, REFUSED, Family, described, tiny_model
+from moedb.store.snapshot import read_run
+from moedb.store.verification import verify_run
+from tests.capture.tiny_models import (
+    FAMILIES,
+    REFUSED,
+    Family,
+    described,
+    short_texts,
+    tiny_model,
+)
 
 pytestmark = pytest.mark.model
 
@@ -99,7 +112,7 @@ def test_a_family_is_captured_as_it_runs(name: str) -> None:
         chosen = torch.cat([call["experts"] for call in calls])
         after = found.routed_scale
         weights = torch.cat([call["weights"] for call in calls]) * after
-        order = here.router_logits.gather(-1, chosen).argsort(-1, descending=True, stable=True)
+        order = here.router_logits.gather(-1, chosen).argsort(dim=-1, descending=True, stable=True)
         assert torch.equal(here.experts, chosen.gather(-1, order))
         close(here.weights, weights.gather(-1, order))
         close(here.router_input, hidden)
@@ -138,6 +151,23 @@ def test_a_model_that_does_not_fit_is_refused(name: str) -> None:
     assert [path for path, _ in model.named_modules()] == modules
 
 
+@pytest.mark.parametrize(
+    "name", ["deepseek_v3", "phimoe", "granitemoeshared", "minimax_m3_vl_text", "dbrx"]
+)
+def test_a_capture_of_a_family_is_stored_and_verified(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    tiny_model(name, FAMILIES[name].settings).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(find_checkpoint("qwen-moe-mini").folder).save_pretrained(folder)
+    options = CaptureOptions(model=str(folder), arrays=("all",), batch_size=4)
+    planned = plan_language_capture(options, short_texts)
+    run_id = capture(planned, tmp_path / "store").run_id
+    stored = read_run(tmp_path / "store", run_id)
+    layers = stored.manifest.layers
+    assert verify_run(stored).n_layers_summed == len(layers) > 0
+    assert {row["scoring"] for row in layers} == {FAMILIES[name].scoring}
+    assert {row["has_shared_expert"] for row in layers} == {int(bool(FAMILIES[name].shared))}
+
+
 def test_the_docs_list_every_family() -> None:
     rows = [line for line in DOCS.read_text().splitlines() if line.startswith("| `")]
     listed = [row.split("`")[1] for row in rows]
@@ -172,6 +202,9 @@ class LoopingBlock(nn.Module):
         self.shared_expert = getattr(block, "shared_expert", None)
         self.shared_expert_gate = getattr(block, "shared_expert_gate", None)
         self.experts = nn.ModuleList(Expert(block.experts, index) for index in range(8))
+        # Some go over their experts once for each rank.
+        each = range(self.top_k)
+        self.passes = [[*each]] if own_choice else [[rank] for rank in each]
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         x = hidden_states.view(-1, hidden_states.shape[-1])
@@ -181,9 +214,11 @@ class LoopingBlock(nn.Module):
         else:
             _, weights, chosen = routing
         total = torch.zeros_like(x)
-        for index, expert in enumerate(self.experts):
-            rank, token = torch.where(index == chosen.T)
-            total.index_add_(0, token, expert(x[token]) * weights[token, rank, None])
+        for ranks in self.passes:
+            for index, expert in enumerate(self.experts):
+                rank, token = torch.where(chosen.T[ranks].eq(index))
+                weight = weights[:, ranks][token, rank, None]
+                total.index_add_(0, token, expert(x[token]) * weight)
         if self.shared_expert is not None:
             total = total + self.shared_expert_gate(x).sigmoid() * self.shared_expert(x)
         return total.view_as(hidden_states)
@@ -220,17 +255,24 @@ def test_an_edit_of_the_tapped_outputs_reaches_the_model() -> None:
     from moedb.capture.tap import tapped
 
     logits = []
-    for model in (tiny_model("qwen2_moe", {}), with_lists("qwen2_moe", True)):
+    for model in (
+        tiny_model("qwen2_moe", {}),
+        with_lists("qwen2_moe", True),
+        with_lists("qwen2_moe", False),
+    ):
         blocks = find_blocks(model)
         with tapped(model, blocks):
             tap = "mlp" if blocks[0].form == "list" else "mlp.experts"
             wrapped = nnsight.NNsight(model)
             envoy = wrapped.get(f"model.layers.1.{tap}.moedb_outputs")
             with torch.no_grad(), wrapped.trace(input_ids=torch.tensor([PROMPTS[0]])):
-                envoy.output = envoy.output * 0
-                logits.append(nnsight.save(wrapped.output.logits))
-    assert not torch.equal(logits[0], plain_forward(model, find_blocks(model), [1]).logits)
+                # An edit that is the same whichever order the tap has the experts in.
+                envoy.output = envoy.output * (envoy.output > 0)
+                logits.append(nnsight.save(wrapped.output.logits[0]))
+    untouched = plain_forward(model, find_blocks(model), PROMPTS[0]).logits
+    assert (logits[0] - untouched).abs().max() > 0.1
     close(logits[1], logits[0])
+    close(logits[2], logits[0])
 
 
 def test_a_block_whose_output_does_not_add_up_is_refused() -> None:

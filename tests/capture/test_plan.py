@@ -14,6 +14,7 @@ from moedb.capture.plan import (
     array_bytes,
     budgeted_arrays,
     divide,
+    estimate,
     parse_arrays,
     parse_layers,
     survey,
@@ -51,23 +52,50 @@ def test_units_cover_the_examples_once_and_fit_their_rows(
     lengths: list[int], keeps_arrays: bool
 ) -> None:
     data = dataset(lengths)
-    units, unit_rows = divide(survey(data, TokenSelection("all")), keeps_arrays)
+    units, unit_rows = divide(survey(data, TokenSelection("all")), keeps_arrays, 4)
     assert unit_rows % 1024 == 0
     assert [unit.first_example for unit in units] == [0, *(u.end_example for u in units[:-1])]
     assert units[-1].end_example == len(lengths)
     for unit in units:
         own = lengths[unit.first_example : unit.end_example]
         assert own and unit.n_tokens == sum(own) == unit.n_rows
-        assert len(own) == 1 or unit.n_tokens <= UNIT_TOKENS
+        a_batch = -(-4 * sum(lengths) // len(lengths))
+        assert len(own) == 1 or unit.n_tokens <= max(UNIT_TOKENS, a_batch)
         assert not keeps_arrays or unit.n_rows <= unit_rows
-    assert (units, unit_rows) == divide(survey(data, TokenSelection("all")), keeps_arrays)
+    assert (units, unit_rows) == divide(survey(data, TokenSelection("all")), keeps_arrays, 4)
 
 
 def test_a_unit_of_few_kept_rows_holds_more_tokens() -> None:
     data = dataset([100] * 200)
-    all_units, _ = divide(survey(data, TokenSelection("all")), True)
-    last_units, _ = divide(survey(data, TokenSelection("last")), True)
+    all_units, _ = divide(survey(data, TokenSelection("all")), True, 4)
+    last_units, _ = divide(survey(data, TokenSelection("last")), True, 4)
     assert len(all_units) == 20 and len(last_units) == 3
+
+
+def test_a_large_batch_fits_into_a_unit() -> None:
+    data = dataset([100] * 200)
+    units, unit_rows = divide(survey(data, TokenSelection("all")), True, 150)
+    assert unit_rows == 15 * 1024
+    assert [unit.end_example - unit.first_example for unit in units] == [150, 50]
+
+
+def test_one_pass_counts_what_a_plan_has_to_know() -> None:
+    found = survey(dataset([3, 1, 5]), TokenSelection.parse("label:first=yes"))
+    assert found.lengths.tolist() == [3, 1, 5] and found.kept.tolist() == [1, 1, 1]
+    assert (found.n_examples, found.n_tokens, found.n_kept) == (3, 9, 3)
+    assert (found.n_labels, found.n_token_labels, found.n_targets) == (3, 3, 0)
+    assert (found.text_bytes, found.token_bytes) == (9, 9)
+    planned = estimate(found, shape(), {"router_logits": (1, 2)}, n_conditions=2)
+    assert planned.table_rows["routing"] == 9 * 3 * 4 and planned.table_rows["predictions"] == 0
+    assert planned.array_bytes == {"router_logits": 3 * 2 * 60 * 4} and planned.n_rows == 3
+    assert estimate(found, shape(), {}).n_rows == 0
+
+
+def test_a_selection_of_nothing_names_what_there_is() -> None:
+    with pytest.raises(UsageError, match=r"no such key; did you mean parity\?"):
+        survey(dataset([2]), TokenSelection.parse("label:partiy=1"))
+    with pytest.raises(UsageError, match="no such value; valid: 0, 1"):
+        survey(dataset([2, 2]), TokenSelection.parse("label:parity=7"))
 
 
 def test_token_selections() -> None:

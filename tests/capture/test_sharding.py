@@ -75,10 +75,10 @@ def test_wrong_shares_are_refused() -> None:
 
 
 def plan_many(models: Path) -> CapturePlan:
-    """Eight units of images."""
+    """Five units of images."""
     from moedb.capture.cifar.capturing import plan_cifar_capture
 
-    images = make_image_sets(10, 8 * 1024 - 300, seed=2)[1]
+    images = make_image_sets(10, 5 * 1024 - 300, seed=2)[1]
     dataset = cifar_dataset(images, n=None, draws=1, seed=0)
     folder = models / "cifar-moe-short-2-trial-0"
     return plan_cifar_capture(CaptureOptions(model=str(folder), batch_size=256), dataset)
@@ -112,7 +112,7 @@ def test_four_processes_one_of_them_killed_write_what_one_writes(
     tmp_path: Path, cifar_store: CifarStore
 ) -> None:
     planned = plan_many(cifar_store.models)
-    assert len(planned.units) == 8
+    assert len(planned.units) == 5
     capture(planned, tmp_path / "one")
 
     store = tmp_path / "four"
@@ -142,10 +142,10 @@ def test_four_processes_one_of_them_killed_write_what_one_writes(
 def test_a_shard_says_what_is_left_to_others(tmp_path: Path, cifar_store: CifarStore) -> None:
     run = partial(capture, plan_many(cifar_store.models), tmp_path / "store")
     first = run(shard=Shard(0, 2))
-    assert (first.units_before, first.units_now, first.units_missing) == (0, 4, 4)
+    assert (first.units_before, first.units_now, first.units_missing) == (0, 3, 2)
     idle = run(shard=Shard(0, 2))
-    assert (idle.units_before, idle.units_now, idle.units_missing) == (4, 0, 4)
+    assert (idle.units_before, idle.units_now, idle.units_missing) == (3, 0, 2)
     assert not idle.was_complete
     second = run()  # without a shard: whatever is missing
-    assert (second.units_before, second.units_now, second.units_missing) == (4, 4, 0)
+    assert (second.units_before, second.units_now, second.units_missing) == (3, 2, 0)
     assert run(shard=Shard(1, 2)).was_complete

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from moedb.capture.examples import Dataset, Example
 from moedb.capture.router import Scoring
 from moedb.capture.wiring import Wiring
 
@@ -75,6 +76,8 @@ COMMON: dict[str, Any] = {
     "linear_num_value_heads": 4,
     "linear_key_head_dim": 8,
     "linear_value_head_dim": 8,
+    "linear_head_dim": 8,
+    "linear_num_heads": 2,
     "mamba_n_heads": 8,
     "mamba_d_head": 8,
     "mamba_d_state": 8,
@@ -238,3 +241,11 @@ def described(name: str, model: PreTrainedModel, wiring: Wiring) -> str:
         f"{layers} of {wiring.n_layers}",
     )
     return f"| {' | '.join(cells)} |"
+
+
+def short_texts(tokenizer: Any) -> Dataset:
+    """Six texts of mixed lengths; any tokenizer will do, for the tokens are made up."""
+    lengths = (3, 9, 1, 6, 12, 4)
+    ids = [tuple((7 * index + 3 * t) % 250 for t in range(n)) for index, n in enumerate(lengths)]
+    examples = tuple(Example("all", None, each, tuple(str(i) for i in each)) for each in ids)
+    return Dataset("text", "made-up texts", {}, examples)

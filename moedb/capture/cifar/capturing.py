@@ -189,7 +189,7 @@ class CapturedCifarMoE:
         chosen = model.moe.expert_outputs(features, routing.expert_ids)
         every = torch.stack([expert(features) for expert in model.moe.experts], dim=1)
         # Over all images an expert rounds otherwise than over its own: keep what the model did.
-        every[torch.arange(len(ids)), routing.expert_ids] = chosen
+        every[torch.arange(len(ids), device=self._device), routing.expert_ids] = chosen
         layer = LayerActivations(
             router_logits=routing.logits,
             probabilities=routing.logits.softmax(dim=-1),

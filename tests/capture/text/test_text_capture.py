@@ -172,7 +172,7 @@ def test_words_that_are_not_in_the_text(tmp_path: Path, tokenizer: Any) -> None:
     def made(unaligned: str) -> Any:
         return dataset_of(tokenizer, path, token_labels=["upos"], unaligned=unaligned)
 
-    with pytest.raises(DatasetError, match=r"a.jsonl, line 1: word 3, 'dem', is not in(.|\n)*--unaligned"):
+    with pytest.raises(DatasetError, match=r"a.jsonl, line 1: word 3, 'dem'(.|\n)*--unaligned"):
         made("fail")
     skipped, joined = made("skip"), made("join")
     assert [dict(e.token_labels) for e in skipped.examples] == [{}, {}, {}]

@@ -1,0 +1,144 @@
+"""Models larger than memory: the same values from weights that come layer by layer."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForCausalLM,
+    GptOssConfig,
+    MixtralConfig,
+    PretrainedConfig,
+    Qwen2MoeConfig,
+)
+
+from moedb.capture import streaming
+from moedb.capture.checkpoints import load_model, local_checkpoint
+from moedb.capture.jobs.qwen_ioi import ioi_dataset
+from moedb.capture.language import plan_language_capture
+from moedb.capture.pipeline import CaptureOptions, capture
+from moedb.capture.streaming import opened_model, streamed_model
+from moedb.errors import ModelError, UsageError
+from tests.contents import run_contents
+
+pytestmark = pytest.mark.model
+
+SIZES = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+
+
+def qwen2_moe() -> PretrainedConfig:
+    return Qwen2MoeConfig(
+        **SIZES,
+        moe_intermediate_size=16,
+        shared_expert_intermediate_size=24,
+        num_experts=6,
+        num_experts_per_tok=2,
+        mlp_only_layers=[0],
+    )
+
+
+def mixtral() -> PretrainedConfig:
+    return MixtralConfig(**SIZES, num_local_experts=4, tie_word_embeddings=True)
+
+
+def gpt_oss() -> PretrainedConfig:
+    return GptOssConfig(**SIZES, num_local_experts=4, num_experts_per_tok=2, head_dim=8)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Callable[[PretrainedConfig], Path]:
+    def save(config: PretrainedConfig) -> Path:
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config)
+        model.save_pretrained(tmp_path / "model", max_shard_size="40KB")
+        return tmp_path / "model"
+
+    return save
+
+
+def n_bytes(model: torch.nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in model.parameters() if not p.is_meta)
+
+
+@pytest.mark.parametrize("make", [qwen2_moe, mixtral, gpt_oss])
+@pytest.mark.parametrize("share", [0.75, 2.0])
+def test_logits_are_those_of_the_loaded_model(
+    make: Callable[[], PretrainedConfig],
+    share: float,
+    saved: Callable[[PretrainedConfig], Path],
+) -> None:
+    checkpoint = local_checkpoint(saved(make()))
+    loaded = load_model(checkpoint, "float32", "cpu")
+    ids = torch.arange(40).reshape(2, 20)
+    limit = int(share * n_bytes(loaded))
+    seen = []
+    with torch.no_grad(), streamed_model(checkpoint, "float32", "cpu", limit) as streamed:
+        for layer in streamed.model.layers:
+            layer.register_forward_hook(lambda *_: seen.append(n_bytes(streamed)))
+        for _ in range(2):  # the second time the first layers may still be there
+            assert torch.equal(
+                streamed(ids, use_cache=False).logits, loaded(ids, use_cache=False).logits
+            )
+    assert max(seen) <= limit
+    hooks = [h for m in streamed.modules() for h in m._forward_pre_hooks.values()]
+    assert hooks == []
+
+
+def test_a_streamed_capture_is_a_capture(random_model: Path, tmp_path: Path) -> None:
+    whole, least = 0, 0
+    checkpoint = local_checkpoint(random_model)
+    whole = streaming.weight_bytes(checkpoint, "float32")
+    with (
+        pytest.raises(UsageError, match="for two layers and what is not in a layer"),
+        streamed_model(checkpoint, "float32", "cpu", least),
+    ):
+        pass
+
+    def run(store: str, max_bytes: int | None) -> str:
+        options = CaptureOptions(str(random_model), batch_size=8, max_bytes=max_bytes)
+        planned = plan_language_capture(options, partial(ioi_dataset, n=6, seed=0))
+        capture(planned, tmp_path / store)
+        return planned.run_id
+
+    run_id = run("loaded", None)
+    assert run("streamed", whole - 1) == run_id  # how it was run does not change what it is
+    assert run_contents(tmp_path / "streamed", run_id) == run_contents(tmp_path / "loaded", run_id)
+
+
+def test_what_fits_is_loaded_whole(random_model: Path) -> None:
+    checkpoint = local_checkpoint(random_model)
+    whole = streaming.weight_bytes(checkpoint, "float32")
+    with opened_model(checkpoint, "float32", "cpu", whole) as model:
+        assert n_bytes(model) == whole
+    with opened_model(checkpoint, "float32", "cpu", whole - 1) as model:
+        assert n_bytes(model) < whole
+
+
+def test_a_missing_tensor_is_named(saved: Callable[[PretrainedConfig], Path]) -> None:
+    folder = saved(qwen2_moe())
+    for file in sorted(folder.glob("*.safetensors")):
+        tensors = load_file(file)
+        kept = {
+            name: tensor
+            for name, tensor in tensors.items()
+            if "layers.3.self_attn.o_proj" not in name
+        }
+        if len(kept) < len(tensors):
+            save_file(kept, file, metadata={"format": "pt"})
+    checkpoint = local_checkpoint(folder)
+    with (
+        torch.no_grad(),
+        streamed_model(checkpoint, "float32", "cpu", 10**9) as model,
+        pytest.raises(ModelError, match=r"layer 3, such as self_attn\.o_proj"),
+    ):
+        model(torch.arange(4)[None], use_cache=False)
