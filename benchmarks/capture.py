@@ -25,7 +25,8 @@ from transformers import AutoTokenizer, Qwen2MoeConfig, Qwen2MoeForCausalLM
 from moedb.capture.checkpoints import find_checkpoint
 from moedb.capture.jobs.qwen_ioi import ioi_dataset
 from moedb.capture.language import plan_language_capture, token_ids
-from moedb.capture.pipeline import CaptureOptions, CapturePlan, _batches, capture
+from moedb.capture.pipeline import _batches, capture
+from moedb.capture.planning import CaptureOptions, CapturePlan
 
 BATCH = 32
 

@@ -22,7 +22,7 @@ from moedb.options import (
 from moedb.terminal import emit, run_guarded, say
 
 if TYPE_CHECKING:
-    from moedb.capture.pipeline import CapturePlan
+    from moedb.capture.planning import CapturePlan
     from moedb.capture.sharding import Shard
     from moedb.queries.database import Database
     from moedb.queries.result import Result
@@ -113,7 +113,7 @@ def capture_qwen_ioi(
     """
     from moedb.capture.jobs.qwen_ioi import ioi_dataset
     from moedb.capture.language import plan_language_capture
-    from moedb.capture.pipeline import CaptureOptions
+    from moedb.capture.planning import CaptureOptions
 
     output = {key: options.pop(key) for key in ("format_", "output", "limit")}
     planned = plan_language_capture(
@@ -165,7 +165,7 @@ def capture_cifar_moe(
     from moedb.capture.cifar.capturing import plan_cifar_capture
     from moedb.capture.cifar.images import load_cifar10
     from moedb.capture.jobs.cifar_moe import cifar_dataset, find_trials
-    from moedb.capture.pipeline import CaptureOptions
+    from moedb.capture.planning import CaptureOptions
 
     output = {key: options.pop(key) for key in ("format_", "output", "limit")}
     folders = find_trials(models)
@@ -255,7 +255,7 @@ def capture_text(
     """
     from moedb.capture.jobs.text import TextOptions, text_dataset
     from moedb.capture.language import plan_language_capture
-    from moedb.capture.pipeline import CaptureOptions
+    from moedb.capture.planning import CaptureOptions
     from moedb.capture.text.documents import Columns
     from moedb.capture.text.reading import open_source
 

@@ -9,7 +9,8 @@ from moedb.capture.cifar.images import ImageSet
 from moedb.capture.cifar.training import train_cifar_moe
 from moedb.capture.cifar.trials import plan_trials
 from moedb.capture.jobs.cifar_moe import cifar_dataset
-from moedb.capture.pipeline import CaptureOptions, capture
+from moedb.capture.pipeline import capture
+from moedb.capture.planning import CaptureOptions
 from tests.capture.cifar_images import make_image_sets
 
 N_TEST, DRAWS, SEED = 400, 3, 7

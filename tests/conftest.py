@@ -63,7 +63,8 @@ def mini_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with two runs of the embedded model: 40 prompts each, with twins, two seeds."""
     from moedb.capture.jobs.qwen_ioi import ioi_dataset
     from moedb.capture.language import plan_language_capture
-    from moedb.capture.pipeline import CaptureOptions, capture
+    from moedb.capture.pipeline import capture
+    from moedb.capture.planning import CaptureOptions
 
     store = tmp_path_factory.mktemp("mini") / "store"
     for seed in (0, 1):

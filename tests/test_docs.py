@@ -13,13 +13,16 @@ from tests.cifar_store import CifarStore
 ROOT = Path(__file__).parent.parent
 
 
-def blocks(page: str, language: str) -> list[str]:
+WORDS = list(enumerate(("good", "bad", "long", "wet", "warm", "cold", "fine", "dull") * 4))
+
+
+def blocks(page: str, languages: str) -> list[tuple[str, str]]:
     text = (ROOT / page).read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```({languages})\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
-def commands(page: str) -> list[list[str]]:
-    lines = "".join(blocks(page, "sh")).replace("\\\n", " ").splitlines()
+def commands_of(block: str) -> list[list[str]]:
+    lines = block.replace("\\\n", " ").splitlines()
     return [shlex.split(line)[1:] for line in lines if line.startswith("moedb ")]
 
 
@@ -36,24 +39,33 @@ def test_the_examples_of_readme_and_tutorial_run_in_order(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MOEDB_STORE", raising=False)
-    found = [*commands("README.md"), *commands("docs/tutorial.md")]
-    assert len(found) > 20
-    for arguments in found:
-        code = run_cli(arguments)
-        out, err = capfd.readouterr()
-        assert code == 0, (arguments, err)
-        assert out or any(option in arguments for option in ("-o",)), arguments
+    reviews = [f'{{"text": "It was a {w} day at the sea.", "stars": {i % 5}}}' for i, w in WORDS]
+    (tmp_path / "reviews.jsonl").write_text("\n".join(reviews), encoding="utf-8")
+    n_commands = 0
+    for page in ("README.md", "docs/data-model.md", "docs/tutorial.md"):
+        for language, block in blocks(page, "sh|python"):
+            if language == "python":
+                run_python(page, block)
+                continue
+            for arguments in commands_of(block):
+                code = run_cli(arguments)
+                out, err = capfd.readouterr()
+                assert code == 0, (arguments, err)
+                assert out or "-o" in arguments, arguments
+                n_commands += 1
+    assert n_commands > 20
     for name in ("pairs.csv", "ioi.tex", "frequency.tex", "frequency.pdf", "pairs.png"):
         assert (tmp_path / name).stat().st_size > 500
-    for page in ("README.md", "docs/data-model.md", "docs/tutorial.md"):
-        for block in blocks(page, "python"):
-            namespace: dict[str, object] = {}
-            exec(compile(block, page, "exec"), namespace)  # noqa: S102
-            if "array" in namespace:
-                found_outputs = namespace["found"]
-                assert found_outputs.values.shape == (100, 4, 128)  # type: ignore[attr-defined]
-            if "files" in namespace:
-                assert len(namespace["files"]) > 1  # type: ignore[arg-type]
+
+
+def run_python(page: str, block: str) -> None:
+    namespace: dict[str, object] = {}
+    exec(compile(block, page, "exec"), namespace)  # noqa: S102
+    if "array" in namespace:
+        found_outputs = namespace["found"]
+        assert found_outputs.values.shape == (100, 4, 128)  # type: ignore[attr-defined]
+    if "files" in namespace:
+        assert len(namespace["files"]) > 1  # type: ignore[arg-type]
 
 
 @pytest.mark.model
@@ -65,7 +77,7 @@ def test_the_questions_of_the_cifar_page_have_answers(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MOEDB_STORE", str(cifar_store.folder))
-    found = commands("docs/cifar.md")
+    found = [line for _, block in blocks("docs/cifar.md", "sh") for line in commands_of(block)]
     assert len(found) > 9
     for arguments in found:
         code = run_cli(arguments)

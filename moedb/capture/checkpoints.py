@@ -15,6 +15,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
+from moedb.capture.machine import has_fast_bfloat16
 from moedb.errors import ModelError, ModelNotFoundError, UsageError, did_you_mean
 from moedb.store.files import sha256_of_file
 
@@ -278,12 +279,12 @@ def check_device(device: str) -> str:
 
 
 def default_dtype(checkpoint: Checkpoint, device: str) -> str:
-    """The number format to run in: the checkpoint's own, but float32 for small models on a CPU."""
+    """The number format to run in: the checkpoint's own, or float32 where a CPU likes it better."""
     stored = str(getattr(load_config(checkpoint), "dtype", None)).removeprefix("torch.")
     weights = sum(path.stat().st_size for path in checkpoint.folder.glob("*.safetensors"))
-    if stored not in DTYPES or (device == "cpu" and weights < 1 << 30):
-        return "float32"
-    return stored
+    small = device == "cpu" and weights < 1 << 30
+    slow = stored in ("bfloat16", "float16") and device == "cpu" and not has_fast_bfloat16(device)
+    return "float32" if stored not in DTYPES or small or slow else stored
 
 
 def _first_line(error: Exception) -> str:

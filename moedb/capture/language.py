@@ -22,7 +22,7 @@ from moedb.capture.checkpoints import (
 )
 from moedb.capture.checks import check_batch
 from moedb.capture.examples import Dataset, Example
-from moedb.capture.pipeline import Batch, CaptureOptions, CapturePlan, complete_plan
+from moedb.capture.planning import Batch, CaptureOptions, CapturePlan, complete_plan
 from moedb.capture.probe import BlockWiring
 from moedb.capture.quantized import is_gptq, load_gptq
 from moedb.capture.records import BatchRecords, record_arrays, record_layers, to_numpy

@@ -5,78 +5,30 @@ import json
 import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from moedb import __version__
-from moedb.capture import plan
 from moedb.capture.assembly import assemble_unit
-from moedb.capture.checkpoints import Checkpoint
-from moedb.capture.conditions import UNTOUCHED, Condition, condition_table
-from moedb.capture.examples import Dataset, Example
+from moedb.capture.conditions import condition_table
+from moedb.capture.planning import Batch, CapturedModel, CapturePlan
 from moedb.capture.probe import BlockWiring
-from moedb.capture.records import BatchRecords
 from moedb.capture.sharding import Shard
 from moedb.capture.writer import UnitWriter
-from moedb.errors import CaptureError, UsageError
+from moedb.errors import CaptureError
 from moedb.schemas import tables
-from moedb.schemas.manifests import RunManifest, UnitRange
-from moedb.store.files import sha256_of_json
+from moedb.schemas.manifests import RunManifest
 from moedb.store.layout import RunLayout
 from moedb.store.snapshot import read_run
 from moedb.store.writing import RunWriter, check_writable, timestamp
 
-DEFAULT_BUDGET = 4 << 30
-"""Bytes of arrays, before compression, that a capture keeps when not told which to keep."""
-
 EVERYTHING = Shard()
 
 VERSIONED = ("torch", "transformers", "nnsight", "zarr", "pyarrow", "numpy")
-
-
-@dataclass(frozen=True)
-class CaptureOptions:
-    """What a user can choose about a capture, whatever the job.
-
-    Attributes
-    ----------
-    model
-        The embedded model's name, a hub id, or a folder.
-    layers
-        Layers whose arrays are kept; the tables hold every MoE layer.
-    arrays
-        Arrays to keep, as ``NAME`` or ``NAME@LAYERS``; empty for what fits the budget.
-    tokens
-        Tokens the arrays keep: ``all``, ``last`` or ``label:KEY=VALUE``.
-    batch_size
-        Examples of a forward pass.
-    dtype, device
-        None for what suits the checkpoint and the machine.
-    budget
-        Bytes of arrays to keep where ``arrays`` is empty.
-    max_bytes
-        Bytes of weights to hold in memory at most; None for what the machine has free.
-    """
-
-    model: str
-    layers: str = "all"
-    arrays: tuple[str, ...] = ()
-    tokens: str = "all"
-    batch_size: int = 16
-    dtype: str | None = None
-    device: str | None = None
-    budget: int = DEFAULT_BUDGET
-    max_bytes: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise UsageError(f"--batch-size {self.batch_size}: expected 1 or more")
 
 
 class Progress(Protocol):
@@ -106,85 +58,6 @@ class Silent:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Examples that go through the model together.
-
-    Attributes
-    ----------
-    examples
-        The examples.
-    indices
-        Their places in their unit.
-    example_ids
-        Their numbers in the run.
-    kept
-        (token,): which of their tokens the arrays keep.
-    arrays
-        For each array name the layers it is kept for.
-    """
-
-    examples: tuple[Example, ...]
-    indices: tuple[int, ...]
-    example_ids: tuple[int, ...]
-    kept: NDArray[np.bool_]
-    arrays: Mapping[str, tuple[int, ...]]
-
-
-class CapturedModel(Protocol):
-    """A model that is ready to be captured."""
-
-    @property
-    def blocks(self) -> tuple[BlockWiring, ...]:
-        """Its MoE blocks."""
-
-    def record(self, batch: Batch) -> BatchRecords:
-        """Run a batch, check it, and reduce it to what is stored."""
-
-
-@dataclass(frozen=True)
-class CapturePlan:
-    """A capture with every choice made, before anything is written."""
-
-    options: CaptureOptions
-    checkpoint: Checkpoint
-    dataset: Dataset
-    shape: plan.ModelShape
-    selection: plan.TokenSelection
-    arrays: dict[str, tuple[int, ...]]
-    units: tuple[UnitRange, ...]
-    unit_rows: int
-    dtype: str
-    device: str
-    estimate: plan.Estimate
-    open_model: Callable[[Mapping[str, tuple[int, ...]]], AbstractContextManager[CapturedModel]]
-    conditions: tuple[Condition, ...]
-    run_labels: Mapping[str, str]
-    notes: tuple[str, ...]
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The resolved configuration; what it leaves out does not change a result."""
-        return {
-            "job": self.dataset.job,
-            "model_sha256": self.checkpoint.sha256,
-            "dataset": dict(self.dataset.config),
-            "dataset_sha256": self.dataset.sha256,
-            "arrays": plan.describe_selection(self.arrays),
-            "tokens": self.options.tokens,
-            "batch_size": self.options.batch_size,
-            "dtype": self.dtype,
-            "device": self.device.partition(":")[0],
-            "unit_rows": self.unit_rows,
-            "unit_tokens": plan.UNIT_TOKENS,
-        }
-
-    @property
-    def run_id(self) -> str:
-        """The job and a hash of the configuration."""
-        return f"{self.dataset.job}-{sha256_of_json(self.config)[:10]}"
-
-
-@dataclass(frozen=True)
 class CaptureOutcome:
     """How a capture ended.
 
@@ -205,73 +78,6 @@ class CaptureOutcome:
     def was_complete(self) -> bool:
         """Whether there was nothing to do."""
         return self.units_now == 0 and self.units_missing == 0
-
-
-def complete_plan(
-    options: CaptureOptions,
-    checkpoint: Checkpoint,
-    dataset: Dataset,
-    shape: plan.ModelShape,
-    *,
-    dtype: str,
-    device: str,
-    open_model: Callable[[Mapping[str, tuple[int, ...]]], AbstractContextManager[CapturedModel]],
-    conditions: Sequence[Condition] = (UNTOUCHED,),
-    run_labels: Mapping[str, str] | None = None,
-) -> CapturePlan:
-    """Make the choices that are left once model and dataset are known: tokens, arrays, units.
-
-    Parameters
-    ----------
-    options
-        What the user chose.
-    checkpoint, dataset, shape
-        The model and the examples.
-    dtype, device
-        What the model runs in and on.
-    open_model
-        Given the arrays that are kept, makes the model ready; its context ends with the capture.
-    conditions
-        What predictions are stored for; the first is the untouched model.
-    run_labels
-        Labels of the run.
-
-    Raises
-    ------
-    UsageError
-        If an option does not fit the model or the dataset.
-    """
-    selection = plan.TokenSelection.parse(options.tokens)
-    survey = plan.survey(dataset, selection)
-    layers = plan.parse_layers(options.layers, shape.layers)
-    notes = [*dataset.notes]
-    if options.arrays:
-        arrays = plan.parse_arrays(options.arrays, layers, shape)
-    else:
-        arrays, left_out = plan.budgeted_arrays(layers, shape, survey.n_kept, options.budget)
-        if left_out:
-            notes.append(
-                f"arrays kept within {options.budget / 1e9:.1f} GB: {', '.join(arrays) or 'none'}; "
-                f"left out: {', '.join(left_out)}; --budget, --arrays, --layers, --tokens choose"
-            )
-    units, unit_rows = plan.divide(survey, bool(arrays), options.batch_size)
-    return CapturePlan(
-        options=options,
-        checkpoint=checkpoint,
-        dataset=dataset,
-        shape=shape,
-        selection=selection,
-        arrays=arrays,
-        units=units,
-        unit_rows=unit_rows,
-        dtype=dtype,
-        device=device,
-        estimate=plan.estimate(survey, shape, arrays, len(conditions)),
-        open_model=open_model,
-        conditions=tuple(conditions),
-        run_labels=dict(run_labels or {}),
-        notes=tuple(notes),
-    )
 
 
 def free_bytes(store: Path) -> int:

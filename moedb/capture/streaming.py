@@ -32,7 +32,7 @@ from moedb.capture.checkpoints import (
     load_skeleton,
     weight_files,
 )
-from moedb.capture.memory import keep_freed_memory
+from moedb.capture.machine import keep_freed_memory
 from moedb.errors import ModelError, UsageError
 
 FREE_SHARE = 0.6

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from moedb.errors import QueryNotFoundError, UsageError, did_you_mean
 from moedb.queries.catalog import NamedQuery, OutputColumn, Parameter, Value, catalog
+from moedb.queries.label_information import label_information
 from moedb.queries.output_overlap import output_overlap
 from moedb.queries.result import Computed
 from moedb.queries.trials import routing_by_class_over_trials
@@ -80,6 +81,56 @@ _SPLIT = Parameter(
 )
 
 _LIST = (
+    Analysis(
+        name="label-information",
+        title="Information of a label and the experts",
+        answers="How much do the experts of a token tell about its label, and is it more than "
+        "shuffled labels give?",
+        parameters=(
+            Parameter(
+                "key", "varchar", None, True, "the label's key, of a run, an example or a token"
+            ),
+            Parameter("run", "varchar", None, False, "the run; the newest complete one when null"),
+            _SPLIT,
+            Parameter("layer", "integer", None, False, "the MoE layer; all when null"),
+            Parameter("permutations", "integer", 100, False, "how often the labels are shuffled"),
+            Parameter("seed", "integer", 0, False, "the seed of the shuffling"),
+        ),
+        columns=(
+            AnalysisColumn("layer", "the MoE layer", "INTEGER"),
+            AnalysisColumn(
+                "n_decisions",
+                "decisions of tokens that have the label, all ranks counted alike; a token with "
+                "two values counts for both",
+                "BIGINT",
+            ),
+            AnalysisColumn("n_examples", "examples that these tokens are in", "BIGINT"),
+            AnalysisColumn("n_values", "values of the label", "BIGINT"),
+            AnalysisColumn("information", "I(label; expert) in bits", "DOUBLE"),
+            AnalysisColumn("label_entropy", "H(label) over the decisions, in bits", "DOUBLE"),
+            AnalysisColumn(
+                "normalized", "information / label_entropy; null for a single value", "DOUBLE"
+            ),
+            AnalysisColumn(
+                "null",
+                "what is shuffled: examples, where labels of examples or of the run are permuted "
+                "over the labelled examples; tokens within examples, where the key is on tokens "
+                "and labels are permuted over the labelled tokens of each example",
+                "VARCHAR",
+            ),
+            AnalysisColumn(
+                "null_mean", "mean information over the permutations; null without any", "DOUBLE"
+            ),
+            AnalysisColumn("null_highest", "the largest information of a permutation", "DOUBLE"),
+            AnalysisColumn(
+                "p_value",
+                "(1 + permutations that reach information) / (1 + permutations)",
+                "DOUBLE",
+            ),
+        ),
+        source="moedb, plug-in estimate; p-value of a permutation test after Phipson & Smyth 2010",
+        function=label_information,
+    ),
     Analysis(
         name="output-overlap",
         title="Output overlap",

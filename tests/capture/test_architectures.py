@@ -15,8 +15,10 @@ from transformers import AutoTokenizer
 
 from moedb.capture.blocks import MoEBlock, find_blocks
 from moedb.capture.checkpoints import find_checkpoint
+from moedb.capture.checks import check_batch
 from moedb.capture.language import plan_language_capture
-from moedb.capture.pipeline import CaptureOptions, capture
+from moedb.capture.pipeline import capture
+from moedb.capture.planning import CaptureOptions
 from moedb.capture.trace import BatchActivations, traced
 from moedb.capture.wiring import Wiring
 from moedb.errors import ModelError
@@ -139,6 +141,27 @@ def expect(family: Family, wiring: Wiring) -> None:
         assert found.has_shared_expert == bool(family.shared)
         assert found.has_shared_gate == (family.shared == "gated")
         assert found.shared_is_beside == (family.shared == "beside the block")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["qwen3_moe", "mixtral", "gpt_oss", "deepseek_v3", "dbrx", "jamba", "lfm2_moe", "nemotron_h"],
+)
+def test_the_block_writes_what_the_residual_stream_gains(name: str) -> None:
+    batch, _ = run(tiny_model(name, FAMILIES[name].settings), PROMPTS)
+    for layer, here in batch.layers.items():
+        assert here.residual_mid is not None
+        close(here.residual_mid + here.block_output, batch.residual_pre[layer + 1])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["deepseek_v3", "gpt_oss", "minimax_m3_vl_text", "olmoe"])
+def test_in_a_short_format_the_same_is_found(name: str, dtype: torch.dtype) -> None:
+    family = FAMILIES[name]
+    model: Any = tiny_model(name, family.settings).to(dtype)
+    batch, wiring = run(model, PROMPTS)
+    check_batch(batch, wiring.blocks)
+    expect(family, wiring)
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -14,7 +14,8 @@ from moedb.capture.cifar.checkpoint import load_cifar_moe
 from moedb.capture.cifar.config import CLASSES
 from moedb.capture.cifar.images import ImageSet
 from moedb.capture.jobs.cifar_moe import cifar_dataset, find_trials
-from moedb.capture.pipeline import CaptureOptions, CaptureOutcome, capture
+from moedb.capture.pipeline import CaptureOutcome, capture
+from moedb.capture.planning import CaptureOptions
 from moedb.errors import ModelError, ModelNotFoundError, UsageError
 from moedb.queries.database import Database, open_database
 from moedb.store.snapshot import take_snapshot

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from moedb.capture import memory
+from moedb.capture import machine
 from moedb.capture.cifar import training
 from moedb.capture.cifar.checkpoint import load_cifar_moe
 from moedb.capture.cifar.config import (
@@ -343,11 +343,11 @@ def test_a_loss_that_is_no_number_stops_the_run(images, tmp_path, monkeypatch):
 
 def test_keeping_freed_memory_does_no_harm(monkeypatch):
     for _ in range(2):
-        memory.keep_freed_memory()
+        machine.keep_freed_memory()
     assert torch.ones(4096, 4096).sum().item() == 4096**2
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
-    monkeypatch.setattr(memory.ctypes, "CDLL", None)
-    memory.keep_freed_memory()
+    monkeypatch.setattr(machine.ctypes, "CDLL", None)
+    machine.keep_freed_memory()
 
 
 # ---------------------------------------------------------------------------------- resuming

@@ -100,7 +100,8 @@ def test_a_capture_of_a_quantized_checkpoint_is_sound(
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     pytest.importorskip("gptqmodel", reason="gptqmodel is not installed (pip install moedb[gptq])")
     from moedb.capture.language import plan_language_capture
-    from moedb.capture.pipeline import CaptureOptions, capture
+    from moedb.capture.pipeline import capture
+    from moedb.capture.planning import CaptureOptions
     from moedb.store.snapshot import read_run
     from moedb.store.verification import verify_run
     from tests.capture.tiny_models import short_texts

@@ -19,7 +19,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from moedb.capture.jobs.qwen_ioi import ioi_dataset
 from moedb.capture.language import plan_language_capture
-from moedb.capture.pipeline import CaptureOptions, capture
+from moedb.capture.pipeline import capture
+from moedb.capture.planning import CaptureOptions
 
 pytestmark = pytest.mark.model
 

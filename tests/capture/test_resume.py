@@ -12,7 +12,8 @@ import pytest
 
 from moedb.capture.jobs.qwen_ioi import ioi_dataset
 from moedb.capture.language import plan_language_capture
-from moedb.capture.pipeline import CaptureOptions, CapturePlan, capture
+from moedb.capture.pipeline import capture
+from moedb.capture.planning import CaptureOptions, CapturePlan
 from moedb.errors import CaptureError, CheckError
 from moedb.schemas.tables import TABLE_NAMES
 from moedb.store.snapshot import read_run, take_snapshot

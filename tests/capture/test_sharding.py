@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from moedb.capture.jobs.cifar_moe import cifar_dataset
-from moedb.capture.pipeline import CaptureOptions, CapturePlan, capture
+from moedb.capture.pipeline import capture
+from moedb.capture.planning import CaptureOptions, CapturePlan
 from moedb.capture.sharding import Shard, local_rank, parse_shard, shard_of_environment
 from moedb.errors import UsageError
 from moedb.store.snapshot import read_run

@@ -19,7 +19,8 @@ from moedb.capture import streaming
 from moedb.capture.checkpoints import load_model, local_checkpoint
 from moedb.capture.jobs.qwen_ioi import ioi_dataset
 from moedb.capture.language import plan_language_capture
-from moedb.capture.pipeline import CaptureOptions, capture
+from moedb.capture.pipeline import capture
+from moedb.capture.planning import CaptureOptions
 from moedb.capture.streaming import opened_model, streamed_model
 from moedb.errors import ModelError, UsageError
 from tests.contents import run_contents

@@ -260,6 +260,50 @@ def routing_by_class(
     )
 
 
+def expert_specialization(
+    tables: Tables,
+    run_id: str,
+    key: str,
+    split: str | None = None,
+    layer: int | None = None,
+    min_decisions: int = 20,
+) -> pd.DataFrame:
+    tokens = selected_tokens(tables, run_id, split)["token_idx"].to_numpy()
+    carriers = token_values(tables, run_id, key)
+    values = [v for v in in_order(list(carriers)) if np.isin(tokens, list(carriers[v])).any()]
+    rows: list[tuple[object, ...]] = []
+    for choices in layers_of(tables, run_id, tokens, layer):
+        joint = np.array(
+            [choices.chosen[np.isin(tokens, list(carriers[v]))].sum(axis=0) for v in values]
+        ).reshape(len(values), choices.n_experts)
+        of_layer = []
+        for expert, counts in enumerate(joint.T):
+            if counts.sum() < max(min_decisions, 1):
+                continue
+            top = int(np.argmax(counts))
+            bits = entropy_bits(counts / counts.sum())
+            of_layer.append(
+                (
+                    choices.layer,
+                    expert,
+                    int(counts.sum()),
+                    int((counts > 0).sum()),
+                    values[top],
+                    int(counts[top]),
+                    counts[top] / counts.sum(),
+                    bits,
+                    divide(bits, math.log2(len(values))),
+                    math.log2(counts[top] * joint.sum() / (counts.sum() * joint[top].sum())),
+                )
+            )
+        rows += sorted(of_layer, key=lambda row: (-row[6], -row[2], row[1]))
+    return frame(
+        "layer expert n_decisions n_values top_value n_top exclusivity conditional_entropy "
+        "normalized_entropy pmi",
+        rows,
+    )
+
+
 def co_activation(
     tables: Tables, run_id: str, split: str | None = None, layer: int | None = None
 ) -> pd.DataFrame:
@@ -572,6 +616,7 @@ ORACLES: dict[str, Callable[..., pd.DataFrame]] = {
     "expert-frequency": expert_frequency,
     "concentration": concentration,
     "routing-by-class": routing_by_class,
+    "expert-specialization": expert_specialization,
     "co-activation": co_activation,
     "co-activation-adjacent": co_activation_adjacent,
     "overlap": overlap,
@@ -593,7 +638,7 @@ def assert_same_rows(actual: pd.DataFrame, expected: pd.DataFrame) -> None:
     assert len(actual) == len(expected)
     for column in expected.columns:
         left, right = actual[column], expected[column]
-        if column in {"value", "token", "context"}:
+        if column in {"value", "top_value", "token", "context"}:
             assert left.tolist() == right.tolist(), column
         else:
             np.testing.assert_allclose(

@@ -26,6 +26,12 @@ SETTINGS: dict[str, list[dict[str, object]]] = {
         {"key": "template", "layer": 5},
         {"key": "no such key"},
     ],
+    "expert-specialization": [
+        *({"key": key} for key in KEYS),
+        {"key": "template", "layer": 5, "min_decisions": 1},
+        {"key": "role", "min_decisions": 0},
+        {"key": "no such key"},
+    ],
     "co-activation": [{}, {"layer": 2}],
     "co-activation-adjacent": [{}, {"layer": 2}],
     "overlap": [

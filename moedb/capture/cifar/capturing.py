@@ -19,7 +19,7 @@ from moedb.capture.cifar.config import CLASSES, CifarMoEConfig
 from moedb.capture.cifar.model import CifarMoE, Expert, Routing
 from moedb.capture.conditions import UNTOUCHED, Condition
 from moedb.capture.jobs.cifar_moe import ImageDataset
-from moedb.capture.pipeline import Batch, CaptureOptions, CapturePlan, complete_plan
+from moedb.capture.planning import Batch, CaptureOptions, CapturePlan, complete_plan
 from moedb.capture.probe import BlockWiring, RouterRule
 from moedb.capture.records import BatchRecords, record_arrays, record_layers
 from moedb.capture.trace import BatchActivations, LayerActivations

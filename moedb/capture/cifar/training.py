@@ -24,7 +24,7 @@ from moedb.capture.cifar.checkpoint import (
 from moedb.capture.cifar.config import CifarTrainingConfig
 from moedb.capture.cifar.images import ImageSet
 from moedb.capture.cifar.model import CifarMoE, switch_loss
-from moedb.capture.memory import keep_freed_memory
+from moedb.capture.machine import keep_freed_memory
 from moedb.capture.training_state import (
     last_checkpoint,
     load_checkpoint,

@@ -4,12 +4,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-
 from moedb.capture.checkpoints import check_device, default_device
 from moedb.capture.cifar.config import CifarTrainingConfig, Variant, cifar_moe_config
 from moedb.capture.cifar.images import load_cifar10
 from moedb.capture.cifar.training import BusyError, TrainingProgress, train_cifar_moe
+from moedb.capture.machine import has_fast_bfloat16
 from moedb.errors import UsageError
 
 
@@ -55,19 +54,8 @@ def configure(
         seed=seed,
         epochs=epochs,
         device=kind,
-        autocast=can_autocast(kind) if autocast is None else autocast,
+        autocast=has_fast_bfloat16(kind) if autocast is None else autocast,
     )
-
-
-def can_autocast(device: str) -> bool:
-    """Whether bf16 is fast on ``device``: on a GPU, or a CPU with instructions for it."""
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    if device != "cpu":
-        return False
-    query = getattr(torch.cpu, "get_capabilities", None)  # older versions have none
-    has = query() if query is not None else {}
-    return any(bool(has.get(name)) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def plan_trials(

@@ -11,7 +11,8 @@ import pytest
 
 from moedb.capture.jobs.text import text_dataset
 from moedb.capture.language import plan_language_capture
-from moedb.capture.pipeline import CaptureOptions, capture
+from moedb.capture.pipeline import capture
+from moedb.capture.planning import CaptureOptions
 from moedb.capture.text.spool import SpooledExamples
 from moedb.cli import run_cli
 from moedb.errors import DatasetError

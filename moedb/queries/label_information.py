@@ -1,0 +1,311 @@
+"""How much the experts of a token tell about its label, against labels that were shuffled.
+
+A label of examples or of the run is permuted over the examples. That null says nothing about a
+label of tokens: those are permuted over the labelled tokens of each example, which asks whether
+label and expert go together beyond the example that a token is in.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from moedb.errors import ParameterError
+from moedb.queries.result import Computed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from moedb.queries.catalog import Value
+    from moedb.queries.database import Database
+
+_NAME = "label-information"
+_OVER_EXAMPLES, _WITHIN_EXAMPLES = "examples", "tokens within examples"
+_ROUNDING = 1e-9
+
+# A unit is what carries a label: a token where the key is on a token of the selection, else an
+# example. Each has one label or several.
+_UNITS = """
+with selected_tokens as (
+    select
+        tokens.run_id,
+        tokens.token_idx,
+        tokens.example_id
+    from tokens
+    join examples using (run_id, example_id)
+    where tokens.run_id = cast($run as varchar)
+        and case
+            when cast($split as varchar) is null then examples.split <> 'corrupted'
+            when cast($split as varchar) = 'all' then true
+            else examples.split = cast($split as varchar)
+        end
+),
+
+on_tokens as (
+    select count(*) > 0 as found
+    from token_labels
+    join selected_tokens using (run_id, token_idx)
+    where token_labels.key = cast($key as varchar)
+),
+
+labelled_tokens as (
+    select distinct
+        selected_tokens.run_id,
+        selected_tokens.token_idx,
+        selected_tokens.example_id,
+        on_tokens.found,
+        case when on_tokens.found then selected_tokens.token_idx else selected_tokens.example_id end
+            as unit,
+        labels.value
+    from labels
+    join selected_tokens using (run_id, token_idx)
+    cross join on_tokens
+    where labels.key = cast($key as varchar)
+)
+""".strip()
+_LABELS = f"""
+{_UNITS}
+
+select distinct
+    labelled_tokens.unit,
+    labelled_tokens.example_id,
+    labelled_tokens.found as on_tokens,
+    labelled_tokens.value
+from labelled_tokens
+order by labelled_tokens.unit, labelled_tokens.value
+""".strip()  # noqa: S608
+_LAYERS = """
+select moe_layers.layer
+from moe_layers
+where moe_layers.run_id = cast($run as varchar)
+    and (cast($layer as integer) is null or moe_layers.layer = cast($layer as integer))
+order by moe_layers.layer
+""".strip()
+_DECISIONS = f"""
+{_UNITS},
+
+labelled_once as (
+    select distinct
+        labelled_tokens.run_id,
+        labelled_tokens.token_idx,
+        labelled_tokens.unit
+    from labelled_tokens
+)
+
+select
+    labelled_once.unit,
+    routing.expert,
+    count(*) as n_decisions
+from routing
+join labelled_once using (run_id, token_idx)
+where routing.layer = cast($layer as integer)
+group by labelled_once.unit, routing.expert
+order by labelled_once.unit, routing.expert
+""".strip()  # noqa: S608
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The units that carry a label: examples, or tokens.
+
+    Attributes
+    ----------
+    units
+        (unit,): the example_id or token_idx of each, ascending.
+    examples
+        (unit,): its example.
+    sets
+        (unit,): which set of values it carries, a row of ``members``. With one value for each unit
+        a set is a value.
+    members
+        (set, value): 1 where the set has the value.
+    on_tokens
+        Whether the units are tokens.
+    """
+
+    units: "NDArray[np.int64]"
+    examples: "NDArray[np.int64]"
+    sets: "NDArray[np.int64]"
+    members: "NDArray[np.float64]"
+    on_tokens: bool
+
+    def permuted(self, rng: "np.random.Generator") -> "NDArray[np.int64]":
+        """(unit,): the sets, moved among all examples or among the tokens of each example."""
+        import numpy as np
+
+        if not self.on_tokens:
+            return rng.permutation(self.sets)
+        by_example = np.lexsort((np.arange(len(self.units)), self.examples))
+        shuffled = np.lexsort((rng.random(len(self.units)), self.examples))
+        moved = np.empty_like(self.sets)
+        moved[by_example] = self.sets[shuffled]
+        return moved
+
+
+@dataclass(frozen=True)
+class LayerDecisions:
+    """The decisions of the labelled units at a layer, one entry for each unit and expert.
+
+    Attributes
+    ----------
+    rows
+        (entry,): the unit, as its place in ``Labelled.units``.
+    experts
+        (entry,): the expert.
+    counts
+        (entry,): how often the unit chose it.
+    """
+
+    rows: "NDArray[np.int64]"
+    experts: "NDArray[np.int64]"
+    counts: "NDArray[np.float64]"
+
+    def by_value(
+        self, sets: "NDArray[np.int64]", members: "NDArray[np.float64]"
+    ) -> "NDArray[np.float64]":
+        """(value, expert): the decisions of each value where unit i carries ``sets[i]``."""
+        import numpy as np
+
+        n_experts = int(self.experts.max(initial=0)) + 1
+        cells = sets[self.rows] * n_experts + self.experts
+        counted = np.bincount(cells, weights=self.counts, minlength=len(members) * n_experts)
+        joint: NDArray[np.float64] = members.T @ counted.reshape(len(members), n_experts)
+        return joint
+
+
+def mutual_information(joint: "NDArray[np.floating[Any]]") -> float:
+    """Return the mutual information of rows and columns of a table of counts, in bits.
+
+    Parameters
+    ----------
+    joint
+        (row, column): counts, not all zero.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mutual_information(np.array([[2, 0], [0, 2]]))
+    1.0
+    >>> mutual_information(np.array([[2, 2], [1, 1]]))
+    0.0
+    """
+    import numpy as np
+
+    shares = np.asarray(joint, dtype=np.float64) / np.sum(joint)
+    apart = np.outer(shares.sum(axis=1), shares.sum(axis=0))
+    held = shares > 0
+    return max(0.0, float((shares[held] * np.log2(shares[held] / apart[held])).sum()))
+
+
+def entropy(counts: "NDArray[np.floating[Any]]") -> float:
+    """Return the entropy of a distribution given by counts, in bits.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> entropy(np.array([1, 1, 2, 0]))
+    1.5
+    """
+    import numpy as np
+
+    held = np.asarray(counts, dtype=np.float64)
+    held = held[held > 0] / held.sum()
+    return float((held * np.log2(1 / held)).sum())
+
+
+def label_information(database: "Database", parameters: "Mapping[str, Value]") -> Computed:
+    """Compute the analysis ``label-information``.
+
+    Each layer starts from the seed anew, so that it does not matter which layers are asked for.
+
+    Parameters
+    ----------
+    database
+        The store.
+    parameters
+        key, run, split, layer, permutations and seed.
+
+    Raises
+    ------
+    ParameterError
+        If the seed or the number of permutations is negative.
+    """
+    import numpy as np
+
+    permutations, seed = int(parameters["permutations"] or 0), int(parameters["seed"] or 0)
+    for name, given in (("permutations", permutations), ("seed", seed)):
+        if given < 0:
+            raise ParameterError(f"{_NAME}: {name} is {given}, not 0 or more")
+    run = str(parameters["run"])
+    selection = {name: parameters[name] for name in ("key", "split")} | {"run": run}
+    labelled = _labelled(database, selection)
+    layers = database.sql(_LAYERS, {"run": run, "layer": parameters["layer"]}).fetchall()
+    rows: list[tuple[Any, ...]] = []
+    for (layer,) in layers if len(labelled.units) else []:
+        counts = database.sql(_DECISIONS, {**selection, "layer": layer}).df()
+        if counts.empty:
+            continue
+        decisions = LayerDecisions(
+            np.searchsorted(labelled.units, counts["unit"].to_numpy(np.int64)),
+            counts["expert"].to_numpy(np.int64),
+            counts["n_decisions"].to_numpy(np.float64),
+        )
+        rows.append((int(layer), *_of_layer(labelled, decisions, permutations, seed)))
+    return Computed(rows, _DECISIONS, (run,))
+
+
+def _labelled(database: "Database", selection: "Mapping[str, Value]") -> Labelled:
+    """Fetch which unit carries which values."""
+    import numpy as np
+
+    labels = database.sql(_LABELS, selection).df()
+    units, first, of_unit = np.unique(
+        labels["unit"].to_numpy(np.int64), return_index=True, return_inverse=True
+    )
+    values, of_value = np.unique(labels["value"].to_numpy(str), return_inverse=True)
+    carried: list[list[int]] = [[] for _ in units]
+    for unit, value in zip(of_unit.tolist(), of_value.tolist(), strict=True):
+        carried[unit].append(value)
+    numbers: dict[tuple[int, ...], int] = {}
+    sets = [numbers.setdefault(tuple(found), len(numbers)) for found in carried]
+    members = np.zeros((len(numbers), len(values)))
+    for found, number in numbers.items():
+        members[number, list(found)] = 1
+    return Labelled(
+        units,
+        labels["example_id"].to_numpy(np.int64)[first],
+        np.array(sets, dtype=np.int64),
+        members,
+        bool(labels["on_tokens"].any()),
+    )
+
+
+def _of_layer(
+    labelled: Labelled, decisions: LayerDecisions, permutations: int, seed: int
+) -> tuple[Any, ...]:
+    """The columns of a layer, from n_decisions on."""
+    import numpy as np
+
+    joint = decisions.by_value(labelled.sets, labelled.members)
+    of_value = joint.sum(axis=1)
+    information, label_entropy = mutual_information(joint), entropy(of_value)
+    rng = np.random.default_rng(seed)
+    null = np.array(
+        [
+            mutual_information(decisions.by_value(labelled.permuted(rng), labelled.members))
+            for _ in range(permutations)
+        ]
+    )
+    reached = int((null >= information - _ROUNDING).sum())
+    return (
+        int(joint.sum()),
+        len(np.unique(labelled.examples[decisions.rows])),
+        int((of_value > 0).sum()),
+        information,
+        label_entropy,
+        information / label_entropy if label_entropy else None,
+        _WITHIN_EXAMPLES if labelled.on_tokens else _OVER_EXAMPLES,
+        float(null.mean()) if permutations else None,
+        float(null.max()) if permutations else None,
+        (1 + reached) / (1 + permutations),
+    )
