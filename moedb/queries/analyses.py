@@ -112,7 +112,7 @@ _LIST = (
                 "normalized", "information / label_entropy; null for a single value", "DOUBLE"
             ),
             AnalysisColumn(
-                "null",
+                "permuted",
                 "what is shuffled: examples, where labels of examples or of the run are permuted "
                 "over the labelled examples; tokens within examples, where the key is on tokens "
                 "and labels are permuted over the labelled tokens of each example",

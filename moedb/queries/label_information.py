@@ -7,6 +7,7 @@ label and expert go together beyond the example that a token is in.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from moedb.errors import ParameterError
@@ -113,12 +114,13 @@ class Labelled:
     units
         (unit,): the example_id or token_idx of each, ascending.
     examples
-        (unit,): its example.
+        (unit,): its example, numbered from 0.
     sets
-        (unit,): which set of values it carries, a row of ``members``. With one value for each unit
-        a set is a value.
+        (unit,): which set of values it carries. With one value for each unit a set is a value.
     members
-        (set, value): 1 where the set has the value.
+        The sets that have the first value, then those that have the second, and so on.
+    starts
+        (value,): where the sets of each value begin in ``members``.
     on_tokens
         Whether the units are tokens.
     """
@@ -126,8 +128,16 @@ class Labelled:
     units: "NDArray[np.int64]"
     examples: "NDArray[np.int64]"
     sets: "NDArray[np.int64]"
-    members: "NDArray[np.float64]"
+    members: "NDArray[np.int64]"
+    starts: "NDArray[np.int64]"
     on_tokens: bool
+
+    @cached_property
+    def _by_example(self) -> "NDArray[np.intp]":
+        """(unit,): the units of the first example, then those of the second, and so on."""
+        import numpy as np
+
+        return np.argsort(self.examples, kind="stable")
 
     def permuted(self, rng: "np.random.Generator") -> "NDArray[np.int64]":
         """(unit,): the sets, moved among all examples or among the tokens of each example."""
@@ -135,10 +145,10 @@ class Labelled:
 
         if not self.on_tokens:
             return rng.permutation(self.sets)
-        by_example = np.lexsort((np.arange(len(self.units)), self.examples))
-        shuffled = np.lexsort((rng.random(len(self.units)), self.examples))
+        # less than 1 is added to a whole number: no unit leaves its example
+        shuffled = np.argsort(self.examples + 0.5 * rng.random(len(self.units)))
         moved = np.empty_like(self.sets)
-        moved[by_example] = self.sets[shuffled]
+        moved[self._by_example] = self.sets[shuffled]
         return moved
 
 
@@ -160,16 +170,15 @@ class LayerDecisions:
     experts: "NDArray[np.int64]"
     counts: "NDArray[np.float64]"
 
-    def by_value(
-        self, sets: "NDArray[np.int64]", members: "NDArray[np.float64]"
-    ) -> "NDArray[np.float64]":
+    def by_value(self, labelled: Labelled, sets: "NDArray[np.int64]") -> "NDArray[np.float64]":
         """(value, expert): the decisions of each value where unit i carries ``sets[i]``."""
         import numpy as np
 
-        n_experts = int(self.experts.max(initial=0)) + 1
+        n_experts, n_sets = int(self.experts.max()) + 1, int(labelled.members.max()) + 1
         cells = sets[self.rows] * n_experts + self.experts
-        counted = np.bincount(cells, weights=self.counts, minlength=len(members) * n_experts)
-        joint: NDArray[np.float64] = members.T @ counted.reshape(len(members), n_experts)
+        of_sets = np.bincount(cells, weights=self.counts, minlength=n_sets * n_experts)
+        carried = of_sets.reshape(n_sets, n_experts)[labelled.members]
+        joint: NDArray[np.float64] = np.add.reduceat(carried, labelled.starts, axis=0)
         return joint
 
 
@@ -262,20 +271,21 @@ def _labelled(database: "Database", selection: "Mapping[str, Value]") -> Labelle
     units, first, of_unit = np.unique(
         labels["unit"].to_numpy(np.int64), return_index=True, return_inverse=True
     )
-    values, of_value = np.unique(labels["value"].to_numpy(str), return_inverse=True)
+    of_value, _ = labels["value"].factorize()
     carried: list[list[int]] = [[] for _ in units]
     for unit, value in zip(of_unit.tolist(), of_value.tolist(), strict=True):
         carried[unit].append(value)
     numbers: dict[tuple[int, ...], int] = {}
     sets = [numbers.setdefault(tuple(found), len(numbers)) for found in carried]
-    members = np.zeros((len(numbers), len(values)))
-    for found, number in numbers.items():
-        members[number, list(found)] = 1
+    pairs = sorted((value, number) for found, number in numbers.items() for value in found)
+    by_value = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    _, of_example = np.unique(labels["example_id"].to_numpy(np.int64)[first], return_inverse=True)
     return Labelled(
         units,
-        labels["example_id"].to_numpy(np.int64)[first],
+        of_example,
         np.array(sets, dtype=np.int64),
-        members,
+        by_value[:, 1],
+        np.unique(by_value[:, 0], return_index=True)[1],
         bool(labels["on_tokens"].any()),
     )
 
@@ -286,13 +296,13 @@ def _of_layer(
     """The columns of a layer, from n_decisions on."""
     import numpy as np
 
-    joint = decisions.by_value(labelled.sets, labelled.members)
+    joint = decisions.by_value(labelled, labelled.sets)
     of_value = joint.sum(axis=1)
     information, label_entropy = mutual_information(joint), entropy(of_value)
     rng = np.random.default_rng(seed)
     null = np.array(
         [
-            mutual_information(decisions.by_value(labelled.permuted(rng), labelled.members))
+            mutual_information(decisions.by_value(labelled, labelled.permuted(rng)))
             for _ in range(permutations)
         ]
     )

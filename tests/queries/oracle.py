@@ -296,7 +296,7 @@ def expert_specialization(
                     math.log2(counts[top] * joint.sum() / (counts.sum() * joint[top].sum())),
                 )
             )
-        rows += sorted(of_layer, key=lambda row: (-row[6], -row[2], row[1]))
+        rows += sorted(of_layer, key=lambda row: (-row[6], row[1]))
     return frame(
         "layer expert n_decisions n_values top_value n_top exclusivity conditional_entropy "
         "normalized_entropy pmi",

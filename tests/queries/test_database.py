@@ -27,6 +27,7 @@ from .oracle import ORACLES, assert_same_rows, queries_over_one_run
 pytestmark = pytest.mark.model
 
 SETTINGS: dict[str, list[dict[str, Any]]] = {
+    "expert-specialization": [{"key": "role"}, {"key": "order", "layer": 2, "min_decisions": 5}],
     "expert-frequency": [{}, {"split": "all"}],
     "concentration": [{}, {"split": "corrupted"}],
     "routing-by-class": [{"key": "role"}, {"key": "template", "layer": 2}, {"key": "order"}],

@@ -156,4 +156,4 @@ select
     final.normalized_entropy,
     final.pmi
 from final
-order by final.layer, final.exclusivity desc, final.n_decisions desc, final.expert;
+order by final.layer, final.exclusivity desc, final.expert;
