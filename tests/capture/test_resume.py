@@ -169,7 +169,9 @@ def test_a_model_that_contradicts_itself_stops_the_capture(
     real = tap.tapped_experts_forward
 
     def wrong(self, hidden_states, top_k_index, top_k_weights):  # type: ignore[no-untyped-def]
-        return 1.01 * real(self, hidden_states, top_k_index, top_k_weights)
+        # the probe and its rehearsal are small, and would refuse the model before anything runs
+        factor = 1.01 if len(hidden_states) > 64 else 1.0
+        return factor * real(self, hidden_states, top_k_index, top_k_weights)
 
     monkeypatch.setitem(tap.moe.ALL_EXPERTS_FUNCTIONS._global_mapping, tap.IMPLEMENTATION, wrong)
     with pytest.raises(
