@@ -82,9 +82,3 @@ def shard_of_environment(environment: Mapping[str, str]) -> Shard:
     if "RANK" in environment and "WORLD_SIZE" in environment:
         return Shard(number("RANK"), number("WORLD_SIZE"), "RANK")
     return Shard()
-
-
-def local_rank(environment: Mapping[str, str]) -> int:
-    """Number of this process on its machine, as torchrun says; 0 where it says nothing."""
-    text = environment.get("LOCAL_RANK", "0")
-    return int(text) if text.isdigit() else 0
