@@ -49,8 +49,8 @@ class StreamedLayers:
     ----------
     model
         The model; all else in it is loaded.
-    layers
-        Its decoder layers, without weights.
+    layers_path
+        Where its decoder layers are; they have no weights yet.
     sources
         For each layer its tensors in the checkpoint.
     load
@@ -62,13 +62,14 @@ class StreamedLayers:
     def __init__(
         self,
         model: PreTrainedModel,
-        layers: Sequence[nn.Module],
+        layers_path: str,
         sources: Sequence[Slices],
         load: LoadStateDictConfig,
         n_resident: int,
     ) -> None:
         self._model = model
-        self._layers = layers
+        self._layers_path = layers_path
+        self._layers = list(model.get_submodule(layers_path).children())
         self._sources = sources
         self._load = load
         self._n_resident = n_resident
@@ -90,7 +91,9 @@ class StreamedLayers:
         def fetch(module: nn.Module, inputs: Any) -> None:
             self._start(index)
             self._reading.pop(index).result()
-            self._start((index + 1) % len(self._layers))
+            # Fewer than all while only the first ones run.
+            n_layers = len(list(self._model.get_submodule(self._layers_path).children()))
+            self._start((index + 1) % n_layers)
 
         return fetch
 
@@ -237,7 +240,7 @@ def streamed_model(
         for name, buffer in model.named_buffers():
             owner, _, leaf = name.rpartition(".")
             model.get_submodule(owner)._buffers[leaf] = buffer.to(device)
-        streamed = StreamedLayers(model, layers, sources, load, n_resident)
+        streamed = StreamedLayers(model, path, sources, load, n_resident)
         stack.enter_context(streamed.attached())
         yield model.eval()
 

@@ -11,6 +11,12 @@ import torch
 
 from moedb.capture.blocks import MoEBlock
 from moedb.capture.checks import check_batch
+from moedb.capture.first_layers import (
+    extended,
+    layer_kinds,
+    n_first_layers,
+    only_first_layers,
+)
 from moedb.capture.probe import probe
 from moedb.capture.tap import tapped
 from moedb.capture.wiring import BlockWiring, Wiring
@@ -206,17 +212,27 @@ def traced(
 ) -> Iterator[TracedModel]:
     """Tap ``model``, probe it, and leave it as it was found.
 
+    Of a model whose weights come from the disk only the first layers run for that.
+
     Raises
     ------
     ModelError
         If a block is wired in a way that a capture could not read, or what a capture would read
         of a small batch does not add up or differs from what the untouched model does.
     """
-    plain = _plain_logits(model)
+    layers_path = blocks[0].decoder_path.rpartition(".")[0]
+    layers = list(model.get_submodule(layers_path).children())
+    kinds = layer_kinds(layers, neurons)
+    streamed = any(parameter.is_meta for parameter in model.parameters())
+    n_layers = n_first_layers(kinds) if streamed else len(layers)
+    with only_first_layers(model, layers_path, n_layers):
+        plain = _plain_logits(model)
     with tapped(model, blocks, neurons):
-        traced_model = TracedModel(model, probe(model, blocks))
-        _rehearse(traced_model, plain)
-        yield traced_model
+        with only_first_layers(model, layers_path, n_layers):
+            first = [block for block in blocks if block.layer < n_layers]
+            wiring = probe(model, first)
+            _rehearse(TracedModel(model, wiring), plain)
+        yield TracedModel(model, extended(wiring, blocks, kinds, layers_path))
 
 
 _REHEARSAL = ((0, 1, 2, 3, 4), (5, 6))

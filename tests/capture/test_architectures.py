@@ -16,9 +16,17 @@ from transformers import AutoTokenizer
 from moedb.capture.blocks import MoEBlock, find_blocks
 from moedb.capture.checkpoints import find_checkpoint
 from moedb.capture.checks import check_batch
+from moedb.capture.first_layers import (
+    extended,
+    layer_kinds,
+    n_first_layers,
+    only_first_layers,
+)
 from moedb.capture.language import plan_language_capture
 from moedb.capture.pipeline import capture
 from moedb.capture.planning import CaptureOptions
+from moedb.capture.probe import probe
+from moedb.capture.tap import tapped
 from moedb.capture.trace import BatchActivations, traced
 from moedb.capture.wiring import Wiring
 from moedb.errors import ModelError
@@ -141,6 +149,20 @@ def expect(family: Family, wiring: Wiring) -> None:
         assert found.has_shared_expert == bool(family.shared)
         assert found.has_shared_gate == (family.shared == "gated")
         assert found.shared_is_beside == (family.shared == "beside the block")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_first_layers_tell_how_all_are_wired(name: str) -> None:
+    model: Any = tiny_model(name, FAMILIES[name].settings)
+    blocks = find_blocks(model)
+    path = blocks[0].decoder_path.rpartition(".")[0]
+    kinds = layer_kinds(list(model.get_submodule(path).children()), ())
+    n_layers = n_first_layers(kinds)
+    with tapped(model, blocks):
+        whole = probe(model, blocks)
+        with only_first_layers(model, path, n_layers):
+            first = probe(model, [block for block in blocks if block.layer < n_layers])
+    assert extended(first, blocks, kinds, path) == whole
 
 
 @pytest.mark.parametrize(
@@ -274,8 +296,6 @@ def test_a_list_of_experts_is_captured_as_stacked_ones_are(name: str, own_choice
 
 def test_an_edit_of_the_tapped_outputs_reaches_the_model() -> None:
     import nnsight
-
-    from moedb.capture.tap import tapped
 
     logits = []
     for model in (
