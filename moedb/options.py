@@ -1,4 +1,4 @@
-"""The options that commands share, one decorator for each set."""
+"""The options that commands share, one decorator for each set, and the store that they name."""
 
 import functools
 import os
@@ -10,6 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from moedb.capture.sharding import Shard
+    from moedb.queries.database import Database
 
 FORMATS = ("table", "csv", "json", "jsonl", "markdown", "latex", "html", "parquet")
 
@@ -31,6 +32,21 @@ def store_option(command: Command) -> Command:
         return command(*args, **kwargs)
 
     return with_store
+
+
+def store_folder() -> Path:
+    """Return the folder that ``--store`` names, else the default."""
+    from moedb.queries.database import default_store
+
+    given = click.get_current_context().find_root().params.get("store")
+    return Path(given) if given is not None else default_store()
+
+
+def open_store() -> "Database":
+    """Open the store that ``--store`` names, else the default."""
+    from moedb.queries.database import open_database
+
+    return open_database(store_folder())
 
 
 def output_options(command: Command) -> Command:

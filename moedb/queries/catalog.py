@@ -49,7 +49,7 @@ _PARAMETER = re.compile(
 _COLUMN = re.compile(r"(?P<name>[a-z]\w*): (?P<doc>.+)")
 _CAST = re.compile(r"cast\(\$(\w+) as (\w+)\)")
 _MARK = re.compile(r"\$(\w+)")
-_TRIALS = re.compile(r"^\s*(?:from|join) trials\b", re.MULTILINE)
+_TRIALS = re.compile(r"^\s*(?:from|join) (?:trials|trial_routing)\b", re.MULTILINE)
 
 
 @dataclass(frozen=True)

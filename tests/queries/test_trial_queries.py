@@ -412,6 +412,34 @@ def test_what_is_undefined_is_null_and_not_nan(
         assert all(math.isfinite(value) for value in floats)
 
 
+def test_trial_routing_counts_every_value_and_expert(
+    tables: Tables, connection: duckdb.DuckDBPyConnection
+) -> None:
+    expected = [
+        (trial.run_id, trial.variant, trial.experts, trial.trial, key, value, layer, expert, count)
+        for trial in shown(None, None)
+        for key in ("class", "size", "trial", "seed", "variant", "experts")
+        for layer, values in counts_by_class(tables, trial.run_id, key, None).items()
+        for value, counts in values.items()
+        for expert, count in enumerate(counts.tolist())
+    ]
+    assert any(count == 0 for *_, count in expected)
+    rows = connection.execute("from trial_routing").fetchall()
+    assert sorted(rows) == sorted(expected)
+    described = connection.execute("describe trial_routing").fetchall()
+    assert [row[:2] for row in described] == [
+        ("run_id", "VARCHAR"),
+        ("variant", "VARCHAR"),
+        ("experts", "INTEGER"),
+        ("trial", "INTEGER"),
+        ("key", "VARCHAR"),
+        ("value", "VARCHAR"),
+        ("layer", "INTEGER"),
+        ("expert", "INTEGER"),
+        ("n_decisions", "BIGINT"),
+    ]
+
+
 def test_the_view_has_the_newest_complete_capture_of_each_trial(
     connection: duckdb.DuckDBPyConnection,
 ) -> None:

@@ -14,55 +14,28 @@
 --   class_b does; of experts chosen equally often, the smaller index
 -- column share: n_together / n_trials; 1 for a class with itself
 -- source: moedb, after Poetzscher, figures 2 to 4
-with selected_trials as (
+with class_counts as (
     select
-        trials.run_id,
-        trials.variant,
-        trials.experts,
-        trials.trial
-    from trials
+        trial_routing.run_id,
+        trial_routing.variant,
+        trial_routing.experts,
+        trial_routing.layer,
+        trial_routing.value,
+        trial_routing.expert,
+        trial_routing.n_decisions
+    from trial_routing
     where
-        (cast($variant as varchar) is null or trials.variant = cast($variant as varchar))
-        and (cast($experts as integer) is null or trials.experts = cast($experts as integer))
-),
-
-selected_layers as (
-    select
-        moe_layers.run_id,
-        moe_layers.layer,
-        moe_layers.n_experts
-    from moe_layers
-    join selected_trials using (run_id)
-    where cast($layer as integer) is null or moe_layers.layer = cast($layer as integer)
-),
-
--- an example and a token may carry the same label: count the token once
-labelled_tokens as (
-    select distinct
-        labels.run_id,
-        labels.token_idx,
-        labels.value
-    from labels
-    join selected_trials using (run_id)
-    where labels.key = cast($key as varchar)
-),
-
-class_counts as (
-    select
-        routing.run_id,
-        routing.layer,
-        labelled_tokens.value,
-        routing.expert,
-        count(*) as n_decisions
-    from routing
-    join labelled_tokens using (run_id, token_idx)
-    join selected_layers using (run_id, layer)
-    group by routing.run_id, routing.layer, labelled_tokens.value, routing.expert
+        trial_routing.key = cast($key as varchar)
+        and (cast($variant as varchar) is null or trial_routing.variant = cast($variant as varchar))
+        and (cast($experts as integer) is null or trial_routing.experts = cast($experts as integer))
+        and (cast($layer as integer) is null or trial_routing.layer = cast($layer as integer))
 ),
 
 ranked_experts as (
     select
         class_counts.run_id,
+        class_counts.variant,
+        class_counts.experts,
         class_counts.layer,
         class_counts.value,
         class_counts.expert,
@@ -76,6 +49,8 @@ ranked_experts as (
 main_experts as (
     select
         ranked_experts.run_id,
+        ranked_experts.variant,
+        ranked_experts.experts,
         ranked_experts.layer,
         ranked_experts.value,
         ranked_experts.expert
@@ -85,8 +60,8 @@ main_experts as (
 
 final as (
     select
-        selected_trials.variant,
-        selected_trials.experts,
+        main_a.variant,
+        main_a.experts,
         main_a.layer,
         main_a.value as class_a,
         main_b.value as class_b,
@@ -98,11 +73,9 @@ final as (
     join main_experts as main_b
         on main_a.run_id = main_b.run_id
         and main_a.layer = main_b.layer
-    join selected_trials
-        on main_a.run_id = selected_trials.run_id
     group by
-        selected_trials.variant,
-        selected_trials.experts,
+        main_a.variant,
+        main_a.experts,
         main_a.layer,
         main_a.value,
         main_b.value

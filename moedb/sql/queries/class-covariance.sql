@@ -16,108 +16,64 @@
 -- column lowest: the smallest over the trials
 -- column highest: the largest over the trials
 -- source: Poetzscher, figures 5 and 6
-with selected_trials as (
+with class_counts as (
     select
-        trials.run_id,
-        trials.variant,
-        trials.experts,
-        trials.trial
-    from trials
+        trial_routing.run_id,
+        trial_routing.variant,
+        trial_routing.experts,
+        trial_routing.layer,
+        trial_routing.value,
+        trial_routing.expert,
+        trial_routing.n_decisions
+    from trial_routing
     where
-        (cast($variant as varchar) is null or trials.variant = cast($variant as varchar))
-        and (cast($experts as integer) is null or trials.experts = cast($experts as integer))
+        trial_routing.key = cast($key as varchar)
+        and (cast($variant as varchar) is null or trial_routing.variant = cast($variant as varchar))
+        and (cast($experts as integer) is null or trial_routing.experts = cast($experts as integer))
+        and (cast($layer as integer) is null or trial_routing.layer = cast($layer as integer))
 ),
 
-selected_layers as (
-    select
-        moe_layers.run_id,
-        moe_layers.layer,
-        moe_layers.n_experts
-    from moe_layers
-    join selected_trials using (run_id)
-    where cast($layer as integer) is null or moe_layers.layer = cast($layer as integer)
-),
-
--- an example and a token may carry the same label: count the token once
-labelled_tokens as (
-    select distinct
-        labels.run_id,
-        labels.token_idx,
-        labels.value
-    from labels
-    join selected_trials using (run_id)
-    where labels.key = cast($key as varchar)
-),
-
-class_counts as (
-    select
-        routing.run_id,
-        routing.layer,
-        labelled_tokens.value,
-        routing.expert,
-        count(*) as n_decisions
-    from routing
-    join labelled_tokens using (run_id, token_idx)
-    join selected_layers using (run_id, layer)
-    group by routing.run_id, routing.layer, labelled_tokens.value, routing.expert
-),
-
-class_totals as (
-    select
-        class_counts.run_id,
-        class_counts.layer,
-        class_counts.value,
-        sum(class_counts.n_decisions) as n_decisions,
-        sum(class_counts.n_decisions * class_counts.n_decisions) as n_squared
-    from class_counts
-    group by class_counts.run_id, class_counts.layer, class_counts.value
-),
-
-class_products as (
+pair_sums as (
     select
         counts_a.run_id,
+        counts_a.variant,
+        counts_a.experts,
         counts_a.layer,
         counts_a.value as class_a,
         counts_b.value as class_b,
-        sum(counts_a.n_decisions * counts_b.n_decisions) as n_product
+        count(*) as n_experts,
+        sum(counts_a.n_decisions) as sum_a,
+        sum(counts_b.n_decisions) as sum_b,
+        sum(counts_a.n_decisions * counts_b.n_decisions) as sum_ab
     from class_counts as counts_a
     join class_counts as counts_b
         on counts_a.run_id = counts_b.run_id
         and counts_a.layer = counts_b.layer
         and counts_a.expert = counts_b.expert
-    group by counts_a.run_id, counts_a.layer, counts_a.value, counts_b.value
+    group by
+        counts_a.run_id,
+        counts_a.variant,
+        counts_a.experts,
+        counts_a.layer,
+        counts_a.value,
+        counts_b.value
 ),
 
 -- shares are counts over totals: E times the sum of products less the product of sums is a whole
 -- number, and E squared times both totals makes it the covariance
 trial_pairs as (
     select
-        selected_trials.variant,
-        selected_trials.experts,
-        totals_a.layer,
-        totals_a.value as class_a,
-        totals_b.value as class_b,
+        pair_sums.variant,
+        pair_sums.experts,
+        pair_sums.layer,
+        pair_sums.class_a,
+        pair_sums.class_b,
         cast(
-            selected_layers.n_experts * coalesce(class_products.n_product, 0)
-            - totals_a.n_decisions * totals_b.n_decisions as double
+            pair_sums.n_experts * pair_sums.sum_ab - pair_sums.sum_a * pair_sums.sum_b as double
         ) / cast(
-            totals_a.n_decisions * totals_b.n_decisions
-            * selected_layers.n_experts * selected_layers.n_experts as double
+            pair_sums.sum_a * pair_sums.sum_b * pair_sums.n_experts * pair_sums.n_experts as double
         ) as covariance
-    from class_totals as totals_a
-    join class_totals as totals_b
-        on totals_a.run_id = totals_b.run_id
-        and totals_a.layer = totals_b.layer
-    join selected_layers
-        on totals_a.run_id = selected_layers.run_id
-        and totals_a.layer = selected_layers.layer
-    join selected_trials
-        on totals_a.run_id = selected_trials.run_id
-    left join class_products
-        on totals_a.run_id = class_products.run_id
-        and totals_a.layer = class_products.layer
-        and totals_a.value = class_products.class_a
-        and totals_b.value = class_products.class_b
+    from pair_sums
 ),
 
 final as (

@@ -1,0 +1,284 @@
+"""Capturing: run a model and store what its experts did."""
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from moedb.options import (
+    capture_options,
+    language_model_options,
+    output_options,
+    store_folder,
+    store_option,
+)
+from moedb.terminal import emit, say
+
+if TYPE_CHECKING:
+    from moedb.capture.planning import CapturePlan
+    from moedb.capture.sharding import Shard
+
+
+@click.group()
+def capture() -> None:
+    """Run a model and store what its experts did."""
+
+
+@capture.command("qwen-ioi")
+@click.option("--n", default=100, show_default=True, help="Prompts, twins not counted.")
+@click.option(
+    "--templates", type=click.Path(path_type=Path), help="A JSON file of templates and words."
+)
+@click.option("--twins/--no-twins", default=True, show_default=True, help="Corrupted twins too.")
+@language_model_options
+@capture_options(batch_size=16)
+@output_options
+@store_option
+def capture_qwen_ioi(
+    n: int,
+    seed: int,
+    templates: Path | None,
+    twins: bool,
+    dry_run: bool,
+    shard: "Shard",
+    **options: Any,
+) -> None:
+    """Indirect object identification prompts through a language model.
+
+    Prints the run's name. The same command again resumes, or says that there is nothing to do.
+
+    \b
+    Example:
+      moedb capture qwen-ioi
+      moedb capture qwen-ioi --n 300 --arrays router_logits --arrays expert_outputs@2,4
+    """
+    from moedb.capture.jobs.qwen_ioi import ioi_dataset
+    from moedb.capture.language import plan_language_capture
+    from moedb.capture.planning import CaptureOptions
+
+    output = {key: options.pop(key) for key in ("format_", "output", "limit")}
+    planned = plan_language_capture(
+        CaptureOptions(**_in_bytes(options)),
+        functools.partial(ioi_dataset, n=n, seed=seed, templates=templates, twins=twins),
+    )
+    _run_captures([planned], dry_run, shard, output)
+
+
+@capture.command("cifar-moe")
+@click.option(
+    "--model",
+    "models",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    default=["cifar-moe"],
+    show_default=True,
+    help="A trained model's folder, or a folder of them; may be repeated.",
+)
+@click.option("--data", type=click.Path(path_type=Path), help="CIFAR-10.  [default: the hub's]")
+@click.option("--n", type=click.IntRange(1), help="Only the first N test images.")
+@click.option(
+    "--draws", default=10, show_default=True, help="Random routers (and experts) to average over."
+)
+@capture_options(batch_size=250)
+@output_options
+@store_option
+def capture_cifar_moe(
+    models: tuple[Path, ...],
+    data: Path | None,
+    n: int | None,
+    draws: int,
+    seed: int,
+    dry_run: bool,
+    shard: "Shard",
+    **options: Any,
+) -> None:
+    """CIFAR-10's test images through CIFAR MoEs, each model a run.
+
+    Beside the model as it is, predictions are stored for random routing, for experts that were
+    never trained, and for each expert given every image. Prints the runs' names. The same command
+    again resumes, or says that there is nothing to do.
+
+    \b
+    Example:
+      moedb capture cifar-moe --data cifar-10-batches-py
+      moedb capture cifar-moe --model cifar-moe/cifar-moe-base-2-trial-0 --draws 20
+    """
+    from moedb.capture.cifar.capturing import plan_cifar_capture
+    from moedb.capture.cifar.images import load_cifar10
+    from moedb.capture.jobs.cifar_moe import cifar_dataset, find_trials
+    from moedb.capture.planning import CaptureOptions
+
+    output = {key: options.pop(key) for key in ("format_", "output", "limit")}
+    folders = find_trials(models)
+    dataset = cifar_dataset(load_cifar10(data, "test"), n=n, draws=draws, seed=seed)
+    settings = _in_bytes(options)
+    plans = [
+        plan_cifar_capture(CaptureOptions(model=str(folder), **settings), dataset)
+        for folder in folders
+    ]
+    _run_captures(plans, dry_run, shard, output)
+
+
+@capture.command("text")
+@click.option(
+    "--dataset",
+    required=True,
+    metavar="FILE|FOLDER|ID",
+    help="Parquet, JSON lines, CSV, TSV, plain text or CoNLL-U; a folder of one kind; a hub id.",
+)
+@click.option("--split", help="Split of a hub dataset.  [default: train]")
+@click.option("--subset", help="Subset of a hub dataset that has several.")
+@click.option("--lines", is_flag=True, help="Each line of a .txt file is a document, not the file.")
+@click.option("--text-column", default="text", show_default=True, help="Column of the texts.")
+@click.option(
+    "--label", "labels", multiple=True, metavar="COLUMN", help="A label of examples; repeatable."
+)
+@click.option(
+    "--words-column", default="words", show_default=True, help="Column of lists of words."
+)
+@click.option(
+    "--token-label",
+    "token_labels",
+    multiple=True,
+    metavar="COLUMN",
+    help="A label of tokens, a list with a value for each word, such as upos; repeatable.",
+)
+@click.option(
+    "--unaligned",
+    type=click.Choice(["fail", "skip", "join"]),
+    default="fail",
+    show_default=True,
+    help="Where words are not in the text: stop, leave the row's tokens without labels, or join "
+    "the labels of contractions (French du: ADP+DET).",
+)
+@click.option(
+    "--max-length",
+    type=int,
+    help="Tokens of an example at most.  [default: the model's context, up to 1024]",
+)
+@click.option(
+    "--stride",
+    type=int,
+    help="Tokens from one window of a long document to the next.  [default: --max-length]",
+)
+@click.option("--truncate", is_flag=True, help="Keep only the first window of a document.")
+@click.option("--max-examples", type=int, help="Stop after as many examples.")
+@click.option("--max-tokens", type=int, help="Stop before there are more tokens.")
+@click.option("--shuffle", is_flag=True, help="Shuffle by --seed, through 10,000 documents.")
+@language_model_options
+@capture_options(batch_size=16)
+@output_options
+@store_option
+def capture_text(
+    dataset: str,
+    split: str | None,
+    subset: str | None,
+    lines: bool,
+    text_column: str,
+    labels: tuple[str, ...],
+    words_column: str,
+    token_labels: tuple[str, ...],
+    dry_run: bool,
+    shard: "Shard",
+    **options: Any,
+) -> None:
+    """Texts of your own, or the hub's, through a language model.
+
+    Data are read as a stream, so they may be larger than memory; the tokens wait in TMPDIR. A long
+    document is cut into windows, each an example with the labels document (its row) and window.
+    Prints the run's name. The same command again resumes, or says that there is nothing to do.
+
+    \b
+    Example:
+      moedb capture text --dataset reviews.jsonl --label stars --max-tokens 100000
+      moedb capture text --dataset fr_gsd-ud-test.conllu --token-label upos --label sent_id
+      moedb capture text --dataset stanfordnlp/imdb --split test --label label --shuffle
+    """
+    from moedb.capture.jobs.text import TextOptions, text_dataset
+    from moedb.capture.language import plan_language_capture
+    from moedb.capture.planning import CaptureOptions
+    from moedb.capture.text.documents import Columns
+    from moedb.capture.text.reading import open_source
+
+    output = {key: options.pop(key) for key in ("format_", "output", "limit")}
+    names = ("unaligned", "max_length", "stride", "truncate", "max_examples", "max_tokens")
+    chosen = {name: options.pop(name) for name in (*names, "shuffle", "seed")}
+    columns = Columns(text_column, labels, words_column, token_labels)
+    text_options = TextOptions(columns=columns, **chosen)
+    source = open_source(dataset, split=split, subset=subset, lines=lines)
+    source.check_columns(columns.options)
+    planned = plan_language_capture(
+        CaptureOptions(**_in_bytes(options)),
+        functools.partial(text_dataset, source=source, options=text_options),
+    )
+    _run_captures([planned], dry_run, shard, output)
+
+
+def _in_bytes(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a capture with gigabytes turned into bytes."""
+    memory = options.pop("max_memory", None)
+    return {
+        **options,
+        "budget": int(options["budget"] * 1e9),
+        "max_bytes": None if memory is None else int(memory * 1e9),
+    }
+
+
+def _run_captures(
+    plans: "list[CapturePlan]", dry_run: bool, shard: "Shard", output: dict[str, Any]
+) -> None:
+    if not dry_run:
+        for planned in plans:
+            _run_capture(planned, shard)
+        return
+    from moedb.queries.rows import result_of_rows
+
+    rows = []
+    for planned in plans:
+        _announce(planned)
+        for note in planned.notes:
+            say(note)
+        rows += [(planned.checkpoint.name, *row) for row in planned.estimate.rows()]
+    columns = {
+        "model": "VARCHAR",
+        "kind": "VARCHAR",
+        "name": "VARCHAR",
+        "rows": "BIGINT",
+        "bytes": "BIGINT",
+    }
+    emit(result_of_rows(columns, rows), **output)
+
+
+def _announce(planned: "CapturePlan") -> None:
+    from moedb.capture.pipeline import free_bytes
+
+    estimate = planned.estimate
+    say(
+        f"model {planned.checkpoint.name}, {planned.dtype} on {planned.device}: "
+        f"{estimate.n_examples:,} examples, {estimate.n_tokens:,} tokens in {len(planned.units)} "
+        f"units; up to {estimate.n_bytes / 1e6:,.1f} MB before compression, "
+        f"{free_bytes(store_folder()) / 1e9:,.1f} GB free"
+    )
+
+
+def _run_capture(planned: "CapturePlan", shard: "Shard") -> None:
+    from moedb.capture.pipeline import capture
+    from moedb.capture.progress import RichProgress
+
+    _announce(planned)
+    if shard.count > 1:
+        say(f"{shard}, from {shard.source}")
+    with RichProgress() as progress:
+        outcome = capture(planned, store_folder(), progress, shard)
+    if outcome.was_complete:
+        say(f"run {outcome.run_id} is complete already: nothing to do")
+    else:
+        resumed = f", {outcome.units_before} were there" if outcome.units_before else ""
+        written = f"{outcome.units_now} units written{resumed}"
+        if outcome.units_missing:
+            left = f"{outcome.units_missing} are left to other shards"
+            say(f"{shard} of run {outcome.run_id} is done: {written}, {left}")
+        else:
+            say(f"run {outcome.run_id} is complete: {written}")
+    click.echo(outcome.run_id)

@@ -1,0 +1,108 @@
+"""Asking: named queries and SQL."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from moedb.errors import UsageError
+from moedb.options import (
+    open_store,
+    output_options,
+    parameter_option,
+    run_option,
+    store_option,
+)
+from moedb.terminal import emit, say
+
+if TYPE_CHECKING:
+    from moedb.queries.result import Result
+
+
+def ask(
+    name: str | None, sql: str | None, run: str | None, parameters: tuple[tuple[str, str], ...]
+) -> "Result":
+    """Run a named query or SQL, whichever is given."""
+    if (name is None) == (sql is None):
+        raise UsageError("give either the name of a query or --sql", "moedb query")
+    database = open_store()
+    given: dict[str, object] = dict(parameters)
+    if name is None:
+        if run is not None:
+            given["run"] = database.snapshot.run(run).run_id
+        return database.sql(sql or "", given)
+    if run is not None:
+        given["run"] = run
+    return database.query(name, **given)
+
+
+@click.command()
+@click.argument("name", required=False)
+@run_option
+@parameter_option
+@click.option("--show-sql", is_flag=True, help="Print the query's SQL instead of running it.")
+@output_options
+@store_option
+def query(
+    name: str | None,
+    run: str | None,
+    parameters: tuple[tuple[str, str], ...],
+    show_sql: bool,
+    **output: Any,
+) -> None:
+    """Run the named query NAME; without NAME, list them.
+
+    \b
+    Example:
+      moedb query routing-by-class -p key role -p layer 3
+      moedb query co-activation --show-sql
+    """
+    if name is None:
+        from moedb.queries.rows import query_list
+
+        emit(query_list(), **output)
+        return
+    if show_sql:
+        from moedb.queries.analyses import sql_of
+
+        click.echo(sql_of(name))
+        return
+    result = ask(name, None, run, parameters)
+    emit(result, **output)
+    say(result.provenance.footer())
+
+
+@click.command()
+@click.argument("statement", required=False)
+@click.option("-f", "--file", type=click.Path(path_type=Path), help="Read the SQL from a file.")
+@parameter_option
+@output_options
+@store_option
+def sql(
+    statement: str | None,
+    file: Path | None,
+    parameters: tuple[tuple[str, str], ...],
+    **output: Any,
+) -> None:
+    """Run one SQL statement that reads, given as STATEMENT, in a file, or (-) on stdin.
+
+    Tables and views are those of `moedb schema`; the named queries are table macros.
+
+    \b
+    Example:
+      moedb sql "select layer, count(distinct expert) as used from routing group by all"
+      moedb sql "from routing_by_class(key := 'role') where lift > 5"
+    """
+    if (statement is None) == (file is None):
+        raise UsageError("give the SQL as an argument, as - for stdin, or with -f FILE")
+    if file is not None:
+        try:
+            statement = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot read {file}: {error}") from error
+    elif statement == "-":
+        statement = sys.stdin.read()
+    result = open_store().sql(statement or "", dict(parameters))
+    emit(result, **output)
+    say(result.provenance.footer())

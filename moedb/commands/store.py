@@ -1,0 +1,97 @@
+"""The store: what it holds, whether it is sound, and deleting from it."""
+
+import sys
+from typing import Any
+
+import click
+
+from moedb.errors import UsageError
+from moedb.options import open_store, output_options, store_folder, store_option
+from moedb.terminal import emit, say
+
+
+@click.command()
+@output_options
+@store_option
+def runs(**output: Any) -> None:
+    """List the runs of the store.
+
+    \b
+    Example:
+      moedb runs
+    """
+    from moedb.queries.overview import run_list
+
+    emit(run_list(open_store()), **output)
+
+
+@click.command()
+@click.argument("run")
+@output_options
+@store_option
+def show(run: str, **output: Any) -> None:
+    """Show what RUN is and holds: settings, layers, tables, arrays, labels.
+
+    \b
+    Example:
+      moedb show qwen-ioi-3f
+    """
+    from moedb.queries.overview import run_details
+
+    emit(run_details(open_store(), run), **output)
+
+
+@click.command()
+@click.argument("table", required=False)
+@output_options
+def schema(table: str | None, **output: Any) -> None:
+    """List the tables and arrays, or the columns of TABLE.
+
+    \b
+    Example:
+      moedb schema
+      moedb schema routing
+    """
+    from moedb.queries.rows import table_columns, table_list
+
+    emit(table_columns(table) if table else table_list(), **output)
+
+
+@click.command()
+@click.argument("run", required=False)
+@store_option
+def verify(run: str | None) -> None:
+    """Read RUN, or every run, again: checksums, and what must hold of the values.
+
+    \b
+    Example:
+      moedb verify
+    """
+    from moedb.store.snapshot import take_snapshot
+    from moedb.store.verification import verify_run
+
+    snapshot = take_snapshot(store_folder())
+    for found in [snapshot.run(run)] if run else list(snapshot.runs.values()):
+        state = "" if found.is_complete else " (incomplete)"
+        click.echo(f"{found.run_id}{state}: {verify_run(found)}")
+
+
+@click.command()
+@click.argument("run")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@store_option
+def rm(run: str, yes: bool) -> None:
+    """Delete RUN, whose name must be whole, from the store.
+
+    \b
+    Example:
+      moedb rm qwen-ioi-3f2a9c1b7d
+    """
+    from moedb.store.writing import remove_run
+
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError(f"deleting {run} wants a yes", f"moedb rm {run} --yes")
+        click.confirm(f"Delete {run} from {store_folder()}?", abort=True, err=True)
+    remove_run(store_folder(), run)
+    say(f"deleted {run}")

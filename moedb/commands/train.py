@@ -1,0 +1,117 @@
+"""Training: the checkpoints that captures use."""
+
+import logging
+from pathlib import Path
+
+import click
+
+from moedb.terminal import say
+
+
+@click.group()
+def train() -> None:
+    """Train the checkpoints that captures use."""
+
+
+@train.command("qwen-moe-mini")
+@click.option(
+    "--corpus", type=click.Path(path_type=Path), required=True, help="Parquet with a text column."
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder.")
+@click.option("--steps", type=click.IntRange(1), help="Optimizer steps.  [default: as embedded]")
+@click.option("--seed", type=click.IntRange(0), help="Seed.  [default: as embedded]")
+@click.option("--restart", is_flag=True, help="Throw away what the folder has of this run.")
+def train_qwen_moe_mini(
+    corpus: Path, output: Path, steps: int | None, seed: int | None, restart: bool
+) -> None:
+    """Train the embedded model and its tokenizer anew. The same command again resumes.
+
+    \b
+    Example:
+      moedb train qwen-moe-mini --corpus texts.parquet -o my-mini --steps 1000
+      moedb capture qwen-ioi --model my-mini
+    """
+    from moedb.capture.mini.config import MiniTrainingConfig
+    from moedb.capture.mini.training import train_mini
+
+    logging.getLogger("moedb").setLevel(logging.INFO)
+    chosen = {key: value for key, value in (("steps", steps), ("seed", seed)) if value is not None}
+    config = MiniTrainingConfig(**chosen)
+    click.echo(train_mini(config, corpus, output, resume=not restart))
+
+
+@train.command("cifar-moe")
+@click.option(
+    "--experts",
+    type=click.IntRange(2),
+    multiple=True,
+    default=[2],
+    show_default=True,
+    help="Experts of the MoE layer; may be repeated.",
+)
+@click.option(
+    "--variant",
+    type=click.Choice(["base", "short"]),
+    default="base",
+    show_default=True,
+    help="Four convolutions before the MoE layer, or one.",
+)
+@click.option(
+    "--trials", type=click.IntRange(1), default=1, show_default=True, help="Trials of each."
+)
+@click.option("--data", type=click.Path(path_type=Path), help="CIFAR-10.  [default: the hub's]")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default="cifar-moe",
+    show_default=True,
+    help="Folder; each trial gets one in it.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of trial 0."
+)
+@click.option("--epochs", type=click.IntRange(1), default=10, show_default=True, help="Epochs.")
+@click.option(
+    "--filters", help="Filters of each convolution, such as 8,16,16,32.  [default: the variant's]"
+)
+@click.option("--device", help="cpu, cuda, mps.  [default: what there is]")
+@click.option(
+    "--autocast/--no-autocast",
+    default=None,
+    help="Compute in bf16.  [default: where the processor has instructions for it]",
+)
+def train_cifar_moe(
+    experts: tuple[int, ...],
+    variant: str,
+    trials: int,
+    data: Path | None,
+    output: Path,
+    seed: int,
+    epochs: int,
+    filters: str | None,
+    device: str | None,
+    autocast: bool | None,
+) -> None:
+    """Train CIFAR-10 classifiers with one MoE layer; print their folders.
+
+    Resumes after the last whole epoch. Several processes may share the folder: each takes trials
+    that no other is at.
+
+    \b
+    Example:
+      moedb train cifar-moe --experts 2 --experts 3 --trials 10 --data cifar-10-batches-py
+      moedb capture cifar-moe --data cifar-10-batches-py
+    """
+    from moedb.capture.cifar.progress import TrainingBar
+    from moedb.capture.cifar.training import BusyError
+    from moedb.capture.cifar.trials import configure, train_trials
+
+    base = configure(variant, filters, seed=seed, epochs=epochs, device=device, autocast=autocast)
+    with TrainingBar() as progress:
+        for folder, outcome in train_trials(base, experts, trials, data, output, progress):
+            if isinstance(outcome, BusyError):
+                say(f"{outcome}; left to it")
+                continue
+            say(f"{folder.name}: test accuracy {outcome['test_accuracy']:.2%}")
+            click.echo(folder)
