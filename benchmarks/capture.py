@@ -9,6 +9,7 @@ in turn, in one process; loading is left out. The figures are medians over the r
 import argparse
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ import nnsight
 import torch
 from transformers import AutoTokenizer, Qwen2MoeConfig, Qwen2MoeForCausalLM
 
-from moedb.capture.checkpoints import find_checkpoint
+from moedb.capture.checkpoints import find_checkpoint, load_model
 from moedb.capture.jobs.qwen_ioi import ioi_dataset
 from moedb.capture.language import plan_language_capture, token_ids
 from moedb.capture.pipeline import _batches, capture
@@ -143,8 +144,9 @@ def measure(work: Path, n_prompts: int, n_rounds: int) -> None:
         routers = [wiring.router_path for wiring in traced.wiring.blocks]
         taps = [read.path for read in traced.wiring.reads if read.role == "expert_outputs"]
         both = [name for pair in zip(routers, taps, strict=True) for name in pair]
+        untouched = load_model(find_checkpoint(str(work / "model")), "float32", "cpu")
         ways: dict[str, Callable[[Path], None]] = {
-            "plain forward": lambda folder: plain(model, batches),
+            "plain forward": lambda folder: plain(untouched, batches),
             "moedb, routing": partial(with_moedb, routing, opened),
             "moedb, routing and expert outputs": partial(with_moedb, outputs, opened),
             "hooks and torch.save, routing": partial(with_hooks, model, routers, batches),
@@ -152,6 +154,7 @@ def measure(work: Path, n_prompts: int, n_rounds: int) -> None:
             "nnsight and torch.save, routing": partial(with_nnsight, model, routers, batches),
             "nnsight and torch.save, both": partial(with_nnsight, model, both, batches),
         }
+        plain(untouched, batches[:2])
         plain(model, batches[:2])
         seconds: dict[str, list[float]] = {name: [] for name in ways}
         sizes: dict[str, int] = {}
@@ -162,6 +165,7 @@ def measure(work: Path, n_prompts: int, n_rounds: int) -> None:
                 started = time.perf_counter()
                 way(folder)
                 seconds[name].append(time.perf_counter() - started)
+                print(f"{name}: {seconds[name][-1]:.1f} s", file=sys.stderr, flush=True)
                 sizes[name] = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
                 shutil.rmtree(folder)
     print(

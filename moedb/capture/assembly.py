@@ -75,8 +75,9 @@ def assemble_unit(
         tables.ROUTER_MASS.name: _mass_table(batches, first_example),
         tables.PREDICTIONS.name: _prediction_table(batches, first_example),
     }
+    places = np.argsort(kept_order)
     arrays = {
-        key: np.concatenate([batch.arrays[key] for batch in batches])[kept_order]
+        key: _placed([batch.arrays[key] for batch in batches], places)
         for key in (batches[0].arrays if batches else {})
     }
     filled = {name: values for name, values in columns.items() if len(next(iter(values.values())))}
@@ -90,13 +91,23 @@ def _order(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> NDArray[
     return np.concatenate(parts).astype(np.int64)
 
 
+def _placed(parts: Sequence[Activations], places: NDArray[np.int64]) -> Activations:
+    """The rows of all parts, each at its place; these are large, so each is copied once."""
+    rows = np.empty((len(places), *parts[0].shape[1:]), parts[0].dtype)
+    start = 0
+    for part in parts:
+        rows[places[start : start + len(part)]] = part
+        start += len(part)
+    return rows
+
+
 def _per_token(examples: Sequence[Example], first_example: int) -> NDArray[np.int64]:
     ids = first_example + np.arange(len(examples))
     return np.repeat(ids, [len(example) for example in examples])
 
 
-def _nullable(values: NDArray[Any]) -> list[float | None]:
-    return [None if np.isnan(value) else float(value) for value in values]
+def _nullable(values: NDArray[Any]) -> NDArray[Any]:
+    return np.ma.masked_invalid(values)
 
 
 def _example_tables(examples: Sequence[Example], first_example: int) -> dict[str, Columns]:

@@ -68,15 +68,15 @@ def sum_gap(layer: "LayerActivations") -> tuple[float, float]:
     -------
     gap, allowed
         The largest difference, and what rounding in the model's number format explains there:
-        k + 3 roundings of the sum of the parts' magnitudes.
+        k + 3 roundings of the sum of the parts' magnitudes, in the model's sum and in this one.
     """
-    parts = layer.expert_outputs.double() * layer.weights.double().unsqueeze(-1)
-    total, magnitude = parts.sum(dim=1), parts.abs().sum(dim=1)
+    outputs, weights = layer.expert_outputs.float(), layer.weights.float().unsqueeze(1)
+    total, magnitude = (weights @ outputs).squeeze(1), (weights.abs() @ outputs.abs()).squeeze(1)
     if layer.shared_outputs is not None and layer.shared_gate is not None:
-        shared = layer.shared_outputs.double() * layer.shared_gate.double().unsqueeze(-1)
+        shared = layer.shared_outputs.float() * layer.shared_gate.float().unsqueeze(-1)
         total, magnitude = total + shared, magnitude + shared.abs()
-    gap = (total - layer.block_output.double()).abs()
-    n_roundings = layer.experts.shape[-1] + 3
+    gap = (total - layer.block_output.float()).abs()
+    n_roundings = 2 * (layer.experts.shape[-1] + 3)
     allowed = n_roundings * torch.finfo(layer.block_output.dtype).eps * magnitude + 1e-30
     # nan compares false with everything, so it must win here.
     excess = (gap / allowed).nan_to_num(nan=torch.inf)

@@ -119,5 +119,6 @@ def record_arrays(
                 values = batch.residual_pre[layer]
             else:
                 values = getattr(batch.layers[layer], name)
-            found[ArrayKey(name, layer)] = to_numpy(values[rows.to(values.device)])
+            taken = values if kept.all() else values[rows.to(values.device)]
+            found[ArrayKey(name, layer)] = to_numpy(taken)
     return found

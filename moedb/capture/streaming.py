@@ -170,6 +170,7 @@ def opened_model(
     UsageError, ModelError
         As `load_model` and `streamed_model` do.
     """
+    keep_freed_memory()
     if max_bytes is None:
         on_cpu = device == "cpu"
         max_bytes = int(FREE_SHARE * psutil.virtual_memory().available) if on_cpu else None
@@ -209,7 +210,6 @@ def streamed_model(
         If the weights do not fit the configuration.
     """
     logging.disable_progress_bar()
-    keep_freed_memory()
     config = load_config(checkpoint)
     with init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype])

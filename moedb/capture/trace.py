@@ -140,7 +140,9 @@ class TracedModel:
         reads = (read for place, _ in self._places for read in place)
         for read, value in zip(reads, values, strict=True):
             roles = by_layer.setdefault(read.layer, {})
-            tokens = value.reshape(-1, *value.shape[_FLAT.get(read.role, -1) :])[kept]
+            tokens = value.reshape(-1, *value.shape[_FLAT.get(read.role, -1) :])
+            if len(kept) < len(tokens):
+                tokens = tokens[kept]
             # Several shared experts add up.
             roles[read.role] = roles[read.role] + tokens if read.role in roles else tokens
         layers = {}
@@ -162,8 +164,11 @@ def _layer(wiring: BlockWiring, roles: Mapping[str, Any]) -> LayerActivations:
     logits, experts = roles["router_logits"], roles["experts"].long()
     # Some routers return their choice unsorted: rank is by score, whatever order the model used.
     by_rank = logits.gather(-1, experts).argsort(dim=-1, descending=True, stable=True)
+    is_sorted = bool((by_rank[:, 1:] > by_rank[:, :-1]).all())
 
     def ranked(values: torch.Tensor) -> torch.Tensor:
+        if is_sorted:  # spares a copy of the largest values that there are
+            return values
         return values.gather(1, by_rank[..., None].expand(-1, -1, values.shape[-1]))
 
     block_output, shared = roles["block_output"], roles.get("shared_outputs")
