@@ -170,8 +170,13 @@ def capture_options(batch_size: int) -> Callable[[Command], Command]:
 
 
 def language_model_options(command: Command) -> Command:
-    """Add ``--model`` and ``--max-memory`` for a language model."""
+    """Add ``--model`` and where its weights go, for a language model."""
     for option in (
+        click.option(
+            "--device-map",
+            type=click.Choice(["auto", "balanced", "balanced_low_0", "sequential"]),
+            help="Spread the layers over the GPUs that there are.  [default: one device]",
+        ),
         click.option(
             "--max-memory",
             type=click.FloatRange(0, min_open=True),

@@ -28,6 +28,9 @@ DTYPES: dict[str, torch.dtype] = {
     "float16": torch.float16,
 }
 
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+"""The ways in which transformers spreads a model's layers over several devices."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -196,7 +199,8 @@ def load_model(checkpoint: Checkpoint, dtype: str, device: str) -> PreTrainedMod
     dtype
         ``float32``, ``bfloat16`` or ``float16``.
     device
-        A torch device, such as ``cpu`` or ``cuda:0``.
+        A torch device, such as ``cpu`` or ``cuda:0``, or one of ``DEVICE_MAPS``, by which
+        transformers spreads the layers over the devices that there are.
 
     Raises
     ------
@@ -210,6 +214,7 @@ def load_model(checkpoint: Checkpoint, dtype: str, device: str) -> PreTrainedMod
         model, report = AutoModelForCausalLM.from_pretrained(
             checkpoint.folder,
             dtype=DTYPES[dtype],
+            device_map=device if device in DEVICE_MAPS else None,
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
@@ -224,7 +229,7 @@ def load_model(checkpoint: Checkpoint, dtype: str, device: str) -> PreTrainedMod
             f"the weights of {checkpoint.name} lack {len(missing)} tensors, such as {missing[0]}",
             "the checkpoint is incomplete; download it again",
         )
-    return model.to(device).eval()
+    return (model if device in DEVICE_MAPS else model.to(device)).eval()
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
@@ -255,9 +260,13 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
 
 
 def default_device() -> str:
-    """``cuda`` or ``mps`` where there is one, else ``cpu``."""
+    """``cuda`` or ``mps`` where there is one, else ``cpu``.
+
+    Of several GPUs the one that ``LOCAL_RANK`` says, as torchrun sets it for each process.
+    """
     if torch.cuda.is_available():
-        return "cuda"
+        rank = os.environ.get("LOCAL_RANK", "")
+        return f"cuda:{int(rank) % torch.cuda.device_count()}" if rank.isdigit() else "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 

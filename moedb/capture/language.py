@@ -26,7 +26,7 @@ from moedb.capture.planning import Batch, CaptureOptions, CapturePlan, complete_
 from moedb.capture.probe import BlockWiring
 from moedb.capture.quantized import is_gptq, load_gptq
 from moedb.capture.records import BatchRecords, record_arrays, record_layers, to_numpy
-from moedb.capture.streaming import opened_model
+from moedb.capture.streaming import Placement, opened_model
 from moedb.capture.trace import TracedModel, traced
 from moedb.errors import ModelError, UsageError
 from moedb.schemas.arrays import ARRAY_NAMES
@@ -68,6 +68,7 @@ def plan_language_capture(options: CaptureOptions, make_dataset: MakeDataset) ->
         itemsize=2 if dtype == "float16" else 4,
         arrays=tuple(name for name in ARRAY_NAMES if name not in absent),
     )
+    placement = Placement(dtype, device, options.max_bytes, options.device_map)
     tokenizer = load_tokenizer(checkpoint)
     dataset = make_dataset(tokenizer)
     _check_vocabulary(dataset, skeleton.get_input_embeddings().num_embeddings, checkpoint)
@@ -78,7 +79,7 @@ def plan_language_capture(options: CaptureOptions, make_dataset: MakeDataset) ->
         shape,
         dtype=dtype,
         device=device,
-        open_model=partial(_open, checkpoint, tokenizer, blocks, dtype, device, options.max_bytes),
+        open_model=partial(_open, checkpoint, tokenizer, blocks, placement),
     )
 
 
@@ -103,16 +104,14 @@ def _open(
     checkpoint: Checkpoint,
     tokenizer: Any,
     blocks: Sequence[MoEBlock],
-    dtype: str,
-    device: str,
-    max_bytes: int | None,
+    placement: Placement,
     arrays: Mapping[str, tuple[int, ...]],
 ) -> Iterator["LanguageModel"]:
     with ExitStack() as stack:
         if is_gptq(checkpoint):
-            model = load_gptq(checkpoint, dtype, device)
+            model = load_gptq(checkpoint, placement.dtype, placement.device)
         else:
-            model = stack.enter_context(opened_model(checkpoint, dtype, device, max_bytes))
+            model = stack.enter_context(opened_model(checkpoint, placement))
         # Quantized experts come up in another form than the skeleton's.
         loaded = find_blocks(model)
         _check_sizes(checkpoint, blocks, loaded)
@@ -141,16 +140,22 @@ def _check_shared_experts(wirings: Sequence[BlockWiring], wanted: Sequence[int])
 
 
 class LanguageModel:
-    """A traced language model, as the pipeline runs it."""
+    """A traced language model, as the pipeline runs it.
+
+    Attributes
+    ----------
+    traced
+        The model.
+    """
 
     def __init__(self, model: TracedModel, tokenizer: Any) -> None:
-        self._model = model
+        self.traced = model
         self._tokenizer = tokenizer
 
     @property
     def blocks(self) -> tuple[BlockWiring, ...]:
         """Its MoE blocks."""
-        return self._model.wiring.blocks
+        return self.traced.wiring.blocks
 
     def record(self, batch: Batch) -> BatchRecords:
         """Run a batch, check it, and reduce it to what is stored.
@@ -160,7 +165,7 @@ class LanguageModel:
         CheckError
             If the batch contradicts the model's own arithmetic.
         """
-        activations = self._model.run([token_ids(example) for example in batch.examples])
+        activations = self.traced.run([token_ids(example) for example in batch.examples])
         check_batch(activations, self.blocks)
         return BatchRecords(
             examples=batch.indices,

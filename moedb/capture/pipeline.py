@@ -179,7 +179,7 @@ def _captured_unit(
     examples = planned.dataset.examples[span.first_example : span.end_example]
     masks = [planned.selection.mask(example) for example in examples]
     records = []
-    for indices in _batches([len(e) for e in examples], planned.options.batch_size):
+    for indices in like_lengths([len(e) for e in examples], planned.options.batch_size):
         batch = Batch(
             examples=tuple(examples[index] for index in indices),
             indices=tuple(indices),
@@ -206,7 +206,7 @@ def _captured_unit(
     return commit
 
 
-def _batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+def like_lengths(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     """Cut examples into batches of like length, so that little is padding."""
     by_length = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
     return [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]

@@ -44,6 +44,8 @@ class CaptureOptions:
         Bytes of arrays to keep where ``arrays`` is empty.
     max_bytes
         Bytes of weights to hold in memory at most; None for what the machine has free.
+    device_map
+        How transformers spreads the layers over several devices; None for one device.
     """
 
     model: str
@@ -55,8 +57,12 @@ class CaptureOptions:
     device: str | None = None
     budget: int = DEFAULT_BUDGET
     max_bytes: int | None = None
+    device_map: str | None = None
 
     def __post_init__(self) -> None:
+        for name, value in (("device", self.device), ("max-memory", self.max_bytes)):
+            if self.device_map is not None and value is not None:
+                raise UsageError(f"--device-map {self.device_map} and --{name}: only one can be")
         if self.batch_size < 1:
             raise UsageError(f"--batch-size {self.batch_size}: expected 1 or more")
 

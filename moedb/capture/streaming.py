@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,27 @@ FREE_SHARE = 0.6
 
 Slices = Mapping[str, Any]
 """Tensors of a checkpoint by their names there, not read yet."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What a model runs in, and where its weights go.
+
+    Attributes
+    ----------
+    dtype, device
+        What the model runs in and on.
+    max_bytes
+        Bytes of weights to hold at most. None: as much as is free, less what a forward needs; and
+        all on a device of its own memory.
+    device_map
+        How transformers spreads the layers over several devices, instead of ``device``.
+    """
+
+    dtype: str
+    device: str
+    max_bytes: int | None = None
+    device_map: str | None = None
 
 
 class StreamedLayers:
@@ -150,20 +172,15 @@ def _fill(model: PreTrainedModel, source: Slices, load: LoadStateDictConfig) -> 
 
 
 @contextmanager
-def opened_model(
-    checkpoint: Checkpoint, dtype: str, device: str, max_bytes: int | None
-) -> Iterator[PreTrainedModel]:
+def opened_model(checkpoint: Checkpoint, placement: Placement) -> Iterator[PreTrainedModel]:
     """Open a checkpoint for inference, streamed where its weights are too large.
 
     Parameters
     ----------
     checkpoint
         The checkpoint.
-    dtype, device
-        What the model runs in and on.
-    max_bytes
-        Bytes of weights to hold at most. None: as much as is free, less what a forward needs; and
-        all on a device of its own memory.
+    placement
+        What it runs in, and where its weights go.
 
     Raises
     ------
@@ -171,6 +188,10 @@ def opened_model(
         As `load_model` and `streamed_model` do.
     """
     keep_freed_memory()
+    dtype, device, max_bytes = placement.dtype, placement.device, placement.max_bytes
+    if placement.device_map is not None:
+        yield load_model(checkpoint, dtype, placement.device_map)
+        return
     if max_bytes is None:
         on_cpu = device == "cpu"
         max_bytes = int(FREE_SHARE * psutil.virtual_memory().available) if on_cpu else None

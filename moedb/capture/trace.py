@@ -142,7 +142,7 @@ class TracedModel:
             roles = by_layer.setdefault(read.layer, {})
             tokens = value.reshape(-1, *value.shape[_FLAT.get(read.role, -1) :])
             if len(kept) < len(tokens):
-                tokens = tokens[kept]
+                tokens = tokens[kept.to(tokens.device)]
             # Several shared experts add up.
             roles[read.role] = roles[read.role] + tokens if read.role in roles else tokens
         layers = {}

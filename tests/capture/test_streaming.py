@@ -21,7 +21,7 @@ from moedb.capture.jobs.qwen_ioi import ioi_dataset
 from moedb.capture.language import plan_language_capture
 from moedb.capture.pipeline import capture
 from moedb.capture.planning import CaptureOptions
-from moedb.capture.streaming import opened_model, streamed_model
+from moedb.capture.streaming import Placement, opened_model, streamed_model
 from moedb.errors import ModelError, UsageError
 from tests.contents import run_contents
 
@@ -105,23 +105,33 @@ def test_a_streamed_capture_is_a_capture(random_model: Path, tmp_path: Path) -> 
     ):
         pass
 
-    def run(store: str, max_bytes: int | None) -> str:
-        options = CaptureOptions(str(random_model), batch_size=8, max_bytes=max_bytes)
+    def run(store: str, max_bytes: int | None = None, device_map: str | None = None) -> str:
+        options = CaptureOptions(
+            str(random_model), batch_size=8, max_bytes=max_bytes, device_map=device_map
+        )
         planned = plan_language_capture(options, partial(ioi_dataset, n=6, seed=0))
         capture(planned, tmp_path / store)
         return planned.run_id
 
-    run_id = run("loaded", None)
-    assert run("streamed", whole - 1) == run_id  # how it was run does not change what it is
-    assert run_contents(tmp_path / "streamed", run_id) == run_contents(tmp_path / "loaded", run_id)
+    run_id = run("loaded")
+    rows = run_contents(tmp_path / "loaded", run_id)
+    # How it was run does not change what it is.
+    assert run("streamed", max_bytes=whole - 1) == run("spread", device_map="auto") == run_id
+    assert run_contents(tmp_path / "streamed", run_id) == rows
+    assert run_contents(tmp_path / "spread", run_id) == rows
+
+
+def test_layers_are_streamed_or_spread_but_not_both() -> None:
+    with pytest.raises(UsageError, match="--device-map auto and --max-memory: only one"):
+        CaptureOptions("qwen-moe-mini", max_bytes=1, device_map="auto")
 
 
 def test_what_fits_is_loaded_whole(random_model: Path) -> None:
     checkpoint = local_checkpoint(random_model)
     whole = streaming.weight_bytes(checkpoint, "float32")
-    with opened_model(checkpoint, "float32", "cpu", whole) as model:
+    with opened_model(checkpoint, Placement("float32", "cpu", whole)) as model:
         assert n_bytes(model) == whole
-    with opened_model(checkpoint, "float32", "cpu", whole - 1) as model:
+    with opened_model(checkpoint, Placement("float32", "cpu", whole - 1)) as model:
         assert n_bytes(model) < whole
 
 
