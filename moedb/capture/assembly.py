@@ -74,6 +74,7 @@ def assemble_unit(
         **_routing_tables(batches, order, token_idx),
         tables.ROUTER_MASS.name: _mass_table(batches, first_example),
         tables.PREDICTIONS.name: _prediction_table(batches, first_example),
+        tables.LOGIT_LENS.name: _lens_table(batches, first_example),
     }
     places = np.argsort(kept_order)
     arrays = {
@@ -205,3 +206,20 @@ def _prediction_table(batches: Sequence[BatchRecords], first_example: int) -> Co
     ]
     names = tables.PREDICTIONS.column_names[1:]
     return {name: [row[name] for row in rows] for name in names}
+
+
+def _lens_table(batches: Sequence[BatchRecords], first_example: int) -> Columns:
+    names = tables.LOGIT_LENS.column_names[1:]
+    parts: dict[str, list[Any]] = {name: [] for name in names}
+    for batch in batches:
+        lens = batch.lens
+        if lens is None:
+            continue
+        texts = np.array(lens.texts, dtype=object)
+        parts["condition_id"].append(np.zeros(len(lens.example), dtype=np.int32))
+        parts["example_id"].append(first_example + np.array(batch.examples)[lens.example])
+        is_foil = (lens.candidate == "foil").astype(int)
+        parts["target"].append(texts[lens.example, is_foil])
+        for name in set(names) - {"condition_id", "example_id", "target"}:
+            parts[name].append(getattr(lens, name))
+    return {name: np.concatenate(found) if found else [] for name, found in parts.items()}

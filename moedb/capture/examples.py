@@ -46,6 +46,11 @@ class Example:
         """Whether there is a right answer."""
         return self.target_id is not None
 
+    @property
+    def has_foil(self) -> bool:
+        """Whether the right answer is weighed against another."""
+        return self.target_id is not None and self.foil_id is not None
+
 
 class ExamplesHash:
     """A hash over examples that come one by one: texts, tokens, labels, targets.

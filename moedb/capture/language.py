@@ -22,12 +22,20 @@ from moedb.capture.checkpoints import (
 )
 from moedb.capture.checks import check_batch
 from moedb.capture.examples import Dataset, Example
+from moedb.capture.lens import (
+    LensRecords,
+    LogitLens,
+    Positions,
+    n_lens_tokens,
+    read_lens,
+    with_directions,
+)
 from moedb.capture.planning import Batch, CaptureOptions, CapturePlan, complete_plan
 from moedb.capture.probe import BlockWiring
 from moedb.capture.quantized import is_gptq, load_gptq
 from moedb.capture.records import BatchRecords, record_arrays, record_layers, to_numpy
 from moedb.capture.streaming import Placement, opened_model
-from moedb.capture.trace import TracedModel, traced
+from moedb.capture.trace import BatchActivations, TracedModel, traced
 from moedb.errors import ModelError, UsageError
 from moedb.schemas.arrays import ARRAY_NAMES
 
@@ -35,7 +43,9 @@ MakeDataset = Callable[[Any], Dataset]
 """Makes a job's dataset with the model's tokenizer."""
 
 
-def plan_language_capture(options: CaptureOptions, make_dataset: MakeDataset) -> CapturePlan:
+def plan_language_capture(
+    options: CaptureOptions, make_dataset: MakeDataset, lens: Positions = "none"
+) -> CapturePlan:
     """Resolve every choice of a capture, without loading weights.
 
     Parameters
@@ -44,6 +54,9 @@ def plan_language_capture(options: CaptureOptions, make_dataset: MakeDataset) ->
         What the user chose.
     make_dataset
         Makes the examples.
+    lens
+        The tokens whose residual stream is read through the logit lens, of examples that have a
+        target and a foil.
 
     Raises
     ------
@@ -56,7 +69,12 @@ def plan_language_capture(options: CaptureOptions, make_dataset: MakeDataset) ->
     skeleton = load_skeleton(checkpoint)
     blocks = tuple(find_blocks(skeleton))
     dtype = options.dtype or default_dtype(checkpoint, device)
+    tokenizer = load_tokenizer(checkpoint)
+    dataset = make_dataset(tokenizer)
+    _check_vocabulary(dataset, skeleton.get_input_embeddings().num_embeddings, checkpoint)
     absent = {"all_expert_outputs"}
+    if lens == "none":
+        absent.add("logit_direction")
     if not all(_has_shared_expert(skeleton, block) for block in blocks):
         absent.add("shared_outputs")
     if is_gptq(checkpoint) or any(block.form != "stacked" for block in blocks):
@@ -69,9 +87,6 @@ def plan_language_capture(options: CaptureOptions, make_dataset: MakeDataset) ->
         arrays=tuple(name for name in ARRAY_NAMES if name not in absent),
     )
     placement = Placement(dtype, device, options.max_bytes, options.device_map)
-    tokenizer = load_tokenizer(checkpoint)
-    dataset = make_dataset(tokenizer)
-    _check_vocabulary(dataset, skeleton.get_input_embeddings().num_embeddings, checkpoint)
     return complete_plan(
         options,
         checkpoint,
@@ -79,7 +94,9 @@ def plan_language_capture(options: CaptureOptions, make_dataset: MakeDataset) ->
         shape,
         dtype=dtype,
         device=device,
-        open_model=partial(_open, checkpoint, tokenizer, blocks, placement),
+        open_model=partial(_open, checkpoint, tokenizer, blocks, placement, lens),
+        settings={} if lens == "none" else {"lens": lens},
+        n_lens_tokens=n_lens_tokens(dataset.examples, lens),
     )
 
 
@@ -105,6 +122,7 @@ def _open(
     tokenizer: Any,
     blocks: Sequence[MoEBlock],
     placement: Placement,
+    positions: Positions,
     arrays: Mapping[str, tuple[int, ...]],
 ) -> Iterator["LanguageModel"]:
     with ExitStack() as stack:
@@ -117,7 +135,10 @@ def _open(
         _check_sizes(checkpoint, blocks, loaded)
         traced_model = stack.enter_context(traced(model, loaded, arrays.get("expert_neurons", ())))
         _check_shared_experts(traced_model.wiring.blocks, arrays.get("shared_outputs", ()))
-        yield LanguageModel(traced_model, tokenizer)
+        lens = None
+        if positions != "none":
+            lens = LogitLens(model, traced_model.wiring, traced_model.rehearsed)
+        yield LanguageModel(traced_model, tokenizer, lens, positions)
 
 
 def _check_sizes(
@@ -148,9 +169,16 @@ class LanguageModel:
         The model.
     """
 
-    def __init__(self, model: TracedModel, tokenizer: Any) -> None:
+    def __init__(
+        self,
+        model: TracedModel,
+        tokenizer: Any,
+        lens: LogitLens | None = None,
+        positions: Positions = "none",
+    ) -> None:
         self.traced = model
         self._tokenizer = tokenizer
+        self._lens, self._positions = lens, positions
 
     @property
     def blocks(self) -> tuple[BlockWiring, ...]:
@@ -167,13 +195,29 @@ class LanguageModel:
         """
         activations = self.traced.run([token_ids(example) for example in batch.examples])
         check_batch(activations, self.blocks)
+        if self._lens is not None:
+            activations = with_directions(self._lens, activations, batch.examples)
         return BatchRecords(
             examples=batch.indices,
             layers=record_layers(activations, [len(example) for example in batch.examples]),
             next_logprobs=_next_logprobs(activations.logits, batch.examples),
             predictions=_predictions(activations.logits, batch.examples, self._tokenizer),
             arrays=record_arrays(activations, batch.kept, batch.arrays),
+            lens=self._read_lens(activations, batch.examples),
         )
+
+    def _read_lens(
+        self, activations: BatchActivations, examples: Sequence[Example]
+    ) -> LensRecords | None:
+        if self._lens is None:
+            return None
+        texts = tuple(
+            (self._text(example.target_id), self._text(example.foil_id)) for example in examples
+        )
+        return read_lens(self._lens, activations, examples, texts, self._positions)
+
+    def _text(self, token_id: int | None) -> str:
+        return "" if token_id is None else str(self._tokenizer.decode([token_id]))
 
 
 def token_ids(example: Example) -> list[int]:

@@ -23,6 +23,7 @@ UNIT_TOKENS = 8192
 BUDGET_ORDER = (
     "router_logits",
     "residual_pre",
+    "logit_direction",
     "residual_mid",
     "router_input",
     "shared_outputs",
@@ -269,6 +270,8 @@ def _with_neighbours(
     if "residual_pre" in arrays:
         wanted = {next_ for layer in arrays["residual_pre"] for next_ in (layer, layer + 1)}
         arrays["residual_pre"] = tuple(sorted(wanted | {shape.n_layers}))
+    if "logit_direction" in arrays:
+        arrays["logit_direction"] = (shape.n_layers,)
     return {name: layers for name, layers in arrays.items() if layers}
 
 
@@ -374,8 +377,19 @@ def estimate(
     shape: ModelShape,
     arrays: Mapping[str, tuple[int, ...]],
     n_conditions: int = 1,
+    n_lens_tokens: int = 0,
 ) -> Estimate:
-    """Work out rows and bytes of every table and array, before compression."""
+    """Work out rows and bytes of every table and array, before compression.
+
+    Parameters
+    ----------
+    found, shape, arrays
+        The examples, the model, and the arrays kept.
+    n_conditions
+        Conditions that predictions are stored for.
+    n_lens_tokens
+        Tokens whose residual stream is read through the logit lens.
+    """
     n_examples, n_tokens, n_layers = found.n_examples, found.n_tokens, len(shape.blocks)
     n_rows = found.n_kept if arrays else 0
     rows = {
@@ -387,6 +401,7 @@ def estimate(
         tables.ROUTER_STATS.name: n_tokens * n_layers,
         tables.ROUTER_MASS.name: n_examples * sum(block.n_experts for block in shape.blocks),
         tables.PREDICTIONS.name: n_conditions * found.n_targets,
+        tables.LOGIT_LENS.name: 2 * n_lens_tokens * (1 + shape.n_layers + n_layers),
     }
     text_bytes = {
         tables.EXAMPLES.name: found.text_bytes,
@@ -394,6 +409,7 @@ def estimate(
         tables.EXAMPLE_LABELS.name: 12 * found.n_labels,
         tables.TOKEN_LABELS.name: 8 * found.n_token_labels,
         tables.PREDICTIONS.name: 16 * rows[tables.PREDICTIONS.name],
+        tables.LOGIT_LENS.name: 16 * rows[tables.LOGIT_LENS.name],
     }
     n_bytes = {
         name: count * sum(_WIDTHS.get(column.type, 0) for column in tables.table(name).columns)

@@ -121,6 +121,7 @@ class CapturePlan:
     open_model: Callable[[Mapping[str, tuple[int, ...]]], AbstractContextManager[CapturedModel]]
     conditions: tuple[Condition, ...]
     run_labels: Mapping[str, str]
+    settings: Mapping[str, Any]
     notes: tuple[str, ...]
 
     @property
@@ -138,6 +139,7 @@ class CapturePlan:
             "device": self.device.partition(":")[0],
             "unit_rows": self.unit_rows,
             "unit_tokens": plan.UNIT_TOKENS,
+            **self.settings,
         }
 
     @property
@@ -157,6 +159,8 @@ def complete_plan(
     open_model: Callable[[Mapping[str, tuple[int, ...]]], AbstractContextManager[CapturedModel]],
     conditions: Sequence[Condition] = (UNTOUCHED,),
     run_labels: Mapping[str, str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    n_lens_tokens: int = 0,
 ) -> CapturePlan:
     """Make the choices that are left once model and dataset are known: tokens, arrays, units.
 
@@ -174,6 +178,10 @@ def complete_plan(
         What predictions are stored for; the first is the untouched model.
     run_labels
         Labels of the run.
+    settings
+        What else changes a result, for the run's configuration.
+    n_lens_tokens
+        Tokens whose residual stream is read through the logit lens.
 
     Raises
     ------
@@ -205,9 +213,10 @@ def complete_plan(
         unit_rows=unit_rows,
         dtype=dtype,
         device=device,
-        estimate=plan.estimate(survey, shape, arrays, len(conditions)),
+        estimate=plan.estimate(survey, shape, arrays, len(conditions), n_lens_tokens),
         open_model=open_model,
         conditions=tuple(conditions),
         run_labels=dict(run_labels or {}),
+        settings=dict(settings or {}),
         notes=tuple(notes),
     )

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from moedb.capture.lens import LensRecords
 from moedb.capture.trace import BatchActivations, LayerActivations
 from moedb.store.arrays import Activations, ArrayKey
 
@@ -47,6 +48,8 @@ class BatchRecords:
         For each example its rows of the table ``predictions``, the example's number left out.
     arrays
         For each array the rows of the kept tokens, in the order of the batch.
+    lens
+        What the logit lens read; None without one.
     """
 
     examples: tuple[int, ...]
@@ -54,6 +57,7 @@ class BatchRecords:
     next_logprobs: NDArray[Any]
     predictions: tuple[tuple[dict[str, Any], ...], ...]
     arrays: dict[ArrayKey, Activations]
+    lens: LensRecords | None = None
 
 
 def record_layers(batch: BatchActivations, lengths: Sequence[int]) -> dict[int, LayerRecords]:
@@ -97,6 +101,12 @@ def _record_layer(layer: LayerActivations, owner: torch.Tensor, n_examples: int)
     )
 
 
+def _present(values: torch.Tensor | None, name: str) -> torch.Tensor:
+    if values is None:
+        raise ValueError(f"{name} was not computed")
+    return values
+
+
 def record_arrays(
     batch: BatchActivations, kept: NDArray[np.bool_], arrays: Mapping[str, tuple[int, ...]]
 ) -> dict[ArrayKey, Activations]:
@@ -117,6 +127,8 @@ def record_arrays(
         for layer in layers:
             if name == "residual_pre":
                 values = batch.residual_pre[layer]
+            elif name == "logit_direction":
+                values = _present(batch.logit_direction, name)
             else:
                 values = getattr(batch.layers[layer], name)
             taken = values if kept.all() else values[rows.to(values.device)]

@@ -83,15 +83,27 @@ class BatchActivations:
         For each layer (token, d_model); index n_layers is the stream after the last layer.
     logits
         (token, vocabulary), or (image, class).
+    logit_direction
+        (token, d_model): the direction of the last stream along which the logit of a token's
+        target gains on that of its foil; None where it was not asked for.
     """
 
     layers: dict[int, LayerActivations]
     residual_pre: dict[int, torch.Tensor]
     logits: torch.Tensor
+    logit_direction: torch.Tensor | None = None
 
 
 class TracedModel:
-    """A model that is ready to be captured. Made by :func:`traced`."""
+    """A model that is ready to be captured. Made by :func:`traced`.
+
+    Attributes
+    ----------
+    rehearsed
+        The small batch that was captured first, perhaps by the first layers alone.
+    """
+
+    rehearsed: BatchActivations
 
     def __init__(self, model: Any, wiring: Wiring) -> None:
         self.model = model
@@ -236,8 +248,10 @@ def traced(
         with only_first_layers(model, layers_path, n_layers):
             first = [block for block in blocks if block.layer < n_layers]
             wiring = probe(model, first)
-            _rehearse(TracedModel(model, wiring), plain)
-        yield TracedModel(model, extended(wiring, blocks, kinds, layers_path))
+            rehearsed = _rehearse(TracedModel(model, wiring), plain)
+        traced_model = TracedModel(model, extended(wiring, blocks, kinds, layers_path))
+        traced_model.rehearsed = rehearsed
+        yield traced_model
 
 
 _REHEARSAL = ((0, 1, 2, 3, 4), (5, 6))
@@ -252,7 +266,7 @@ def _plain_logits(model: Any) -> torch.Tensor:
     return logits[0]
 
 
-def _rehearse(traced_model: TracedModel, plain: torch.Tensor) -> None:
+def _rehearse(traced_model: TracedModel, plain: torch.Tensor) -> BatchActivations:
     """Capture a small batch and hold it against the model's arithmetic and a plain forward."""
     batch = traced_model.run(_REHEARSAL)
     name = type(traced_model.model).__name__
@@ -270,3 +284,4 @@ def _rehearse(traced_model: TracedModel, plain: torch.Tensor) -> None:
             f"{name}: expected the logits of a plain forward pass, with padding and the experts "
             f"tapped they differ by {gap:.3g}"
         )
+    return batch

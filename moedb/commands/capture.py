@@ -16,6 +16,7 @@ from moedb.options import (
 from moedb.terminal import emit, say
 
 if TYPE_CHECKING:
+    from moedb.capture.lens import Positions
     from moedb.capture.planning import CapturePlan
     from moedb.capture.sharding import Shard
 
@@ -31,6 +32,13 @@ def capture() -> None:
     "--templates", type=click.Path(path_type=Path), help="A JSON file of templates and words."
 )
 @click.option("--twins/--no-twins", default=True, show_default=True, help="Corrupted twins too.")
+@click.option(
+    "--lens",
+    type=click.Choice(["last", "all-positions", "none"]),
+    default="last",
+    show_default=True,
+    help="Tokens whose residual stream is read through the logit lens.",
+)
 @language_model_options
 @capture_options(batch_size=16)
 @output_options
@@ -40,6 +48,7 @@ def capture_qwen_ioi(
     seed: int,
     templates: Path | None,
     twins: bool,
+    lens: "Positions",
     dry_run: bool,
     shard: "Shard",
     **options: Any,
@@ -61,6 +70,7 @@ def capture_qwen_ioi(
     planned = plan_language_capture(
         CaptureOptions(**_in_bytes(options)),
         functools.partial(ioi_dataset, n=n, seed=seed, templates=templates, twins=twins),
+        lens=lens,
     )
     _run_captures([planned], dry_run, shard, output)
 

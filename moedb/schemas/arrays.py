@@ -72,6 +72,12 @@ ARRAYS: tuple[ArraySpec, ...] = (
         ("d",),
         "the residual stream entering the layer; index n_layers is the stream after the last layer",
     ),
+    ArraySpec(
+        "logit_direction",
+        ("d",),
+        "direction of the last stream along which the target's logit gains on the foil's, the "
+        "final norm's scale frozen; its index is n_layers",
+    ),
     ArraySpec("residual_mid", ("d",), "after attention, before the MoE block's norm"),
     ArraySpec(
         "expert_neurons",

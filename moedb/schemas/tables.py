@@ -275,19 +275,27 @@ PREDICTIONS = Table(
 
 LOGIT_LENS = Table(
     "logit_lens",
-    "an example at a layer under a condition",
+    "a candidate for the next token, read off the residual stream at a layer, under a condition",
     (
         RUN_ID,
         CONDITION_ID,
         EXAMPLE_ID,
+        Column("position", "int32", "position of the token whose stream is read, from 0"),
         LAYER,
-        Column("target", "string", "the token that is read off"),
+        Column(
+            "place",
+            "string",
+            "where in the layer: mid (after attention, before the MoE block), post (after the "
+            "layer), or pre (before it; the first layer alone)",
+        ),
+        Column("candidate", "string", "target (IOI: the indirect object) or foil (the subject)"),
+        Column("target", "string", "the candidate's text"),
         Column("logit", "float", "its logit"),
         Column("logprob", "float", "its log-probability (nats)"),
-        Column("rank", "int32", "its rank among all tokens, from 0"),
-        Column("logit_diff", "float", "its logit less that of its foil", nullable=True),
+        Column("rank", "int32", "number of tokens with a larger logit"),
+        Column("logit_diff", "float", "its logit less that of the other candidate"),
     ),
-    ("condition_id", "layer", "example_id"),
+    ("condition_id", "layer", "place", "example_id", "position", "candidate"),
     ("logit", "logprob", "logit_diff"),
 )
 
