@@ -23,7 +23,7 @@ pytestmark = pytest.mark.model
 
 CLEAN = ((3, 14, 15, 92, 65, 35), (8, 97, 93, 23))
 TWINS = ((3, 14, 15, 11, 65, 35), (8, 97, 61, 23))
-ROWS, TWIN_ROWS = slice(2, 4), slice(0, 2)
+ROWS, TWIN_ROWS = slice(2, 4), torch.tensor([0, 1])
 N_LAYERS, N_EXPERTS, TOP_K = 4, 10, 3
 
 

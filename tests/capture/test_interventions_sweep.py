@@ -139,7 +139,7 @@ class TestConditions:
 
     def test_a_unit_holds_a_few_conditions_of_one_start(self) -> None:
         made = [kinds.Intervention("uniform-weights", (layer,)) for layer in (3, 1, 2) * 9]
-        groups = grouped(made, stored=(0, 2, 3))
+        groups = grouped(made, stored=(0, 2, 3), with_twins=True)
         assert sorted(n for group in groups for n in group.conditions) == list(range(1, 28))
         assert all(len(group.conditions) <= planning.UNIT_CONDITIONS for group in groups)
         for group in groups:
@@ -493,7 +493,7 @@ class TestCommand:
     def test_it_prints_the_run_and_then_says_nothing_to_do(
         self, moedb: Callable[..., tuple[int, str, str]], random_model: Path, own_store: Path
     ) -> None:
-        query = "select layer, expert from routing where layer = 2 group by all order by count(*) desc limit 2"
+        query = "select layer, expert from routing where layer = 2 and rank = 0 group by all"
         arguments = ["intervene", "-r", "qwen-ioi", "--kind", "ablate-experts", "--each"]
         arguments += ["--experts-sql", query, "--model", str(random_model)]
         code, out, err = moedb(*arguments, "--dry-run", "--format", "json")

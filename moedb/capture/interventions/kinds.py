@@ -83,6 +83,14 @@ class Intervention:
         """Whether values of the examples' twins are put into the examples."""
         return self.kind in (SWAP, PATCH)
 
+    def needs_sources(self, with_twins: bool) -> bool:
+        """Whether untouched rows must run beside the changed ones, for twins' values.
+
+        At the first layer that is changed, a row has its untouched values until it is changed, so
+        rows that run with their twins (``with_twins``) can take them from each other.
+        """
+        return self.needs_twins and not (with_twins and len(self.layers) == 1)
+
     @property
     def reroutes(self) -> bool:
         """Whether the experts are handed another routing than their router's."""

@@ -37,8 +37,9 @@ class Edit:
     intervention
         The change.
     rows, twins
-        The rows that are changed; the rows of their twins, which nothing changes, in the same
-        order, or None where no twin is needed.
+        The rows that are changed; the numbers of the rows that their twins' values come from, in
+        the same order, or None where no twin is needed. Values are taken as they are before any
+        edit of the layer, so at a first layer that is changed the twins may be among the rows.
     tokens
         (row, position): which tokens are changed, never padding.
     drawn
@@ -47,7 +48,7 @@ class Edit:
 
     intervention: Intervention
     rows: slice
-    twins: slice | None
+    twins: torch.Tensor | None
     tokens: torch.Tensor
     drawn: Mapping[int, torch.Tensor] = field(default_factory=dict)
 

@@ -209,7 +209,7 @@ def plan_sweep(parent: ParentRun, choices: Choices, resources: Resources) -> Swe
         examples=parent.with_targets(tokenizer),
         changed=changed,
         interventions=interventions,
-        groups=grouped(interventions, parent.stored_streams),
+        groups=grouped(interventions, parent.stored_streams, choices.split == "all"),
         seed=choices.seed,
         split=choices.split,
         resources=resources,
@@ -222,7 +222,9 @@ def plan_sweep(parent: ParentRun, choices: Choices, resources: Resources) -> Swe
     )
 
 
-def grouped(interventions: Sequence[Intervention], stored: Sequence[int]) -> tuple[Group, ...]:
+def grouped(
+    interventions: Sequence[Intervention], stored: Sequence[int], with_twins: bool
+) -> tuple[Group, ...]:
     """Put conditions together that start at the same layer, a few at a time.
 
     Parameters
@@ -231,11 +233,14 @@ def grouped(interventions: Sequence[Intervention], stored: Sequence[int]) -> tup
         The conditions from 1 on.
     stored
         The layers whose entering residual stream is stored.
+    with_twins
+        Whether every example is changed beside its twin.
     """
     by_start: dict[tuple[int, bool], list[int]] = {}
     for number, intervention in enumerate(interventions, start=1):
         start = max((layer for layer in stored if layer <= intervention.first_layer), default=0)
-        by_start.setdefault((start, intervention.needs_twins), []).append(number)
+        key = (start, intervention.needs_sources(with_twins))
+        by_start.setdefault(key, []).append(number)
     return tuple(
         Group(start, tuple(numbers[first : first + UNIT_CONDITIONS]))
         for (start, _), numbers in sorted(by_start.items())

@@ -135,10 +135,21 @@ class _Sweep:
             yield {"example_id": example_id, **found}
 
     def _batches(self, example_ids: Sequence[int], n_copies: int) -> list[list[int]]:
-        """Batches of examples of like length, as large as that many copies of each allow."""
-        lengths = [len(self._planned.examples[example_id]) for example_id in example_ids]
-        size = max(1, self._planned.resources.batch_size // n_copies)
-        return [[example_ids[i] for i in batch] for batch in like_lengths(lengths, size)]
+        """Batches of examples of like length, as large as that many copies of each allow.
+
+        Where an example and its twin are both among them, they are in one batch.
+        """
+        among = set(example_ids)
+        members: dict[int, list[int]] = {}
+        for example_id in example_ids:
+            twin = self._twins.get(example_id, example_id)
+            first = min(example_id, twin) if twin in among else example_id
+            members.setdefault(first, []).append(example_id)
+        together = list(members.values())
+        lengths = [len(self._planned.examples[first]) for first in members]
+        largest = max(map(len, together))
+        size = max(1, self._planned.resources.batch_size // (n_copies * largest))
+        return [[e for i in batch for e in together[i]] for batch in like_lengths(lengths, size)]
 
     def _token_ids(self, example_ids: Sequence[int]) -> tuple[list[int], ...]:
         return tuple(token_ids(self._planned.examples[example_id]) for example_id in example_ids)
@@ -229,23 +240,25 @@ class _Sweep:
         numbered = [
             (number, self._planned.interventions[number - 1]) for number in group.conditions
         ]
-        with_twins = any(intervention.needs_twins for _, intervention in numbered)
-        n_copies = len(numbered) + with_twins
+        with_twins = self._planned.split == "all"
+        sourced = any(intervention.needs_sources(with_twins) for _, intervention in numbered)
+        n_copies = len(numbered) + sourced
         rows: list[dict[str, Any]] = []
         for example_ids in self._batches(self._planned.changed, n_copies):
-            twins = [self._twins[example_id] for example_id in example_ids] if with_twins else []
-            every = [*twins, *example_ids * len(numbered)]
             n = len(example_ids)
-            made, first = [], len(twins)
+            sources = [self._twins[example_id] for example_id in example_ids] if sourced else []
+            every = [*sources, *example_ids * len(numbered)]
+            made, first = [], len(sources)
             for _, intervention in numbered:
-                made.append(
-                    self._edit(
-                        intervention,
-                        example_ids,
-                        slice(first, first + n),
-                        slice(0, n) if intervention.needs_twins else None,
+                twins = None
+                if intervention.needs_twins and sourced:
+                    twins = torch.arange(n)
+                elif intervention.needs_twins:
+                    twins = first + torch.tensor(
+                        [example_ids.index(self._twins[example_id]) for example_id in example_ids]
                     )
-                )
+                rows_here = slice(first, first + n)
+                made.append(self._edit(intervention, example_ids, rows_here, twins))
                 first += n
             batch = Pass(
                 self._token_ids(every),
@@ -264,7 +277,7 @@ class _Sweep:
         intervention: Intervention,
         example_ids: Sequence[int],
         rows: slice,
-        twins: slice | None,
+        twins: torch.Tensor | None,
     ) -> Edit:
         examples = [self._planned.examples[example_id] for example_id in example_ids]
         # Wide enough for the examples; twins are as long.
