@@ -281,10 +281,12 @@ class _Sweep:
     ) -> Edit:
         examples = [self._planned.examples[example_id] for example_id in example_ids]
         # Wide enough for the examples; twins are as long.
-        tokens = torch.zeros(len(examples), max(map(len, examples)), dtype=torch.bool)
-        for row, example in enumerate(examples):
-            for position, role in enumerate(example.token_labels["role"]):
-                tokens[row, position] = not intervention.roles or role in intervention.roles
+        width = max(map(len, examples))
+        marks = [
+            [not intervention.roles or role in intervention.roles for role in roles]
+            for roles in (example.token_labels["role"] for example in examples)
+        ]
+        tokens = torch.tensor([row + [False] * (width - len(row)) for row in marks])
         drawn = {}
         if intervention.kind == RANDOM:
             for layer in intervention.layers:
