@@ -17,6 +17,7 @@ from moedb.capture.interventions.skipping import PassThrough, skipping
 from moedb.capture.router import RouterRule
 from moedb.capture.trace import traced
 from moedb.capture.wiring import Read
+from tests.capture.test_architectures import with_lists
 from tests.capture.tiny_models import FAMILIES, tiny_model
 
 pytestmark = pytest.mark.model
@@ -336,3 +337,28 @@ def test_in_other_families(name: str) -> None:
         if attention:
             half = engine.run(Pass((*twins, *rows), (made[1],)))
             assert not torch.allclose(half.logits[ROWS], outcome.logits[ROWS], atol=1e-2)
+
+
+@pytest.mark.parametrize("own_choice", [False, True])
+@pytest.mark.parametrize(
+    "intervention",
+    [
+        Intervention("ablate-experts", (1, 2), {1: (0, 3), 2: (1, 5, 6)}, (), {"form": "zero"}),
+        Intervention("knock-out-shared", (1,)),
+        Intervention("patch", (1,), {}, (), {"site": "block-output"}),
+        Intervention("patch", (2,), {}, (), {"site": "shared-output"}),
+    ],
+    ids=named,
+)
+def test_experts_called_from_a_list_are_changed_as_stacked_ones_are(
+    intervention: Intervention, own_choice: bool
+) -> None:
+    found = []
+    for model in (tiny_model("qwen2_moe", {}), with_lists("qwen2_moe", own_choice)):
+        with traced(model, find_blocks(model)) as ready:
+            engine = Engine(ready)
+            found.append(engine.run(Pass((*TWINS, *CLEAN), (an_edit(intervention),))).logits)
+            untouched = engine.run(Pass((*TWINS, *CLEAN))).logits
+        assert (found[-1][ROWS] - untouched[ROWS]).abs().max() > 1e-2
+        torch.testing.assert_close(found[-1][TWIN_ROWS], untouched[TWIN_ROWS])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-4)

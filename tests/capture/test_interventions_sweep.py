@@ -28,6 +28,7 @@ from moedb.capture.jobs.qwen_ioi import ioi_dataset
 from moedb.capture.language import plan_language_capture
 from moedb.capture.pipeline import capture
 from moedb.capture.planning import CaptureOptions
+from moedb.capture.streaming import weight_bytes
 from moedb.cli import run_cli
 from moedb.commands import intervene as command
 from moedb.errors import CheckError, ModelError, UsageError
@@ -146,6 +147,12 @@ class TestConditions:
         for group in groups:
             layers = {made[number - 1].first_layer for number in group.conditions}
             assert layers == {0: {1}, 2: {2}, 3: {3}}[group.start]
+
+    def test_edits_after_which_a_block_runs_again_are_kept_apart(self) -> None:
+        zero = kinds.Intervention("ablate-experts", (2,), {2: (1,)}, (), {"form": "zero"})
+        made = (zero, kinds.Intervention("knock-out-shared", (2,)))
+        assert len(grouped(made, (2,), with_twins=True)) == 1
+        assert len(grouped(made, (2,), with_twins=True, in_list={2})) == 2
 
     def test_the_command_knows_every_kind_and_site(self) -> None:
         assert command.KINDS == kinds.KINDS and command.SITES == kinds.SITES
@@ -307,6 +314,24 @@ def test_without_stored_streams_it_starts_from_the_tokens_and_says_so(
     assert predictions(own_store, plan.run_id) == pytest.approx(
         predictions(bare_store, bare.run_id), rel=1e-4, abs=1e-4
     )
+
+
+def test_a_model_whose_weights_come_from_the_disk(
+    own_store: Path, random_model: Path, tmp_path: Path
+) -> None:
+    parent, choices = open_parent(own_store, "qwen-ioi"), Choices(("swap-routing",))
+    plan = plan_sweep(parent, choices, Resources(str(random_model)))
+    resources = Resources(str(random_model), max_bytes=weight_bytes(plan.checkpoint, "float32") - 1)
+    streamed = plan_sweep(parent, choices, resources)
+    assert streamed.run_id == plan.run_id and {group.start for group in plan.groups} == {1, 2}
+    other = tmp_path / "other"
+    shutil.copytree(own_store, other)
+    heard = Heard()
+    run_sweep(streamed, own_store, heard)
+    assert not heard.notes
+    run_sweep(plan, other)
+    found, expected = (predictions(place, plan.run_id) for place in (own_store, other))
+    assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
 class Heard(running.Silent):

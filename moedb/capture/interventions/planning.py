@@ -1,6 +1,6 @@
 """An intervention sweep with every choice made, before anything is run."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -209,7 +209,7 @@ def plan_sweep(parent: ParentRun, choices: Choices, resources: Resources) -> Swe
         examples=parent.with_targets(tokenizer),
         changed=changed,
         interventions=interventions,
-        groups=grouped(interventions, parent.stored_streams, choices.split == "all"),
+        groups=grouped(interventions, parent.stored_streams, choices.split == "all", in_list),
         seed=choices.seed,
         split=choices.split,
         resources=resources,
@@ -223,7 +223,10 @@ def plan_sweep(parent: ParentRun, choices: Choices, resources: Resources) -> Swe
 
 
 def grouped(
-    interventions: Sequence[Intervention], stored: Sequence[int], with_twins: bool
+    interventions: Sequence[Intervention],
+    stored: Sequence[int],
+    with_twins: bool,
+    in_list: Set[int] = frozenset(),
 ) -> tuple[Group, ...]:
     """Put conditions together that start at the same layer, a few at a time.
 
@@ -235,15 +238,21 @@ def grouped(
         The layers whose entering residual stream is stored.
     with_twins
         Whether every example is changed beside its twin.
+    in_list
+        The layers whose experts are called one by one from a list. Such a block runs again where
+        its experts' outputs are edited, without any other edit in it, so those are kept apart.
     """
-    by_start: dict[tuple[int, bool], list[int]] = {}
+    by_start: dict[tuple[int, bool, bool], list[int]] = {}
     for number, intervention in enumerate(interventions, start=1):
         start = max((layer for layer in stored if layer <= intervention.first_layer), default=0)
-        key = (start, intervention.needs_sources(with_twins))
+        runs_again = "expert_outputs" in intervention.values and not in_list.isdisjoint(
+            intervention.layers
+        )
+        key = (start, intervention.needs_sources(with_twins), runs_again)
         by_start.setdefault(key, []).append(number)
     return tuple(
         Group(start, tuple(numbers[first : first + UNIT_CONDITIONS]))
-        for (start, _), numbers in sorted(by_start.items())
+        for (start, _, _), numbers in sorted(by_start.items())
         for first in range(0, len(numbers), UNIT_CONDITIONS)
     )
 
