@@ -225,7 +225,7 @@ def _expert_sets(
     else:
         chosen = _of_pairs(choices, parent, layers)
     if not choices.each:
-        return [chosen]
+        return [{layer: tuple(sorted(experts)) for layer, experts in chosen.items()}]
     return [{layer: (expert,)} for layer, experts in chosen.items() for expert in experts]
 
 
