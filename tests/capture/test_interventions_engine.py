@@ -217,28 +217,24 @@ class TestRouting:
     logits = torch.tensor([[[4.0, 3.0, 2.0, 1.0]]])
     chosen = torch.tensor([[[0, 1]]])
 
-    def weights(self, *kept: int) -> torch.Tensor:
-        """The softmax over the kept experts alone, of the first two."""
-        values = self.logits[0, 0, list(kept)].exp()
-        return values[:2] / values.sum()
-
-    def test_the_next_best_takes_over_and_the_ablated_logit_is_minus_infinity(self) -> None:
+    def test_the_next_best_takes_over_with_its_own_share_of_the_softmax(self) -> None:
         given = self.rule.weights(self.logits, self.chosen)
         experts, weights = edits.without_experts(self.rule, self.logits, self.chosen, given, [1])
         assert experts.tolist() == [[[0, 2]]]
-        torch.testing.assert_close(weights[0, 0], self.weights(0, 2, 3))
+        shares = self.logits[0, 0].exp() / self.logits[0, 0].exp().sum()
+        torch.testing.assert_close(weights[0, 0], shares[[0, 2]])
 
-    def test_a_softmax_over_all_gives_the_others_what_an_unchosen_expert_held(self) -> None:
-        given = self.rule.weights(self.logits, self.chosen)
-        experts, weights = edits.without_experts(self.rule, self.logits, self.chosen, given, [3])
-        assert experts.tolist() == [[[0, 1]]]
-        torch.testing.assert_close(weights[0, 0], self.weights(0, 1, 2))
-
-    def test_weights_made_of_the_chosen_alone_stay_to_the_bit(self) -> None:
+    def test_where_the_chosen_are_normalized_so_are_those_that_take_over(self) -> None:
         rule = RouterRule("softmax", norm_topk_prob=True)
+        given = rule.weights(self.logits, self.chosen)
+        _, weights = edits.without_experts(rule, self.logits, self.chosen, given, [1], 2.0)
+        shares = self.logits[0, 0, [0, 2]].exp()
+        torch.testing.assert_close(weights[0, 0], shares / shares.sum() / 2)
+
+    def test_a_token_of_other_experts_keeps_its_weights_to_the_bit(self) -> None:
         given = torch.tensor([[[0.25, 0.75]]])  # not what the rule gives
-        _, weights = edits.without_experts(rule, self.logits, self.chosen, given, [3])
-        assert torch.equal(weights, given)
+        experts, weights = edits.without_experts(self.rule, self.logits, self.chosen, given, [3])
+        assert torch.equal(experts, self.chosen) and torch.equal(weights, given)
 
     def test_equal_weights_keep_their_sum(self) -> None:
         weights = torch.tensor([[[0.5, 0.25, 0.125]]])

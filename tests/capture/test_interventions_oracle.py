@@ -106,7 +106,8 @@ def changed_block(
         case "ablate-experts", "remove":
             logits = parts["logits"].clone()
             logits[:, wanted] = -torch.inf
-            new["experts"], new["weights"] = moe.route(logits)
+            new["experts"], _ = moe.route(logits)
+            new["weights"] = moe.weigh(parts["logits"], new["experts"])
         case "ablate-experts", "zero":
             new["every"] = parts["every"].clone()
             new["every"][:, wanted] = 0

@@ -14,8 +14,9 @@ def without_experts(
     experts: torch.Tensor,
     weights: torch.Tensor,
     ablated: Sequence[int],
+    routed_scale: float = 1.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Choose and weigh again with the logits of some experts at minus infinity.
+    """Choose again without some experts, and weigh by the router's rule.
 
     Parameters
     ----------
@@ -27,22 +28,20 @@ def without_experts(
         (row, position, rank): what the router chose, and its weights.
     ablated
         The experts that leave.
+    routed_scale
+        What the block multiplies the sum by; the rule's weights include it, these do not.
 
     Returns
     -------
     experts, weights
-        (row, position, rank). Where a softmax over all experts makes the weights, what an ablated
-        expert held of it goes to the others, whether it was chosen or not.
+        (row, position, rank). A token that goes to none of the ablated keeps both to the bit.
     """
     gone = torch.tensor(sorted(ablated), dtype=torch.long, device=logits.device)
     remaining = logits.float().index_fill(-1, gone, -torch.inf)
     chosen = remaining.topk(experts.shape[-1], dim=-1).indices
-    found = rule.weights(remaining, chosen)
-    if rule.norm_topk_prob or rule.scoring == "sigmoid":
-        # Weights of these follow from the chosen logits alone, so here nothing changes.
-        kept = ~torch.isin(experts, gone).any(dim=-1, keepdim=True)
-        chosen, found = torch.where(kept, experts, chosen), torch.where(kept, weights, found)
-    return chosen, found
+    found = rule.weights(logits, chosen) / routed_scale
+    kept = ~torch.isin(experts, gone).any(dim=-1, keepdim=True)
+    return torch.where(kept, experts, chosen), torch.where(kept, weights, found)
 
 
 def forced(experts: Sequence[int], top_k: int) -> tuple[list[int], list[float]]:

@@ -148,8 +148,7 @@ class LayerEdits:
         logits = self._logits[rows]
         if kind == ABLATE:
             ablated = edit.intervention.experts[self._layer]
-            chosen, found = change.without_experts(rule, logits, experts, weights * scale, ablated)
-            return chosen, found / scale
+            return change.without_experts(rule, logits, experts, weights, ablated, scale)
         factors = torch.ones(experts.shape[-1], device=experts.device)
         if kind == RANDOM:
             chosen = edit.drawn[self._layer].to(experts.device)
