@@ -9,6 +9,7 @@ import click
 from moedb import __version__
 from moedb.commands.capture import capture
 from moedb.commands.export import export, plot
+from moedb.commands.intervene import intervene
 from moedb.commands.query import query, sql
 from moedb.commands.store import rm, runs, schema, show, verify
 from moedb.commands.train import train
@@ -35,7 +36,20 @@ def cli(verbose: bool, store: Path | None) -> None:
     )
 
 
-for command in (capture, train, runs, show, schema, query, sql, export, plot, verify, rm):
+for command in (
+    capture,
+    intervene,
+    train,
+    runs,
+    show,
+    schema,
+    query,
+    sql,
+    export,
+    plot,
+    verify,
+    rm,
+):
     cli.add_command(command)
 
 
