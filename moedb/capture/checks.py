@@ -22,10 +22,14 @@ def check_batch(batch: "BatchActivations", wirings: tuple[BlockWiring, ...]) -> 
         the layer and the size of the gap.
     """
     for wiring in wirings:
-        layer = batch.layers[wiring.block.layer]
-        _check_experts(wiring, layer)
-        _check_weights(wiring, layer)
-        _check_sum(wiring, layer)
+        check_layer(batch.layers[wiring.block.layer], wiring)
+
+
+def check_layer(layer: "LayerActivations", wiring: BlockWiring) -> None:
+    """Check one MoE layer of a batch, as :func:`check_batch` does."""
+    _check_experts(wiring, layer)
+    _check_weights(wiring, layer)
+    _check_sum(wiring, layer)
 
 
 def _check_experts(wiring: BlockWiring, layer: "LayerActivations") -> None:

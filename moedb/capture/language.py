@@ -21,22 +21,14 @@ from moedb.capture.checkpoints import (
     load_skeleton,
     load_tokenizer,
 )
-from moedb.capture.checks import check_batch
 from moedb.capture.examples import Dataset, Example
-from moedb.capture.lens import (
-    LensRecords,
-    LogitLens,
-    Positions,
-    n_lens_tokens,
-    read_lens,
-    with_directions,
-)
+from moedb.capture.lens import LensReading, LogitLens, Positions, n_lens_tokens
 from moedb.capture.planning import Batch, CaptureOptions, CapturePlan, complete_plan
 from moedb.capture.probe import BlockWiring
 from moedb.capture.quantized import is_gptq, load_gptq
-from moedb.capture.records import BatchRecords, record_arrays, record_layers, to_numpy
+from moedb.capture.records import BatchReader, BatchRecords, to_numpy
 from moedb.capture.streaming import Placement, opened_model
-from moedb.capture.trace import BatchActivations, TracedModel, traced
+from moedb.capture.trace import TracedModel, traced
 from moedb.errors import ModelError, UsageError
 from moedb.schemas.arrays import ARRAY_NAMES
 
@@ -217,28 +209,26 @@ class LanguageModel:
         CheckError
             If the batch contradicts the model's own arithmetic.
         """
-        activations = self.traced.run([token_ids(example) for example in batch.examples])
-        check_batch(activations, self.blocks)
+        examples = batch.examples
+        reading = None
         if self._lens is not None:
-            activations = with_directions(self._lens, activations, batch.examples)
+            reading = LensReading(self._lens, examples, self._texts(examples), self._positions)
+        lengths = [len(example) for example in examples]
+        reader = BatchReader(self.blocks, lengths, batch.kept, batch.arrays, reading)
+        logits = self.traced.read([token_ids(example) for example in examples], reader)
+        lens = reader.read_lens()
         return BatchRecords(
             examples=batch.indices,
-            layers=record_layers(activations, [len(example) for example in batch.examples]),
-            next_logprobs=_next_logprobs(activations.logits, batch.examples),
-            predictions=_predictions(activations.logits, batch.examples, self._tokenizer),
-            arrays=record_arrays(activations, batch.kept, batch.arrays),
-            lens=self._read_lens(activations, batch.examples),
+            layers=reader.layers,
+            next_logprobs=_next_logprobs(logits, examples),
+            predictions=_predictions(logits, examples, self._tokenizer),
+            arrays=reader.arrays,
+            lens=lens,
         )
 
-    def _read_lens(
-        self, activations: BatchActivations, examples: Sequence[Example]
-    ) -> LensRecords | None:
-        if self._lens is None:
-            return None
-        texts = tuple(
-            (self._text(example.target_id), self._text(example.foil_id)) for example in examples
-        )
-        return read_lens(self._lens, activations, examples, texts, self._positions)
+    def _texts(self, examples: Sequence[Example]) -> tuple[tuple[str, str], ...]:
+        """The texts of each example's target and foil."""
+        return tuple((self._text(each.target_id), self._text(each.foil_id)) for each in examples)
 
     def _text(self, token_id: int | None) -> str:
         return "" if token_id is None else str(self._tokenizer.decode([token_id]))

@@ -4,8 +4,8 @@ The lens puts the stream through the model's own final norm and unembedding. Wit
 frozen at a token, both are linear, so the difference of two logits is a direction in the stream.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -153,57 +153,87 @@ def _affine(norm: nn.Module, width: int, model: Any) -> tuple[torch.Tensor, torc
     return gain, offset, bool((flat - offset).abs().max() < 1e-3 * gain.abs().max())
 
 
-def read_lens(
-    lens: LogitLens,
-    batch: BatchActivations,
-    examples: Sequence[Example],
-    texts: tuple[tuple[str, str], ...],
-    positions: Positions,
-) -> LensRecords | None:
-    """Read the residual streams of a batch through the lens.
+class LensReading:
+    """The reading of one batch's residual streams.
+
+    While the model runs, the streams of the tokens that are read are put aside. They go through the
+    lens afterwards, as norm and unembedding are the running model's own.
 
     Parameters
     ----------
     lens
         The lens.
-    batch
-        The activations, tokens in the order of the examples.
     examples
-        The examples; those without target and foil are passed over.
+        The examples of the batch; those without target and foil are passed over.
     texts
         For each example the texts of its target and its foil.
     positions
         Which tokens are read.
-
-    Returns
-    -------
-    LensRecords or None
-        Two rows for each token and point of the stream; None where there is none.
     """
-    rows, owners, places = _tokens(examples, positions)
-    if not len(rows) or positions == "none":
-        return None
-    ids = torch.tensor([[e.target_id or 0, e.foil_id or 0] for e in examples])[owners]
-    parts: dict[str, list[Any]] = {name: [] for name in ("layer", "place", "values")}
-    for place, layer, stream in stream_points(batch):
-        logits = lens.logits(stream[rows.to(stream.device)])
-        parts["layer"].append(np.full(2 * len(rows), layer))
-        parts["place"].append(np.full(2 * len(rows), place))
-        parts["values"].append(_values(logits, ids.to(logits.device)).cpu().numpy())
-    logit, logprob, rank, diff = np.concatenate(parts["values"], axis=1)
-    n_points = len(parts["layer"])
-    return LensRecords(
-        example=np.tile(np.repeat(owners.numpy(), 2), n_points),
-        position=np.tile(np.repeat(places.numpy(), 2), n_points),
-        layer=np.concatenate(parts["layer"]),
-        place=np.concatenate(parts["place"]),
-        candidate=np.tile(np.array(CANDIDATES), n_points * len(rows)),
-        logit=logit,
-        logprob=logprob,
-        rank=rank.astype(np.int32),
-        logit_diff=diff,
-        texts=texts,
-    )
+
+    def __init__(
+        self,
+        lens: LogitLens,
+        examples: Sequence[Example],
+        texts: tuple[tuple[str, str], ...],
+        positions: Positions,
+    ) -> None:
+        self._lens, self._texts = lens, texts
+        self._owners = torch.repeat_interleave(torch.tensor([len(e) for e in examples]))
+        self._ids = torch.tensor([[e.target_id or 0, e.foil_id or 0] for e in examples])
+        self._without = torch.tensor([not e.has_foil for e in examples])
+        self._rows, self._places = _tokens(examples, positions)
+        self._streams: list[tuple[str, int, torch.Tensor]] = []
+
+    def entering(self, layer: int, stream: torch.Tensor) -> None:
+        """Take the stream entering a layer, (token, d_model): that after the one before."""
+        self._take(*(("pre", 0) if layer == 0 else ("post", layer - 1)), stream)
+
+    def after_attention(self, layer: int, stream: torch.Tensor) -> None:
+        """Take the stream between the attention and the MoE block of a layer."""
+        self._take("mid", layer, stream)
+
+    def _take(self, place: str, layer: int, stream: torch.Tensor) -> None:
+        if len(self._rows):
+            self._streams.append((place, layer, stream[self._rows.to(stream.device)]))
+
+    def directions(self, stream: torch.Tensor) -> torch.Tensor:
+        """The direction of each token's logit difference; NaN where its example has no foil.
+
+        Parameters
+        ----------
+        stream
+            (token, d_model): the last residual stream.
+        """
+        targets, foils = self._ids[self._owners].to(stream.device).unbind(dim=1)
+        found = self._lens.directions(stream, targets, foils)
+        found[self._without[self._owners].to(found.device)] = torch.nan
+        return found
+
+    def records(self) -> LensRecords | None:
+        """Two rows for each token and point of the stream; None where there is none."""
+        if not self._streams:
+            return None
+        n_points, n_rows = len(self._streams), len(self._rows)
+        ids = self._ids[self._owners[self._rows]]
+        values = []
+        for _, _, stream in self._streams:
+            logits = self._lens.logits(stream)
+            values.append(_values(logits, ids.to(logits.device)).cpu().numpy())
+        logit, logprob, rank, diff = np.concatenate(values, axis=1)
+        owners = self._owners[self._rows].numpy()
+        return LensRecords(
+            example=np.tile(np.repeat(owners, 2), n_points),
+            position=np.tile(np.repeat(self._places.numpy(), 2), n_points),
+            layer=np.repeat([layer for _, layer, _ in self._streams], 2 * n_rows),
+            place=np.repeat([place for place, _, _ in self._streams], 2 * n_rows),
+            candidate=np.tile(np.array(CANDIDATES), n_points * n_rows),
+            logit=logit,
+            logprob=logprob,
+            rank=rank.astype(np.int32),
+            logit_diff=diff,
+            texts=self._texts,
+        )
 
 
 def n_lens_tokens(examples: Iterable[Example], positions: Positions) -> int:
@@ -217,53 +247,17 @@ def n_lens_tokens(examples: Iterable[Example], positions: Positions) -> int:
     )
 
 
-def with_directions(
-    lens: LogitLens, batch: BatchActivations, examples: Sequence[Example]
-) -> BatchActivations:
-    """Add to a batch the directions of its examples' logit differences.
-
-    Each token has that of its example; NaN where an example has no foil.
-    """
-    stream = batch.residual_pre[max(batch.residual_pre)]
-    owners = torch.repeat_interleave(torch.tensor([len(example) for example in examples]))
-    ids = torch.tensor([[e.target_id or 0, e.foil_id or 0] for e in examples])[owners]
-    targets, foils = ids.to(stream.device).unbind(dim=1)
-    found = lens.directions(stream, targets, foils)
-    without = torch.tensor([not example.has_foil for example in examples])[owners]
-    found[without.to(found.device)] = torch.nan
-    return replace(batch, logit_direction=found)
-
-
-def stream_points(batch: BatchActivations) -> Iterator[tuple[str, int, torch.Tensor]]:
-    """The residual stream, (token, d_model), at each point that the lens reads.
-
-    Yields
-    ------
-    place, layer, stream
-        ``pre`` the first layer; ``mid`` each MoE layer, after attention; ``post`` each layer.
-    """
-    yield "pre", 0, batch.residual_pre[0]
-    for layer in sorted(batch.residual_pre)[:-1]:
-        if layer in batch.layers:
-            mid = batch.layers[layer].residual_mid
-            if mid is not None:
-                yield "mid", layer, mid
-        yield "post", layer, batch.residual_pre[layer + 1]
-
-
-def _tokens(
-    examples: Sequence[Example], positions: Positions
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of each token that is read: its row in the batch, its example, its position."""
+def _tokens(examples: Sequence[Example], positions: Positions) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of each token that is read: its row in the batch, and its position."""
     found = []
     start = 0
-    for index, example in enumerate(examples):
-        if example.has_foil:
+    for example in examples:
+        if example.has_foil and positions != "none":
             first = 0 if positions == "all-positions" else len(example) - 1
-            found += [(start + p, index, p) for p in range(first, len(example))]
+            found += [(start + place, place) for place in range(first, len(example))]
         start += len(example)
-    rows, owners, places = torch.tensor(found, dtype=torch.long).reshape(-1, 3).unbind(dim=1)
-    return rows, owners, places
+    rows, places = torch.tensor(found, dtype=torch.long).reshape(-1, 2).unbind(dim=1)
+    return rows, places
 
 
 def _values(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

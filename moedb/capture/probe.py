@@ -48,19 +48,22 @@ def probe(model: Any, blocks: Sequence[MoEBlock]) -> Wiring:
     n_layers = len(model.get_submodule(layers_path))
     found: list[tuple[str, int, Seen]] = []
     wirings = []
-    attention = []
+    after_attention = {}
     for block in blocks:
         if block.decoder_path != f"{layers_path}.{block.layer}":
             raise ModelError(f"{block.decoder_path}: expected a layer of {layers_path}")
         wiring, seen = BlockProbe(model, recording, block, d_model).wire()
         wirings.append(wiring)
         found.extend((role, block.layer, each) for role, each in seen)
-        stream = _stream(recording, block.decoder_path, d_model)
-        write = _attention_output(recording, block, stream, dict(seen)["residual_mid"])
-        if write is not None:
-            attention.append(Read.of("attention_output", block.layer, write))
+        after_attention[block.layer] = block, dict(seen)["residual_mid"]
+    attention = []
     for layer in range(n_layers):
-        found.append(("residual_pre", layer, _stream(recording, f"{layers_path}.{layer}", d_model)))
+        stream = _stream(recording, f"{layers_path}.{layer}", d_model)
+        found.append(("residual_pre", layer, stream))
+        if layer in after_attention:
+            write = _attention_output(recording, *after_attention[layer], stream)
+            if write is not None:
+                attention.append(Read.of("attention_output", layer, write))
     final = _final_norm(recording, layers_path)
     found.append(("residual_pre", n_layers, _stream(recording, final, d_model)))
     logits = [seen for seen in recording.of("", "output") if seen.part == "logits"]
@@ -86,7 +89,7 @@ def _stream(recording: Recording, path: str, d_model: int) -> Seen:
 
 
 def _attention_output(
-    recording: Recording, block: MoEBlock, before: Seen, after: Seen
+    recording: Recording, block: MoEBlock, after: Seen, before: Seen
 ) -> Seen | None:
     """The module output that, added to the stream entering the layer, gives the one after it."""
     fits = []

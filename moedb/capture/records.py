@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from moedb.capture.lens import LensRecords
-from moedb.capture.trace import BatchActivations, LayerActivations
+from moedb.capture.checks import check_layer
+from moedb.capture.lens import LensReading, LensRecords
+from moedb.capture.trace import LayerActivations
+from moedb.capture.wiring import BlockWiring
 from moedb.store.arrays import Activations, ArrayKey
 
 
@@ -60,21 +62,81 @@ class BatchRecords:
     lens: LensRecords | None = None
 
 
-def record_layers(batch: BatchActivations, lengths: Sequence[int]) -> dict[int, LayerRecords]:
-    """Reduce each MoE layer of a batch to what the tables keep of it.
+class BatchReader:
+    """Checks a batch and reduces it to what is stored, layer by layer, while the model runs.
 
     Parameters
     ----------
-    batch
-        The activations.
+    wirings
+        The model's MoE blocks.
     lengths
         Tokens of each example, in the order of the batch.
+    kept
+        (token,): which tokens the arrays keep.
+    arrays
+        For each array name the layers it is kept for.
+    lens
+        Reads the residual streams through the logit lens; None without one.
+
+    Attributes
+    ----------
+    layers, arrays
+        As in :class:`BatchRecords`.
     """
-    owner = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
-    return {
-        layer: _record_layer(activations, owner, len(lengths))
-        for layer, activations in batch.layers.items()
-    }
+
+    def __init__(
+        self,
+        wirings: Sequence[BlockWiring],
+        lengths: Sequence[int],
+        kept: NDArray[np.bool_],
+        arrays: Mapping[str, tuple[int, ...]],
+        lens: LensReading | None = None,
+    ) -> None:
+        self.layers: dict[int, LayerRecords] = {}
+        self.arrays: dict[ArrayKey, Activations] = {}
+        self._wirings = {wiring.block.layer: wiring for wiring in wirings}
+        self._owner = torch.repeat_interleave(torch.tensor(lengths))
+        self._n_examples = len(lengths)
+        self._rows = None if kept.all() else torch.from_numpy(kept.nonzero()[0])
+        self._wanted = arrays
+        self._lens = lens
+
+    def stream(self, layer: int, residual: torch.Tensor) -> None:
+        """Take the residual stream entering a layer, (token, d_model)."""
+        self._keep("residual_pre", layer, residual)
+        if self._lens is not None:
+            self._lens.entering(layer, residual)
+        if layer in self._wanted.get("logit_direction", ()):
+            self._last = residual
+
+    def layer(self, layer: int, activations: LayerActivations) -> None:
+        """Take what an MoE layer did.
+
+        Raises
+        ------
+        CheckError
+            If it contradicts the model's own arithmetic.
+        """
+        check_layer(activations, self._wirings[layer])
+        self.layers[layer] = _record_layer(activations, self._owner, self._n_examples)
+        for name in self._wanted:
+            if hasattr(activations, name):
+                self._keep(name, layer, getattr(activations, name))
+        if self._lens is not None and activations.residual_mid is not None:
+            self._lens.after_attention(layer, activations.residual_mid)
+
+    def read_lens(self) -> LensRecords | None:
+        """Read through the lens what the model left, once it has run."""
+        if self._lens is None:
+            return None
+        for layer in self._wanted.get("logit_direction", ()):
+            self._keep("logit_direction", layer, self._lens.directions(self._last))
+        return self._lens.records()
+
+    def _keep(self, name: str, layer: int, values: torch.Tensor) -> None:
+        if layer in self._wanted.get(name, ()):
+            taken = values if self._rows is None else values[self._rows.to(values.device)]
+            self.arrays[ArrayKey(name, layer)] = to_numpy(taken)
 
 
 def _record_layer(layer: LayerActivations, owner: torch.Tensor, n_examples: int) -> LayerRecords:
@@ -99,38 +161,3 @@ def _record_layer(layer: LayerActivations, owner: torch.Tensor, n_examples: int)
         stats={name: to_numpy(values) for name, values in stats.items()},
         mass=to_numpy(mass.float()),
     )
-
-
-def _present(values: torch.Tensor | None, name: str) -> torch.Tensor:
-    if values is None:
-        raise ValueError(f"{name} was not computed")
-    return values
-
-
-def record_arrays(
-    batch: BatchActivations, kept: NDArray[np.bool_], arrays: Mapping[str, tuple[int, ...]]
-) -> dict[ArrayKey, Activations]:
-    """Take the rows that the arrays keep of a batch.
-
-    Parameters
-    ----------
-    batch
-        The activations.
-    kept
-        (token,): which tokens the arrays keep.
-    arrays
-        For each array name the layers it is kept for.
-    """
-    rows = torch.from_numpy(kept.nonzero()[0])
-    found = {}
-    for name, layers in arrays.items():
-        for layer in layers:
-            if name == "residual_pre":
-                values = batch.residual_pre[layer]
-            elif name == "logit_direction":
-                values = _present(batch.logit_direction, name)
-            else:
-                values = getattr(batch.layers[layer], name)
-            taken = values if kept.all() else values[rows.to(values.device)]
-            found[ArrayKey(name, layer)] = to_numpy(taken)
-    return found

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 
 import nnsight
 import torch
@@ -19,7 +19,7 @@ from moedb.capture.first_layers import (
 )
 from moedb.capture.probe import probe
 from moedb.capture.tap import tapped
-from moedb.capture.wiring import BlockWiring, Wiring
+from moedb.capture.wiring import BlockWiring, Read, Wiring
 from moedb.errors import CheckError, ModelError
 
 
@@ -82,16 +82,39 @@ class BatchActivations:
     residual_pre
         For each layer (token, d_model); index n_layers is the stream after the last layer.
     logits
-        (token, vocabulary), or (image, class).
-    logit_direction
-        (token, d_model): the direction of the last stream along which the logit of a token's
-        target gains on that of its foil; None where it was not asked for.
+        (token, vocabulary).
     """
 
     layers: dict[int, LayerActivations]
     residual_pre: dict[int, torch.Tensor]
     logits: torch.Tensor
-    logit_direction: torch.Tensor | None = None
+
+
+class Reader(Protocol):
+    """Takes what a batch does while the model runs, and keeps of it what it wants.
+
+    All layers' values of a large batch would be larger than a large model.
+    """
+
+    def stream(self, layer: int, residual: torch.Tensor) -> None:
+        """The residual stream entering a layer, (token, d_model); n_layers is after the last."""
+
+    def layer(self, layer: int, activations: LayerActivations) -> None:
+        """What an MoE layer did."""
+
+
+class _Everything:
+    """Keeps it all."""
+
+    def __init__(self) -> None:
+        self.layers: dict[int, LayerActivations] = {}
+        self.residual_pre: dict[int, torch.Tensor] = {}
+
+    def stream(self, layer: int, residual: torch.Tensor) -> None:
+        self.residual_pre[layer] = residual
+
+    def layer(self, layer: int, activations: LayerActivations) -> None:
+        self.layers[layer] = activations
 
 
 class TracedModel:
@@ -110,62 +133,88 @@ class TracedModel:
         self.wiring = wiring
         self._nnsight = nnsight.NNsight(model)
         self._device = next(model.parameters()).device
-        self._places = [
-            (tuple(reads), self._nnsight.get(path) if path else self._nnsight)
-            for (path, _), reads in groupby(wiring.reads, key=lambda read: (read.path, read.side))
+        self._blocks = {found.block.layer: found for found in wiring.blocks}
+        self._layers = [
+            (layer, self._places(list(reads)))
+            for layer, reads in groupby(wiring.reads, key=lambda read: read.layer)
+        ]
+
+    def _places(self, reads: Sequence[Read]) -> list[tuple[tuple[Read, ...], Any]]:
+        """The reads by the module's side that has them, in the order in which the model runs."""
+        return [
+            (tuple(same), self._nnsight.get(path) if path else self._nnsight)
+            for (path, _), same in groupby(reads, key=lambda read: (read.path, read.side))
         ]
 
     def run(self, token_ids: Sequence[Sequence[int]]) -> BatchActivations:
-        """Run a batch of examples, padded on the right, and read off its activations.
+        """Run a batch of examples and keep everything.
 
         Parameters
         ----------
         token_ids
             The examples' token ids, of any lengths.
         """
+        everything = _Everything()
+        logits = self.read(token_ids, everything)
+        return BatchActivations(everything.layers, everything.residual_pre, logits)
+
+    def read(self, token_ids: Sequence[Sequence[int]], reader: Reader) -> torch.Tensor:
+        """Run a batch of examples, padded on the right, and read off its activations.
+
+        Parameters
+        ----------
+        token_ids
+            The examples' token ids, of any lengths.
+        reader
+            Is given each layer's values as soon as they are there, padding left out.
+
+        Returns
+        -------
+        torch.Tensor
+            (token, vocabulary): the logits.
+        """
         lengths = torch.tensor([len(ids) for ids in token_ids])
         longest = int(lengths.max())
         mask = torch.arange(longest)[None, :] < lengths[:, None]
         padded = torch.zeros(len(token_ids), longest, dtype=torch.long)
         padded[mask] = torch.tensor([token for ids in token_ids for token in ids])
-        values = self._trace(padded.to(self._device), mask.long().to(self._device))
-        kept = mask.flatten().nonzero().flatten().to(self._device)
-        return self._collect(values, kept)
-
-    def _trace(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> list[Any]:
+        kept = mask.flatten().nonzero().flatten()
         with (
             torch.no_grad(),
             self._nnsight.trace(
-                input_ids=input_ids, attention_mask=attention_mask, use_cache=False
+                input_ids=padded.to(self._device),
+                attention_mask=mask.long().to(self._device),
+                use_cache=False,
             ),
         ):
-            values = nnsight.save([])
-            # A place that has several values is asked for once: the model passes it once.
-            for place, envoy in self._places:
-                value = envoy.inputs if place[0].side == "input" else envoy.output
-                for read in place:
-                    values.append(read.pick(value))
-        return list(values)
+            found = nnsight.save([])
+            found.append(self._walk(reader, kept))
+        [logits] = found
+        return logits  # type: ignore[no-any-return]
 
-    def _collect(self, values: Sequence[Any], kept: torch.Tensor) -> BatchActivations:
-        by_layer: dict[int, dict[str, Any]] = {}
-        reads = (read for place, _ in self._places for read in place)
-        for read, value in zip(reads, values, strict=True):
-            roles = by_layer.setdefault(read.layer, {})
-            tokens = value.reshape(-1, *value.shape[_FLAT.get(read.role, -1) :])
-            if len(kept) < len(tokens):
-                tokens = tokens[kept.to(tokens.device)]
-            # Several shared experts add up.
-            roles[read.role] = roles[read.role] + tokens if read.role in roles else tokens
-        layers = {}
-        for wiring in self.wiring.blocks:
-            layers[wiring.block.layer] = _layer(wiring, by_layer[wiring.block.layer])
-        residual = {
-            layer: roles["residual_pre"]
-            for layer, roles in by_layer.items()
-            if "residual_pre" in roles
-        }
-        return BatchActivations(layers, residual, by_layer[self.wiring.n_layers]["logits"])
+    def _walk(self, reader: Reader, kept: torch.Tensor) -> torch.Tensor:
+        """Go through the layers as they run, handing on what each did."""
+        for layer, places in self._layers:
+            roles: dict[str, torch.Tensor] = {}
+            for reads, envoy in places:
+                # A place that has several values is asked for once: the model passes it once.
+                value = envoy.inputs if reads[0].side == "input" else envoy.output
+                for read in reads:
+                    tokens = _tokens(read.pick(value), read.role, kept)
+                    # Several shared experts add up.
+                    known = roles.get(read.role)
+                    roles[read.role] = tokens if known is None else known + tokens
+            if "residual_pre" in roles:
+                reader.stream(layer, roles["residual_pre"])
+            if layer in self._blocks:
+                reader.layer(layer, _layer(self._blocks[layer], roles))
+        return roles["logits"]
+
+
+def _tokens(value: torch.Tensor, role: str, kept: torch.Tensor) -> torch.Tensor:
+    """A value by token, (token, ...), without padding."""
+    tokens = value.reshape(-1, *value.shape[_FLAT.get(role, -1) :])
+    return tokens if len(kept) == len(tokens) else tokens[kept.to(tokens.device)]
 
 
 _FLAT = {"expert_outputs": -2, "expert_neurons": -2}

@@ -13,7 +13,7 @@ from moedb.capture.blocks import find_blocks
 from moedb.capture.checkpoints import find_checkpoint
 from moedb.capture.examples import Example
 from moedb.capture.jobs.qwen_ioi import ioi_dataset, plan_qwen_ioi
-from moedb.capture.lens import LogitLens, Positions, n_lens_tokens, with_directions
+from moedb.capture.lens import LensReading, LogitLens, Positions, n_lens_tokens
 from moedb.capture.pipeline import capture
 from moedb.capture.planning import CaptureOptions
 from moedb.capture.trace import traced
@@ -179,10 +179,9 @@ def test_the_direction_gives_the_logit_difference(name: str) -> None:
             return
         lens = LogitLens(model, wrapped.wiring, wrapped.rehearsed)
         batch = wrapped.run([example.token_ids for example in examples])
-    batch = with_directions(lens, batch, examples)
-    stream = batch.residual_pre[max(batch.residual_pre)].float()
-    assert batch.logit_direction is not None
-    found = (batch.logit_direction * stream).sum(-1)
+    stream = batch.residual_pre[max(batch.residual_pre)]
+    directions = LensReading(lens, examples, (("", ""),) * 2, "last").directions(stream)
+    found = (directions * stream.float()).sum(-1)
     expected = batch.logits[:, 40] - batch.logits[:, 7]
     torch.testing.assert_close(found[:4], expected[:4].float(), atol=1e-5, rtol=1e-4)
     assert found[4:].isnan().all()

@@ -1,5 +1,6 @@
 """Models larger than memory: the same values from weights that come layer by layer."""
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,11 +16,13 @@ from transformers import (
 )
 
 from moedb.capture import streaming
+from moedb.capture.blocks import find_blocks
 from moedb.capture.checkpoints import load_model, local_checkpoint
 from moedb.capture.jobs.qwen_ioi import plan_qwen_ioi
 from moedb.capture.pipeline import capture
 from moedb.capture.planning import CaptureOptions
 from moedb.capture.streaming import Placement, opened_model, streamed_model
+from moedb.capture.trace import LayerActivations, traced
 from moedb.errors import ModelError, UsageError
 from tests.contents import run_contents
 
@@ -117,6 +120,42 @@ def test_a_streamed_capture_is_a_capture(random_model: Path, tmp_path: Path) -> 
     assert run("streamed", max_bytes=whole - 1) == run("spread", device_map="auto") == run_id
     assert run_contents(tmp_path / "streamed", run_id) == rows
     assert run_contents(tmp_path / "spread", run_id) == rows
+
+
+def test_a_model_of_one_kind_of_layer_is_captured_with_two_in_memory(
+    saved: Callable[[PretrainedConfig], Path],
+) -> None:
+    checkpoint = local_checkpoint(saved(mixtral()))
+    loaded = load_model(checkpoint, "float32", "cpu")
+    with traced(loaded, find_blocks(loaded)) as wrapped:
+        expected = wrapped.run([[5, 17, 43], [9, 30]])
+    least = int(0.75 * n_bytes(loaded))
+    with (
+        streamed_model(checkpoint, "float32", "cpu", least) as model,
+        traced(model, find_blocks(model)) as wrapped,
+    ):
+        found = wrapped.run([[5, 17, 43], [9, 30]])
+    assert torch.equal(found.logits, expected.logits)
+    assert torch.equal(found.layers[4].expert_outputs, expected.layers[4].expert_outputs)
+
+
+def test_a_batch_is_handed_on_layer_by_layer(random_model: Path) -> None:
+    """Kept until the end, the values of all layers of a batch could be larger than the model."""
+    seen: list[weakref.ref[torch.Tensor]] = []
+
+    class Watching:
+        def stream(self, layer: int, residual: torch.Tensor) -> None:
+            pass
+
+        def layer(self, layer: int, activations: LayerActivations) -> None:
+            alive = [tensor for reference in seen if (tensor := reference()) is not None]
+            assert alive == []
+            seen.append(weakref.ref(activations.expert_outputs))
+
+    model = load_model(local_checkpoint(random_model), "float32", "cpu")
+    with traced(model, find_blocks(model)) as wrapped:
+        wrapped.read([[5, 17, 43], [9, 30]], Watching())
+    assert len(seen) == 2
 
 
 def test_layers_are_streamed_or_spread_but_not_both() -> None:

@@ -13,7 +13,6 @@ from torch import nn
 from moedb.capture import plan
 from moedb.capture.blocks import MoEBlock
 from moedb.capture.checkpoints import check_device, default_device, local_checkpoint
-from moedb.capture.checks import check_batch
 from moedb.capture.cifar.checkpoint import load_cifar_moe
 from moedb.capture.cifar.config import CLASSES, CifarMoEConfig
 from moedb.capture.cifar.model import CifarMoE, Expert, Routing
@@ -21,8 +20,8 @@ from moedb.capture.conditions import UNTOUCHED, Condition
 from moedb.capture.jobs.cifar_moe import ImageDataset
 from moedb.capture.planning import Batch, CaptureOptions, CapturePlan, complete_plan
 from moedb.capture.probe import BlockWiring, RouterRule
-from moedb.capture.records import BatchRecords, record_arrays, record_layers
-from moedb.capture.trace import BatchActivations, LayerActivations
+from moedb.capture.records import BatchReader, BatchRecords
+from moedb.capture.trace import LayerActivations
 from moedb.errors import UsageError
 
 ARRAYS = ("router_logits", "router_input", "expert_outputs", "all_expert_outputs")
@@ -203,12 +202,11 @@ class CapturedCifarMoE:
             all_expert_outputs=every,
         )
         [block] = self.blocks
-        activations = BatchActivations(
-            {block.block.layer: layer}, {}, model.classifier(block_output)
-        )
-        check_batch(activations, self.blocks)
+        lengths = [len(example) for example in batch.examples]
+        reader = BatchReader(self.blocks, lengths, batch.kept, batch.arrays)
+        reader.layer(block.block.layer, layer)
         logits = [
-            activations.logits
+            model.classifier(block_output)
             if condition.kind == UNTOUCHED.kind
             else model.classifier(self._changed(index, features, every, routing, ids))
             for index, condition in enumerate(self._conditions)
@@ -216,10 +214,10 @@ class CapturedCifarMoE:
         targets = torch.from_numpy(self._dataset.image_set.labels[ids]).to(self._device)
         return BatchRecords(
             examples=batch.indices,
-            layers=record_layers(activations, [len(example) for example in batch.examples]),
+            layers=reader.layers,
             next_logprobs=np.full(len(ids), np.nan, dtype=np.float32),
             predictions=_predictions(torch.stack(logits), targets),
-            arrays=record_arrays(activations, batch.kept, batch.arrays),
+            arrays=reader.arrays,
         )
 
     def _changed(
