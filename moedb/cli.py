@@ -10,6 +10,7 @@ from moedb import __version__
 from moedb.commands.capture import capture
 from moedb.commands.export import export, plot
 from moedb.commands.query import query, sql
+from moedb.commands.report import report
 from moedb.commands.store import rm, runs, schema, show, verify
 from moedb.commands.train import train
 from moedb.terminal import run_guarded
@@ -35,7 +36,7 @@ def cli(verbose: bool, store: Path | None) -> None:
     )
 
 
-for command in (capture, train, runs, show, schema, query, sql, export, plot, verify, rm):
+for command in (capture, train, runs, show, schema, query, sql, export, plot, report, verify, rm):
     cli.add_command(command)
 
 

@@ -218,11 +218,15 @@ def effects_of(answers: "pd.DataFrame", samples: int, seed: int) -> list[tuple[A
     for name in MEASURES:
         by_example[f"change_{name}"] = by_example[name] - by_example[f"base_{name}"]
     drawn_columns = [*(f"change_{name}" for name in MEASURES), "with_twin", "clean", "corrupt"]
+    # columns of the same examples share the draws, so all conditions are drawn at once
+    wide = by_example[drawn_columns].unstack("group")
+    all_drawn = bootstrap_means(wide.to_numpy(float), samples, seed)
+    places = {key: at for at, key in enumerate(wide.columns)}
     rows: list[tuple[Any, ...]] = []
     for group, own in answers.groupby("group", sort=True):
         held = by_example.loc[group]
         first = own.iloc[0]
-        drawn = bootstrap_means(held[drawn_columns].to_numpy(float), samples, seed)
+        drawn = all_drawn[:, [places[name, group] for name in drawn_columns]]
         bounds = percentile_interval(drawn)
         average = dict(zip(held.columns, means(held.to_numpy(float)), strict=True))
         row: list[Any] = [

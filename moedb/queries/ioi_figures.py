@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-_MOST_SERIES = 8
+MOST_SERIES = 8
+"""Lines in one figure of interventions."""
+
 _GREY = "0.6"
 _BAND = 0.2
 _MARKERS = "os^Dv<>P"
@@ -39,8 +41,8 @@ _EFFECT_LABELS = {
     "normalized": "normalized logit difference",
 }
 _ATTRIBUTION_LABELS = {
-    "attribution": "logit difference written, mean over prompts",
-    "attribution_per_use": "logit difference written, mean per use",
+    "attribution": "logit difference written",
+    "attribution_per_use": "logit difference, per use",
 }
 _EFFECT_OVER = {
     "attribution": "logit difference written (attribution)",
@@ -132,9 +134,9 @@ def plot_intervention_effect(
         )
     names = _series_names(frame)
     series = list(dict.fromkeys(names))
-    if len(series) > _MOST_SERIES:
+    if len(series) > MOST_SERIES:
         raise UsageError(
-            f"{len(series)} series are too many for one figure: {_MOST_SERIES} at most",
+            f"{len(series)} series are too many for one figure: {MOST_SERIES} at most",
             "narrow it: -p kind KIND -p split SPLIT",
         )
     spread = np.linspace(-0.2, 0.2, len(series)) if len(series) > 1 else [0.0]
@@ -166,8 +168,13 @@ def plot_intervention_effect(
     return ax
 
 
+def n_series(frame: "pd.DataFrame") -> int:
+    """The number of lines that :func:`plot_intervention_effect` would draw."""
+    return len(set(_series_names(frame[frame["layer"].notna()])))
+
+
 def legend_lines(frame: "pd.DataFrame") -> int:
-    """The number of lines that the legend of :func:`plot_intervention_effect` takes."""
+    """The number of lines of text that its legend takes."""
     if frame.empty or not {"kind", "layer", "params", "split"} <= set(frame):
         return 0
     names = set(_series_names(frame[frame["layer"].notna()]))
@@ -229,6 +236,7 @@ def plot_expert_effect(
         What is on x: ``attribution`` or ``frequency``.
     """
     import numpy as np
+    from matplotlib.ticker import MaxNLocator
 
     _check_value(value, _EFFECT_OVER)
     needed = ("params", "split", "layer", "expert", "frequency", "attribution")
@@ -236,7 +244,7 @@ def plot_expert_effect(
     rows = result_df[result_df[value].notna() & result_df["expert"].notna()]
     if rows.empty:
         hint = "see moedb query expert-attribution" if value == "attribution" else None
-        raise UsageError(f"no ablated expert has a {value} to draw", hint)
+        raise UsageError(f"no ablated expert has its {value} to draw", hint)
     if rows[["params", "split"]].drop_duplicates().shape[0] > 1:
         groups = ", ".join(sorted({describe(params) for params in rows["params"]}))
         raise UsageError(
@@ -263,6 +271,7 @@ def plot_expert_effect(
     if value == "attribution":
         ax.axvline(0, color=_GREY, linewidth=0.5, zorder=0)
     ax.set_xlabel(_EFFECT_OVER[value])
+    ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.set_ylabel("change of logit difference\nwhen ablated")
     ax.spines[["top", "right"]].set_visible(False)
     columns: list[NDArray[np.float64]] = [
@@ -289,7 +298,7 @@ def _series_names(frame: "pd.DataFrame") -> "pd.Series[str]":
     texts = {params: describe(_of_series(params)) for params in frame["params"].unique()}
     names = []
     for kind, params, split in zip(frame["kind"], frame["params"], frame["split"], strict=True):
-        parts = [kind, texts[params], f"({split})" if several else ""]
+        parts = [kind, texts[params], f"into {split}" if several else ""]
         names.append(visible(" ".join(part for part in parts if part)).replace("$", r"\$"))
     import pandas as pd
 

@@ -107,7 +107,7 @@ def write_captured(
     arrays: Mapping[str, Sequence[int]] = ARRAYS,
     last_token_kept: bool = True,
 ) -> list[Prompt]:
-    """Prompts of three tokens, each clean one followed by its twin; the last of a unit has no foil."""
+    """Prompts of three tokens; each clean one comes before its twin, the last has no foil."""
     rng = np.random.default_rng(5)
     planned = manifest(run_id, "qwen-ioi", arrays)
     writer = RunWriter(store, planned)
