@@ -1,8 +1,6 @@
 """Figures of logit lens, attribution and interventions."""
 
-import json
 from collections.abc import Iterator
-from typing import Any
 
 import matplotlib.style
 import numpy as np
@@ -18,63 +16,14 @@ from moedb.queries.ioi_figures import (
     plot_intervention_effect,
     plot_logit_lens,
 )
-from moedb.queries.plots import draw, style_file
-from tests.queries.test_plots import frame_result
+from moedb.queries.plots import style_file
+from tests.queries.ioi_frames import ablations, attributions, effects, lens
 
 
 @pytest.fixture
 def ax() -> Iterator[Axes]:
     with matplotlib.style.context(["default", style_file()]):
         yield Figure().subplots()
-
-
-def lens(n_layers: int = 4) -> pd.DataFrame:
-    points = [(0, "pre")] + [(n, place) for n in range(n_layers) for place in ("mid", "post")]
-    frame = pd.DataFrame(points, columns=["layer", "place"])
-    frame["mean_logit_diff"] = np.linspace(-1, 4, len(frame))
-    frame["mean_logit_diff_low"] = frame["mean_logit_diff"] - 0.5
-    frame["mean_logit_diff_high"] = frame["mean_logit_diff"] + 0.25
-    return frame.assign(mean_logprob=-1.0)
-
-
-def effects(*kinds: tuple[str, dict[str, Any], str]) -> pd.DataFrame:
-    rows = [
-        (
-            kind,
-            layer,
-            None,
-            json.dumps(params),
-            split,
-            0.5 * layer,
-            0.5 * layer - 1,
-            0.5 * layer + 1,
-        )
-        for kind, params, split in kinds
-        for layer in (0, 2)
-    ]
-    value = "change_logit_diff"
-    names = ["kind", "layer", "expert", "params", "split", value, f"{value}_low", f"{value}_high"]
-    return pd.DataFrame(rows, columns=names)
-
-
-def attributions() -> pd.DataFrame:
-    rows = [("embedding", None, None, 9.0, 9.0)] + [
-        ("expert", layer, e, 0.1 * e - 0.3, None if e == 2 else 1.0)
-        for layer in (1, 3)
-        for e in range(5)
-    ]
-    names = ["component", "layer", "expert", "attribution", "attribution_per_use"]
-    return pd.DataFrame(rows, columns=names)
-
-
-def ablations() -> pd.DataFrame:
-    rows = [
-        ('{"form": "zero"}', "clean", layer, e, 0.1 * e, 0.2 * e - layer, -0.3 * e)
-        for layer in (0, 1)
-        for e in range(6)
-    ]
-    names = ["params", "split", "layer", "expert", "frequency", "attribution", "change_logit_diff"]
-    return pd.DataFrame(rows, columns=names)
 
 
 def test_lens_has_a_line_and_a_band_for_each_place(ax: Axes) -> None:
@@ -171,20 +120,3 @@ def test_effect_refuses_two_forms_and_no_attribution(ax: Axes) -> None:
         plot_expert_effect(mixed, ax)
     with pytest.raises(UsageError, match="no ablated expert has its attribution"):
         plot_expert_effect(frame.assign(attribution=np.nan), ax)
-
-
-@pytest.mark.parametrize(
-    ("name", "frame"),
-    [
-        ("logit-lens", lens()),
-        ("intervention-effect", effects(("patch", {"site": "$x_1$"}, "clean"))),
-        ("expert-attribution", attributions()),
-        ("expert-effect", ablations()),
-    ],
-)
-def test_the_same_rows_give_the_same_bytes(name: str, frame: pd.DataFrame, tmp_path) -> None:
-    for ending in ("pdf", "svg"):
-        paths = [tmp_path / f"{n}.{ending}" for n in "ab"]
-        for path in paths:
-            draw(name, frame_result(frame), path)
-        assert paths[0].read_bytes() == paths[1].read_bytes()
