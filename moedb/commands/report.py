@@ -18,7 +18,7 @@ def report() -> None:
 @click.option(
     "--interventions",
     metavar="RUN",
-    help="The run with the interventions.  [default: newest complete one on the run]",
+    help="The run with the interventions.  [default: every complete one on the run]",
 )
 @click.option(
     "-o",

@@ -13,6 +13,7 @@ from moedb.queries.interventions import (
     captured_run,
     effects_of,
     find_interventions,
+    run_ids_of,
 )
 from moedb.queries.result import Computed
 
@@ -77,15 +78,16 @@ def expert_effect(database: "Database", parameters: "Mapping[str, Value]") -> Co
     samples, seed = bootstrap_settings(_NAME, parameters)
     captured = captured_run(database, str(parameters["run"]))
     given = parameters["interventions"]
-    run = find_interventions(
+    runs = find_interventions(
         database,
         str(parameters["run"]) if given is None else captured.run_id,
         None if given is None else str(given),
     )
     split = parameters["split"]
-    answers = answers_of(database, run.run_id, split)
+    answers = answers_of(database, runs, split)
     single = (answers["kind"] == _ABLATE) & answers["layer"].notna() & answers["expert"].notna()
-    effects = effects_of(answers[single], samples, seed)
+    answers = answers[single]
+    effects = effects_of(answers, samples, seed)
 
     frequency = named_query("expert-frequency")
     used = {
@@ -116,7 +118,7 @@ def expert_effect(database: "Database", parameters: "Mapping[str, Value]") -> Co
         )  # fmt: skip
     if parameters["level"] == "layers":
         rows = _correlations(rows)
-    return Computed(rows, frequency.sql, (captured.run_id, run.run_id))
+    return Computed(rows, frequency.sql, (captured.run_id, *run_ids_of(answers, runs)))
 
 
 def describe(params: str) -> str:

@@ -1,7 +1,7 @@
 """What interventions change in a model's answers, against the untouched model."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from moedb.errors import RunNotFoundError
@@ -74,6 +74,7 @@ twin_differences as (
 )
 
 select
+    predictions.run_id,
     predictions.condition_id,
     conditions.kind,
     conditions.layer,
@@ -107,8 +108,10 @@ order by predictions.condition_id, predictions.example_id
 """.strip()
 
 
-def find_interventions(database: "Database", run: str, given: str | None = None) -> "RunSnapshot":
-    """Return the run that holds the interventions on a run.
+def find_interventions(
+    database: "Database", run: str, given: str | None = None
+) -> "list[RunSnapshot]":
+    """Return the runs that hold the interventions on a run, the newest first.
 
     Parameters
     ----------
@@ -117,8 +120,7 @@ def find_interventions(database: "Database", run: str, given: str | None = None)
     run
         A captured run, or one with interventions, which is returned itself.
     given
-        The run with the interventions; the newest complete one that continues ``run`` unless
-        given.
+        The run with the interventions; every complete one that continues ``run`` unless given.
 
     Raises
     ------
@@ -134,16 +136,16 @@ def find_interventions(database: "Database", run: str, given: str | None = None)
                 f"run {found.run_id} is none of interventions on {own.run_id}: it continues "
                 f"{parent or 'no run'}"
             )
-        return found
+        return [found]
     if database.sql(_CONDITIONS, {"run": own.run_id}).fetchall() != [(0,)]:
-        return own
+        return [own]
     children = database.sql(_CHILDREN, {"run": own.run_id}).fetchall()
     if not children:
         raise RunNotFoundError(
             f"no complete run in {database.snapshot.store} has interventions on {own.run_id}",
             "moedb intervene --help",
         )
-    return database.snapshot.run(children[0][0])
+    return [database.snapshot.run(child) for (child,) in children]
 
 
 def captured_run(database: "Database", run: str) -> "RunSnapshot":
@@ -171,24 +173,35 @@ def intervention_effect(database: "Database", parameters: "Mapping[str, Value]")
         If the seed or the number of samples is negative.
     """
     samples, seed = bootstrap_settings(_NAME, parameters)
-    run = find_interventions(database, str(parameters["run"]))
-    answers = answers_of(database, run.run_id, parameters["split"])
+    runs = find_interventions(database, str(parameters["run"]))
+    answers = answers_of(database, runs, parameters["split"])
     kinds = parameters["kind"]
     if kinds is not None:
         named = [kind.strip() for kind in str(kinds).split(",")]
         answers = answers[answers["kind"].isin(named)]
-    return Computed(effects_of(answers, samples, seed), _ANSWERS, (run.run_id,))
+    return Computed(effects_of(answers, samples, seed), _ANSWERS, run_ids_of(answers, runs))
 
 
-def answers_of(database: "Database", run: str, split: "Value") -> "pd.DataFrame":
+def run_ids_of(answers: "pd.DataFrame", runs: "Sequence[RunSnapshot]") -> tuple[str, ...]:
+    """The runs that answers are from; all that were read where there are no answers."""
+    return tuple(answers["run_id"].unique()) or tuple(run.run_id for run in runs)
+
+
+def answers_of(
+    database: "Database", runs: "Sequence[RunSnapshot]", split: "Value"
+) -> "pd.DataFrame":
     """One row for each example under each condition, beside the untouched model's answer.
 
     The column ``group`` numbers what belongs together: draws of one condition, and of these the
-    examples of one split.
+    examples of one split. Of a condition that several runs have, the first run's answers are kept.
     """
     import numpy as np
+    import pandas as pd
 
-    answers = database.sql(_ANSWERS, {"run": run, "split": split}).df()
+    answers = pd.concat(
+        [database.sql(_ANSWERS, {"run": run.run_id, "split": split}).df() for run in runs],
+        ignore_index=True,
+    )
     answers["params"] = answers["params"].map(
         {text: _without_draw(text) for text in answers["params"].unique()}
     )
@@ -203,7 +216,10 @@ def answers_of(database: "Database", run: str, split: "Value") -> "pd.DataFrame"
     answers["with_twin"] = answers["logit_diff"].where(twin.notna())
     keys = ["kind", "layer", "expert", "params", "split"]
     answers["group"] = answers.groupby(keys, sort=False, dropna=False).ngroup()
-    return answers
+    if answers.empty:
+        return answers
+    first = answers.groupby("group")["run_id"].transform("first")
+    return answers[answers["run_id"] == first]
 
 
 def effects_of(answers: "pd.DataFrame", samples: int, seed: int) -> list[tuple[Any, ...]]:

@@ -111,8 +111,9 @@ IOI_ANALYSES = (
                 "varchar",
                 None,
                 False,
-                "the run with the interventions, or the run that they are on, of which the newest "
-                "complete ones are taken; the newest complete run when null",
+                "the run with the interventions, or the run that they are on: then every complete "
+                "run of them is read, and of the same condition the newest one; the newest "
+                "complete run when null",
             ),
             _SPLIT_OF_TWINS,
             Parameter(
@@ -237,7 +238,8 @@ IOI_ANALYSES = (
                 "varchar",
                 None,
                 False,
-                "the run with the interventions; the newest complete one on the run when null",
+                "the run with the interventions; every complete one on the run when null, of the "
+                "same ablation the newest",
             ),
             SPLIT,
             Parameter(

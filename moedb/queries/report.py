@@ -308,7 +308,7 @@ def write_ioi_report(
     run
         The captured run; the newest complete one of the job qwen-ioi unless given.
     interventions
-        The run with the interventions on it; the newest complete one unless given.
+        The run with the interventions on it; every complete one unless given.
 
     Raises
     ------
@@ -320,7 +320,7 @@ def write_ioi_report(
     folder = Path(folder)
     captured = _captured(database, run)
     without: str | None = None
-    changed: RunSnapshot | None = None
+    changed: list[RunSnapshot] = []
     try:
         changed = find_interventions(database, captured.run_id, interventions)
     except RunNotFoundError as error:
@@ -338,11 +338,16 @@ def write_ioi_report(
     for number, section in enumerate(IOI_SECTIONS, start=1):
         body += [f"## {number}. {section.title}", "", section.text, ""]
         for part in section.parts:
-            if part.of_interventions and changed is None:
+            if part.of_interventions and not changed:
                 lines = [f"Missing: {part.caption}. It needs a run of interventions."]
                 missing.append(f"{part.caption}: {without}")
             else:
-                lines = _write_part(database, captured, changed, part, folder, files, missing)
+                asked = dict(part.parameters) | {"run": captured.run_id}
+                if part.query == "intervention-effect" and interventions is not None:
+                    asked["run"] = changed[0].run_id
+                elif part.of_interventions and interventions is not None:
+                    asked["interventions"] = changed[0].run_id
+                lines = _write_part(database, part, asked, folder, files, missing)
             body += [*lines, ""]
     page = [*_head(database, captured, changed, missing), *body]
     write_together({folder / PAGE: ("\n".join(page).rstrip() + "\n").encode()})
@@ -369,13 +374,13 @@ def _captured(database: "Database", run: str | None) -> "RunSnapshot":
 def _head(
     database: "Database",
     captured: "RunSnapshot",
-    changed: "RunSnapshot | None",
+    changed: "Sequence[RunSnapshot]",
     missing: Sequence[str],
 ) -> list[str]:
     footer = database.query("ioi-logit-diff", run=captured.run_id).provenance.footer()
     lines = ["# Indirect object identification", "", f"Captured: {footer}.", ""]
-    if changed is not None:
-        lines += [f"Interventions: run {changed.run_id}.", ""]
+    if changed:
+        lines += [f"Interventions: run {', '.join(run.run_id for run in changed)}.", ""]
     lines += [
         "Intervals are 95 % percentile bootstrap intervals over prompts. Beside each file is a "
         "`.provenance.json` with its query, parameters, runs and hashes.",
@@ -388,21 +393,13 @@ def _head(
 
 def _write_part(
     database: "Database",
-    captured: "RunSnapshot",
-    changed: "RunSnapshot | None",
     part: Part,
+    asked: Mapping[str, object],
     folder: Path,
     files: list[Path],
     missing: list[str],
 ) -> list[str]:
     """Write the files of a part; return its lines of the page."""
-    asked = dict(part.parameters)
-    if part.query == "intervention-effect" and changed is not None:
-        asked["run"] = changed.run_id
-    else:
-        asked["run"] = captured.run_id
-        if part.of_interventions and changed is not None:
-            asked["interventions"] = changed.run_id
     try:
         result = database.query(part.query, **asked)
         if not result.fetchmany(1):

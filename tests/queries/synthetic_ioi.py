@@ -48,7 +48,11 @@ class Prompt:
 
 
 def manifest(
-    run_id: str, job: str, arrays: Mapping[str, Sequence[int]], parent: str | None = None
+    run_id: str,
+    job: str,
+    arrays: Mapping[str, Sequence[int]],
+    parent: str | None = None,
+    day: int = 1,
 ) -> RunManifest:
     row = {
         "job": job,
@@ -64,7 +68,7 @@ def manifest(
         "dtype": "float32",
         "seed": 0,
         "parent_run_id": parent,
-        "created_at": f"2026-01-0{1 if parent is None else 2}T00:00:00+00:00",
+        "created_at": f"2026-01-0{day}T00:00:00+00:00",
         "moedb_version": "0.1.0",
         "config": "{}",
         "versions": "{}",
@@ -281,6 +285,7 @@ def write_interventions(
     twins: Mapping[int, int],
     run_id: str = INTERVENED,
     parent: str | None = CAPTURED,
+    day: int = 2,
 ) -> None:
     """A run of interventions.
 
@@ -293,7 +298,7 @@ def write_interventions(
     twins
         For each clean example its twin.
     """
-    planned = manifest(run_id, "intervene", {}, parent)
+    planned = manifest(run_id, "intervene", {}, parent, day)
     writer = RunWriter(store, planned)
     conditions = [
         _condition(number, each.kind, layer=each.layer, expert=each.expert, params=each.params)

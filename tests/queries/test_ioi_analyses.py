@@ -410,6 +410,31 @@ class TestInterventionEffect:
         corrupt = np.mean([p.logit_diff for p in chosen(prompts, "corrupted")])
         assert row["normalized"] == pytest.approx(-corrupt / (clean - corrupt), rel=1e-5)
 
+    def test_runs_of_interventions_add_up_and_the_newest_wins(self, tmp_path: Path) -> None:
+        store = tmp_path / "store"
+        prompts = ioi.write_captured(store)
+        base = {p.example_id: (p.logit_diff, -0.5, 1) for p in prompts if p.logit_diff is not None}
+        splits = {p.example_id: p.split for p in prompts}
+
+        def settings(*kinds: str, by: float) -> list[Setting]:
+            moved = {e: (d + by, p, c) for e, (d, p, c) in base.items()}
+            changed = [Setting(kind, 0, None, {}, moved) for kind in kinds]
+            return [Setting("none", answers=base), *changed]
+
+        for run_id, day, made in (
+            ("intervene-old", 2, settings("uniform-weights", "knock-out-shared", by=-1.0)),
+            ("intervene-new", 3, settings("swap-routing", "uniform-weights", by=-2.0)),
+        ):
+            ioi.write_interventions(store, made, splits, {}, run_id, day=day)
+        with moedb.open(store) as database:
+            result = database.query("intervention-effect", run=CAPTURED, split="clean", samples=0)
+            frame = result.df()
+            old = database.query("intervention-effect", run="intervene-old", split="clean").df()
+        assert [run.run_id for run in result.provenance.runs] == ["intervene-new", "intervene-old"]
+        changes = dict(zip(frame["kind"], frame["change_logit_diff"].round(4), strict=True))
+        assert changes == {"swap-routing": -2, "uniform-weights": -2, "knock-out-shared": -1}
+        assert set(old["kind"]) == {"uniform-weights", "knock-out-shared"}
+
 
 class TestExpertEffect:
     def test_sets_use_and_attribution_beside_the_ablation(self, made: Made) -> None:
