@@ -223,7 +223,7 @@ def answers_of(
 
 
 def effects_of(answers: "pd.DataFrame", samples: int, seed: int) -> list[tuple[Any, ...]]:
-    """The rows of ``intervention-effect``."""
+    """The rows of ``intervention-effect``; those about single experts come last."""
     import numpy as np
 
     if answers.empty:
@@ -262,7 +262,8 @@ def effects_of(answers: "pd.DataFrame", samples: int, seed: int) -> list[tuple[A
         of_means = np.array([[average[name] for name in drawn_columns[-3:]]])
         row += [number_or_none(_normalized(of_means)[0]), *map(number_or_none, interval)]
         rows.append(tuple(row))
-    return rows
+    expert = 2
+    return sorted(rows, key=lambda row: row[expert] is not None)
 
 
 def _normalized(mean_differences: "NDArray[np.floating[Any]]") -> "NDArray[np.float64]":

@@ -353,6 +353,8 @@ class TestInterventionEffect:
         frame = made.database.query("intervention-effect", run=INTERVENED, samples=0).df()
         kinds = list(dict.fromkeys(frame["kind"]))
         assert kinds == ["random-routing", "uniform-weights", "patch", "ablate-experts"]
+        # single experts come last
+        assert frame["expert"].isna().tolist() == [True] * 9 + [False] * 9
         draws = frame[frame["kind"] == "random-routing"]
         assert draws["n_conditions"].tolist() == [2, 2]
         assert frame["change_accuracy_low"].isna().all()
