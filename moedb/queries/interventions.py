@@ -133,7 +133,7 @@ def find_interventions(
         parent = found.row["parent_run_id"]
         if found.run_id != own.run_id and parent != own.run_id:
             raise RunNotFoundError(
-                f"run {found.run_id} is none of interventions on {own.run_id}: it continues "
+                f"run {found.run_id} holds no interventions on {own.run_id}: it continues "
                 f"{parent or 'no run'}"
             )
         return [found]
@@ -143,7 +143,7 @@ def find_interventions(
     if not children:
         raise RunNotFoundError(
             f"no complete run in {database.snapshot.store} has interventions on {own.run_id}",
-            "moedb intervene --help",
+            f"moedb intervene --run {own.run_id} --kind random-routing",
         )
     return [database.snapshot.run(child) for (child,) in children]
 

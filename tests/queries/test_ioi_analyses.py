@@ -481,7 +481,7 @@ class TestExpertEffect:
     def test_interventions_may_be_named(self, made: Made) -> None:
         named = made.database.query("expert-effect", run=CAPTURED, interventions=INTERVENED[:12])
         assert [run.run_id for run in named.provenance.runs] == [CAPTURED, INTERVENED]
-        with pytest.raises(RunNotFoundError, match=f"none of interventions on {BARE}"):
+        with pytest.raises(RunNotFoundError, match=f"no interventions on {BARE}"):
             made.database.query("expert-effect", run=BARE, interventions=INTERVENED)
 
     def test_without_arrays_the_attribution_is_null(
