@@ -9,6 +9,7 @@ import click
 from moedb import __version__
 from moedb.commands.capture import capture
 from moedb.commands.export import export, plot
+from moedb.commands.intervene import intervene
 from moedb.commands.query import query, sql
 from moedb.commands.report import report
 from moedb.commands.store import rm, runs, schema, show, verify
@@ -36,7 +37,21 @@ def cli(verbose: bool, store: Path | None) -> None:
     )
 
 
-for command in (capture, train, runs, show, schema, query, sql, export, plot, report, verify, rm):
+for command in (
+    capture,
+    intervene,
+    train,
+    runs,
+    show,
+    schema,
+    query,
+    sql,
+    export,
+    plot,
+    report,
+    verify,
+    rm,
+):
     cli.add_command(command)
 
 

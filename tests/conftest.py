@@ -1,7 +1,6 @@
 """Fixtures shared by all tests: a random model, the embedded one, and stores captured from them."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,16 +60,13 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def mini_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with two runs of the embedded model: 40 prompts each, with twins, two seeds."""
-    from moedb.capture.jobs.qwen_ioi import ioi_dataset
-    from moedb.capture.language import plan_language_capture
+    from moedb.capture.jobs.qwen_ioi import plan_qwen_ioi
     from moedb.capture.pipeline import capture
     from moedb.capture.planning import CaptureOptions
 
     store = tmp_path_factory.mktemp("mini") / "store"
     for seed in (0, 1):
-        planned = plan_language_capture(
-            CaptureOptions(model="qwen-moe-mini"), partial(ioi_dataset, n=40, seed=seed)
-        )
+        planned = plan_qwen_ioi(CaptureOptions(model="qwen-moe-mini"), n=40, seed=seed)
         capture(planned, store)
     return store
 

@@ -60,7 +60,7 @@ def assemble_unit(
     ]
     has_arrays = any(batch.arrays for batch in batches)
     columns: dict[str, Columns] = {
-        **_example_tables(examples, first_example),
+        **example_tables(examples, first_example),
         tables.TOKENS.name: {
             "token_idx": token_idx,
             "example_id": _per_token(examples, first_example),
@@ -111,7 +111,8 @@ def _nullable(values: NDArray[Any]) -> NDArray[Any]:
     return np.ma.masked_invalid(values)
 
 
-def _example_tables(examples: Sequence[Example], first_example: int) -> dict[str, Columns]:
+def example_tables(examples: Sequence[Example], first_example: int) -> dict[str, Columns]:
+    """The rows of ``examples`` and ``example_labels``; ids count from ``first_example``."""
     labels = [
         (first_example + index, key, value)
         for index, example in enumerate(examples)

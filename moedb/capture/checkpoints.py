@@ -6,6 +6,7 @@ Only safetensors are read, and no code that comes with a checkpoint is run.
 import hashlib
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -122,10 +123,11 @@ def _checkpoint(name: str, folder: Path, revision: str | None) -> Checkpoint:
             f"{folder} has no config.json: it is not a model folder",
             "a model folder holds config.json, tokenizer files and *.safetensors",
         )
-    files = weight_files(folder)
+    paths = [folder / "config.json", *weight_files(folder)]
     digest = hashlib.sha256()
-    for path in [folder / "config.json", *files]:
-        digest.update(f"{path.name}:{sha256_of_file(path)}\n".encode())
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets other threads run
+        for path, file_digest in zip(paths, pool.map(sha256_of_file, paths), strict=True):
+            digest.update(f"{path.name}:{file_digest}\n".encode())
     return Checkpoint(name, folder, revision, digest.hexdigest())
 
 

@@ -77,6 +77,12 @@ def extended(
         like = f"{layers_path}.{kinds.index(kinds[layer])}"
         return f"{layers_path}.{layer}{path.removeprefix(like)}"
 
+    attention = tuple(
+        replace(read, layer=layer, path=moved(read.path, layer))
+        for layer, kind in enumerate(kinds)
+        for read in wiring.attention
+        if read.layer == kinds.index(kind)
+    )
     known = {each.block.layer: each for each in wiring.blocks}
     reads: list[Read] = []
     for layer, kind in enumerate(kinds):
@@ -94,4 +100,4 @@ def extended(
         found = known[kinds.index(kinds[block.layer])]
         path = moved(found.router_path, block.layer)
         wirings.append(replace(found, block=block, router_path=path))
-    return Wiring(tuple(wirings), tuple(reads), len(kinds), wiring.d_model)
+    return Wiring(tuple(wirings), tuple(reads), len(kinds), wiring.d_model, attention)

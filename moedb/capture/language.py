@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from moedb.capture import plan
+from moedb.capture.answers import answer
 from moedb.capture.blocks import MoEBlock, find_blocks
 from moedb.capture.checkpoints import (
     Checkpoint,
@@ -94,7 +95,9 @@ def plan_language_capture(
         shape,
         dtype=dtype,
         device=device,
-        open_model=partial(_open, checkpoint, tokenizer, blocks, placement, lens),
+        open_model=partial(
+            open_language_model, checkpoint, tokenizer, blocks, placement, positions=lens
+        ),
         settings={} if lens == "none" else {"lens": lens},
         n_lens_tokens=n_lens_tokens(dataset.examples, lens),
     )
@@ -117,14 +120,35 @@ def _check_vocabulary(dataset: Dataset, n_vocabulary: int, checkpoint: Checkpoin
 
 
 @contextmanager
-def _open(
+def open_language_model(
     checkpoint: Checkpoint,
     tokenizer: Any,
     blocks: Sequence[MoEBlock],
     placement: Placement,
-    positions: Positions,
     arrays: Mapping[str, tuple[int, ...]],
+    *,
+    positions: Positions = "none",
 ) -> Iterator["LanguageModel"]:
+    """Load a model and make it ready to be traced.
+
+    Parameters
+    ----------
+    checkpoint, tokenizer
+        The model.
+    blocks
+        Its MoE blocks, as its skeleton has them.
+    placement
+        What it runs in, and where its weights go.
+    arrays
+        For each array name the layers that will be kept of it.
+    positions
+        The tokens whose residual stream is read through the logit lens.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be loaded or read, or lacks what the arrays hold.
+    """
     with ExitStack() as stack:
         if is_gptq(checkpoint):
             model = load_gptq(checkpoint, placement.dtype, placement.device)
@@ -248,16 +272,6 @@ def _predictions(
         if example.target_id is None:
             rows.append(())
             continue
-        last = logits[end - 1].float()
-        predicted = int(last.argmax())
-        diff = None if example.foil_id is None else last[example.target_id] - last[example.foil_id]
-        row = {
-            "condition_id": 0,
-            "target": tokenizer.decode([example.target_id]),
-            "predicted": tokenizer.decode([predicted]),
-            "correct": int(predicted == example.target_id),
-            "target_logprob": float(last.log_softmax(dim=-1)[example.target_id]),
-            "logit_diff": None if diff is None else float(diff),
-        }
+        row = answer(logits[end - 1], example, tokenizer)
         rows.append((row,))
     return tuple(rows)

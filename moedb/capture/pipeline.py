@@ -4,7 +4,8 @@ import errno
 import json
 import platform
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +24,7 @@ from moedb.errors import CaptureError
 from moedb.schemas import tables
 from moedb.schemas.manifests import RunManifest
 from moedb.store.layout import RunLayout
-from moedb.store.snapshot import read_run
+from moedb.store.snapshot import RunSnapshot, read_run
 from moedb.store.writing import RunWriter, check_writable, timestamp
 
 EVERYTHING = Shard()
@@ -116,7 +117,7 @@ def capture(
     """
     progress = progress or Silent()
     check_writable(store)
-    done = _committed(store, planned.run_id)
+    done = committed_run(store, planned.run_id)
     if done is not None and done.is_complete:
         return CaptureOutcome(planned.run_id, len(planned.units), 0)
     needed, free = planned.estimate.n_bytes, free_bytes(store)
@@ -128,19 +129,26 @@ def capture(
         )
     for note in planned.notes:
         progress.note(note)
+    with full_disk_explained(planned.run_id), planned.open_model(planned.arrays) as model:
+        return _run(planned, store, model, progress, shard)
+
+
+@contextmanager
+def full_disk_explained(run_id: str) -> Iterator[None]:
+    """Say what a full disk means for a run that is being written."""
     try:
-        with planned.open_model(planned.arrays) as model:
-            return _run(planned, store, model, progress, shard)
+        yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise CaptureError(
-                f"no room to write the run {planned.run_id}: {error.strerror}",
+                f"no room to write the run {run_id}: {error.strerror}",
                 "what was committed stays; free some space and run the same command again",
             ) from error
         raise
 
 
-def _committed(store: Path, run_id: str) -> Any:
+def committed_run(store: Path, run_id: str) -> RunSnapshot | None:
+    """What the store has of a run, if anything."""
     return read_run(store, run_id) if RunLayout(store, run_id).manifest.exists() else None
 
 
@@ -244,10 +252,7 @@ def run_manifest(planned: CapturePlan, blocks: Sequence[BlockWiring]) -> RunMani
         "created_at": timestamp(),
         "moedb_version": __version__,
         "config": json.dumps(planned.config, sort_keys=True),
-        "versions": json.dumps(
-            {"python": platform.python_version(), **{name: version(name) for name in VERSIONED}},
-            sort_keys=True,
-        ),
+        "versions": library_versions(),
     }
     return RunManifest(
         run_id=planned.run_id,
@@ -257,6 +262,12 @@ def run_manifest(planned: CapturePlan, blocks: Sequence[BlockWiring]) -> RunMani
         layers=layers,
         arrays=planned.arrays,
     )
+
+
+def library_versions() -> str:
+    """The versions of Python and of the libraries that shape a result, as JSON."""
+    versions = {name: version(name) for name in VERSIONED}
+    return json.dumps({"python": platform.python_version(), **versions}, sort_keys=True)
 
 
 def _architecture(planned: CapturePlan) -> str:

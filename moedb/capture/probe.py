@@ -48,12 +48,17 @@ def probe(model: Any, blocks: Sequence[MoEBlock]) -> Wiring:
     n_layers = len(model.get_submodule(layers_path))
     found: list[tuple[str, int, Seen]] = []
     wirings = []
+    attention = []
     for block in blocks:
         if block.decoder_path != f"{layers_path}.{block.layer}":
             raise ModelError(f"{block.decoder_path}: expected a layer of {layers_path}")
         wiring, seen = BlockProbe(model, recording, block, d_model).wire()
         wirings.append(wiring)
         found.extend((role, block.layer, each) for role, each in seen)
+        stream = _stream(recording, block.decoder_path, d_model)
+        write = _attention_output(recording, block, stream, dict(seen)["residual_mid"])
+        if write is not None:
+            attention.append(Read.of("attention_output", block.layer, write))
     for layer in range(n_layers):
         found.append(("residual_pre", layer, _stream(recording, f"{layers_path}.{layer}", d_model)))
     final = _final_norm(recording, layers_path)
@@ -66,7 +71,7 @@ def probe(model: Any, blocks: Sequence[MoEBlock]) -> Wiring:
     reads = tuple(
         Read.of(role, layer, seen, recording.was_overwritten(seen)) for role, layer, seen in found
     )
-    return Wiring(tuple(wirings), reads, n_layers, d_model)
+    return Wiring(tuple(wirings), reads, n_layers, d_model, tuple(attention))
 
 
 def _stream(recording: Recording, path: str, d_model: int) -> Seen:
@@ -78,6 +83,25 @@ def _stream(recording: Recording, path: str, d_model: int) -> Seen:
     raise ModelError(
         f"{path}: expected to read a residual stream (batch, position, {d_model}), found {shapes}"
     )
+
+
+def _attention_output(
+    recording: Recording, block: MoEBlock, before: Seen, after: Seen
+) -> Seen | None:
+    """The module output that, added to the stream entering the layer, gives the one after it."""
+    fits = []
+    for seen in recording.under(block.decoder_path, "output"):
+        if (
+            seen.position < after.position
+            and seen.value.is_floating_point()
+            and seen.rows.shape == before.rows.shape == after.rows.shape
+        ):
+            magnitude = before.rows.abs() + seen.rows.abs()
+            allowed = 2 * torch.finfo(seen.value.dtype).eps * magnitude
+            if bool(((before.rows + seen.rows - after.rows).abs() <= allowed).all()):
+                fits.append(seen)
+    # Of modules that hand on one value, the last one's output is what the stream is added to.
+    return fits[-1] if fits else None
 
 
 def _final_norm(recording: Recording, layers_path: str) -> str:

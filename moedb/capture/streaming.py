@@ -115,7 +115,9 @@ class StreamedLayers:
             self._reading.pop(index).result()
             # Fewer than all while only the first ones run.
             n_layers = len(list(self._model.get_submodule(self._layers_path).children()))
-            self._start((index + 1) % n_layers)
+            following = (index + 1) % n_layers
+            if following != index:  # a layer that is alone is dropped before it runs again
+                self._start(following)
 
         return fetch
 

@@ -1,5 +1,6 @@
 """What is known of a model once it was probed: where its values are, and how they relate."""
 
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,21 @@ class Read:
             picked = value if self.part is None else value[self.part]
         return picked.clone() if self.overwritten else picked
 
+    def put(self, value: Any, new: Any) -> Any:
+        """Put ``new`` in its place: the inverse of :meth:`pick`; ``value`` stays as it is."""
+        if self.side == "input":
+            args, kwargs = value
+            if isinstance(self.part, int):
+                return (*args[: self.part], new, *args[self.part + 1 :]), kwargs
+            return args, {**kwargs, self.part: new}
+        if isinstance(self.part, str):
+            changed = copy(value)
+            setattr(changed, self.part, new)
+            return changed
+        if self.part is None:
+            return new
+        return (*value[: self.part], new, *value[self.part + 1 :])
+
 
 @dataclass(frozen=True)
 class BlockWiring:
@@ -92,9 +108,13 @@ class Wiring:
         Number of decoder blocks; ``residual_pre`` of this index is the stream after the last.
     d_model
         Width of the residual stream.
+    attention
+        Where attention's write to the residual stream can be edited, for the MoE layers at which
+        it was found; a capture has no need to read it, the stream before and after tells it.
     """
 
     blocks: tuple[BlockWiring, ...]
     reads: tuple[Read, ...]
     n_layers: int
     d_model: int
+    attention: tuple[Read, ...] = ()

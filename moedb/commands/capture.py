@@ -62,14 +62,16 @@ def capture_qwen_ioi(
       moedb capture qwen-ioi
       moedb capture qwen-ioi --n 300 --arrays router_logits --arrays expert_outputs@2,4
     """
-    from moedb.capture.jobs.qwen_ioi import ioi_dataset
-    from moedb.capture.language import plan_language_capture
+    from moedb.capture.jobs.qwen_ioi import plan_qwen_ioi
     from moedb.capture.planning import CaptureOptions
 
     output = {key: options.pop(key) for key in ("format_", "output", "limit")}
-    planned = plan_language_capture(
+    planned = plan_qwen_ioi(
         CaptureOptions(**_in_bytes(options)),
-        functools.partial(ioi_dataset, n=n, seed=seed, templates=templates, twins=twins),
+        n=n,
+        seed=seed,
+        templates=templates,
+        twins=twins,
         lens=lens,
     )
     _run_captures([planned], dry_run, shard, output)

@@ -109,8 +109,16 @@ class Snapshot:
         )
 
     def newest_complete(self) -> RunSnapshot | None:
-        """The complete run that was started last, if there is one."""
-        complete = [run for run in self.runs.values() if run.is_complete]
+        """The complete run that was started last, if there is one.
+
+        Runs made from another one, such as interventions on it, hold no routing of their own, so
+        they are for those who name them.
+        """
+        complete = [
+            run
+            for run in self.runs.values()
+            if run.is_complete and run.row["parent_run_id"] is None
+        ]
         return max(complete, key=lambda run: (run.row["created_at"], run.run_id), default=None)
 
     def files(self, table: str) -> list[Path]:

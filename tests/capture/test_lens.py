@@ -1,6 +1,5 @@
 """The logit lens and the direction of the logit difference, against transformers itself."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from moedb.capture.blocks import find_blocks
 from moedb.capture.checkpoints import find_checkpoint
 from moedb.capture.examples import Example
-from moedb.capture.jobs.qwen_ioi import ioi_dataset
-from moedb.capture.language import plan_language_capture
+from moedb.capture.jobs.qwen_ioi import ioi_dataset, plan_qwen_ioi
 from moedb.capture.lens import LogitLens, Positions, n_lens_tokens, with_directions
 from moedb.capture.pipeline import capture
 from moedb.capture.planning import CaptureOptions
@@ -31,7 +29,7 @@ WITHOUT = {"beam": "--lens none", "inkling2_text": "--lens none"}
 
 def run_of(store: Path, lens: Positions) -> str:
     options = CaptureOptions("qwen-moe-mini", batch_size=4)
-    planned = plan_language_capture(options, partial(ioi_dataset, n=4, seed=3), lens)
+    planned = plan_qwen_ioi(options, n=4, seed=3, lens=lens)
     capture(planned, store)
     return planned.run_id
 

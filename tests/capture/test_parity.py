@@ -5,7 +5,6 @@ in a loop. The store is read with duckdb and zarr alone.
 """
 
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,7 @@ import torch
 import zarr
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from moedb.capture.jobs.qwen_ioi import ioi_dataset
-from moedb.capture.language import plan_language_capture
+from moedb.capture.jobs.qwen_ioi import plan_qwen_ioi
 from moedb.capture.pipeline import capture
 from moedb.capture.planning import CaptureOptions
 
@@ -113,7 +111,7 @@ def capture_run(
     options = CaptureOptions(
         model=model, batch_size=batch_size, dtype=dtype, arrays=("all", "expert_neurons")
     )
-    planned = plan_language_capture(options, partial(ioi_dataset, n=n, seed=3))
+    planned = plan_qwen_ioi(options, n=n, seed=3)
     outcome = capture(planned, tmp / "store")
     folder = planned.checkpoint.folder
     return Captured(

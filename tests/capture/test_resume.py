@@ -5,13 +5,11 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from moedb.capture.jobs.qwen_ioi import ioi_dataset
-from moedb.capture.language import plan_language_capture
+from moedb.capture.jobs.qwen_ioi import plan_qwen_ioi
 from moedb.capture.pipeline import capture
 from moedb.capture.planning import CaptureOptions, CapturePlan
 from moedb.errors import CaptureError, CheckError
@@ -27,7 +25,7 @@ N = 60
 @pytest.fixture(scope="module")
 def planned(random_model: Path) -> CapturePlan:
     options = CaptureOptions(model=str(random_model), batch_size=8)
-    return plan_language_capture(options, partial(ioi_dataset, n=N, seed=0))
+    return plan_qwen_ioi(options, n=N, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +106,7 @@ def test_a_finished_run_is_not_run_again(planned: CapturePlan, whole: Path) -> N
 def test_another_configuration_is_another_run(planned: CapturePlan, random_model: Path) -> None:
     def run_id(n: int = N, seed: int = 0, **settings: object) -> str:
         options = CaptureOptions(**{"model": str(random_model), "batch_size": 8, **settings})
-        return plan_language_capture(options, partial(ioi_dataset, n=n, seed=seed)).run_id
+        return plan_qwen_ioi(options, n=n, seed=seed).run_id
 
     assert run_id() == planned.run_id
     others = [

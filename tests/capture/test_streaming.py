@@ -1,7 +1,6 @@
 """Models larger than memory: the same values from weights that come layer by layer."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,8 +16,7 @@ from transformers import (
 
 from moedb.capture import streaming
 from moedb.capture.checkpoints import load_model, local_checkpoint
-from moedb.capture.jobs.qwen_ioi import ioi_dataset
-from moedb.capture.language import plan_language_capture
+from moedb.capture.jobs.qwen_ioi import plan_qwen_ioi
 from moedb.capture.pipeline import capture
 from moedb.capture.planning import CaptureOptions
 from moedb.capture.streaming import Placement, opened_model, streamed_model
@@ -109,7 +107,7 @@ def test_a_streamed_capture_is_a_capture(random_model: Path, tmp_path: Path) -> 
         options = CaptureOptions(
             str(random_model), batch_size=8, max_bytes=max_bytes, device_map=device_map
         )
-        planned = plan_language_capture(options, partial(ioi_dataset, n=6, seed=0))
+        planned = plan_qwen_ioi(options, n=6, seed=0)
         capture(planned, tmp_path / store)
         return planned.run_id
 

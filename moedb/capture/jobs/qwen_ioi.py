@@ -1,14 +1,47 @@
 """The job ``qwen-ioi``: indirect object identification prompts through a language model."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from moedb.capture.examples import Dataset, Example
 from moedb.capture.ioi import IOIPrompt, generate_prompts, load_ioi_templates, token_roles
+from moedb.capture.language import plan_language_capture
+from moedb.capture.lens import Positions
+from moedb.capture.planning import CaptureOptions, CapturePlan
 from moedb.store.files import sha256_of_file
 
 JOB = "qwen-ioi"
 CLEAN, CORRUPTED = "clean", "corrupted"
+
+
+def plan_qwen_ioi(
+    options: CaptureOptions,
+    *,
+    n: int,
+    seed: int,
+    templates: Path | None = None,
+    twins: bool = True,
+    lens: Positions = "last",
+) -> CapturePlan:
+    """Plan the capture of a language model over IOI prompts.
+
+    Parameters
+    ----------
+    options
+        What the user chose.
+    n, seed, templates, twins
+        As :func:`ioi_dataset` takes them.
+    lens
+        The tokens whose residual stream is read through the logit lens.
+
+    Raises
+    ------
+    DatasetError, ModelError, UsageError
+        As `ioi_dataset` and `plan_language_capture` do.
+    """
+    make = partial(ioi_dataset, n=n, seed=seed, templates=templates, twins=twins)
+    return plan_language_capture(options, make, lens)
 
 
 def ioi_dataset(
