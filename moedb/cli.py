@@ -11,6 +11,7 @@ from moedb.commands.capture import capture
 from moedb.commands.export import export, plot
 from moedb.commands.intervene import intervene
 from moedb.commands.query import query, sql
+from moedb.commands.report import report
 from moedb.commands.store import rm, runs, schema, show, verify
 from moedb.commands.train import train
 from moedb.terminal import run_guarded
@@ -47,6 +48,7 @@ for command in (
     sql,
     export,
     plot,
+    report,
     verify,
     rm,
 ):

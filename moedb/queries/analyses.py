@@ -4,81 +4,20 @@ Each is described here and computed by a function of a module of its own. Import
 costs nothing: what the functions need, they import.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from moedb.errors import QueryNotFoundError, UsageError, did_you_mean
-from moedb.queries.catalog import NamedQuery, OutputColumn, Parameter, Value, catalog
+from moedb.queries.analysis import RUN, SPLIT, Analysis, AnalysisColumn
+from moedb.queries.catalog import NamedQuery, Parameter, catalog
+from moedb.queries.ioi_analyses import IOI_ANALYSES
 from moedb.queries.label_information import label_information
 from moedb.queries.output_overlap import output_overlap
-from moedb.queries.result import Computed
 from moedb.queries.trials import routing_by_class_over_trials
 
 if TYPE_CHECKING:
     import duckdb
-
-    from moedb.queries.database import Database
-
-SqlType = Literal["VARCHAR", "INTEGER", "BIGINT", "DOUBLE"]
-
-
-@dataclass(frozen=True)
-class AnalysisColumn(OutputColumn):
-    """One column of an analysis's result, with its SQL type."""
-
-    sql_type: SqlType
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """One analysis.
-
-    Attributes
-    ----------
-    name
-        Its name, words joined by hyphens.
-    title
-        Its title, fit for the caption of a table.
-    answers
-        The question that it answers.
-    parameters
-        Its parameters.
-    columns
-        The columns of its result, in order.
-    source
-        Where its definitions come from.
-    function
-        Computes it, from a database and a value for each parameter.
-    """
-
-    name: str
-    title: str
-    answers: str
-    parameters: tuple[Parameter, ...]
-    columns: tuple[AnalysisColumn, ...]
-    source: str
-    function: "Callable[[Database, Mapping[str, Value]], Computed]"
-
-    @property
-    def function_name(self) -> str:
-        """The function with its module, to be imported."""
-        return f"{self.function.__module__}.{self.function.__qualname__}"
-
-    @property
-    def column_names(self) -> tuple[str, ...]:
-        """The names of the columns of its result, in order."""
-        return tuple(column.name for column in self.columns)
-
-
-_SPLIT = Parameter(
-    "split",
-    "varchar",
-    None,
-    False,
-    "the examples' split; null is all but corrupted, all is every one",
-)
 
 _LIST = (
     Analysis(
@@ -90,8 +29,8 @@ _LIST = (
             Parameter(
                 "key", "varchar", None, True, "the label's key, of a run, an example or a token"
             ),
-            Parameter("run", "varchar", None, False, "the run; the newest complete one when null"),
-            _SPLIT,
+            RUN,
+            SPLIT,
             Parameter("layer", "integer", None, False, "the MoE layer; all when null"),
             Parameter("permutations", "integer", 100, False, "how often the labels are shuffled"),
             Parameter("seed", "integer", 0, False, "the seed of the shuffling"),
@@ -136,8 +75,8 @@ _LIST = (
         title="Output overlap",
         answers="How alike are the outputs of two experts of a layer for the same tokens?",
         parameters=(
-            Parameter("run", "varchar", None, False, "the run; the newest complete one when null"),
-            _SPLIT,
+            RUN,
+            SPLIT,
             Parameter(
                 "layer", "integer", None, False, "the MoE layer; all that keep outputs when null"
             ),
@@ -191,7 +130,7 @@ _LIST = (
             Parameter(
                 "experts", "integer", None, False, "the trials' number of experts; all when null"
             ),
-            _SPLIT,
+            SPLIT,
             Parameter("layer", "integer", None, False, "the MoE layer; all when null"),
         ),
         columns=(
@@ -223,7 +162,9 @@ _LIST = (
     ),
 )
 
-ANALYSES: Mapping[str, Analysis] = MappingProxyType({entry.name: entry for entry in _LIST})
+ANALYSES: Mapping[str, Analysis] = MappingProxyType(
+    {entry.name: entry for entry in sorted((*_LIST, *IOI_ANALYSES), key=lambda entry: entry.name)}
+)
 """The analyses by name."""
 
 

@@ -19,7 +19,8 @@ from moedb.errors import (
     SqlError,
     SqlRefusedError,
 )
-from moedb.queries.analyses import Analysis, find_question, relation_of
+from moedb.queries.analyses import find_question, relation_of
+from moedb.queries.analysis import Analysis
 from moedb.queries.catalog import NamedQuery, Question, bind, create_macros
 from moedb.queries.result import Provenance, Result, RunReference
 from moedb.schemas.arrays import array_spec
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_STORE = "moedb-store"
 # Plain options only: a comment between them could hide where the explained statement begins.
 _EXPLAIN = re.compile(r"\s*explain\b\s*(\([\w\s,]*\)|analyze\b)?", re.IGNORECASE)
-RUN_PARAMETERS = ("run", "run_b")
+RUN_PARAMETERS = ("run", "run_b", "interventions")
 """The parameters of named queries that hold a run's name."""
 
 

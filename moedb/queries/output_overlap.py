@@ -7,6 +7,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from moedb.errors import ArrayNotFoundError, ParameterError
+from moedb.queries.array_pieces import read_rows
 from moedb.queries.result import Computed
 from moedb.schemas.arrays import SHARD_ROWS
 
@@ -155,7 +156,7 @@ def _pairs_of_layer(
     if not len(rows):
         return
     picked = _spread(len(rows), parameters["max_tokens"])
-    values = _read(database, run, array, layer, rows[picked])
+    values = read_rows(database.array(run, array, layer), rows[picked])
     if array == _EVERY:
         yield from compare_all(values)
         return
@@ -169,24 +170,6 @@ def _spread(n: int, most: "Value") -> "NDArray[np.int64]":
 
     count = n if most is None else min(n, int(most))
     return np.arange(count, dtype=np.int64) * n // count
-
-
-def _read(
-    database: "Database", run: str, array: str, layer: int, rows: "NDArray[np.int64]"
-) -> "NDArray[np.floating[Any]]":
-    """Some rows of an array, in ascending order, read a shard at a time."""
-    import numpy as np
-
-    stored = database.array(run, array, layer)
-    values = np.empty((len(rows), *stored.shape[1:]), dtype=stored.dtype)
-    done = 0
-    while done < len(rows):
-        start = int(rows[done]) // SHARD_ROWS * SHARD_ROWS
-        end = int(np.searchsorted(rows, start + SHARD_ROWS))
-        stop = int(rows[end - 1]) + 1
-        values[done:end] = np.asarray(stored[start:stop])[rows[done:end] - start]
-        done = end
-    return values
 
 
 def compare_all(

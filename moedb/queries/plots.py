@@ -30,6 +30,13 @@ from moedb.queries.heatmaps import (
     plot_expert_frequency,
     require_columns,
 )
+from moedb.queries.ioi_figures import (
+    legend_lines,
+    plot_expert_attribution,
+    plot_expert_effect,
+    plot_intervention_effect,
+    plot_logit_lens,
+)
 from moedb.queries.result import Provenance, Result, json_value
 from moedb.queries.sheets import visible
 
@@ -133,6 +140,31 @@ def _paint_router_ablation(frame: "pd.DataFrame") -> "Figure":
     return figure
 
 
+def _paint_logit_lens(frame: "pd.DataFrame", **options: Any) -> "Figure":
+    figure = _new_figure(2.2)
+    plot_logit_lens(frame, figure.subplots(), **options)
+    return figure
+
+
+def _paint_intervention_effect(frame: "pd.DataFrame", **options: Any) -> "Figure":
+    figure = _new_figure(2.1 + 0.12 * min(legend_lines(frame), 8))
+    plot_intervention_effect(frame, figure.subplots(), **options)
+    return figure
+
+
+def _paint_expert_attribution(frame: "pd.DataFrame", **options: Any) -> "Figure":
+    require_columns(frame, ("layer",))
+    figure = _new_figure(min(max(1.8, 1.1 + 0.12 * frame["layer"].nunique()), 4.5))
+    plot_expert_attribution(frame, figure.subplots(), **options)
+    return figure
+
+
+def _paint_expert_effect(frame: "pd.DataFrame", **options: Any) -> "Figure":
+    figure = _new_figure(2.4)
+    plot_expert_effect(frame, figure.subplots(), **options)
+    return figure
+
+
 PLOTS: Mapping[str, Plot] = {
     "expert-frequency": Plot(
         "how often each expert of each layer is used", _paint_expert_frequency, {"value": str}
@@ -161,6 +193,24 @@ PLOTS: Mapping[str, Plot] = {
         "how well each expert alone knows each class",
         partial(_paint_class_experts, value="accuracy", keys=("variant", "experts", "trial")),
         {},
+    ),
+    "expert-attribution": Plot(
+        "what each expert of each layer writes into the logit difference",
+        _paint_expert_attribution,
+        {"value": str},
+    ),
+    "expert-effect": Plot(
+        "what ablating an expert changes, over what it writes or how often it is used",
+        _paint_expert_effect,
+        {"value": str},
+    ),
+    "intervention-effect": Plot(
+        "what interventions at each layer change in the answers",
+        _paint_intervention_effect,
+        {"value": str},
+    ),
+    "logit-lens": Plot(
+        "what the residual stream says after each layer", _paint_logit_lens, {"value": str}
     ),
     "router-ablation": Plot(
         "accuracy with the learned router, a random one, and untrained experts",

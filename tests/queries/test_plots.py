@@ -32,6 +32,7 @@ from moedb.queries.heatmaps import (
     plot_expert_frequency,
 )
 from moedb.queries.plots import PLOTS, draw, style_file
+from tests.queries.ioi_frames import ablations, attributions, effects, lens
 from tests.queries.result_samples import FOOTER, a_result, rows_result
 
 FREQUENCY_SQL = """
@@ -151,6 +152,18 @@ def ablation(variants=("base", "short"), experts=(2, 3, 5), trials=10):
     ]
     names = "variant experts n_trials learned random reinitialized learned_sd random_sd"
     return pd.DataFrame(rows, columns=names.split())
+
+
+def all_kinds():
+    kinds = ("random-routing", "uniform-weights", "force-experts", "swap-routing")
+    kinds += ("ablate-experts", "knock-out-shared")
+    return effects(*((kind, {}, "clean") for kind in kinds), layers=tuple(range(24)))
+
+
+def patches():
+    sites = ("residual", "block-output", "expert-output", "attention-output")
+    params = [{"site": site, "roles": ["end", "$s2", "s1"]} for site in sites]
+    return effects(*(("patch", p, split) for p in params for split in ("clean", "corrupted")))
 
 
 @pytest.fixture
@@ -509,6 +522,22 @@ DRAWN = {
     ),
     "ablation": ("router-ablation", lambda: frame_result(ablation()), {}),
     "ablation-1": ("router-ablation", lambda: frame_result(ablation(("",), (2, 3), 1)), {}),
+    "lens-24": ("logit-lens", lambda: frame_result(lens(24)), {}),
+    "lens-logprob": ("logit-lens", lambda: frame_result(lens()), {"value": "mean_logprob"}),
+    "effects": ("intervention-effect", lambda: frame_result(all_kinds()), {}),
+    "patches": ("intervention-effect", lambda: frame_result(patches()), {}),
+    "attribution": ("expert-attribution", lambda: frame_result(attributions()), {}),
+    "attribution-24": (
+        "expert-attribution",
+        lambda: frame_result(attributions(tuple(range(24)), 60)),
+        {"value": "attribution_per_use"},
+    ),
+    "effect-24": (
+        "expert-effect",
+        lambda: frame_result(ablations(tuple(range(24)), 60)),
+        {"value": "frequency"},
+    ),
+    "effect-1": ("expert-effect", lambda: frame_result(ablations((3,), 1)), {}),
 }
 SMALL = {
     "expert-frequency": lambda: frequencies(2, 8),
@@ -517,6 +546,10 @@ SMALL = {
     "routing-by-class-over-trials": lambda: frame_result(matched()),
     "expert-accuracy": lambda: frame_result(accuracies()),
     "router-ablation": lambda: frame_result(ablation()),
+    "logit-lens": lambda: frame_result(lens()),
+    "intervention-effect": lambda: frame_result(all_kinds()),
+    "expert-attribution": lambda: frame_result(attributions()),
+    "expert-effect": lambda: frame_result(ablations()),
     **{
         name: (lambda value=value: frame_result(class_pairs(value)))
         for name, value in PAIR_FIGURES.items()

@@ -1,0 +1,49 @@
+"""Reading some rows of an array that may be larger than memory."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from moedb.schemas.arrays import SHARD_ROWS
+
+if TYPE_CHECKING:
+    import numpy as np
+    import zarr
+    from numpy.typing import NDArray
+
+
+def pieces(rows: "NDArray[np.int64]") -> Iterator[slice]:
+    """Divide ascending rows into pieces that each lie in one shard.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> list(pieces(np.array([3, 900, 1024, 5000])))
+    [slice(0, 2, None), slice(2, 3, None), slice(3, 4, None)]
+    """
+    import numpy as np
+
+    done = 0
+    while done < len(rows):
+        start = int(rows[done]) // SHARD_ROWS * SHARD_ROWS
+        end = int(np.searchsorted(rows, start + SHARD_ROWS))
+        yield slice(done, end)
+        done = end
+
+
+def read_piece(stored: "zarr.Array[Any]", rows: "NDArray[np.int64]") -> "NDArray[np.floating[Any]]":
+    """Read ascending rows of one shard."""
+    import numpy as np
+
+    first, last = int(rows[0]), int(rows[-1])
+    values: NDArray[np.floating[Any]] = np.asarray(stored[first : last + 1])[rows - first]
+    return values
+
+
+def read_rows(stored: "zarr.Array[Any]", rows: "NDArray[np.int64]") -> "NDArray[np.floating[Any]]":
+    """Read ascending rows, a shard at a time."""
+    import numpy as np
+
+    values = np.empty((len(rows), *stored.shape[1:]), dtype=stored.dtype)
+    for piece in pieces(rows):
+        values[piece] = read_piece(stored, rows[piece])
+    return values

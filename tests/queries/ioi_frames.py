@@ -1,0 +1,58 @@
+"""Made-up rows of the analyses of IOI, to draw."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+def lens(n_layers: int = 4) -> pd.DataFrame:
+    points = [(0, "pre")] + [(n, place) for n in range(n_layers) for place in ("mid", "post")]
+    frame = pd.DataFrame(points, columns=["layer", "place"])
+    frame["mean_logit_diff"] = np.linspace(-1, 4, len(frame))
+    frame["mean_logit_diff_low"] = frame["mean_logit_diff"] - 0.5
+    frame["mean_logit_diff_high"] = frame["mean_logit_diff"] + 0.25
+    return frame.assign(mean_logprob=-1.0)
+
+
+def effects(
+    *kinds: tuple[str, dict[str, Any], str], layers: tuple[int, ...] = (0, 2)
+) -> pd.DataFrame:
+    rows = [
+        (
+            kind,
+            layer,
+            None,
+            json.dumps(params),
+            split,
+            0.5 * layer,
+            0.5 * layer - 1,
+            0.5 * layer + 1,
+        )
+        for kind, params, split in kinds
+        for layer in layers
+    ]
+    value = "change_logit_diff"
+    names = ["kind", "layer", "expert", "params", "split", value, f"{value}_low", f"{value}_high"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def attributions(layers: tuple[int, ...] = (1, 3), n: int = 5) -> pd.DataFrame:
+    rows = [("embedding", None, None, 9.0, 9.0)] + [
+        ("expert", layer, e, 0.1 * e - 0.3, None if e == 2 else 1.0)
+        for layer in layers
+        for e in range(n)
+    ]
+    names = ["component", "layer", "expert", "attribution", "attribution_per_use"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def ablations(layers: tuple[int, ...] = (0, 1), n: int = 6) -> pd.DataFrame:
+    rows = [
+        ('{"form": "zero"}', "clean", layer, e, 0.1 * e, 0.2 * e - layer, -0.3 * e)
+        for layer in layers
+        for e in range(n)
+    ]
+    names = ["params", "split", "layer", "expert", "frequency", "attribution", "change_logit_diff"]
+    return pd.DataFrame(rows, columns=names)
