@@ -189,15 +189,17 @@ def opened_model(checkpoint: Checkpoint, placement: Placement) -> Iterator[PreTr
     UsageError, ModelError
         As `load_model` and `streamed_model` do.
     """
-    keep_freed_memory()
     dtype, device, max_bytes = placement.dtype, placement.device, placement.max_bytes
     if placement.device_map is not None:
+        keep_freed_memory()
         yield load_model(checkpoint, dtype, placement.device_map)
         return
     if max_bytes is None:
         on_cpu = device == "cpu"
         max_bytes = int(FREE_SHARE * psutil.virtual_memory().available) if on_cpu else None
     if max_bytes is None or weight_bytes(checkpoint, dtype) <= max_bytes:
+        # Not for a streamed model: what is freed there differs in size, and would pile up.
+        keep_freed_memory()
         yield load_model(checkpoint, dtype, device)
         return
     with streamed_model(checkpoint, dtype, device, max_bytes) as model:
