@@ -2,10 +2,14 @@
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from moedb.terminal import say
+
+if TYPE_CHECKING:
+    from moedb.capture.cifar.config import Augmentation
 
 
 @click.group()
@@ -75,6 +79,13 @@ def train_qwen_moe_mini(
 @click.option(
     "--filters", help="Filters of each convolution, such as 8,16,16,32.  [default: the variant's]"
 )
+@click.option(
+    "--augmentation",
+    type=click.Choice(["flip", "none"]),
+    default="flip",
+    show_default=True,
+    help="Mirror half of the images, others each epoch, or none.",
+)
 @click.option("--device", help="cpu, cuda, mps.  [default: what there is]")
 @click.option(
     "--autocast/--no-autocast",
@@ -90,6 +101,7 @@ def train_cifar_moe(
     seed: int,
     epochs: int,
     filters: str | None,
+    augmentation: "Augmentation",
     device: str | None,
     autocast: bool | None,
 ) -> None:
@@ -107,7 +119,15 @@ def train_cifar_moe(
     from moedb.capture.cifar.training import BusyError
     from moedb.capture.cifar.trials import configure, train_trials
 
-    base = configure(variant, filters, seed=seed, epochs=epochs, device=device, autocast=autocast)
+    base = configure(
+        variant,
+        filters,
+        seed=seed,
+        epochs=epochs,
+        augmentation=augmentation,
+        device=device,
+        autocast=autocast,
+    )
     with TrainingBar() as progress:
         for folder, outcome in train_trials(base, experts, trials, data, output, progress):
             if isinstance(outcome, BusyError):

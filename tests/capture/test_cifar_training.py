@@ -97,6 +97,40 @@ class Listener:
         pass
 
 
+# ------------------------------------------------------------------------------- augmentation
+
+
+@pytest.mark.parametrize("augmentation", ["flip", "none"])
+def test_each_epoch_shows_every_image_once_and_mirrors_half_of_them(
+    augmentation, images, tmp_path, monkeypatch
+):
+    shown = []
+    forward = CifarMoE.forward
+
+    def watched(self, pixels):
+        if self.training:
+            shown.append(pixels.numpy().copy())
+        return forward(self, pixels)
+
+    monkeypatch.setattr(CifarMoE, "forward", watched)
+    train_cifar_moe(training_config(epochs=2, augmentation=augmentation), *images, tmp_path)
+    trained = images[0].images[: N_TRAIN - N_HELD_OUT]
+    as_is = {image.tobytes(): index for index, image in enumerate(trained)}
+    mirrored = {image[:, ::-1].tobytes(): index for index, image in enumerate(trained)}
+    assert len(as_is | mirrored) == 2 * len(trained), "the images should differ"
+    seen = [image.tobytes() for image in np.concatenate(shown)]
+    flipped = []
+    for epoch in (seen[: len(trained)], seen[len(trained) :]):
+        indices = [as_is.get(image, mirrored.get(image)) for image in epoch]
+        assert sorted(indices) == list(range(len(trained)))
+        flipped.append({mirrored[image] for image in epoch if image in mirrored})
+    if augmentation == "none":
+        assert flipped == [set(), set()]
+    else:
+        assert all(0.3 < len(each) / len(trained) < 0.7 for each in flipped)
+        assert flipped[0] != flipped[1]
+
+
 # ---------------------------------------------------------------------------------- the shape
 
 

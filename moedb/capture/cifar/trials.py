@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from moedb.capture.checkpoints import check_device, default_device
-from moedb.capture.cifar.config import CifarTrainingConfig, Variant, cifar_moe_config
+from moedb.capture.cifar.config import Augmentation, CifarTrainingConfig, Variant, cifar_moe_config
 from moedb.capture.cifar.images import load_cifar10
 from moedb.capture.cifar.training import BusyError, TrainingProgress, train_cifar_moe
 from moedb.capture.machine import has_fast_bfloat16
@@ -18,6 +18,7 @@ def configure(
     *,
     seed: int,
     epochs: int,
+    augmentation: Augmentation,
     device: str | None,
     autocast: bool | None,
 ) -> CifarTrainingConfig:
@@ -31,6 +32,8 @@ def configure(
         Filters of each convolution with commas between; None for the variant's.
     seed, epochs
         Seed of trial 0; passes over the images.
+    augmentation
+        ``flip`` or ``none``.
     device, autocast
         None for what suits the machine.
 
@@ -53,6 +56,7 @@ def configure(
         trial=0,
         seed=seed,
         epochs=epochs,
+        augmentation=augmentation,
         device=kind,
         autocast=has_fast_bfloat16(kind) if autocast is None else autocast,
     )
