@@ -169,8 +169,8 @@ def capture_options(batch_size: int) -> Callable[[Command], Command]:
     return decorate
 
 
-def language_model_options(command: Command) -> Command:
-    """Add ``--model`` and where its weights go, for a language model."""
+def placement_options(command: Command) -> Command:
+    """Add where the weights of a language model go."""
     for option in (
         click.option(
             "--device-map",
@@ -183,12 +183,16 @@ def language_model_options(command: Command) -> Command:
             help="GB of weights to hold; a larger model is read layer by layer, once for each "
             "batch, so take a large --batch-size.  [default: 0.6 of what is free]",
         ),
-        click.option(
-            "--model",
-            default="qwen-moe-mini",
-            show_default=True,
-            help="The embedded model, a hub id, or a folder.",
-        ),
     ):
         command = option(command)
     return command
+
+
+def language_model_options(command: Command) -> Command:
+    """Add ``--model`` and where its weights go, for a language model."""
+    return click.option(
+        "--model",
+        default="qwen-moe-mini",
+        show_default=True,
+        help="The embedded model, a hub id, or a folder.",
+    )(placement_options(command))

@@ -22,6 +22,19 @@ DEFAULT_BUDGET = 4 << 30
 """Bytes of arrays, before compression, that a capture keeps when not told which to keep."""
 
 
+def check_placement(device: str | None, max_bytes: int | None, device_map: str | None) -> None:
+    """Check that a model is not both spread over devices and told where to go.
+
+    Raises
+    ------
+    UsageError
+        If it is.
+    """
+    for name, value in (("device", device), ("max-memory", max_bytes)):
+        if device_map is not None and value is not None:
+            raise UsageError(f"--device-map {device_map} and --{name}: only one can be")
+
+
 @dataclass(frozen=True)
 class CaptureOptions:
     """What a user can choose about a capture, whatever the job.
@@ -60,9 +73,7 @@ class CaptureOptions:
     device_map: str | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("device", self.device), ("max-memory", self.max_bytes)):
-            if self.device_map is not None and value is not None:
-                raise UsageError(f"--device-map {self.device_map} and --{name}: only one can be")
+        check_placement(self.device, self.max_bytes, self.device_map)
         if self.batch_size < 1:
             raise UsageError(f"--batch-size {self.batch_size}: expected 1 or more")
 

@@ -100,6 +100,7 @@ class BatchReader:
         self._rows = None if kept.all() else torch.from_numpy(kept.nonzero()[0])
         self._wanted = arrays
         self._lens = lens
+        self._last: torch.Tensor = torch.empty(0)
 
     def stream(self, layer: int, residual: torch.Tensor) -> None:
         """Take the residual stream entering a layer, (token, d_model)."""

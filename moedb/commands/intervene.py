@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moedb.errors import UsageError
-from moedb.options import open_store, output_options, store_folder, store_option
+from moedb.options import (
+    open_store,
+    output_options,
+    placement_options,
+    store_folder,
+    store_option,
+)
 from moedb.terminal import emit, say
 
 if TYPE_CHECKING:
@@ -68,17 +74,7 @@ SITES = ("block-output", "expert-output", "shared-output", "attention-output", "
 @click.option("--seed", default=0, show_default=True, help="Seed of random-routing.")
 @click.option("--model", help="Where the run's model is.  [default: where the run says]")
 @click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: what there is]")
-@click.option(
-    "--device-map",
-    type=click.Choice(["auto", "balanced", "balanced_low_0", "sequential"]),
-    help="Spread the layers over the GPUs that there are.  [default: one device]",
-)
-@click.option(
-    "--max-memory",
-    type=click.FloatRange(0, min_open=True),
-    help="GB of weights to hold; a larger model is read layer by layer.  [default: 0.6 of what is "
-    "free]",
-)
+@placement_options
 @click.option(
     "--batch-size",
     default=128,

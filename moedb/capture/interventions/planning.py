@@ -21,6 +21,7 @@ from moedb.capture.interventions.engine import Engine
 from moedb.capture.interventions.kinds import ATTENTION, EXPERT, Intervention
 from moedb.capture.interventions.sources import ParentRun, check_twins, find_model
 from moedb.capture.language import open_language_model
+from moedb.capture.planning import check_placement
 from moedb.capture.quantized import is_gptq
 from moedb.capture.streaming import Placement
 from moedb.errors import ModelError, UsageError
@@ -54,9 +55,7 @@ class Resources:
     device_map: str | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("device", self.device), ("max-memory", self.max_bytes)):
-            if self.device_map is not None and value is not None:
-                raise UsageError(f"--device-map {self.device_map} and --{name}: only one can be")
+        check_placement(self.device, self.max_bytes, self.device_map)
         if self.batch_size < 1:
             raise UsageError(f"--batch-size {self.batch_size}: expected 1 or more")
 
