@@ -1,6 +1,6 @@
 """A unit's rows: the records of its batches put together, in the order of the examples."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -210,17 +210,15 @@ def _prediction_table(batches: Sequence[BatchRecords], first_example: int) -> Co
 
 
 def _lens_table(batches: Sequence[BatchRecords], first_example: int) -> Columns:
+    return lens_table(
+        batch.lens.columns(first_example + np.array(batch.examples), 0)
+        for batch in batches
+        if batch.lens is not None
+    )
+
+
+def lens_table(parts: Iterable[Mapping[str, NDArray[Any]]]) -> Columns:
+    """The rows of ``logit_lens``, put together."""
+    found = list(parts)
     names = tables.LOGIT_LENS.column_names[1:]
-    parts: dict[str, list[Any]] = {name: [] for name in names}
-    for batch in batches:
-        lens = batch.lens
-        if lens is None:
-            continue
-        texts = np.array(lens.texts, dtype=object)
-        parts["condition_id"].append(np.zeros(len(lens.example), dtype=np.int32))
-        parts["example_id"].append(first_example + np.array(batch.examples)[lens.example])
-        is_foil = (lens.candidate == "foil").astype(int)
-        parts["target"].append(texts[lens.example, is_foil])
-        for name in set(names) - {"condition_id", "example_id", "target"}:
-            parts[name].append(getattr(lens, name))
-    return {name: np.concatenate(found) if found else [] for name, found in parts.items()}
+    return {name: np.concatenate([p[name] for p in found]) if found else [] for name in names}

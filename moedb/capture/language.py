@@ -183,6 +183,8 @@ class LanguageModel:
     ----------
     traced
         The model.
+    lens
+        Its logit lens; None without one.
     """
 
     def __init__(
@@ -194,7 +196,8 @@ class LanguageModel:
     ) -> None:
         self.traced = model
         self._tokenizer = tokenizer
-        self._lens, self._positions = lens, positions
+        self.lens = lens
+        self._positions = positions
 
     @property
     def blocks(self) -> tuple[BlockWiring, ...]:
@@ -211,8 +214,8 @@ class LanguageModel:
         """
         examples = batch.examples
         reading = None
-        if self._lens is not None:
-            reading = LensReading(self._lens, examples, self._texts(examples), self._positions)
+        if self.lens is not None:
+            reading = LensReading(self.lens, examples, self._tokenizer, self._positions)
         lengths = [len(example) for example in examples]
         reader = BatchReader(self.blocks, lengths, batch.kept, batch.arrays, reading)
         logits = self.traced.read([token_ids(example) for example in examples], reader)
@@ -225,13 +228,6 @@ class LanguageModel:
             arrays=reader.arrays,
             lens=lens,
         )
-
-    def _texts(self, examples: Sequence[Example]) -> tuple[tuple[str, str], ...]:
-        """The texts of each example's target and foil."""
-        return tuple((self._text(each.target_id), self._text(each.foil_id)) for each in examples)
-
-    def _text(self, token_id: int | None) -> str:
-        return "" if token_id is None else str(self._tokenizer.decode([token_id]))
 
 
 def token_ids(example: Example) -> list[int]:

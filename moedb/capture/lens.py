@@ -4,8 +4,8 @@ The lens puts the stream through the model's own final norm and unembedding. Wit
 frozen at a token, both are linear, so the difference of two logits is a direction in the stream.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +25,19 @@ POSITIONS: tuple[Positions, ...] = ("last", "all-positions", "none")
 
 CANDIDATES = ("target", "foil")
 
+Point = tuple[str, int]
+"""A point of the residual stream: a place in a layer (pre, mid or post), and the layer."""
+
+
+def entering(layer: int) -> Point:
+    """The point at which the stream enters a layer: that after the one before."""
+    return ("pre", 0) if layer == 0 else ("post", layer - 1)
+
+
+def after_attention(layer: int) -> Point:
+    """The point between the attention and the MoE block of a layer."""
+    return ("mid", layer)
+
 
 @dataclass(frozen=True)
 class LensRecords:
@@ -34,8 +47,8 @@ class LensRecords:
     ----------
     example
         Index of the example in the batch.
-    texts
-        For each example of the batch the texts of its two candidates.
+    target
+        The text of the candidate.
     """
 
     example: NDArray[Any]
@@ -43,11 +56,26 @@ class LensRecords:
     layer: NDArray[Any]
     place: NDArray[Any]
     candidate: NDArray[Any]
+    target: NDArray[Any]
     logit: NDArray[Any]
     logprob: NDArray[Any]
     rank: NDArray[Any]
     logit_diff: NDArray[Any]
-    texts: tuple[tuple[str, str], ...]
+
+    def columns(self, example_ids: NDArray[Any], condition_id: int) -> dict[str, NDArray[Any]]:
+        """The columns of the table.
+
+        Parameters
+        ----------
+        example_ids
+            For each example of the batch its id.
+        condition_id
+            The condition that the model ran under.
+        """
+        own = {each.name: getattr(self, each.name) for each in fields(self)}
+        index = own.pop("example")
+        condition = np.full(len(index), condition_id, dtype=np.int32)
+        return {"condition_id": condition, "example_id": example_ids[index], **own}
 
 
 class LogitLens:
@@ -107,6 +135,41 @@ class LogitLens:
             found: torch.Tensor = self._unembedding(self._norm(stream)).float()
         return found if self._factor == 1 else found * self._factor
 
+    def records(
+        self,
+        streams: Mapping[Point, torch.Tensor],
+        tokens: "LensTokens",
+    ) -> LensRecords | None:
+        """Two rows for each token and point of the stream; None where there is none.
+
+        Parameters
+        ----------
+        streams
+            For each point the residual stream of the tokens, (token, d_model).
+        tokens
+            What the tokens are.
+        """
+        if not streams or not len(tokens.example):
+            return None
+        values = []
+        for stream in streams.values():
+            logits = self.logits(stream)
+            values.append(_values(logits, tokens.ids.to(logits.device)).cpu().numpy())
+        logit, logprob, rank, diff = np.concatenate(values, axis=1)
+        n_points, n_rows = len(streams), 2 * len(tokens.example)
+        return LensRecords(
+            example=np.tile(np.repeat(tokens.example.numpy(), 2), n_points),
+            position=np.tile(np.repeat(tokens.position.numpy(), 2), n_points),
+            layer=np.repeat([layer for _, layer in streams], n_rows),
+            place=np.repeat([place for place, _ in streams], n_rows),
+            candidate=np.tile(np.array(CANDIDATES), n_points * n_rows // 2),
+            target=np.tile(np.array(tokens.texts, dtype=object).reshape(-1), n_points),
+            logit=logit,
+            logprob=logprob,
+            rank=rank.astype(np.int32),
+            logit_diff=diff,
+        )
+
     def directions(
         self, stream: torch.Tensor, targets: torch.Tensor, foils: torch.Tensor
     ) -> torch.Tensor:
@@ -153,6 +216,48 @@ def _affine(norm: nn.Module, width: int, model: Any) -> tuple[torch.Tensor, torc
     return gain, offset, bool((flat - offset).abs().max() < 1e-3 * gain.abs().max())
 
 
+@dataclass(frozen=True)
+class LensTokens:
+    """Tokens whose residual stream is read.
+
+    Attributes
+    ----------
+    example, position
+        (token,): the index of the token's example in the batch, and its position there.
+    ids, texts
+        The token ids, (token, 2), and the texts of its example's target and foil.
+    """
+
+    example: torch.Tensor
+    position: torch.Tensor
+    ids: torch.Tensor
+    texts: Sequence[tuple[str, str]]
+
+    @classmethod
+    def last(cls, examples: Sequence[Example], tokenizer: Any) -> "LensTokens":
+        """The last token of each example; all have a target and a foil."""
+        return cls(
+            torch.arange(len(examples)),
+            torch.tensor([len(example) - 1 for example in examples]),
+            candidate_ids(examples),
+            candidate_texts(examples, tokenizer),
+        )
+
+
+def candidate_ids(examples: Sequence[Example]) -> torch.Tensor:
+    """(example, 2): the token ids of each example's target and foil; 0 where it has none."""
+    return torch.tensor([[each.target_id or 0, each.foil_id or 0] for each in examples])
+
+
+def candidate_texts(examples: Sequence[Example], tokenizer: Any) -> list[tuple[str, str]]:
+    """The texts of each example's target and foil; empty where it has none."""
+
+    def text(token_id: int | None) -> str:
+        return "" if token_id is None else str(tokenizer.decode([token_id]))
+
+    return [(text(each.target_id), text(each.foil_id)) for each in examples]
+
+
 class LensReading:
     """The reading of one batch's residual streams.
 
@@ -165,8 +270,8 @@ class LensReading:
         The lens.
     examples
         The examples of the batch; those without target and foil are passed over.
-    texts
-        For each example the texts of its target and its foil.
+    tokenizer
+        The model's tokenizer.
     positions
         Which tokens are read.
     """
@@ -175,27 +280,25 @@ class LensReading:
         self,
         lens: LogitLens,
         examples: Sequence[Example],
-        texts: tuple[tuple[str, str], ...],
+        tokenizer: Any,
         positions: Positions,
     ) -> None:
-        self._lens, self._texts = lens, texts
+        self._lens = lens
         self._owners = torch.repeat_interleave(torch.tensor([len(e) for e in examples]))
-        self._ids = torch.tensor([[e.target_id or 0, e.foil_id or 0] for e in examples])
+        self._ids = candidate_ids(examples)
         self._without = torch.tensor([not e.has_foil for e in examples])
-        self._rows, self._places = _tokens(examples, positions)
-        self._streams: list[tuple[str, int, torch.Tensor]] = []
+        self._rows, places = _tokens(examples, positions)
+        owners = self._owners[self._rows]
+        texts = candidate_texts(examples, tokenizer)
+        self._tokens = LensTokens(
+            owners, places, self._ids[owners], [texts[i] for i in owners.tolist()]
+        )
+        self._streams: dict[Point, torch.Tensor] = {}
 
-    def entering(self, layer: int, stream: torch.Tensor) -> None:
-        """Take the stream entering a layer, (token, d_model): that after the one before."""
-        self._take(*(("pre", 0) if layer == 0 else ("post", layer - 1)), stream)
-
-    def after_attention(self, layer: int, stream: torch.Tensor) -> None:
-        """Take the stream between the attention and the MoE block of a layer."""
-        self._take("mid", layer, stream)
-
-    def _take(self, place: str, layer: int, stream: torch.Tensor) -> None:
+    def take(self, point: Point, stream: torch.Tensor) -> None:
+        """Take the stream at a point, (token, d_model)."""
         if len(self._rows):
-            self._streams.append((place, layer, stream[self._rows.to(stream.device)]))
+            self._streams[point] = stream[self._rows.to(stream.device)]
 
     def directions(self, stream: torch.Tensor) -> torch.Tensor:
         """The direction of each token's logit difference; NaN where its example has no foil.
@@ -212,28 +315,7 @@ class LensReading:
 
     def records(self) -> LensRecords | None:
         """Two rows for each token and point of the stream; None where there is none."""
-        if not self._streams:
-            return None
-        n_points, n_rows = len(self._streams), len(self._rows)
-        ids = self._ids[self._owners[self._rows]]
-        values = []
-        for _, _, stream in self._streams:
-            logits = self._lens.logits(stream)
-            values.append(_values(logits, ids.to(logits.device)).cpu().numpy())
-        logit, logprob, rank, diff = np.concatenate(values, axis=1)
-        owners = self._owners[self._rows].numpy()
-        return LensRecords(
-            example=np.tile(np.repeat(owners, 2), n_points),
-            position=np.tile(np.repeat(self._places.numpy(), 2), n_points),
-            layer=np.repeat([layer for _, layer, _ in self._streams], 2 * n_rows),
-            place=np.repeat([place for place, _, _ in self._streams], 2 * n_rows),
-            candidate=np.tile(np.array(CANDIDATES), n_points * n_rows),
-            logit=logit,
-            logprob=logprob,
-            rank=rank.astype(np.int32),
-            logit_diff=diff,
-            texts=self._texts,
-        )
+        return self._lens.records(self._streams, self._tokens)
 
 
 def n_lens_tokens(examples: Iterable[Example], positions: Positions) -> int:

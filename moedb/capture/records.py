@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from moedb.capture.checks import check_layer
-from moedb.capture.lens import LensReading, LensRecords
+from moedb.capture.lens import LensReading, LensRecords, after_attention, entering
 from moedb.capture.trace import LayerActivations
 from moedb.capture.wiring import BlockWiring
 from moedb.store.arrays import Activations, ArrayKey
@@ -106,7 +106,7 @@ class BatchReader:
         """Take the residual stream entering a layer, (token, d_model)."""
         self._keep("residual_pre", layer, residual)
         if self._lens is not None:
-            self._lens.entering(layer, residual)
+            self._lens.take(entering(layer), residual)
         if layer in self._wanted.get("logit_direction", ()):
             self._last = residual
 
@@ -124,7 +124,7 @@ class BatchReader:
             if hasattr(activations, name):
                 self._keep(name, layer, getattr(activations, name))
         if self._lens is not None and activations.residual_mid is not None:
-            self._lens.after_attention(layer, activations.residual_mid)
+            self._lens.take(after_attention(layer), activations.residual_mid)
 
     def read_lens(self) -> LensRecords | None:
         """Read through the lens what the model left, once it has run."""

@@ -72,6 +72,9 @@ SITES = ("block-output", "expert-output", "shared-output", "attention-output", "
 )
 @click.option("--draws", type=int, help="random-routing: conditions of each layer.  [default: 1]")
 @click.option("--seed", default=0, show_default=True, help="Seed of random-routing.")
+@click.option(
+    "--lens", is_flag=True, help="Read the changed residual stream through the logit lens, too."
+)
 @click.option("--model", help="Where the run's model is.  [default: where the run says]")
 @click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: what there is]")
 @placement_options
@@ -87,6 +90,7 @@ SITES = ("block-output", "expert-output", "shared-output", "attention-output", "
 def intervene(
     run: str,
     experts_sql: str | None,
+    lens: bool,
     model: str | None,
     device: str | None,
     device_map: str | None,
@@ -101,8 +105,9 @@ def intervene(
     """Run a qwen-ioi run's examples again while something is changed in the model.
 
     Makes a run of its own, linked by runs.parent_run_id, with a row of conditions for each change
-    and one of predictions for each example under it; condition 0 is the untouched model. Prints
-    the new run's name. The same command again resumes, or says that there is nothing to do.
+    and one of predictions for each example under it; condition 0 is the untouched model. With
+    --lens there are rows of logit_lens too, from the first changed layer on. Prints the new run's
+    name. The same command again resumes, or says that there is nothing to do.
 
     \b
     ablate-experts    experts leave the router's choice, or (--form zero) write nothing
@@ -137,7 +142,7 @@ def intervene(
     asked = Choices(pairs=pairs, **choices)
     max_bytes = None if max_memory is None else int(max_memory * 1e9)
     resources = Resources(model, batch_size, device, max_bytes, device_map)
-    planned = plan_sweep(open_parent(store_folder(), run), asked, resources)
+    planned = plan_sweep(open_parent(store_folder(), run), asked, resources, lens)
     _announce(planned)
     if dry_run:
         _list_conditions(planned, format_=format_, output=output, limit=limit)

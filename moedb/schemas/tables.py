@@ -275,7 +275,8 @@ PREDICTIONS = Table(
 
 LOGIT_LENS = Table(
     "logit_lens",
-    "a candidate for the next token, read off the residual stream at a layer, under a condition",
+    "a candidate for the next token, read off the residual stream at a layer, under a condition; "
+    "before the first layer that a condition changes the rows are those of condition 0, stored once",
     (
         RUN_ID,
         CONDITION_ID,

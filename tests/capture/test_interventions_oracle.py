@@ -156,8 +156,30 @@ class Plain:
 
     def _forward(self, text: str) -> torch.Tensor:
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        with torch.no_grad():
+        self.points: dict[tuple[str, int], torch.Tensor] = {}
+        inner = self.model.model
+        with torch.no_grad(), ExitStack() as stack:
+
+            def watch(module: Any, *point: Any) -> None:
+                def reach(_: Any, args: Any) -> None:
+                    self.points[point] = args[0][0, -1]
+
+                stack.callback(module.register_forward_pre_hook(reach).remove)
+
+            for index, layer in enumerate(inner.layers):
+                watch(layer.input_layernorm, *(("post", index - 1) if index else ("pre", 0)))
+                if index in self.blocks:
+                    watch(layer.post_attention_layernorm, "mid", index)
+            watch(inner.norm, "post", len(inner.layers) - 1)
             return self.model(input_ids=torch.tensor([ids])).logits[0, -1]  # type: ignore[no-any-return]
+
+    def read(self) -> dict[tuple[str, int], torch.Tensor]:
+        """The logits at each point of the last token's stream in the last forward pass."""
+        with torch.no_grad():
+            return {
+                point: self.model.lm_head(self.model.model.norm(stream))
+                for point, stream in self.points.items()
+            }
 
     def see(self, text: str) -> tuple[Seen, torch.Tensor]:
         seen = Seen()
@@ -262,7 +284,9 @@ def test_every_kind_is_the_change_made_by_hooks(
     top_k = plain.model.config.num_experts_per_tok
     if name == "every kind" and top_k > 3:  # as many as the router chooses
         choices = Choices(**{**vars(choices), "experts": "0,3,5,7"})
-    planned = plan_sweep(open_parent(store, "qwen-ioi"), choices, Resources(model, batch_size=24))
+    planned = plan_sweep(
+        open_parent(store, "qwen-ioi"), choices, Resources(model, batch_size=24), lens=True
+    )
     starts = {group.start for group in planned.groups}
     assert starts <= {1, 2} and starts, "the sweep should start from stored streams"
     outcome = run_sweep(planned, store, progress=Notes())
@@ -293,12 +317,22 @@ def test_every_kind_is_the_change_made_by_hooks(
             f"select condition_id, kind, layer, expert, params from '{tables}/conditions/*.parquet'"
         )
     }
-    seen = {example_id: plain.see(text) for example_id, text in texts.items()}
+    changed = [i for i in texts if name != "layers together" or i % 2 == 0]
+    readings: dict[tuple[int, int], dict[tuple[str, int], list[float]]] = {}
+    for number, example_id, place, layer, *values in rows(
+        "select condition_id, example_id, place, layer, logit, logprob, logit_diff "
+        f"from '{tables}/logit_lens/*.parquet' where candidate = 'target'"
+    ):
+        readings.setdefault((number, example_id), {})[place, layer] = values
+    assert len(readings) == len(texts) + (len(conditions) - 1) * len(changed)
+    seen, untouched_points = {}, {}
+    for example_id, text in texts.items():
+        seen[example_id] = plain.see(text)
+        untouched_points[example_id] = plain.read()
     predictions = rows(
         "select condition_id, example_id, target, predicted, correct, target_logprob, logit_diff "
         f"from '{tables}/predictions/*.parquet'"
     )
-    changed = [i for i in texts if name != "layers together" or i % 2 == 0]
     assert len(predictions) == len(texts) + (len(conditions) - 1) * len(changed)
     moved = dict.fromkeys(conditions, 0.0)
     for number, example_id, target, predicted, correct, logprob, diff in predictions:
@@ -318,9 +352,16 @@ def test_every_kind_is_the_change_made_by_hooks(
             example_id,
         )
         untouched = seen[example_id][1]
-        logits = untouched
+        logits, points = untouched, untouched_points[example_id]
         if number:
             logits = plain.run(texts[example_id], change, seen[twins[example_id]][0])
+            # Before the first layer that is changed nothing is stored: there is nothing new.
+            entered = ("post", min(layers) - 1)
+            points = {
+                point: each
+                for point, each in plain.read().items()
+                if point[1] >= min(layers) or point == entered
+            }
         moved[number] = max(moved[number], float((logits - untouched).abs().max()))
         [io], [s] = (
             plain.tokenizer(" " + names[key][example_id], add_special_tokens=False)["input_ids"]
@@ -334,6 +375,14 @@ def test_every_kind_is_the_change_made_by_hooks(
             atol=1e-4,
             err_msg=what,
         )
+        expected = {
+            point: [float(each[io]), float(each.log_softmax(-1)[io]), float(each[io] - each[s])]
+            for point, each in points.items()
+        }
+        found = readings[number, example_id]
+        assert found.keys() == expected.keys(), what
+        for point, values in found.items():
+            np.testing.assert_allclose(values, expected[point], rtol=5e-4, atol=2e-4, err_msg=what)
         assert predicted == plain.tokenizer.decode([int(logits.argmax())]), what
         assert target == " " + names["io"][example_id] and correct == (predicted == target)
     # Where nothing moves, nothing is tested: each kind must change what the model says somewhere.

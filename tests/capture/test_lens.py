@@ -1,6 +1,7 @@
 """The logit lens and the direction of the logit difference, against transformers itself."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -180,7 +181,7 @@ def test_the_direction_gives_the_logit_difference(name: str) -> None:
         lens = LogitLens(model, wrapped.wiring, wrapped.rehearsed)
         batch = wrapped.run([example.token_ids for example in examples])
     stream = batch.residual_pre[max(batch.residual_pre)]
-    directions = LensReading(lens, examples, (("", ""),) * 2, "last").directions(stream)
+    directions = LensReading(lens, examples, SimpleNamespace(decode=str), "last").directions(stream)
     found = (directions * stream.float()).sum(-1)
     expected = batch.logits[:, 40] - batch.logits[:, 7]
     torch.testing.assert_close(found[:4], expected[:4].float(), atol=1e-5, rtol=1e-4)

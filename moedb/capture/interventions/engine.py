@@ -11,6 +11,7 @@ import torch
 
 from moedb.capture.interventions.layer_edits import Edit, LayerEdits
 from moedb.capture.interventions.skipping import skipping
+from moedb.capture.lens import LogitLens, Point, after_attention, entering
 from moedb.capture.trace import TracedModel
 from moedb.capture.wiring import Read
 
@@ -30,6 +31,8 @@ class Pass:
         d_model); without a stream the pass starts from the tokens.
     watched
         Layers at which to count the tokens whose experts are not the top-k of their logits.
+    lens
+        Whether to keep every stream that a logit lens reads, and not those entering layers alone.
     """
 
     token_ids: tuple[Sequence[int], ...]
@@ -37,6 +40,7 @@ class Pass:
     start: int = 0
     stream: tuple[torch.Tensor, ...] | None = None
     watched: frozenset[int] = field(default_factory=frozenset)
+    lens: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,28 @@ class PassOutcome:
         (row, vocabulary).
     residuals
         For each layer from the start on, (row, d_model): the residual stream that enters it, edits
-        included; index n_layers is the stream after the last layer, for a logit lens.
+        included; index n_layers is the stream after the last layer.
+    middles
+        The same between the attention and the MoE block of each layer that has one; empty unless
+        for a logit lens.
     not_top_k
         For each watched layer the number of tokens whose experts are not the top-k.
     """
 
     logits: torch.Tensor
     residuals: Mapping[int, torch.Tensor]
+    middles: Mapping[int, torch.Tensor]
     not_top_k: Mapping[int, int]
+
+    def points(self, first_layer: int) -> dict[Point, torch.Tensor]:
+        """The streams from that entering ``first_layer`` on, by their points."""
+        found = {}
+        for layer, stream in self.residuals.items():
+            if layer >= first_layer:
+                found[entering(layer)] = stream
+                if layer in self.middles:
+                    found[after_attention(layer)] = self.middles[layer]
+        return found
 
 
 class Engine:
@@ -66,15 +84,20 @@ class Engine:
     ----------
     traced
         The model, tapped and probed.
+    lens
+        Its logit lens, if there is to be one.
 
     Attributes
     ----------
+    lens
+        The logit lens; None without one.
     takes_shortcuts
         Whether passes leave out the layers before their start, and all positions but the last
         after the last layer. Off, a pass runs the whole model.
     """
 
-    def __init__(self, traced: TracedModel) -> None:
+    def __init__(self, traced: TracedModel, lens: LogitLens | None = None) -> None:
+        self.lens = lens
         self.wiring = traced.wiring
         self.takes_shortcuts = True
         self._model = traced.model
@@ -124,13 +147,15 @@ class Engine:
         self, batch: Pass, start: int, shape: tuple[int, int], last: torch.Tensor
     ) -> PassOutcome:
         """Go through the layers as they run, and edit on the way."""
-        residuals, not_top_k = {}, {}
+        residuals, middles, not_top_k = {}, {}, {}
         every_row = torch.arange(len(last))
         n_layers = self.wiring.n_layers
         for layer in range(start, n_layers + 1):
             watched = layer in batch.watched
             edits = LayerEdits(layer, self._blocks.get(layer), batch.edits, shape, watched)
             wanted = edits.values | {"residual_pre"}
+            if batch.lens:
+                wanted |= {"residual_mid"}
             for place, envoy in self._places[layer]:
                 reads = [read for read in place if read.role in wanted]
                 if not reads:
@@ -141,6 +166,9 @@ class Engine:
                 if start and layer == start and "residual_pre" in seen:
                     known["residual_pre"] = _padded(batch.stream or (), seen["residual_pre"])
                 changed = known | edits.change(seen | known)
+                if "residual_mid" in seen:
+                    stream = seen["residual_mid"].reshape(*shape, -1)
+                    middles[layer] = stream[every_row.to(stream.device), last.to(stream.device)]
                 if "residual_pre" in seen:
                     stream = changed.get("residual_pre", seen["residual_pre"])
                     at = (every_row.to(stream.device), last.to(stream.device))
@@ -159,9 +187,9 @@ class Engine:
                 not_top_k[layer] = edits.n_not_top_k
         logits = self._nnsight.output.logits
         if logits.shape[1] == 1:
-            return PassOutcome(logits[:, 0], residuals, not_top_k)
+            return PassOutcome(logits[:, 0], residuals, middles, not_top_k)
         at = (every_row.to(logits.device), last.to(logits.device))
-        return PassOutcome(logits[at], residuals, not_top_k)
+        return PassOutcome(logits[at], residuals, middles, not_top_k)
 
     @contextmanager
     def whole(self) -> Iterator[None]:

@@ -1,6 +1,6 @@
 """An intervention sweep with every choice made, before anything is run."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from moedb.capture.interventions.engine import Engine
 from moedb.capture.interventions.kinds import ATTENTION, EXPERT, Intervention
 from moedb.capture.interventions.sources import ParentRun, check_twins, find_model
 from moedb.capture.language import open_language_model
+from moedb.capture.lens import Positions
 from moedb.capture.planning import check_placement
 from moedb.capture.quantized import is_gptq
 from moedb.capture.streaming import Placement
@@ -92,7 +93,7 @@ class SweepPlan:
         The conditions from 1 on.
     groups
         The conditions by unit; unit 0 is condition 0, unit u the group u - 1.
-    seed, resources, dtype, device
+    seed, split, lens, resources, dtype, device
         As chosen.
     open_engine
         Makes the model ready.
@@ -109,6 +110,7 @@ class SweepPlan:
     groups: tuple[Group, ...]
     seed: int
     split: str
+    lens: bool
     resources: Resources
     dtype: str
     device: str
@@ -131,7 +133,9 @@ class SweepPlan:
     @property
     def config(self) -> dict[str, Any]:
         """The resolved configuration; what it leaves out does not change a result."""
-        return {
+        # An option that came later: without it the configuration is what it was.
+        lens = {"lens": "last"} if self.lens else {}
+        return lens | {
             "job": JOB,
             "parent": self.parent.snapshot.run_id,
             "model_sha256": self.checkpoint.sha256,
@@ -154,7 +158,9 @@ class SweepPlan:
         return f"{JOB}-{sha256_of_json(self.config)[:10]}"
 
 
-def plan_sweep(parent: ParentRun, choices: Choices, resources: Resources) -> SweepPlan:
+def plan_sweep(
+    parent: ParentRun, choices: Choices, resources: Resources, lens: bool = False
+) -> SweepPlan:
     """Resolve every choice of a sweep, without loading weights.
 
     Parameters
@@ -165,6 +171,8 @@ def plan_sweep(parent: ParentRun, choices: Choices, resources: Resources) -> Swe
         What is to be changed.
     resources
         What it runs on.
+    lens
+        Whether the changed streams are read through the logit lens.
 
     Raises
     ------
@@ -211,11 +219,18 @@ def plan_sweep(parent: ParentRun, choices: Choices, resources: Resources) -> Swe
         groups=grouped(interventions, parent.stored_streams, choices.split == "all", in_list),
         seed=choices.seed,
         split=choices.split,
+        lens=lens,
         resources=resources,
         dtype=dtype,
         device=device,
         open_engine=partial(
-            _open, checkpoint, tokenizer, blocks, placement, parent.layers, interventions
+            _open,
+            checkpoint,
+            tokenizer,
+            blocks,
+            placement,
+            interventions,
+            "last" if lens else "none",
         ),
         notes=tuple(notes),
     )
@@ -296,10 +311,12 @@ def _open(
     tokenizer: Any,
     blocks: Sequence[MoEBlock],
     placement: Placement,
-    layers: Sequence[Mapping[str, Any]],
     interventions: Sequence[Intervention],
+    positions: Positions,
 ) -> Iterator[Engine]:
-    with open_language_model(checkpoint, tokenizer, blocks, placement, {}) as model:
+    with open_language_model(
+        checkpoint, tokenizer, blocks, placement, {}, positions=positions
+    ) as model:
         wiring = model.traced.wiring
         found = {read.layer for read in wiring.attention}
         for intervention in interventions:
@@ -311,4 +328,4 @@ def _open(
                     "stream",
                     "take --site residual or block-output",
                 )
-        yield Engine(model.traced)
+        yield Engine(model.traced, model.lens)

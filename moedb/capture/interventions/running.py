@@ -1,23 +1,25 @@
 """Running a sweep: what is missing of it, unit by unit, each with conditions of its own."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from moedb import __version__
 from moedb.capture.answers import answer
-from moedb.capture.assembly import example_tables
+from moedb.capture.assembly import example_tables, lens_table
 from moedb.capture.conditions import condition_table
 from moedb.capture.interventions import edits
-from moedb.capture.interventions.engine import Engine, Pass
+from moedb.capture.interventions.engine import Engine, Pass, PassOutcome
 from moedb.capture.interventions.kinds import RANDOM, Intervention
 from moedb.capture.interventions.layer_edits import Edit
 from moedb.capture.interventions.planning import JOB, Group, SweepPlan
 from moedb.capture.language import token_ids
+from moedb.capture.lens import LensTokens, LogitLens
 from moedb.capture.pipeline import (
     CaptureOutcome,
     Progress,
@@ -86,6 +88,48 @@ def sweep_manifest(planned: SweepPlan) -> RunManifest:
     return RunManifest(planned.run_id, row, 0, planned.units, parent.manifest.layers, {})
 
 
+class _Rows:
+    """The rows that conditions give.
+
+    Attributes
+    ----------
+    answers
+        Those of the table ``predictions``.
+    readings
+        Those of the table ``logit_lens``, as columns, one set for each batch and condition.
+    """
+
+    def __init__(self, planned: SweepPlan, lens: LogitLens | None) -> None:
+        self._examples, self._tokenizer, self._lens = planned.examples, planned.tokenizer, lens
+        self.answers: list[dict[str, Any]] = []
+        self.readings: list[dict[str, NDArray[Any]]] = []
+
+    def add(
+        self,
+        outcome: PassOutcome,
+        rows: slice,
+        example_ids: Sequence[int],
+        condition_id: int,
+        first_layer: int = 0,
+    ) -> None:
+        """Take what a pass gave for the rows of a condition.
+
+        Before ``first_layer`` the streams are those of condition 0, and are not stored again.
+        """
+        examples = [self._examples[example_id] for example_id in example_ids]
+        for logits, example_id, example in zip(
+            outcome.logits[rows], example_ids, examples, strict=True
+        ):
+            found = answer(logits, example, self._tokenizer, condition_id)
+            self.answers.append({"example_id": example_id, **found})
+        if self._lens is None:
+            return
+        streams = {point: each[rows] for point, each in outcome.points(first_layer).items()}
+        records = self._lens.records(streams, LensTokens.last(examples, self._tokenizer))
+        if records is not None:
+            self.readings.append(records.columns(np.array(example_ids), condition_id))
+
+
 class _Sweep:
     def __init__(self, planned: SweepPlan, engine: Engine, progress: Progress) -> None:
         self._planned, self._engine, self._progress = planned, engine, progress
@@ -118,21 +162,16 @@ class _Sweep:
         columns: dict[str, Columns] = {}
         if unit == 0:
             columns |= example_tables(self._planned.examples, 0)
-            rows = self._untouched()
+            found = self._untouched()
         else:
-            rows = self._group(self._planned.groups[unit - 1])
-        rows.sort(key=lambda row: (row["condition_id"], row["example_id"]))
+            found = self._group(self._planned.groups[unit - 1])
         names = tables.PREDICTIONS.column_names[1:]
-        columns[tables.PREDICTIONS.name] = {name: [row[name] for row in rows] for name in names}
+        columns[tables.PREDICTIONS.name] = {
+            name: [row[name] for row in found.answers] for name in names
+        }
+        if found.readings:
+            columns[tables.LOGIT_LENS.name] = lens_table(found.readings)
         return lambda: writer.commit_unit(unit, columns, {})
-
-    def _answers(
-        self, logits: torch.Tensor, example_ids: Sequence[int], condition_id: int
-    ) -> Iterator[dict[str, Any]]:
-        for row, example_id in zip(logits, example_ids, strict=True):
-            example = self._planned.examples[example_id]
-            found = answer(row, example, self._planned.tokenizer, condition_id)
-            yield {"example_id": example_id, **found}
 
     def _batches(self, example_ids: Sequence[int], n_copies: int) -> list[list[int]]:
         """Batches of examples of like length, as large as that many copies of each allow.
@@ -158,17 +197,19 @@ class _Sweep:
         n_tokens = sum(len(self._planned.examples[example_id]) for example_id in example_ids)
         self._progress.advance(n_copies * n_tokens)
 
-    def _untouched(self) -> list[dict[str, Any]]:
+    def _untouched(self) -> "_Rows":
         """Condition 0: the parent run's predictions again, from the tokens."""
         removing = {layer for i in self._planned.interventions if i.removes for layer in i.layers}
-        rows: list[dict[str, Any]] = []
+        rows = _Rows(self._planned, self._engine.lens)
         for example_ids in self._batches(range(len(self._planned.examples)), 1):
-            batch = Pass(self._token_ids(example_ids), watched=frozenset(removing))
+            batch = Pass(
+                self._token_ids(example_ids), watched=frozenset(removing), lens=self._planned.lens
+            )
             outcome = self._engine.run(batch)
             self._check_choices(outcome.not_top_k)
-            rows += self._answers(outcome.logits, example_ids, 0)
+            rows.add(outcome, slice(None), example_ids, 0)
             self._advance(example_ids)
-        self._check_answers(rows)
+        self._check_answers(rows.answers)
         return rows
 
     def _check_choices(self, not_top_k: "dict[int, int] | Any") -> None:
@@ -235,15 +276,15 @@ class _Sweep:
 
     _stream_of: tuple[int, list[torch.Tensor]] = (0, [])
 
-    def _group(self, group: Group) -> list[dict[str, Any]]:
-        """The predictions of a group of conditions, all in the same passes."""
+    def _group(self, group: Group) -> "_Rows":
+        """What a group of conditions gives, all in the same passes."""
         numbered = [
             (number, self._planned.interventions[number - 1]) for number in group.conditions
         ]
         with_twins = self._planned.split == "all"
         sourced = any(intervention.needs_sources(with_twins) for _, intervention in numbered)
         n_copies = len(numbered) + sourced
-        rows: list[dict[str, Any]] = []
+        rows = _Rows(self._planned, self._engine.lens)
         for example_ids in self._batches(self._planned.changed, n_copies):
             n = len(example_ids)
             sources = [self._twins[example_id] for example_id in example_ids] if sourced else []
@@ -265,10 +306,11 @@ class _Sweep:
                 tuple(made),
                 group.start,
                 self._streams(group.start, every),
+                lens=self._planned.lens,
             )
-            logits = self._engine.run(batch).logits
-            for (number, _), edit in zip(numbered, made, strict=True):
-                rows += self._answers(logits[edit.rows], example_ids, number)
+            outcome = self._engine.run(batch)
+            for (number, intervention), edit in zip(numbered, made, strict=True):
+                rows.add(outcome, edit.rows, example_ids, number, intervention.first_layer)
             self._advance(example_ids, len(numbered))
         return rows
 
