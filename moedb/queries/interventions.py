@@ -203,7 +203,7 @@ def answers_of(
         ignore_index=True,
     )
     answers["params"] = answers["params"].map(
-        {text: _without_draw(text) for text in answers["params"].unique()}
+        {text: without_draw(text) for text in answers["params"].unique()}
     )
     answers["accuracy"] = (answers["logit_diff"] > 0).astype(float)
     answers["base_accuracy"] = (answers["base_logit_diff"] > 0).astype(float)
@@ -247,8 +247,8 @@ def effects_of(answers: "pd.DataFrame", samples: int, seed: int) -> list[tuple[A
         average = dict(zip(held.columns, means(held.to_numpy(float)), strict=True))
         row: list[Any] = [
             str(first["kind"]),
-            _whole(first["layer"]),
-            _whole(first["expert"]),
+            whole(first["layer"]),
+            whole(first["expert"]),
             str(first["params"]),
             str(first["split"]),
             int(own["condition_id"].nunique()),
@@ -282,12 +282,14 @@ def _normalized(mean_differences: "NDArray[np.floating[Any]]") -> "NDArray[np.fl
     return found
 
 
-def _without_draw(text: str) -> str:
+def without_draw(text: str) -> str:
+    """Return a condition's parameters, as JSON, without what tells its draws apart."""
     params = json.loads(text or "{}")
     return json.dumps({k: v for k, v in params.items() if k not in _DRAW}, sort_keys=True)
 
 
-def _whole(value: Any) -> int | None:
+def whole(value: Any) -> int | None:
+    """Return a number of a frame's nullable column of whole numbers."""
     import pandas as pd
 
     return None if pd.isna(value) else int(value)

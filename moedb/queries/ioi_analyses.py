@@ -5,6 +5,7 @@ from moedb.queries.catalog import Parameter
 from moedb.queries.expert_attribution import expert_attribution
 from moedb.queries.expert_effect import expert_effect
 from moedb.queries.interventions import intervention_effect
+from moedb.queries.lens_effect import lens_effect
 from moedb.queries.logit_lens import logit_lens
 
 _SAMPLES = Parameter(
@@ -25,6 +26,30 @@ _SPLIT_OF_TWINS = Parameter(
     "as their corrupted examples get values of the clean ones; all is every one",
 )
 
+_RUN_OF_INTERVENTIONS = Parameter(
+    "run",
+    "varchar",
+    None,
+    False,
+    "the run with the interventions, or the run that they are on: then every complete run of them "
+    "is read, and of the same condition the newest one; the newest complete run when null",
+)
+_KINDS = Parameter(
+    "kind", "varchar", None, False, "kinds of interventions, commas between; all when null"
+)
+_CONDITION_COLUMNS = (
+    AnalysisColumn("kind", "what was changed", "VARCHAR"),
+    AnalysisColumn("layer", "the layer it was changed at; null for several", "INTEGER"),
+    AnalysisColumn("expert", "the expert; null for none or several", "INTEGER"),
+    AnalysisColumn("params", "further parameters, as JSON; seed and draw left out", "VARCHAR"),
+    AnalysisColumn("split", "the split of the examples that were changed", "VARCHAR"),
+)
+_N_CONDITIONS = AnalysisColumn(
+    "n_conditions",
+    "conditions behind the row: draws of a random one, over which an example's values are averaged "
+    "first",
+    "BIGINT",
+)
 _CHANGES = (
     ("logit_diff", "logit difference", "mean logit of the target less that of its foil"),
     ("probability", "probability", "mean probability of the target (IOI: the indirect object)"),
@@ -63,7 +88,14 @@ IOI_ANALYSES = (
                 "whose logit is read: that of the target (IOI: the indirect object) or of the foil",
                 ("target", "foil"),
             ),
-            Parameter("condition", "integer", 0, False, "the condition; 0 is the untouched model"),
+            Parameter(
+                "condition",
+                "integer",
+                0,
+                False,
+                "the condition; 0 is the untouched model, which also says what another one left "
+                "as it was",
+            ),
             Parameter(
                 "position", "integer", None, False, "position of the token; the last when null"
             ),
@@ -106,40 +138,15 @@ IOI_ANALYSES = (
         title="Effect of interventions",
         answers="What does each intervention change in the model's answers?",
         parameters=(
-            Parameter(
-                "run",
-                "varchar",
-                None,
-                False,
-                "the run with the interventions, or the run that they are on: then every complete "
-                "run of them is read, and of the same condition the newest one; the newest "
-                "complete run when null",
-            ),
+            _RUN_OF_INTERVENTIONS,
             _SPLIT_OF_TWINS,
-            Parameter(
-                "kind",
-                "varchar",
-                None,
-                False,
-                "kinds of interventions, commas between; all when null",
-            ),
+            _KINDS,
             _SAMPLES,
             _SEED,
         ),
         columns=(
-            AnalysisColumn("kind", "what was changed", "VARCHAR"),
-            AnalysisColumn("layer", "the layer it was changed at; null for several", "INTEGER"),
-            AnalysisColumn("expert", "the expert; null for none or several", "INTEGER"),
-            AnalysisColumn(
-                "params", "further parameters, as JSON; seed and draw left out", "VARCHAR"
-            ),
-            AnalysisColumn("split", "the split of the examples that were changed", "VARCHAR"),
-            AnalysisColumn(
-                "n_conditions",
-                "conditions behind the row: draws of a random one, over which an example's values "
-                "are averaged first",
-                "BIGINT",
-            ),
+            *_CONDITION_COLUMNS,
+            _N_CONDITIONS,
             AnalysisColumn(
                 "n_prompts",
                 "prompts with a logit difference under the condition and condition 0",
@@ -159,6 +166,42 @@ IOI_ANALYSES = (
         ),
         source="Divák & Velja; normalized effect after Heimersheim & Nanda 2024",
         function=intervention_effect,
+    ),
+    Analysis(
+        name="lens-effect",
+        title="Effect of interventions along the residual stream",
+        answers="At which layer does what an intervention changes show in the answer?",
+        parameters=(
+            _RUN_OF_INTERVENTIONS,
+            _SPLIT_OF_TWINS,
+            _KINDS,
+            _SAMPLES,
+            _SEED,
+        ),
+        columns=(
+            *_CONDITION_COLUMNS,
+            AnalysisColumn("read_layer", "the layer that is read through the lens", "INTEGER"),
+            AnalysisColumn(
+                "place",
+                "where in it: mid (after attention, before the MoE block) or post (after the "
+                "layer); before the first changed layer nothing changes, and there are no rows",
+                "VARCHAR",
+            ),
+            _N_CONDITIONS,
+            AnalysisColumn("n_prompts", "prompts read", "BIGINT"),
+            AnalysisColumn(
+                "mean_logit_diff",
+                "mean logit of the target less that of its foil, under the condition",
+                "DOUBLE",
+            ),
+            AnalysisColumn(
+                "change_logit_diff", "that less the same of condition 0 at the same place", "DOUBLE"
+            ),
+            AnalysisColumn("change_logit_diff_low", f"the lower end {_INTERVAL}", "DOUBLE"),
+            AnalysisColumn("change_logit_diff_high", "the upper end", "DOUBLE"),
+        ),
+        source="nostalgebraist 2020; Divák & Velja",
+        function=lens_effect,
     ),
     Analysis(
         name="expert-attribution",

@@ -40,6 +40,10 @@ _EFFECT_LABELS = {
     "change_top1_accuracy": "change of top-1 accuracy",
     "normalized": "normalized logit difference",
 }
+_LENS_EFFECT_LABELS = {
+    "change_logit_diff": "change of logit difference",
+    "mean_logit_diff": "logit difference",
+}
 _ATTRIBUTION_LABELS = {
     "attribution": "logit difference written",
     "attribution_per_use": "logit difference, per use",
@@ -165,6 +169,57 @@ def plot_intervention_effect(
         handlelength=1.5,
         columnspacing=1.0,
     )
+    return ax
+
+
+def plot_lens_effect(
+    result_df: "pd.DataFrame", ax: "Axes", *, value: str = "change_logit_diff"
+) -> "Axes":
+    """Draw what interventions at each layer change of the stream after each layer.
+
+    Layers that were changed are on y, those after which the stream is read on x; a cell before the
+    change is grey.
+
+    Parameters
+    ----------
+    result_df
+        The rows of ``lens-effect``, of one kind with one set of parameters.
+    ax
+        Where to draw.
+    value
+        ``change_logit_diff`` or ``mean_logit_diff``.
+    """
+    import numpy as np
+    from matplotlib.colors import Normalize
+
+    _check_value(value, _LENS_EFFECT_LABELS)
+    needed = ("kind", "params", "split", "layer", "expert", "read_layer", "place", value)
+    require_columns(result_df, needed)
+    at_one = result_df["layer"].notna() & result_df["expert"].isna()
+    frame = result_df[at_one & (result_df["place"] == "post")]
+    if frame.empty:
+        raise UsageError(
+            "no intervention on a whole layer was read after a layer",
+            "the interventions: moedb query lens-effect",
+        )
+    names = _series_names(frame)
+    if names.nunique() > 1:
+        raise UsageError(
+            f"one figure shows one kind of intervention, not {names.nunique()}: "
+            f"{', '.join(names.unique())}",
+            "narrow it: -p kind KIND -p split SPLIT",
+        )
+    changed = sorted(int(layer) for layer in frame["layer"].unique())
+    read = range(int(frame["read_layer"].min()), int(frame["read_layer"].max()) + 1)
+    matrix = np.full((len(changed), len(read)), np.nan)
+    for layer, after, number in zip(frame["layer"], frame["read_layer"], frame[value], strict=True):
+        matrix[changed.index(int(layer)), read.index(int(after))] = number
+    largest = float(np.nanmax(np.abs(matrix))) if np.isfinite(matrix).any() else 0.0
+    norm = Normalize(-(largest or 1.0), largest or 1.0)
+    heatmap(ax, matrix, changed, read, _LENS_EFFECT_LABELS[value], norm=norm, cmap="PuOr")
+    ax.set_xlabel("read after layer")
+    ax.set_ylabel("changed layer")
+    ax.set_title(str(names.iloc[0]), fontsize=6, loc="left")
     return ax
 
 

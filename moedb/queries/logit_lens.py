@@ -19,6 +19,7 @@ _NAME = "logit-lens"
 _PLACES = ("pre", "mid", "post")
 
 _READINGS = """
+-- what a condition leaves as it was is stored once, under condition 0
 select
     logit_lens.layer,
     logit_lens.place,
@@ -29,7 +30,7 @@ select
 from logit_lens
 join examples using (run_id, example_id)
 where logit_lens.run_id = cast($run as varchar)
-    and logit_lens.condition_id = cast($condition as integer)
+    and logit_lens.condition_id in (0, cast($condition as integer))
     and logit_lens.candidate = cast($candidate as varchar)
     and logit_lens.position = coalesce(cast($position as integer), examples.n_tokens - 1)
     and case
@@ -37,6 +38,13 @@ where logit_lens.run_id = cast($run as varchar)
         when cast($split as varchar) = 'all' then true
         else examples.split = cast($split as varchar)
     end
+qualify
+    max(logit_lens.condition_id) over (partition by logit_lens.example_id)
+    = cast($condition as integer)
+    and row_number() over (
+        partition by logit_lens.example_id, logit_lens.layer, logit_lens.place
+        order by logit_lens.condition_id desc
+    ) = 1
 order by logit_lens.layer, logit_lens.place, logit_lens.example_id
 """.strip()
 

@@ -35,6 +35,7 @@ from moedb.queries.ioi_figures import (
     plot_expert_attribution,
     plot_expert_effect,
     plot_intervention_effect,
+    plot_lens_effect,
     plot_logit_lens,
 )
 from moedb.queries.result import Provenance, Result, json_value
@@ -146,6 +147,13 @@ def _paint_logit_lens(frame: "pd.DataFrame", **options: Any) -> "Figure":
     return figure
 
 
+def _paint_lens_effect(frame: "pd.DataFrame", **options: Any) -> "Figure":
+    require_columns(frame, ("layer",))
+    figure = _new_figure(min(max(1.8, 1.1 + 0.12 * frame["layer"].nunique()), 4.5))
+    plot_lens_effect(frame, figure.subplots(), **options)
+    return figure
+
+
 def _paint_intervention_effect(frame: "pd.DataFrame", **options: Any) -> "Figure":
     figure = _new_figure(2.1 + 0.12 * min(legend_lines(frame), 8))
     plot_intervention_effect(frame, figure.subplots(), **options)
@@ -207,6 +215,11 @@ PLOTS: Mapping[str, Plot] = {
     "intervention-effect": Plot(
         "what interventions at each layer change in the answers",
         _paint_intervention_effect,
+        {"value": str},
+    ),
+    "lens-effect": Plot(
+        "what interventions at each layer change of the residual stream after each layer",
+        _paint_lens_effect,
         {"value": str},
     ),
     "logit-lens": Plot(

@@ -276,7 +276,8 @@ PREDICTIONS = Table(
 LOGIT_LENS = Table(
     "logit_lens",
     "a candidate for the next token, read off the residual stream at a layer, under a condition; "
-    "before the first layer that a condition changes the rows are those of condition 0, stored once",
+    "what a condition leaves as it was, before the first layer that it changes, has rows under "
+    "condition 0 alone",
     (
         RUN_ID,
         CONDITION_ID,

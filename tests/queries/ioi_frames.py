@@ -56,3 +56,17 @@ def ablations(layers: tuple[int, ...] = (0, 1), n: int = 6) -> pd.DataFrame:
     ]
     names = ["params", "split", "layer", "expert", "frequency", "attribution", "change_logit_diff"]
     return pd.DataFrame(rows, columns=names)
+
+
+def lens_effects(
+    *kinds: tuple[str, dict[str, Any]], layers: tuple[int, ...] = (0, 1), n_layers: int = 4
+) -> pd.DataFrame:
+    rows = [
+        (kind, layer, None, json.dumps(params), "clean", read, place, 0.5 * layer - read)
+        for kind, params in kinds
+        for layer in layers
+        for read in range(max(layer - 1, 0), n_layers)
+        for place in ("mid", "post")
+    ]
+    names = ["kind", "layer", "expert", "params", "split", "read_layer", "place"]
+    return pd.DataFrame(rows, columns=[*names, "change_logit_diff"])

@@ -32,7 +32,7 @@ from moedb.queries.heatmaps import (
     plot_expert_frequency,
 )
 from moedb.queries.plots import PLOTS, draw, style_file
-from tests.queries.ioi_frames import ablations, attributions, effects, lens
+from tests.queries.ioi_frames import ablations, attributions, effects, lens, lens_effects
 from tests.queries.result_samples import FOOTER, a_result, rows_result
 
 FREQUENCY_SQL = """
@@ -524,6 +524,18 @@ DRAWN = {
     "ablation-1": ("router-ablation", lambda: frame_result(ablation(("",), (2, 3), 1)), {}),
     "lens-24": ("logit-lens", lambda: frame_result(lens(24)), {}),
     "lens-logprob": ("logit-lens", lambda: frame_result(lens()), {"value": "mean_logprob"}),
+    "lens-effect": ("lens-effect", lambda: frame_result(lens_effects(("patch", {}))), {}),
+    "lens-effect-24": (
+        "lens-effect",
+        lambda: frame_result(
+            lens_effects(
+                ("patch", {"site": "attention-output", "roles": ["s2", "end"]}),
+                layers=tuple(range(24)),
+                n_layers=24,
+            )
+        ),
+        {},
+    ),
     "effects": ("intervention-effect", lambda: frame_result(all_kinds()), {}),
     "patches": ("intervention-effect", lambda: frame_result(patches()), {}),
     "attribution": ("expert-attribution", lambda: frame_result(attributions()), {}),
@@ -547,6 +559,7 @@ SMALL = {
     "expert-accuracy": lambda: frame_result(accuracies()),
     "router-ablation": lambda: frame_result(ablation()),
     "logit-lens": lambda: frame_result(lens()),
+    "lens-effect": lambda: frame_result(lens_effects(("patch", {}))),
     "intervention-effect": lambda: frame_result(all_kinds()),
     "expert-attribution": lambda: frame_result(attributions()),
     "expert-effect": lambda: frame_result(ablations()),
