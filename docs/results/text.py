@@ -1,24 +1,17 @@
 """Make docs/results/text.md from a run of the job text: its tables, set into the prose.
 
-    python docs/results/text.py --store STORE
-
-The prose is in text.in.md. What the page shows lies beside it in text/, each file with a sidecar
-that says from which run it came.
+python docs/results/text.py --store STORE
 """
 
-import re
 from pathlib import Path
 
 import click
+from page import cleared, write_page
 
 import moedb
 from moedb.queries.database import Database
-from moedb.queries.export import export
 from moedb.queries.result import Result
 from moedb.queries.sheets import TableOptions
-
-HERE = Path(__file__).parent
-FOLDER = HERE / "text"
 
 CLASSES = """
 select key, value, count(distinct example_id) as n_examples, count(*) as n_tokens
@@ -72,29 +65,12 @@ def questions(db: Database) -> dict[str, tuple[Result, TableOptions]]:
     return found
 
 
-def make(store: Path) -> None:
-    """Write the page and what it shows."""
-    db = moedb.open(store)
-    FOLDER.mkdir(exist_ok=True)
-    for old in FOLDER.iterdir():
-        old.unlink()
-    shown = {}
-    for name, (result, options) in questions(db).items():
-        export(result, FOLDER / f"{name}.csv")
-        page, sidecar = export(result, FOLDER / f"{name}.md", options)
-        shown[name] = page.read_text(encoding="utf-8").strip()
-        page.unlink()
-        sidecar.unlink()
-    template = (HERE / "text.in.md").read_text(encoding="utf-8")
-    text = re.sub(r"^@(\S+)@$", lambda match: shown[match.group(1)], template, flags=re.MULTILINE)
-    (HERE / "text.md").write_text(text, encoding="utf-8")
-
-
 @click.command()
 @click.option("--store", type=click.Path(path_type=Path, exists=True), required=True)
 def main(store: Path) -> None:
     """Make the page from STORE."""
-    make(store)
+    cleared("text")
+    write_page("text", questions(moedb.open(store)))
 
 
 if __name__ == "__main__":
