@@ -113,7 +113,8 @@ def plot_intervention_effect(
     """Draw what interventions change, by the layer that they are at.
 
     A kind, with its parameters, is a line with the intervals as error bars; where it is about
-    single experts, each of them is a dot. What is at several layers at once is left out.
+    single experts, each of them is a dot. More than eight of them are the rows of a heat map,
+    without intervals. What is at several layers at once is left out.
 
     Parameters
     ----------
@@ -139,10 +140,7 @@ def plot_intervention_effect(
     names = _series_names(frame)
     series = list(dict.fromkeys(names))
     if len(series) > MOST_SERIES:
-        raise UsageError(
-            f"{len(series)} series are too many for one figure: {MOST_SERIES} at most",
-            "narrow it: -p kind KIND -p split SPLIT",
-        )
+        return _effect_heatmap(frame, names, ax, value)
     spread = np.linspace(-0.2, 0.2, len(series)) if len(series) > 1 else [0.0]
     for number, name in enumerate(series):
         rows = frame[names == name].sort_values("layer", kind="stable")
@@ -223,19 +221,51 @@ def plot_lens_effect(
     return ax
 
 
+def _effect_heatmap(
+    frame: "pd.DataFrame", names: "pd.Series[str]", ax: "Axes", value: str
+) -> "Axes":
+    """Draw a row for each kind with its parameters, a column for each layer."""
+    import numpy as np
+    from matplotlib.colors import Normalize
+
+    rows = frame.assign(series=names)
+    if rows.duplicated(["series", "layer"]).any():
+        raise UsageError(
+            f"{names.nunique()} series, some about single experts, are too many for one figure: "
+            f"{MOST_SERIES} at most",
+            "narrow it: -p kind KIND -p split SPLIT",
+        )
+    by_split = rows.sort_values("split", kind="stable")["series"]
+    table = rows.pivot(index="series", columns="layer", values=value).loc[by_split.unique()]
+    matrix = table.to_numpy(float)
+    layers = [int(layer) for layer in table.columns]
+    if value == "normalized":  # from the corrupted to the clean prompt
+        norm, cmap = Normalize(min(0.0, np.nanmin(matrix)), max(1.0, np.nanmax(matrix))), None
+    else:
+        largest = float(np.nanmax(np.abs(matrix))) or 1.0
+        norm, cmap = Normalize(-largest, largest), "PuOr"
+    heatmap(ax, matrix, list(table.index), layers, _EFFECT_LABELS[value], norm=norm, cmap=cmap)
+    # the names of the rows leave little width
+    step = -(-len(layers) // 6)
+    ax.set_xticks(range(0, len(layers), step), [str(layer) for layer in layers[::step]])
+    ax.set_xlabel("layer")
+    return ax
+
+
 def n_series(frame: "pd.DataFrame") -> int:
     """The number of lines that :func:`plot_intervention_effect` would draw."""
     return len(set(_series_names(frame[frame["layer"].notna()])))
 
 
-def legend_lines(frame: "pd.DataFrame") -> int:
-    """The number of lines of text that its legend takes."""
+def effect_lines(frame: "pd.DataFrame") -> int:
+    """The number of lines of text that its legend takes, or its heat map."""
     if frame.empty or not {"kind", "layer", "params", "split"} <= set(frame):
         return 0
     names = set(_series_names(frame[frame["layer"].notna()]))
     if not names:
         return 0
-    return len(names) if max(map(len, names)) > 30 else (len(names) + 1) // 2
+    one_each = len(names) > MOST_SERIES or max(map(len, names)) > 30
+    return len(names) if one_each else (len(names) + 1) // 2
 
 
 def plot_expert_attribution(

@@ -31,7 +31,8 @@ from moedb.queries.heatmaps import (
     require_columns,
 )
 from moedb.queries.ioi_figures import (
-    legend_lines,
+    MOST_SERIES,
+    effect_lines,
     plot_expert_attribution,
     plot_expert_effect,
     plot_intervention_effect,
@@ -155,7 +156,9 @@ def _paint_lens_effect(frame: "pd.DataFrame", **options: Any) -> "Figure":
 
 
 def _paint_intervention_effect(frame: "pd.DataFrame", **options: Any) -> "Figure":
-    figure = _new_figure(2.1 + 0.12 * min(legend_lines(frame), 8))
+    n_lines = effect_lines(frame)
+    height = 2.1 + 0.12 * n_lines if n_lines <= MOST_SERIES else 0.9 + 0.13 * n_lines
+    figure = _new_figure(min(height, _TALLEST))
     plot_intervention_effect(frame, figure.subplots(), **options)
     return figure
 

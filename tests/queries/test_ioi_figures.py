@@ -81,9 +81,19 @@ def test_effects_of_several_layers_are_left_out(ax: Axes) -> None:
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["random-routing"]
     with pytest.raises(UsageError, match="no intervention at a single layer"):
         plot_intervention_effect(together, ax)
-    many = effects(*((f"kind-{n}", {}, "clean") for n in range(9)))
-    with pytest.raises(UsageError, match="9 series are too many"):
-        plot_intervention_effect(many, ax)
+
+
+def test_many_effects_are_a_heat_map(ax: Axes) -> None:
+    splits = ("corrupted", "clean")
+    many = effects(*((f"kind-{n}", {}, splits[n % 2]) for n in range(9)), layers=(0, 2, 3))
+    plot_intervention_effect(many, ax)
+    rows = [label.get_text() for label in ax.get_yticklabels()]
+    clean = [f"kind-{n} into clean" for n in range(1, 9, 2)]
+    assert rows == [*clean, *(f"kind-{n} into corrupted" for n in range(0, 9, 2))]
+    np.testing.assert_array_equal(ax.images[0].get_array(), [[0.0, 1.0, 1.5]] * 9)
+    several = pd.concat([many, many], ignore_index=True)
+    with pytest.raises(UsageError, match="9 series, some about single experts, are too many"):
+        plot_intervention_effect(several, ax)
 
 
 def test_attribution_is_coloured_around_zero(ax: Axes) -> None:

@@ -537,6 +537,21 @@ DRAWN = {
         {},
     ),
     "effects": ("intervention-effect", lambda: frame_result(all_kinds()), {}),
+    "patches-24": (
+        "intervention-effect",
+        lambda: frame_result(
+            effects(
+                *(
+                    ("patch", {"site": site, "roles": [role]}, split)
+                    for site in ("attention-output", "block-output", "shared-output", "residual")
+                    for role in ("s1", "s2", "end")
+                    for split in ("clean", "corrupted")
+                ),
+                layers=tuple(range(24)),
+            ),
+        ),
+        {},
+    ),
     "patches": ("intervention-effect", lambda: frame_result(patches()), {}),
     "attribution": ("expert-attribution", lambda: frame_result(attributions()), {}),
     "attribution-24": (
