@@ -22,6 +22,7 @@ from moedb.errors import (
 from moedb.queries.analyses import find_question, relation_of
 from moedb.queries.analysis import Analysis
 from moedb.queries.catalog import NamedQuery, Question, bind, create_macros
+from moedb.queries.memo import Memo
 from moedb.queries.result import Provenance, Result, RunReference
 from moedb.schemas.arrays import array_spec
 from moedb.schemas.tables import TABLE_NAMES
@@ -109,10 +110,18 @@ class Database:
     ----------
     snapshot
         What is read.
+
+    Attributes
+    ----------
+    snapshot
+        What is read.
+    memo
+        What analyses have computed of complete runs.
     """
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
+        self.memo = Memo()
         self._connection = connect(snapshot)
 
     def __enter__(self) -> Self:
@@ -130,7 +139,8 @@ class Database:
         return f"<moedb.Database {self.snapshot.store}: {len(self.snapshot.runs)} runs>"
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, and forget what was computed."""
+        self.memo.clear()
         self._connection.close()
 
     def sql(self, statement: str, parameters: Mapping[str, object] | None = None) -> Result:

@@ -5,7 +5,7 @@ residual stream, the array ``logit_direction``. The stream is the sum of what th
 attention and the experts of each layer wrote, so each has a part of the difference of its own.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -65,21 +65,22 @@ _CHOSEN = f"""
 {_LAST}
 
 select
+    routing.layer,
     routing.expert,
     cast(routing.weight as double) as weight
 from routing
 join last_tokens using (run_id, token_idx)
-where routing.layer = cast($layer as integer)
-order by last_tokens.array_row, routing.rank
+order by routing.layer, last_tokens.array_row, routing.rank
 """.strip()  # noqa: S608
 _GATES = f"""
 {_LAST}
 
-select cast(router_stats.shared_gate as double) as shared_gate
+select
+    router_stats.layer,
+    cast(router_stats.shared_gate as double) as shared_gate
 from router_stats
 join last_tokens using (run_id, token_idx)
-where router_stats.layer = cast($layer as integer)
-order by last_tokens.array_row
+order by router_stats.layer, last_tokens.array_row
 """.strip()  # noqa: S608
 
 
@@ -119,6 +120,25 @@ class Part:
     total: float
 
 
+@dataclass(frozen=True)
+class _Written:
+    """What every part of the model wrote for the prompts of a split.
+
+    Attributes
+    ----------
+    parts
+        The parts, those of each expert apart.
+    n_prompts
+        The prompts.
+    logit_diff
+        Their logit differences, summed.
+    """
+
+    parts: tuple[Part, ...]
+    n_prompts: int
+    logit_diff: float
+
+
 def expert_attribution(database: "Database", parameters: "Mapping[str, Value]") -> Computed:
     """Compute the analysis ``expert-attribution``.
 
@@ -140,15 +160,10 @@ def expert_attribution(database: "Database", parameters: "Mapping[str, Value]") 
     if top is not None and int(top) < 1:
         raise ParameterError(f"{_NAME}: top is {top}, not 1 or more")
     run = database.snapshot.run(str(parameters["run"]))
-    n_layers = _last_layer(run)
-    prompts = _prompts(database, run, parameters["split"])
-    n_prompts = len(prompts)
-    if not n_prompts:
-        return Computed([], _CHOSEN, (run.run_id,))
-    parts = list(_parts(database, run, n_layers, parameters["split"], prompts))
-    total = float(prompts["logit_diff"].sum())
-    if parameters["level"] == "layers":
-        parts = _of_layers(parts)
+    split = parameters["split"]
+    written = database.memo.of_run(run, (_NAME, split), lambda: _written(database, run, split))
+    n_prompts, total = written.n_prompts, written.logit_diff
+    parts = _of_layers(written.parts) if parameters["level"] == "layers" else list(written.parts)
     if top is not None:
         parts = sorted(parts, key=lambda part: -abs(part.total))[: int(top)]
     rows = [
@@ -165,6 +180,15 @@ def expert_attribution(database: "Database", parameters: "Mapping[str, Value]") 
         for part in parts
     ]
     return Computed(rows, _CHOSEN, (run.run_id,))
+
+
+def _written(database: "Database", run: "RunSnapshot", split: "Value") -> _Written:
+    n_layers = _last_layer(run)
+    prompts = _prompts(database, run, split)
+    if prompts.empty:
+        return _Written((), 0, 0.0)
+    parts = tuple(_parts(database, run, n_layers, split, prompts))
+    return _Written(parts, len(prompts), float(prompts["logit_diff"].sum()))
 
 
 def _last_layer(run: "RunSnapshot") -> int:
@@ -220,10 +244,7 @@ def _parts(
     n_prompts = len(rows)
     streams = [database.array(run.run_id, _PRE, layer) for layer in range(n_layers + 1)]
     direction = database.array(run.run_id, _DIRECTION, n_layers)
-    moe = {
-        int(row["layer"]): _layer(database, run, row, split, n_prompts)
-        for row in run.manifest.layers
-    }
+    moe = _moe_layers(database, run, split, n_prompts)
     embedding, written = 0.0, 0.0
     attention, dense, shared, remainder = np.zeros((4, n_layers))
     of_experts = {layer: np.zeros(each.n_experts) for layer, each in moe.items()}
@@ -276,31 +297,35 @@ def _parts(
     yield Part("remainder", None, None, n_prompts, float(rest))
 
 
-def _layer(
-    database: "Database", run: "RunSnapshot", row: "Mapping[str, Any]", split: "Value", n: int
-) -> _Layer:
+def _moe_layers(
+    database: "Database", run: "RunSnapshot", split: "Value", n_prompts: int
+) -> dict[int, _Layer]:
     import numpy as np
 
-    number = int(row["layer"])
-    asked = {"run": run.run_id, "split": split, "layer": number}
+    asked = {"run": run.run_id, "split": split}
     chosen = database.sql(_CHOSEN, asked).df()
-    shape = (n, int(row["top_k"]))
-    shared, gates = None, None
-    if row["has_shared_expert"]:
-        shared = database.array(run.run_id, _SHARED, number)
-        gates = database.sql(_GATES, asked).df()["shared_gate"].to_numpy(np.float64)
-    return _Layer(
-        n_experts=int(row["n_experts"]),
-        outputs=database.array(run.run_id, _EXPERTS, number),
-        shared=shared,
-        middle=database.array(run.run_id, _MID, number),
-        experts=chosen["expert"].to_numpy(np.int64).reshape(shape),
-        weights=chosen["weight"].to_numpy(np.float64).reshape(shape),
-        gates=gates,
-    )
+    gates = database.sql(_GATES, asked).df()
+    layers: dict[int, _Layer] = {}
+    for row in run.manifest.layers:
+        number = int(row["layer"])
+        own = chosen[chosen["layer"] == number]
+        own_gates = gates.loc[gates["layer"] == number, "shared_gate"].to_numpy(np.float64)
+        shape = (n_prompts, int(row["top_k"]))
+        layers[number] = _Layer(
+            n_experts=int(row["n_experts"]),
+            outputs=database.array(run.run_id, _EXPERTS, number),
+            shared=(
+                database.array(run.run_id, _SHARED, number) if row["has_shared_expert"] else None
+            ),
+            middle=database.array(run.run_id, _MID, number),
+            experts=own["expert"].to_numpy(np.int64).reshape(shape),
+            weights=own["weight"].to_numpy(np.float64).reshape(shape),
+            gates=own_gates if row["has_shared_expert"] else None,
+        )
+    return layers
 
 
-def _of_layers(parts: list[Part]) -> list[Part]:
+def _of_layers(parts: Iterable[Part]) -> list[Part]:
     """The same parts, with the routed experts of a layer together."""
     together: dict[tuple[str, int | None], list[Part]] = {}
     for part in parts:

@@ -42,6 +42,7 @@ def heatmap(
     *,
     norm: "Normalize | None" = None,
     cmap: str | None = None,
+    missing: str = _MISSING,
 ) -> "Axes":
     """Draw a matrix, rows from the top.
 
@@ -50,7 +51,7 @@ def heatmap(
     ax
         Where to draw.
     matrix
-        Shape (rows, columns). NaN is drawn grey: there is no such cell.
+        Shape (rows, columns). NaN is drawn in the colour ``missing``: there is no such cell.
     row_labels, column_labels
         Their names; as many ticks as there is room for carry one.
     colour_label
@@ -59,6 +60,8 @@ def heatmap(
         How values become colours; from 0 to the largest value unless given.
     cmap
         The name of a colour map, the style's unless given.
+    missing
+        The colour of NaN; grey unless given.
 
     Returns
     -------
@@ -72,7 +75,7 @@ def heatmap(
     if norm is None:
         finite = matrix[np.isfinite(matrix)]
         norm = Normalize(0.0, float(finite.max()) if finite.size and finite.max() > 0 else 1.0)
-    colours = mpl.colormaps[cmap or mpl.rcParams["image.cmap"]].with_extremes(bad=_MISSING)
+    colours = mpl.colormaps[cmap or mpl.rcParams["image.cmap"]].with_extremes(bad=missing)
     image = ax.imshow(matrix, aspect="auto", cmap=colours, norm=norm, interpolation="nearest")
     _label_ticks(ax, row_labels, column_labels)
     if colour_label is not None:
@@ -253,7 +256,7 @@ def plot_co_activation_layers(
     for ax in axes[len(layers) :]:
         ax.set_axis_off()
     extend = (
-        "max" if any(_extend(ax.images[0]) == "max" for ax in axes[: len(layers)]) else "neither"
+        "max" if any(bar_ends(ax.images[0]) == "max" for ax in axes[: len(layers)]) else "neither"
     )
     bar = figure.colorbar(
         axes[0].images[0], ax=axes, shrink=0.8, aspect=30, pad=0.02, extend=extend
@@ -305,12 +308,12 @@ def _tick_step(n: int, room: int) -> int:
 def _colour_bar(ax: "Axes", image: "AxesImage", label: str) -> None:
     figure = ax.get_figure()
     assert figure is not None  # noqa: S101
-    bar = figure.colorbar(image, ax=ax, aspect=25, pad=0.02, extend=_extend(image))
+    bar = figure.colorbar(image, ax=ax, aspect=25, pad=0.02, extend=bar_ends(image))
     bar.set_label(label)
 
 
-def _extend(image: "AxesImage") -> str:
-    """Return the end of the colour bar that gets an arrow: values may lie above the scale."""
+def bar_ends(image: "AxesImage") -> str:
+    """Return which end of the colour bar gets an arrow, as values lie above the scale."""
     import numpy as np
 
     values = image.get_array()

@@ -1,6 +1,7 @@
 """Figures of the named analyses, written to files by :func:`draw`.
 
-Everything is set for one column of a paper by ``moedb.mplstyle``.
+Everything is set by ``moedb.mplstyle`` for one column of a paper; a figure with hundreds of experts
+side by side is as wide as two.
 """
 
 import io
@@ -22,6 +23,7 @@ from moedb.queries.class_figures import (
     plot_class_pair_panels,
     plot_routing_by_class,
 )
+from moedb.queries.example_heatmap import bands_of, plot_routing_by_example_bands
 from moedb.queries.export import check_folder, write_with_sidecar
 from moedb.queries.heatmaps import (
     grid_columns,
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 FIGURE_ENDINGS = (".pdf", ".png", ".svg")
 
 _TALLEST = 8.5
+_TWO_COLUMNS = 7.0
 _FOOTER_GREY = "0.45"
 _FOOTER_SIZE = 4.5
 _FOOTER_CHARACTERS_PER_INCH = 27
@@ -78,11 +81,12 @@ class Plot:
     options: Mapping[str, Callable[[Any], Any]]
 
 
-def _new_figure(height: float) -> "Figure":
+def _new_figure(height: float, width: float | None = None) -> "Figure":
+    """Return a figure as wide as a column, unless its width is given."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(mpl.rcParams["figure.figsize"][0], height))
+    return Figure(figsize=(width or mpl.rcParams["figure.figsize"][0], height))
 
 
 def _paint_expert_frequency(frame: "pd.DataFrame", **options: Any) -> "Figure":
@@ -133,6 +137,15 @@ def _paint_class_experts(
 def _paint_routing_by_class(frame: "pd.DataFrame", **options: Any) -> "Figure":
     figure = _new_figure(min(max(1.6, 0.7 + 0.13 * len(classes_of(frame))), 4.5))
     plot_routing_by_class(frame, figure.subplots(), **options)
+    return figure
+
+
+def _paint_routing_by_example(frame: "pd.DataFrame", **options: Any) -> "Figure":
+    n_bands = len(bands_of(frame))
+    # three pixels of a PNG to an example, where the page is long enough
+    band = max(1.0, 0.01 * frame["example_id"].nunique()) + 0.35
+    figure = _new_figure(min(n_bands * band, _TALLEST), _TWO_COLUMNS)
+    plot_routing_by_example_bands(frame, figure, **options)
     return figure
 
 
@@ -237,6 +250,9 @@ PLOTS: Mapping[str, Plot] = {
         "which experts of a layer each class chooses",
         _paint_routing_by_class,
         {"layer": int, "value": str},
+    ),
+    "routing-by-example": Plot(
+        "which experts each example is routed to", _paint_routing_by_example, {"value": str}
     ),
     "routing-by-class-over-trials": Plot(
         "which matched experts each class chooses, mean over trials",

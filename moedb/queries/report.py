@@ -63,6 +63,8 @@ class Part:
         Those of the LaTeX table and of the page; all unless given. The CSV has every one.
     pivot
         How the LaTeX table and the page lay it out, in place of columns.
+    latex
+        Whether the table is there as LaTeX too; not so where its rows are far too many.
     on_page
         Whether the page holds the table too, not only links to it.
     of_interventions
@@ -78,6 +80,7 @@ class Part:
     table: bool = True
     columns: tuple[str, ...] | None = None
     pivot: tuple[str, str, str] | None = None
+    latex: bool = True
     on_page: bool = True
     of_interventions: bool = False
 
@@ -113,6 +116,10 @@ def _effect_columns(name: str) -> tuple[str, ...]:
 
 
 _ROUTING = {"kind": ",".join(ROUTING_KINDS), "split": "clean"}
+_ACTIVE = (
+    *("layer", "n_examples", "n_experts", "experts_ever", "experts_50", "experts_90"),
+    *("most", "uniform", "share_50", "share_90"),
+)
 _NORMALIZED = ("normalized", "normalized_low", "normalized_high")
 
 IOI_SECTIONS = (
@@ -134,9 +141,43 @@ IOI_SECTIONS = (
     ),
     Section(
         "Which experts are active",
-        "The share of tokens that choose each expert of each layer; how much of a layer's "
-        "decisions its most used experts take; and the same by template, in a table of its own.",
+        "Which experts each prompt is routed to: a row is a prompt, with its template at the "
+        "left, a column is an expert, and an expert that is active in every prompt an unbroken "
+        "line. Then how many experts of a layer are active in half of the prompts or more, beside "
+        "the share of prompts that uniform routing would make an expert active in; the share of "
+        "tokens that choose each expert; and how much of a layer's decisions its most used "
+        "experts take.",
         (
+            Part(
+                "routing-by-prompt",
+                "routing-by-example",
+                "Experts chosen at the last token of each prompt, and their weight",
+                figure=True,
+                latex=False,
+                on_page=False,
+            ),
+            Part(
+                "active-experts",
+                "active-experts",
+                "Experts active at the last token of most prompts",
+                columns=_ACTIVE,
+            ),
+            Part(
+                "routing-by-prompt-all-tokens",
+                "routing-by-example",
+                "Share of the tokens of each prompt that choose each expert",
+                {"scope": "example"},
+                figure=True,
+                value="share",
+                table=False,
+            ),
+            Part(
+                "active-experts-all-tokens",
+                "active-experts",
+                "Experts active at any token of most prompts",
+                {"scope": "example"},
+                columns=_ACTIVE,
+            ),
             Part(
                 "expert-frequency",
                 "expert-frequency",
@@ -446,11 +487,13 @@ def _figures_of(
 def _write_table(part: Part, result: "Result", folder: Path, files: list[Path]) -> list[str]:
     files += export(result, folder / f"{part.stem}.csv")
     layout: dict[str, Any] = {"columns": part.columns, "pivot": part.pivot}
-    printed = TableOptions(
-        caption=part.caption, label=f"tab:{part.stem}", limit=_ROWS_OF_TEX, **layout
-    )
-    files += export(result, folder / f"{part.stem}.tex", printed)
-    links = f"[CSV]({part.stem}.csv), [LaTeX]({part.stem}.tex)"
+    links = f"[CSV]({part.stem}.csv)"
+    if part.latex:
+        printed = TableOptions(
+            caption=part.caption, label=f"tab:{part.stem}", limit=_ROWS_OF_TEX, **layout
+        )
+        files += export(result, folder / f"{part.stem}.tex", printed)
+        links += f", [LaTeX]({part.stem}.tex)"
     if not part.on_page:
         return [f"Table: {links}"]
     sheet = arrange(result, TableOptions(limit=_ROWS_OF_PAGE, footer=False, **layout))

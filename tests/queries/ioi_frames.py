@@ -1,6 +1,7 @@
-"""Made-up rows of the analyses of IOI, to draw."""
+"""Made-up rows of what a report on IOI draws."""
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,3 +71,44 @@ def lens_effects(
     ]
     names = ["kind", "layer", "expert", "params", "split", "read_layer", "place"]
     return pd.DataFrame(rows, columns=[*names, "change_logit_diff"])
+
+
+def routed(
+    widths: Mapping[int, int], groups: Sequence[tuple[str, str | None, int]], top_k: int = 2
+) -> pd.DataFrame:
+    """Rows of ``routing-by-example``.
+
+    Parameters
+    ----------
+    widths
+        For each layer its number of experts.
+    groups
+        Split, value of the label and number of examples.
+    """
+    rng = np.random.default_rng(3)
+    rows: list[tuple[Any, ...]] = []
+    example = 0
+    for split, value, size in groups:
+        for _ in range(size):
+            for layer, width in widths.items():
+                for expert in np.sort(rng.permutation(width)[:top_k]).tolist():
+                    weight = float(rng.uniform(0.1, 0.4))
+                    rows.append(
+                        (
+                            split,
+                            "template",
+                            value,
+                            example,
+                            layer,
+                            expert,
+                            width,
+                            1,
+                            4,
+                            0.25,
+                            weight,
+                        )
+                    )
+            example += 7
+    keys = ["split", "key", "value", "example_id", "layer", "expert"]
+    values = ["n_experts", "n_decisions", "n_tokens", "share", "weight"]
+    return pd.DataFrame(rows, columns=keys + values)

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from moedb.queries.catalog import bind, named_query
-from tests.queries import oracle, synthetic
+from tests.queries import example_oracle, oracle, synthetic
 
+ORACLES = {**oracle.ORACLES, **example_oracle.ORACLES}
 SEEDS = (0, 1)
 SELECTIONS: list[dict[str, object]] = [
     {},
@@ -32,6 +33,13 @@ SETTINGS: dict[str, list[dict[str, object]]] = {
         {"key": "role", "min_decisions": 0},
         {"key": "no such key"},
     ],
+    "routing-by-example": [
+        {},
+        {"scope": "example", "key": "kind"},
+        {"position": 3, "layer": 5},
+        {"position": 3, "scope": "example", "key": "no such key", "layer": 2},
+    ],
+    "active-experts": [{}, {"scope": "example"}, {"position": 3}, {"position": 99}],
     "co-activation": [{}, {"layer": 2}],
     "co-activation-adjacent": [{}, {"layer": 2}],
     "overlap": [
@@ -94,7 +102,7 @@ def ask_macro(
 
 
 def test_every_query_has_an_oracle_and_settings() -> None:
-    assert set(oracle.ORACLES) == set(SETTINGS) == oracle.queries_over_one_run()
+    assert set(ORACLES) == set(SETTINGS) == oracle.queries_over_one_run()
 
 
 @pytest.mark.parametrize("name", sorted(SETTINGS))
@@ -108,7 +116,7 @@ def test_query_gives_what_numpy_gives(
     for given in every_setting(name):
         parameters = {key: value for key, value in given.items() if key != "run"}
         run_id = given.get("run", synthetic.NEWER)
-        expected = oracle.ORACLES[name](tables, run_id, **parameters)
+        expected = ORACLES[name](tables, run_id, **parameters)
         actual = ask(connection, name, given)
         oracle.assert_same_rows(actual, expected)
         pd.testing.assert_frame_equal(ask(shuffled, name, given), actual, rtol=1e-12)
@@ -159,7 +167,7 @@ def test_a_run_without_tokens_gives_no_error(
         for given in SETTINGS[name]:
             result = ask(connection, name, {**given, **extra})
             if "split" in extra:
-                expected = oracle.ORACLES[name](tables, synthetic.NEWER, **{**given, **extra})
+                expected = ORACLES[name](tables, synthetic.NEWER, **{**given, **extra})
                 oracle.assert_same_rows(result, expected)
 
 
@@ -223,7 +231,9 @@ def make_small_run(
         "moe_layers": [{**run, "layer": 0, "n_experts": n_experts, "top_k": len(choices[0])}],
     }
     for token, chosen in enumerate(choices):
-        rows.setdefault("examples", []).append({**run, "example_id": token, "split": "clean"})
+        rows.setdefault("examples", []).append(
+            {**run, "example_id": token, "split": "clean", "n_tokens": 1}
+        )
         rows.setdefault("tokens", []).append(
             {**run, "token_idx": token, "example_id": token, "position": 0}
         )
@@ -316,6 +326,27 @@ def test_concentration_counts_a_share_of_exactly_90_percent() -> None:
     assert rows["n_top"].tolist() == [1, 2, 3]
     assert rows["share"].tolist() == [0.9, 1.0, 1.0]
     assert rows.iloc[0][["experts_50", "experts_90", "experts_99"]].tolist() == [1, 1, 2]
+
+
+def test_active_experts_by_hand() -> None:
+    # expert 0 is active in all ten examples, expert 1 in nine of them, expert 2 in one
+    small = make_small_run([(0, 1)] * 9 + [(0, 2)], 4, ["a"] * 10)
+    row = ask(small, "active-experts", {}).iloc[0]
+    assert row[["n_examples", "n_experts", "experts_ever"]].tolist() == [10, 4, 3]
+    assert row[["experts_50", "experts_90", "n_most"]].tolist() == [2, 2, 10]
+    assert row[["n_decisions", "n_decisions_50", "n_decisions_90"]].tolist() == [20, 19, 19]
+    assert row[["most", "uniform", "share_50", "share_90"]].tolist() == [1.0, 0.5, 0.95, 0.95]
+
+
+def test_routing_by_example_puts_corrupted_examples_last() -> None:
+    found = ask(synthetic.connect(synthetic.make_tables(0)), "routing-by-example", {"split": "all"})
+    assert list(dict.fromkeys(found["split"])) == ["clean", "held-out", "corrupted"]
+    of_split = found[found["split"] == "clean"]
+    assert [v for v in dict.fromkeys(of_split["value"]) if isinstance(v, str)] == [
+        *("1", "2", "10", "odd")
+    ]
+    assert (found.groupby(["example_id", "layer"]).size() == 4).all()
+    assert (found["share"] == 1).all()
 
 
 def test_neighbours_by_hand() -> None:

@@ -32,7 +32,14 @@ from moedb.queries.heatmaps import (
     plot_expert_frequency,
 )
 from moedb.queries.plots import PLOTS, draw, style_file
-from tests.queries.ioi_frames import ablations, attributions, effects, lens, lens_effects
+from tests.queries.ioi_frames import (
+    ablations,
+    attributions,
+    effects,
+    lens,
+    lens_effects,
+    routed,
+)
 from tests.queries.result_samples import FOOTER, a_result, rows_result
 
 FREQUENCY_SQL = """
@@ -477,6 +484,14 @@ class TestRouterAblation:
             plot_router_ablation_variants(ablation("abcd"), figure)
 
 
+ONE_GROUP = [("clean", None, 3)]
+
+
+def by_example(layers=6, splits=("clean",)):
+    groups = [(split, f"t{n} of $", 4) for split in splits for n in range(15)]
+    return routed(dict.fromkeys(range(layers), 60), groups)
+
+
 DRAWN = {
     "frequency": ("expert-frequency", frequencies, {}),
     "frequency-24": ("expert-frequency", lambda: frequencies(24), {}),
@@ -565,7 +580,20 @@ DRAWN = {
         {"value": "frequency"},
     ),
     "effect-1": ("expert-effect", lambda: frame_result(ablations((3,), 1)), {}),
+    "examples": ("routing-by-example", lambda: frame_result(by_example()), {}),
+    "examples-24": (
+        "routing-by-example",
+        lambda: frame_result(by_example(24, ("clean", "corrupted"))),
+        {"value": "share"},
+    ),
+    "examples-60": (
+        "routing-by-example",
+        lambda: frame_result(routed(dict.fromkeys(range(60), 8), ONE_GROUP)),
+        {},
+    ),
+    "examples-1": ("routing-by-example", lambda: frame_result(routed({3: 8}, ONE_GROUP)), {}),
 }
+WIDE = ("routing-by-example",)
 SMALL = {
     "expert-frequency": lambda: frequencies(2, 8),
     "co-activation": lambda: pairs(2, 8),
@@ -578,6 +606,7 @@ SMALL = {
     "intervention-effect": lambda: frame_result(all_kinds()),
     "expert-attribution": lambda: frame_result(attributions()),
     "expert-effect": lambda: frame_result(ablations()),
+    "routing-by-example": lambda: frame_result(routed({0: 8, 2: 8}, ONE_GROUP)),
     **{
         name: (lambda value=value: frame_result(class_pairs(value)))
         for name, value in PAIR_FIGURES.items()
@@ -587,7 +616,7 @@ SMALL = {
 
 class TestDraw:
     @pytest.mark.parametrize("case", DRAWN)
-    def test_is_readable_at_column_width(self, tmp_path, monkeypatch, case):
+    def test_is_readable_at_its_width(self, tmp_path, monkeypatch, case):
         kept = []
 
         def keep(figure, format):
@@ -598,7 +627,7 @@ class TestDraw:
         monkeypatch.setattr(plots, "_figure_bytes", keep)
         name, result, options = DRAWN[case]
         draw(name, result(), tmp_path / "x.png", **options)
-        assert kept[0].get_figwidth() == pytest.approx(3.4)
+        assert kept[0].get_figwidth() == pytest.approx(7.0 if name in WIDE else 3.4)
         assert kept[0].texts[0].get_text().replace("\n", " ") == FOOTER
 
     @pytest.mark.parametrize(

@@ -54,6 +54,7 @@ def test_writes_all_figures_and_tables_and_a_page(store: Path, tmp_path: Path) -
                 (".pdf", part.figure),
                 (".png", part.figure),
                 (".csv", part.table),
+                (".tex", part.table and part.latex),
             ):
                 path = folder / f"{part.stem}{ending}"
                 assert path.exists() == made

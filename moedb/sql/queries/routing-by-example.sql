@@ -1,0 +1,130 @@
+-- title: Routing by example
+-- answers: Which experts is each example routed to, prompt by prompt?
+-- param run varchar = null: the run; the newest complete one when null
+-- param split varchar = null: the examples' split; null is all but corrupted, all is every one
+-- param key varchar = 'template': the key of the examples' label that puts them in order
+-- param scope varchar = 'token' in (token, example): one token of each example, or all its tokens
+-- param position integer = null: the token's position in scope token; the last when null
+-- param layer integer = null: the MoE layer; all when null
+-- column split: the example's split; corrupted comes last
+-- column key: the label's key
+-- column value: the label's value, the first of several; null without the label
+-- column example_id: the example
+-- column layer: the MoE layer
+-- column expert: an expert that a token in scope chose
+-- column n_experts: E, experts of the layer; those without a row were not chosen
+-- column n_decisions: tokens in scope that chose the expert
+-- column n_tokens: tokens in scope
+-- column share: n_decisions / n_tokens; 1 in scope token
+-- column weight: the expert's weight, mean over n_tokens, 0 where it was not chosen
+-- source: Divák & Velja
+with chosen_run as (
+    select coalesce(cast($run as varchar), (select latest_run.run_id from latest_run)) as run_id
+),
+
+selected_tokens as (
+    select
+        tokens.run_id,
+        tokens.token_idx,
+        tokens.example_id,
+        examples.split
+    from tokens
+    join chosen_run using (run_id)
+    join examples using (run_id, example_id)
+    where
+        case
+            when cast($split as varchar) is null then examples.split <> 'corrupted'
+            when cast($split as varchar) = 'all' then true
+            else examples.split = cast($split as varchar)
+        end
+        and case
+            when cast($scope as varchar) = 'example' then true
+            else tokens.position = coalesce(cast($position as integer), examples.n_tokens - 1)
+        end
+),
+
+selected_layers as (
+    select
+        moe_layers.run_id,
+        moe_layers.layer,
+        moe_layers.n_experts
+    from moe_layers
+    join chosen_run using (run_id)
+    where cast($layer as integer) is null or moe_layers.layer = cast($layer as integer)
+),
+
+selected_examples as (
+    select
+        selected_tokens.run_id,
+        selected_tokens.example_id,
+        selected_tokens.split,
+        count(*) as n_tokens
+    from selected_tokens
+    group by selected_tokens.run_id, selected_tokens.example_id, selected_tokens.split
+),
+
+label_values as (
+    select
+        example_labels.run_id,
+        example_labels.example_id,
+        min(example_labels.value) as value
+    from example_labels
+    join chosen_run using (run_id)
+    where example_labels.key = cast($key as varchar)
+    group by example_labels.run_id, example_labels.example_id
+),
+
+expert_counts as (
+    select
+        selected_tokens.run_id,
+        selected_tokens.example_id,
+        routing.layer,
+        routing.expert,
+        count(*) as n_decisions,
+        sum(cast(routing.weight as double)) as weight
+    from routing
+    join selected_tokens using (run_id, token_idx)
+    group by
+        selected_tokens.run_id, selected_tokens.example_id, routing.layer, routing.expert
+),
+
+final as (
+    select
+        selected_examples.split,
+        cast($key as varchar) as key,
+        label_values.value,
+        selected_examples.example_id,
+        expert_counts.layer,
+        expert_counts.expert,
+        cast(selected_layers.n_experts as bigint) as n_experts,
+        expert_counts.n_decisions,
+        selected_examples.n_tokens,
+        cast(expert_counts.n_decisions as double) / selected_examples.n_tokens as share,
+        expert_counts.weight / selected_examples.n_tokens as weight
+    from expert_counts
+    join selected_layers using (run_id, layer)
+    join selected_examples using (run_id, example_id)
+    left join label_values using (run_id, example_id)
+)
+
+select
+    final.split,
+    final.key,
+    final.value,
+    final.example_id,
+    final.layer,
+    final.expert,
+    final.n_experts,
+    final.n_decisions,
+    final.n_tokens,
+    final.share,
+    final.weight
+from final
+order by
+    case when final.split = 'corrupted' then 1 else 0 end,
+    final.split,
+    try_cast(final.value as double) nulls last,
+    final.value nulls last,
+    final.example_id,
+    final.layer,
+    final.expert;
