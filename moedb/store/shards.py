@@ -1,8 +1,8 @@
 """Writing the shards of a run's arrays, in the format of Zarr's sharding codec.
 
 What zarr would write, byte for byte, but chunk by chunk on the way to the disk, and hashed on that
-way: zarr copies every chunk, compares it with the fill value and joins the shard in memory, and
-takes four times as long.
+way. Zarr copies every chunk, compares it with the fill value and joins the shard in memory, which
+takes twice the processor time.
 """
 
 import hashlib
