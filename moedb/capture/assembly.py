@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moedb.capture.examples import Example
+from moedb.capture.gathering import GatheredRows
 from moedb.capture.records import BatchRecords
 from moedb.schemas import tables
-from moedb.store.arrays import Activations, ArrayKey
+from moedb.store.arrays import ArrayKey
 from moedb.store.parquet import Columns
 
 
@@ -20,7 +21,7 @@ class UnitRows:
 
     unit: int
     tables: dict[str, Columns]
-    arrays: dict[ArrayKey, Activations]
+    arrays: dict[ArrayKey, GatheredRows]
 
 
 def assemble_unit(
@@ -76,9 +77,8 @@ def assemble_unit(
         tables.PREDICTIONS.name: _prediction_table(batches, first_example),
         tables.LOGIT_LENS.name: _lens_table(batches, first_example),
     }
-    places = np.argsort(kept_order)
     arrays = {
-        key: _placed([batch.arrays[key] for batch in batches], places)
+        key: GatheredRows([batch.arrays[key] for batch in batches], kept_order)
         for key in (batches[0].arrays if batches else {})
     }
     filled = {name: values for name, values in columns.items() if len(next(iter(values.values())))}
@@ -90,16 +90,6 @@ def _order(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> NDArray[
     starts = dict(zip(laid, np.cumsum([0, *(lengths[e] for e in laid)])[:-1], strict=True))
     parts = [starts[example] + np.arange(length) for example, length in enumerate(lengths)]
     return np.concatenate(parts).astype(np.int64)
-
-
-def _placed(parts: Sequence[Activations], places: NDArray[np.int64]) -> Activations:
-    """The rows of all parts, each at its place; these are large, so each is copied once."""
-    rows = np.empty((len(places), *parts[0].shape[1:]), parts[0].dtype)
-    start = 0
-    for part in parts:
-        rows[places[start : start + len(part)]] = part
-        start += len(part)
-    return rows
 
 
 def _per_token(examples: Sequence[Example], first_example: int) -> NDArray[np.int64]:

@@ -212,7 +212,8 @@ def complete_plan(
                 f"arrays kept within {options.budget / 1e9:.1f} GB: {', '.join(arrays) or 'none'}; "
                 f"left out: {', '.join(left_out)}; --budget, --arrays, --layers, --tokens choose"
             )
-    units, unit_rows = plan.divide(survey, bool(arrays), options.batch_size)
+    row_bytes = sum(plan.array_bytes(arrays, shape, 1).values())
+    units, unit_rows = plan.divide(survey, row_bytes, options.batch_size)
     return CapturePlan(
         options=options,
         checkpoint=checkpoint,

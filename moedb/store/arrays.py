@@ -1,6 +1,6 @@
-"""The Zarr arrays of a run: making them, writing a unit's rows, opening them."""
+"""The Zarr arrays of a run: making them, opening them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,9 @@ from zarr.codecs import BloscCodec, BloscShuffle
 from moedb.schemas.arrays import CHUNK_ROWS, DIMENSION_NAMES, SHARD_ROWS, ArraySpec, array_spec
 
 Activations = NDArray[np.floating[Any]]
+
+COMPRESSION: dict[str, Any] = {"cname": "lz4", "clevel": 5}
+"""How Blosc compresses a chunk, its bytes shuffled."""
 
 
 @dataclass(frozen=True, order=True)
@@ -61,19 +64,11 @@ def create_arrays(
             dtype=dtype,
             chunks=(CHUNK_ROWS, *shape),
             shards=(SHARD_ROWS, *shape),
-            compressors=BloscCodec(cname="lz4", shuffle=BloscShuffle.shuffle),
+            compressors=BloscCodec(**COMPRESSION, shuffle=BloscShuffle.shuffle),
             fill_value=float("nan"),
             dimension_names=("row", *(DIMENSION_NAMES[axis] for axis in spec.axes)),
             attributes={"doc": spec.doc, "layer": key.layer},
         )
-
-
-def write_rows(folder: Path, start: int, values: Mapping[ArrayKey, Activations]) -> None:
-    """Write rows from ``start`` on into the arrays of the group at ``folder``."""
-    group = zarr.open_group(folder, mode="r+")
-    for key, rows in sorted(values.items()):
-        if len(rows):
-            array(group, key)[start : start + len(rows)] = rows
 
 
 def array(group: zarr.Group, key: ArrayKey) -> zarr.Array[Any]:
@@ -88,11 +83,6 @@ def array(group: zarr.Group, key: ArrayKey) -> zarr.Array[Any]:
     if not isinstance(found, zarr.Array):
         raise KeyError(key.path)
     return found
-
-
-def shard_files(folder: Path) -> Iterable[Path]:
-    """The files of the group at ``folder`` that hold values, in a fixed order."""
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "zarr.json")
 
 
 def row_shape(spec: ArraySpec, sizes: Mapping[str, int]) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from moedb.capture.blocks import MoEBlock
 from moedb.capture.examples import Dataset, Example
 from moedb.capture.plan import (
+    UNIT_BYTES,
     UNIT_TOKENS,
     ModelShape,
     TokenSelection,
@@ -47,12 +48,12 @@ def dataset(lengths: list[int]) -> Dataset:
     return Dataset("text", "numbers", {}, examples)
 
 
-@given(st.lists(st.integers(1, 3000), min_size=1, max_size=60), st.booleans())
+@given(st.lists(st.integers(1, 3000), min_size=1, max_size=60), st.sampled_from([0, 1000, 2**18]))
 def test_units_cover_the_examples_once_and_fit_their_rows(
-    lengths: list[int], keeps_arrays: bool
+    lengths: list[int], row_bytes: int
 ) -> None:
     data = dataset(lengths)
-    units, unit_rows = divide(survey(data, TokenSelection("all")), keeps_arrays, 4)
+    units, unit_rows = divide(survey(data, TokenSelection("all")), row_bytes, 4)
     assert unit_rows % 1024 == 0
     assert [unit.first_example for unit in units] == [0, *(u.end_example for u in units[:-1])]
     assert units[-1].end_example == len(lengths)
@@ -61,20 +62,30 @@ def test_units_cover_the_examples_once_and_fit_their_rows(
         assert own and unit.n_tokens == sum(own) == unit.n_rows
         a_batch = -(-4 * sum(lengths) // len(lengths))
         assert len(own) == 1 or unit.n_tokens <= max(UNIT_TOKENS, a_batch)
-        assert not keeps_arrays or unit.n_rows <= unit_rows
-    assert (units, unit_rows) == divide(survey(data, TokenSelection("all")), keeps_arrays, 4)
+        assert not row_bytes or unit.n_rows <= unit_rows
+    assert (units, unit_rows) == divide(survey(data, TokenSelection("all")), row_bytes, 4)
 
 
 def test_a_unit_of_few_kept_rows_holds_more_tokens() -> None:
     data = dataset([100] * 200)
-    all_units, _ = divide(survey(data, TokenSelection("all")), True, 4)
-    last_units, _ = divide(survey(data, TokenSelection("last")), True, 4)
+    all_units, _ = divide(survey(data, TokenSelection("all")), 2**18, 4)
+    last_units, _ = divide(survey(data, TokenSelection("last")), 2**18, 4)
     assert len(all_units) == 20 and len(last_units) == 3
+
+
+def test_a_unit_holds_several_batches_where_its_arrays_are_small() -> None:
+    found = survey(dataset([100] * 200), TokenSelection("all"))
+    small, rows_of_small = divide(found, 1000, 8)
+    large, rows_of_large = divide(found, UNIT_BYTES // 1500, 8)
+    assert (rows_of_small, rows_of_large) == (4 * 1024, 1024)
+    assert [small[0].end_example, large[0].end_example] == [40, 10]
+    few = survey(dataset([100] * 11), TokenSelection("all"))
+    assert divide(few, 1000, 8)[1] == 2 * 1024
 
 
 def test_a_large_batch_fits_into_a_unit() -> None:
     data = dataset([100] * 200)
-    units, unit_rows = divide(survey(data, TokenSelection("all")), True, 150)
+    units, unit_rows = divide(survey(data, TokenSelection("all")), 1000, 150)
     assert unit_rows == 15 * 1024
     assert [unit.end_example - unit.first_example for unit in units] == [150, 50]
 

@@ -51,7 +51,8 @@ def write(store: Path, run_id: str, arrays: dict[str, tuple[int, ...]], top_k: i
                 if name == "all_expert_outputs":
                     rows[ArrayKey(name, layer)] = every_output(unit, layer)
                 else:
-                    rows[ArrayKey(name, layer)] = kept[ArrayKey(name, layer)]
+                    stored = kept[ArrayKey(name, layer)]
+                    rows[ArrayKey(name, layer)] = stored[:, :top_k] if stored.ndim == 3 else stored
         if top_k == 1:
             ranks = np.asarray(tables["routing"]["rank"])
             tables["routing"] = {

@@ -132,7 +132,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], FailAt]
         )
         monkeypatch.setattr(
             "moedb.store.writing.write_rows",
-            fault.wrap(__import__("moedb.store.arrays", fromlist=["x"]).write_rows),
+            fault.wrap(__import__("moedb.store.shards", fromlist=["x"]).write_rows),
         )
         return fault
 

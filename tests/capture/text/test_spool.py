@@ -119,7 +119,7 @@ def test_memory_does_not_grow_with_the_tokens() -> None:
             found = spool.finish()
         data = Dataset("text", "x", {}, found)
         counted = survey(data, TokenSelection.parse("label:tag=odd"))
-        units, _ = divide(counted, True, 16)
+        units, _ = divide(counted, 1000, 16)
         for unit in units[:: max(1, len(units) // 20)]:
             part = found[unit.first_example : unit.end_example]
             assert sum(map(len, part)) == unit.n_tokens

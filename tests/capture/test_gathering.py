@@ -1,0 +1,27 @@
+"""The rows of a unit, from the batches they are in."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moedb.capture.gathering import GatheredRows
+
+
+@given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=6),
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 20),
+)
+def test_pieces_of_gathered_rows_are_the_rows_in_order(
+    lengths: list[int], seed: int, size: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    parts = [rng.standard_normal((length, 2, 3)).astype(np.float32) for length in lengths]
+    order = rng.permutation(sum(lengths))
+    rows = GatheredRows(parts, order)
+    expected = np.concatenate(parts)[order]
+    assert len(rows) == len(expected)
+    for start in range(0, len(rows), size):
+        block = rows[start : start + size]
+        assert block.dtype == np.float32
+        np.testing.assert_array_equal(block, expected[start : start + size])
