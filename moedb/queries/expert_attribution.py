@@ -161,7 +161,7 @@ def expert_attribution(database: "Database", parameters: "Mapping[str, Value]") 
         raise ParameterError(f"{_NAME}: top is {top}, not 1 or more")
     run = database.snapshot.run(str(parameters["run"]))
     split = parameters["split"]
-    written = database.memo.of_run(run, (_NAME, split), lambda: _written(database, run, split))
+    written = database.memo.of_runs([run], (_NAME, split), lambda: _written(database, run, split))
     n_prompts, total = written.n_prompts, written.logit_diff
     parts = _of_layers(written.parts) if parameters["level"] == "layers" else list(written.parts)
     if top is not None:

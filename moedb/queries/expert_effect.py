@@ -84,10 +84,15 @@ def expert_effect(database: "Database", parameters: "Mapping[str, Value]") -> Co
         None if given is None else str(given),
     )
     split = parameters["split"]
-    answers = answers_of(database, runs, split)
-    single = (answers["kind"] == _ABLATE) & answers["layer"].notna() & answers["expert"].notna()
-    answers = answers[single]
-    effects = effects_of(answers, samples, seed)
+
+    def ablate() -> tuple[tuple[tuple[Any, ...], ...], tuple[str, ...]]:
+        answers = answers_of(database, runs, split)
+        single = answers["layer"].notna() & answers["expert"].notna()
+        answers = answers[(answers["kind"] == _ABLATE) & single]
+        return tuple(effects_of(answers, samples, seed)), run_ids_of(answers, runs)
+
+    asked = _NAME, split, samples, seed
+    effects, run_ids = database.memo.of_runs(runs, asked, ablate)
 
     frequency = named_query("expert-frequency")
     used = {
@@ -97,10 +102,10 @@ def expert_effect(database: "Database", parameters: "Mapping[str, Value]") -> Co
         ).fetchall()
     }
     written: dict[tuple[int, int], tuple[int, float]] = {}
-    asked = {"run": captured.run_id, "split": split, "level": "experts", "top": None}
+    every = {"run": captured.run_id, "split": split, "level": "experts", "top": None}
     try:
         for component, layer, expert, _, n_uses, part, *_ in expert_attribution(
-            database, asked
+            database, every
         ).rows:
             if component == "expert":
                 written[layer, expert] = n_uses, part
@@ -118,7 +123,7 @@ def expert_effect(database: "Database", parameters: "Mapping[str, Value]") -> Co
         )  # fmt: skip
     if parameters["level"] == "layers":
         rows = _correlations(rows)
-    return Computed(rows, frequency.sql, (captured.run_id, *run_ids_of(answers, runs)))
+    return Computed(rows, frequency.sql, (captured.run_id, *run_ids))
 
 
 def describe(params: str) -> str:

@@ -174,12 +174,17 @@ def intervention_effect(database: "Database", parameters: "Mapping[str, Value]")
     """
     samples, seed = bootstrap_settings(_NAME, parameters)
     runs = find_interventions(database, str(parameters["run"]))
-    answers = answers_of(database, runs, parameters["split"])
-    kinds = parameters["kind"]
-    if kinds is not None:
-        named = [kind.strip() for kind in str(kinds).split(",")]
-        answers = answers[answers["kind"].isin(named)]
-    return Computed(effects_of(answers, samples, seed), _ANSWERS, run_ids_of(answers, runs))
+    split, kinds = parameters["split"], parameters["kind"]
+
+    def compute() -> Computed:
+        answers = answers_of(database, runs, split)
+        if kinds is not None:
+            named = [kind.strip() for kind in str(kinds).split(",")]
+            answers = answers[answers["kind"].isin(named)]
+        effects = tuple(effects_of(answers, samples, seed))
+        return Computed(effects, _ANSWERS, run_ids_of(answers, runs))
+
+    return database.memo.of_runs(runs, (_NAME, split, kinds, samples, seed), compute)
 
 
 def run_ids_of(answers: "pd.DataFrame", runs: "Sequence[RunSnapshot]") -> tuple[str, ...]:

@@ -24,6 +24,8 @@ def connect(snapshot: Snapshot) -> duckdb.DuckDBPyConnection:
     # DuckDB may always use its folder for spilling, so that must be one that holds nothing else.
     spill = Path(tempfile.gettempdir()) / f"moedb-spill-{os.getpid()}-{secrets.token_hex(4)}"
     connection.execute("set temp_directory = ?", [str(spill)])
+    # its bar, shown from the second second on, is written to stdout, between the rows
+    connection.execute("set enable_progress_bar = false")
     connection.execute("set python_enable_replacements = false")
     connection.execute("set allowed_paths = ?", [every_file])
     connection.execute("set enable_external_access = false")

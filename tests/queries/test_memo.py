@@ -6,6 +6,7 @@ import pytest
 
 import moedb
 from moedb.errors import MoedbError
+from moedb.queries import interventions
 from moedb.queries.database import Database
 from tests.queries import synthetic_ioi as ioi
 from tests.queries.synthetic_ioi import CAPTURED
@@ -58,6 +59,29 @@ def test_attribution_is_computed_once_for_a_run_and_a_split(store: Path, opened:
         assert opened.count("logit_direction") == 2
     assert all(alone)
     assert together == alone
+
+
+def test_interventions_are_read_once_for_the_same_parameters(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[object] = []
+    plain = interventions.answers_of
+
+    def answers_of(*given: object) -> object:
+        read.append(given)
+        return plain(*given)
+
+    monkeypatch.setattr(interventions, "answers_of", answers_of)
+    with moedb.open(store) as database:
+        first = database.query("intervention-effect", run=CAPTURED, samples=50).fetchall()
+        again = database.query("intervention-effect", run=CAPTURED, samples=50).fetchall()
+        assert len(read) == 1
+        assert first == again
+        other = database.query("intervention-effect", run=CAPTURED, samples=50, seed=1).fetchall()
+        patch = database.query("intervention-effect", run=CAPTURED, samples=50, kind="patch").df()
+        assert len(read) == 3
+        assert other != first
+        assert set(patch["kind"]) == {"patch"}
 
 
 def test_nothing_is_kept_of_a_run_that_is_being_written(tmp_path: Path, opened: list[str]) -> None:
