@@ -25,6 +25,16 @@ def questions(db: Database, run: str) -> dict[str, tuple[Result, TableOptions]]:
     effects = db.query("intervention-effect", **of_kinds)
     patches = db.query("intervention-effect", run=run, kind="patch", split="corrupted")
     return {
+        "page-consistency": (
+            db.query("active-experts", run=run),
+            TableOptions(
+                columns=(
+                    *("layer", "experts_ever", "experts_50", "experts_90", "most", "uniform"),
+                    "share_50",
+                ),
+                footer=False,
+            ),
+        ),
         "page-lens": (
             db.query("logit-lens", run=run),
             TableOptions(
