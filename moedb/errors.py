@@ -113,3 +113,22 @@ def did_you_mean(given: str, valid: Iterable[str]) -> str:
     nearest = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     listed = "valid: " + ", ".join(names)
     return f"did you mean {nearest[0]}? {listed}" if nearest else listed
+
+
+def nearest_names(given: str, valid: Iterable[str], n: int = 3) -> str:
+    """Return the valid names that are spelled like ``given`` as a question; empty without any.
+
+    For names that are too many to list them all in an error.
+
+    Examples
+    --------
+    >>> nearest_names("overlpa", ["overlap", "output-overlap", "concentration"])
+    'did you mean overlap or output-overlap?'
+    >>> nearest_names("nonsense", ["overlap", "concentration"])
+    ''
+    """
+    near = difflib.get_close_matches(given, sorted(valid), n=n, cutoff=0.5)
+    if not near:
+        return ""
+    *first, last = near
+    return f"did you mean {', '.join(first)} or {last}?" if first else f"did you mean {last}?"

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from moedb.errors import QueryNotFoundError, UsageError, did_you_mean
+from moedb.errors import UsageError
 from moedb.queries.analysis import RUN, SPLIT, Analysis, AnalysisColumn
-from moedb.queries.catalog import NamedQuery, Parameter, catalog
+from moedb.queries.catalog import NamedQuery, Parameter, catalog, no_such_query
 from moedb.queries.ioi_analyses import IOI_ANALYSES
 from moedb.queries.label_information import label_information
 from moedb.queries.output_overlap import output_overlap
@@ -179,8 +179,7 @@ def find_question(name: str) -> NamedQuery | Analysis:
     known: dict[str, NamedQuery | Analysis] = {**catalog(), **ANALYSES}
     found = known.get(name.replace("_", "-"))
     if found is None:
-        hint = did_you_mean(name.replace("_", "-"), known)
-        raise QueryNotFoundError(f"no query named {name!r}; {hint}", "moedb query")
+        raise no_such_query(name, known)
     return found
 
 

@@ -21,14 +21,14 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
-from moedb.errors import MoedbError, ParameterError, QueryNotFoundError, did_you_mean
+from moedb.errors import MoedbError, ParameterError, QueryNotFoundError, did_you_mean, nearest_names
 
 if TYPE_CHECKING:
     import duckdb
@@ -228,9 +228,17 @@ def named_query(name: str) -> NamedQuery:
     queries = catalog()
     found = queries.get(name.replace("_", "-"))
     if found is None:
-        known = did_you_mean(name.replace("_", "-"), queries)
-        raise QueryNotFoundError(f"no query named {name!r}; {known}", "moedb query")
+        raise no_such_query(name, queries)
     return found
+
+
+def no_such_query(name: str, known: Iterable[str]) -> QueryNotFoundError:
+    """The error that says which of the ``known`` names are nearest to ``name``."""
+    near = nearest_names(name.replace("_", "-"), known)
+    return QueryNotFoundError(
+        f"no query named {name!r}" + (f"; {near}" if near else ""),
+        "all names are listed by: moedb query",
+    )
 
 
 def bind(query: Question, given: Mapping[str, object]) -> dict[str, Value]:

@@ -4,7 +4,8 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -23,7 +24,7 @@ from moedb.queries.analyses import find_question, relation_of
 from moedb.queries.analysis import Analysis
 from moedb.queries.catalog import NamedQuery, Question, bind, create_macros
 from moedb.queries.memo import Memo
-from moedb.queries.result import Provenance, Result, RunReference
+from moedb.queries.result import CORRUPTED, RUNS_NAMED, Provenance, Result, RunReference
 from moedb.schemas.arrays import array_spec
 from moedb.schemas.tables import TABLE_NAMES
 from moedb.store.connection import connect
@@ -40,6 +41,15 @@ logger = logging.getLogger(__name__)
 DEFAULT_STORE = "moedb-store"
 # Plain options only: a comment between them could hide where the explained statement begins.
 _EXPLAIN = re.compile(r"\s*explain\b\s*(\([\w\s,]*\)|analyze\b)?", re.IGNORECASE)
+_SPLITS = """
+select
+    examples.run_id,
+    examples.split,
+    count(*) as n_examples
+from examples
+group by examples.run_id, examples.split
+order by examples.run_id, examples.split
+""".strip()
 RUN_PARAMETERS = ("run", "run_b", "interventions")
 """The parameters of named queries that hold a run's name."""
 
@@ -201,12 +211,16 @@ class Database:
             used = list(computed.run_ids)
             where = f"-- computed in Python by {question.function_name}, from the rows of:"
             statement = f"{where}\n{computed.sql}"
+            splits_read = computed.splits_read
         else:
+            splits_read = None
             relation = self._run(question.sql, bound)
             statement = question.sql
             if not used and question.reads_trials:
                 used = self._trials(bound)
         runs = tuple(self._references(used))
+        if "split" in bound:
+            runs = tuple(_narrowed(run, bound["split"], splits_read) for run in runs)
         return Result(relation, self._provenance(question.name, statement, bound, runs))
 
     def array(self, run: str | None, name: str, layer: int) -> "zarr.Array[Any]":
@@ -385,6 +399,8 @@ class Database:
 
     def _references(self, run_ids: "Mapping[str, object] | list[str]") -> list[RunReference]:
         rows = [self.snapshot.run(run_id).row for run_id in dict.fromkeys(run_ids)]
+        # more runs are not named one by one, and opening the files of hundreds would take its time
+        counts = self._splits if len(rows) <= RUNS_NAMED else None
         return [
             RunReference(
                 run_id=row["run_id"],
@@ -394,9 +410,18 @@ class Database:
                 dataset=row["dataset"],
                 n_examples=row["n_examples"],
                 status=row["status"],
+                splits=None if counts is None else counts.get(row["run_id"], {}),
             )
             for row in rows
         ]
+
+    @cached_property
+    def _splits(self) -> dict[str, dict[str, int]]:
+        """How many examples of each split each run has."""
+        counts: dict[str, dict[str, int]] = {}
+        for run_id, split, n_examples in self._run(_SPLITS, {}).fetchall():
+            counts.setdefault(run_id, {})[split] = n_examples
+        return counts
 
     def _provenance(
         self,
@@ -413,6 +438,17 @@ class Database:
             snapshot=self.snapshot.sha256,
             moedb_version=__version__,
         )
+
+
+def _narrowed(
+    run: RunReference, split: object, splits_read: tuple[str, ...] | None
+) -> RunReference:
+    """The run with the splits that the parameter ``split`` of a question has it read."""
+    if splits_read is None and split is None:
+        splits_read = tuple(name for name in run.splits or () if name != CORRUPTED)
+    elif splits_read is None and split != "all":
+        splits_read = (str(split),)
+    return replace(run, splits_read=splits_read)
 
 
 __all__ = ["Database", "ExpertOutputs", "ParameterError", "default_store", "open_database"]

@@ -182,7 +182,8 @@ def intervention_effect(database: "Database", parameters: "Mapping[str, Value]")
             named = [kind.strip() for kind in str(kinds).split(",")]
             answers = answers[answers["kind"].isin(named)]
         effects = tuple(effects_of(answers, samples, seed))
-        return Computed(effects, _ANSWERS, run_ids_of(answers, runs))
+        splits = tuple(sorted(answers["split"].unique()))
+        return Computed(effects, _ANSWERS, run_ids_of(answers, runs), splits or None)
 
     return database.memo.of_runs(runs, (_NAME, split, kinds, samples, seed), compute)
 

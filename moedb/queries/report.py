@@ -10,6 +10,7 @@ from moedb.queries.export import export, write_together
 from moedb.queries.formats import TableOptions, arrange, render_sheet
 from moedb.queries.interventions import captured_run, find_interventions
 from moedb.queries.plots import draw
+from moedb.queries.result import CORRUPTED
 
 if TYPE_CHECKING:
     from moedb.queries.database import Database
@@ -418,7 +419,8 @@ def _head(
     changed: "Sequence[RunSnapshot]",
     missing: Sequence[str],
 ) -> list[str]:
-    footer = database.query("ioi-logit-diff", run=captured.run_id).provenance.footer()
+    every = database.query("ioi-logit-diff", run=captured.run_id, split="all")
+    footer = every.provenance.footer()
     lines = ["# Indirect object identification", "", f"Captured: {footer}.", ""]
     if changed:
         lines += [f"Interventions: run {', '.join(run.run_id for run in changed)}.", ""]
@@ -427,6 +429,8 @@ def _head(
         "`.provenance.json` with its query, parameters, runs and hashes.",
         "",
     ]
+    if any(CORRUPTED in (run.splits or ()) for run in every.provenance.runs):
+        lines += ["The corrupted twins count in the section on patching alone.", ""]
     if missing:
         lines += ["Missing:", "", *(f"- {each}" for each in dict.fromkeys(missing)), ""]
     return lines

@@ -17,13 +17,28 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-_RUNS_NAMED = 4
+RUNS_NAMED = 4
+"""A footer names up to this many runs one by one, and counts more."""
+
+CORRUPTED = "corrupted"
+"""The split of the corrupted twins."""
+
 _ROWS_SHOWN = 20
 
 
 @dataclass(frozen=True)
 class RunReference:
-    """A run that a result was computed from, as a table or a figure names it."""
+    """A run that a result was computed from, as a table or a figure names it.
+
+    Attributes
+    ----------
+    run_id, job, model, model_sha256, dataset, n_examples, status
+        As in the table ``runs``.
+    splits
+        How many examples of each split are committed; None where they were not counted.
+    splits_read
+        The splits that were read; None for all of them.
+    """
 
     run_id: str
     job: str
@@ -32,6 +47,8 @@ class RunReference:
     dataset: str
     n_examples: int
     status: str
+    splits: Mapping[str, int] | None = None
+    splits_read: tuple[str, ...] | None = None
 
     @property
     def model_line(self) -> str:
@@ -41,10 +58,42 @@ class RunReference:
 
     @property
     def run_line(self) -> str:
-        """The run and its size, and its status unless it is complete."""
-        examples = "example" if self.n_examples == 1 else "examples"
+        """The run and what was read of it, and its status unless it is complete."""
         status = "" if self.status == "complete" else f" ({self.status})"
-        return f"run {self.run_id}{status}, {self.n_examples} {examples}"
+        return f"run {self.run_id}{status}, {self.examples_line}"
+
+    @property
+    def examples_line(self) -> str:
+        """How many examples were read, and whether their corrupted twins were.
+
+        Examples
+        --------
+        >>> splits = {"clean": 300, "corrupted": 300}
+        >>> given = ("ioi-9f8e7d", "qwen-ioi", "m", "1a2b", "ioi", 600, "complete", splits)
+        >>> RunReference(*given).examples_line
+        '300 examples and their 300 corrupted twins'
+        >>> RunReference(*given, ("clean",)).examples_line
+        '300 examples without their 300 corrupted twins'
+        >>> RunReference(*given, ("corrupted",)).examples_line
+        '300 of 600 examples (split corrupted)'
+        """
+        if self.splits is None:
+            return _counted(self.n_examples, "example")
+        total, n_twins = sum(self.splits.values()), self.splits.get(CORRUPTED, 0)
+        every = {split for split, n in self.splits.items() if n}
+        read = every if self.splits_read is None else set(self.splits_read)
+        plain = _counted(total - n_twins, "example")
+        twins = f"their {_counted(n_twins, 'corrupted twin')}"
+        if read >= every:
+            return (
+                f"{plain} and {twins}"
+                if n_twins and n_twins < total
+                else _counted(total, "example")
+            )
+        if read >= every - {CORRUPTED} and CORRUPTED not in read:
+            return f"{plain} without {twins}"
+        n_read = sum(n for split, n in self.splits.items() if split in read)
+        return f"{n_read} of {_counted(total, 'example')} (split {', '.join(sorted(read))})"
 
 
 @dataclass(frozen=True)
@@ -99,7 +148,7 @@ class Provenance:
         """
         if not self.runs:
             parts = ["from no run"]
-        elif len(self.runs) <= _RUNS_NAMED:
+        elif len(self.runs) <= RUNS_NAMED:
             parts = [f"{run.model_line}, {run.run_line}" for run in self.runs]
         else:
             models = list(dict.fromkeys(run.model_line for run in self.runs))
@@ -107,8 +156,8 @@ class Provenance:
             counted = f"{len(self.runs)} runs" + (
                 f" ({incomplete} incomplete)" if incomplete else ""
             )
-            more = [f"{len(models) - _RUNS_NAMED} more models"] if len(models) > _RUNS_NAMED else []
-            parts = [f"{counted} of " + ", ".join(models[:_RUNS_NAMED] + more)]
+            more = [f"{len(models) - RUNS_NAMED} more models"] if len(models) > RUNS_NAMED else []
+            parts = [f"{counted} of " + ", ".join(models[:RUNS_NAMED] + more)]
         return " ".join("; ".join([*parts, f"moedb {self.moedb_version}"]).split())
 
 
@@ -124,11 +173,14 @@ class Computed:
         The SQL that fetched what they were computed from.
     run_ids
         The runs that were read.
+    splits_read
+        The splits of the examples that were read, where the parameter ``split`` does not say.
     """
 
     rows: Sequence[tuple[Any, ...]]
     sql: str
     run_ids: tuple[str, ...]
+    splits_read: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -228,6 +280,10 @@ def json_value(value: object) -> Any:
             return sorted((json_value(item) for item in value), key=str)
         case _:
             return str(value)
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 @contextmanager

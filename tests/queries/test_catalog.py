@@ -104,8 +104,19 @@ def test_query_is_found_with_hyphens_or_underscores() -> None:
 def test_unknown_query_names_the_nearest() -> None:
     with pytest.raises(QueryNotFoundError, match="did you mean overlap") as caught:
         named_query("overlpa")
-    assert caught.value.hint == "moedb query"
+    assert caught.value.hint == "all names are listed by: moedb query"
     assert caught.value.exit_code == 2
+
+
+def test_unknown_query_lists_no_more_than_the_nearest() -> None:
+    with pytest.raises(QueryNotFoundError) as caught:
+        named_query("routing_by_clas")
+    named = [name for name in NAMES if name in caught.value.message]
+    assert 1 <= len(named) <= 3
+    assert "routing-by-class" in named
+    with pytest.raises(QueryNotFoundError) as caught:
+        named_query("zzz")
+    assert caught.value.message == "no query named 'zzz'"
 
 
 def test_bind_fills_defaults_and_converts() -> None:

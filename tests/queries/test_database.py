@@ -22,15 +22,19 @@ from moedb.queries.catalog import catalog
 from moedb.queries.database import Database
 from moedb.schemas.tables import TABLES
 
-from .oracle import ORACLES, assert_same_rows, queries_over_one_run
+from . import example_oracle, oracle
+from .oracle import assert_same_rows, queries_over_one_run
 
 pytestmark = pytest.mark.model
 
+ORACLES = {**oracle.ORACLES, **example_oracle.ORACLES}
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "expert-specialization": [{"key": "role"}, {"key": "order", "layer": 2, "min_decisions": 5}],
     "expert-frequency": [{}, {"split": "all"}],
     "concentration": [{}, {"split": "corrupted"}],
     "routing-by-class": [{"key": "role"}, {"key": "template", "layer": 2}, {"key": "order"}],
+    "routing-by-example": [{}, {"split": "all", "scope": "example", "layer": 3, "key": "order"}],
+    "active-experts": [{}, {"scope": "example"}, {"position": 0, "split": "all"}],
     "co-activation": [{"layer": 1}, {"layer": 5, "split": "all"}],
     "co-activation-adjacent": [{"layer": 4}],
     "overlap": [
@@ -96,7 +100,9 @@ def test_the_newest_complete_run_is_the_default(db: Database, runs: list[str]) -
     result = db.query("expert-frequency")
     assert [run.run_id for run in result.provenance.runs] == [runs[-1]]
     assert result.provenance.parameters["run"] == runs[-1]
-    assert "model qwen-moe-mini (sha256" in result.provenance.footer()
+    footer = result.provenance.footer()
+    assert "model qwen-moe-mini (sha256" in footer
+    assert f"run {runs[-1]}, 40 examples without their 40 corrupted twins; " in footer
     pd.testing.assert_frame_equal(
         result.df(), db.query("expert-frequency", run=runs[-1]).df(), check_exact=True
     )

@@ -72,7 +72,13 @@ def test_writes_all_figures_and_tables_and_a_page(store: Path, tmp_path: Path) -
         "Logit difference after intervention",
         "Patching",
     ]
-    assert f"run {CAPTURED}, 18 examples" in page
+    assert f"run {CAPTURED}, 10 examples and their 8 corrupted twins; moedb" in page
+    assert "The corrupted twins count in the section on patching alone." in page
+    tex = (folder / "logit-diff.tex").read_text()
+    assert f"run {CAPTURED}, 10 examples without their 8 corrupted twins; moedb" in tex
+    patching = json.loads((folder / "patching.csv.provenance.json").read_text())["runs"][0]
+    assert patching["splits"] == {"clean": 10, "corrupted": 8}
+    assert patching["splits_read"] == ["clean", "corrupted"]
     assert f"Interventions: run {INTERVENED}." in page
     assert "Missing" not in page
 

@@ -10,6 +10,8 @@ from moedb.errors import SqlError
 from moedb.queries.result import RunReference, json_value
 from tests.queries.result_samples import FOOTER, RUN, a_provenance, a_result
 
+BOTH = "5 examples and their 5 corrupted twins"
+
 
 def _run(number: int, **changes: object) -> RunReference:
     values = {
@@ -53,6 +55,28 @@ class TestProvenance:
         assert "run text-1 (incomplete), 10" in a_provenance(_run(1, status="incomplete")).footer()
         many = [_run(n, status="incomplete" if n == 2 else "complete") for n in range(1, 7)]
         assert "6 runs (1 incomplete)" in a_provenance(*many).footer()
+
+    @pytest.mark.parametrize(
+        ("splits", "read", "words"),
+        [
+            (None, None, "10 examples"),
+            ({"clean": 5, "corrupted": 5}, None, BOTH),
+            ({"clean": 5, "corrupted": 1}, ("clean",), "5 examples without their 1 corrupted twin"),
+            ({"clean": 5, "corrupted": 5}, ("corrupted",), "5 of 10 examples (split corrupted)"),
+            ({"clean": 5, "corrupted": 5}, ("clean", "corrupted"), BOTH),
+            ({"clean": 5, "corrupted": 5}, ("no such",), "0 of 10 examples (split no such)"),
+            ({"test": 7, "train": 1}, None, "8 examples"),
+            ({"test": 7, "train": 1}, ("test", "train"), "8 examples"),
+            ({"test": 7, "train": 1}, ("train",), "1 of 8 examples (split train)"),
+            ({"corrupted": 5}, None, "5 examples"),
+            ({"corrupted": 5}, (), "0 examples without their 5 corrupted twins"),
+            ({"clean": 1}, ("clean",), "1 example"),
+            ({}, None, "0 examples"),
+        ],
+    )
+    def test_footer_says_what_was_read(self, splits, read, words):
+        footer = a_provenance(_run(1, splits=splits, splits_read=read)).footer()
+        assert f"run text-1, {words};" in footer
 
     def test_footer_is_one_line_without_the_folders_of_a_model(self):
         footer = a_provenance(_run(1, model="/home/someone/models/mini\nmoe")).footer()
