@@ -41,6 +41,12 @@ class DatasetError(UsageError):
     """A dataset, or a file of prompts, is not what the job needs."""
 
 
+class DatasetUnreachableError(DatasetError):
+    """A dataset could not be read, or not to its end, because the network or the hub failed."""
+
+    exit_code = 1
+
+
 class ModelError(MoedbError):
     """A model cannot be loaded, or is not a Mixture of Experts that moedb can capture."""
 

@@ -16,12 +16,18 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
+from moedb.capture.hub import hub_failure, tidy_output
 from moedb.capture.machine import has_fast_bfloat16
 from moedb.errors import ModelError, ModelNotFoundError, UsageError, did_you_mean
 from moedb.store.files import sha256_of_file
 
 EMBEDDED_MODEL = "qwen-moe-mini"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+
+HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+HUB_COPIES = ("*/*", "consolidated*.safetensors")
+"""What is fetched of a model on the hub, and what of that is not: a repository may hold the same
+weights again for other programs, in folders (``original/``) or in Mistral's own format."""
 
 DTYPES: dict[str, torch.dtype] = {
     "float32": torch.float32,
@@ -94,26 +100,49 @@ def local_checkpoint(folder: Path) -> Checkpoint:
 
 
 def _download(model: str) -> tuple[Path, str]:
-    """Fetch a hub id, or find it in the hub's cache on this machine."""
+    """Fetch a hub id, or find it in the hub's cache on this machine.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If the hub does not give it.
+    ModelError
+        If it has no safetensors; what else it has is not downloaded.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    patterns = ["*.json", "*.safetensors", "*.txt", "*.model"]
+    tidy_output()
     try:
-        folder = Path(snapshot_download(model, allow_patterns=patterns))
+        folder = Path(
+            snapshot_download(model, allow_patterns=[*HUB_FILES], ignore_patterns=[*HUB_COPIES])
+        )
     except HFValidationError as error:
         raise ModelNotFoundError(
             f"{model!r} is neither a folder nor a hub id (OWNER/NAME)",
             f"--model FOLDER, a hub id, or {did_you_mean(model, [EMBEDDED_MODEL])}",
         ) from error
     except Exception as error:  # every way in which a network can fail
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        failure = hub_failure(error, model, "model")
+        elsewhere = (
+            f"without a network: hf download {model} --local-dir FOLDER on a machine that has one, "
+            f"then --model FOLDER; or leave --model out for {EMBEDDED_MODEL}"
+        )
+        remedies = [failure.remedy] if failure.remedy else []
+        if failure.is_unreachable or not remedies:
+            remedies.append(elsewhere)
         raise ModelNotFoundError(
             f"cannot fetch the model {model!r}: it is no folder here, not in the hub's cache, "
-            f"and the hub did not give it ({type(error).__name__}: {reason[:200]})",
-            f"without a network: hf download {model} --local-dir FOLDER on a machine that has one, "
-            f"then --model FOLDER; or leave --model out for {EMBEDDED_MODEL}",
+            f"and the hub did not give it ({failure.reason})",
+            "; ".join(remedies),
         ) from error
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"the hub's {model} has no *.safetensors; weights in pickle (*.bin, *.pt) or GGUF are "
+            "not read, and were not downloaded",
+            "name a model or a copy of it in safetensors; or load it with transformers, "
+            "save_pretrained(FOLDER), and --model FOLDER",
+        )
     return folder, folder.name
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moedb.capture.cifar.config import CLASSES, IMAGE_SIZE
+from moedb.capture.hub import hub_failure, tidy_output
 from moedb.errors import DatasetError
 
 HUB_ID = "uoft-cs/cifar10"
@@ -84,13 +85,14 @@ def load_cifar10(data: Path | None, split: str) -> ImageSet:
 def _download() -> Path:
     from huggingface_hub import snapshot_download
 
+    tidy_output()
     try:
         return Path(snapshot_download(HUB_ID, repo_type="dataset", allow_patterns=["*.parquet"]))
     except Exception as error:  # every way in which a network can fail
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DatasetError(
+        failure = hub_failure(error, HUB_ID, "dataset")
+        raise failure.dataset_error(
             f"CIFAR-10: {HUB_ID} is not in the hub's cache and the hub did not give it "
-            f"({type(error).__name__}: {reason[:200]})",
+            f"({failure.reason})",
             THREE_WAYS,
         ) from error
 

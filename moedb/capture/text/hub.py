@@ -4,16 +4,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from moedb.capture.hub import hub_failure, tidy_output
 from moedb.capture.text.rows import Row, Source
 from moedb.errors import DatasetError
 
 DEFAULT_SPLIT = "train"
-_LOCAL_WAY = "a file works without it: --dataset FILE.parquet (.jsonl, .csv, .txt, .conllu)"
+_LOCAL_WAY = "a file needs no hub: --dataset FILE.parquet (.jsonl, .csv, .txt, .conllu)"
 
 
 @dataclass(frozen=True)
 class HubSource(Source):
     """A split of a dataset on the hub.
+
+    The values are what ``datasets`` makes of them: it takes text in JSON lines that looks like a
+    date for a date, which becomes a label such as ``2024-03-01T00:00:00``.
 
     Attributes
     ----------
@@ -77,8 +81,9 @@ class HubSource(Source):
             try:
                 values = next(rows, None)
             except Exception as error:  # every way in which a network or a format can fail
-                raise DatasetError(
-                    f"{self.id}, split {self.hub_split}, row {number}: {_reason(error)}",
+                failure = hub_failure(error, self.id, "dataset")
+                raise failure.dataset_error(
+                    f"{self.id}, split {self.hub_split}, row {number}: {failure.reason}",
                     f"try again, or download it; {_LOCAL_WAY}",
                 ) from error
             if values is None:
@@ -113,28 +118,44 @@ def open_hub(dataset_id: str, *, split: str | None = None, subset: str | None = 
             "datasets, which is not installed",
             f"pip install 'moedb[hub]'; {_LOCAL_WAY}",
         ) from error
+    tidy_output()
     chosen = split or DEFAULT_SPLIT
     revision = _revision(dataset_id)
     try:
         found = datasets.load_dataset(
             dataset_id, subset, split=chosen, streaming=True, revision=revision
         )
-    except Exception as error:  # every way in which a network can fail, or an id be wrong
-        raise DatasetError(
-            f"--dataset {dataset_id} is no file here, and the hub did not give split {chosen} of "
-            f"such a dataset: {_reason(error)}",
-            f"--split and --subset choose a part; without a network, {_LOCAL_WAY}",
+    except Exception as error:  # every way in which a network can fail, or a part be wrong
+        failure = hub_failure(error, dataset_id, "dataset")
+        part = f"split {chosen}" + (f" of subset {subset}" if subset is not None else "")
+        raise failure.dataset_error(
+            f"--dataset {dataset_id} is no file here, and the hub did not give {part} of such a "
+            f"dataset: {failure.reason}",
+            f"--split and --subset choose a part; {_LOCAL_WAY}",
         ) from error
     return HubSource(dataset_id, subset, chosen, revision, found)
 
 
 def _revision(dataset_id: str) -> str | None:
+    """The commit that the hub has now; None offline, where ``datasets`` may have a copy.
+
+    Raises
+    ------
+    DatasetError
+        If the hub does not say: a run must not lose its revision to a moment without network.
+    """
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import OfflineModeIsEnabled
 
     try:
         return HfApi().dataset_info(dataset_id).sha
-    except Exception:  # whoever loads the dataset next will say what is wrong
+    except OfflineModeIsEnabled:
         return None
+    except Exception as error:  # every way in which a network can fail, or an id be wrong
+        failure = hub_failure(error, dataset_id, "dataset")
+        raise failure.dataset_error(
+            f"--dataset {dataset_id} is no file here, and {failure.reason}", _LOCAL_WAY
+        ) from error
 
 
 def _class_names(feature: Any) -> Sequence[str] | None:
@@ -150,8 +171,3 @@ def _named(value: Any, names: Sequence[str]) -> Any:
     if isinstance(value, int):
         return names[value] if 0 <= value < len(names) else None
     return value
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300] if lines else 'no reason given'}"

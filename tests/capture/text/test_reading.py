@@ -14,7 +14,7 @@ import pytest
 from moedb.capture.text.documents import Columns, DocumentReader
 from moedb.capture.text.hub import HubSource
 from moedb.capture.text.reading import open_source
-from moedb.errors import DatasetError, MoedbError, UsageError
+from moedb.errors import DatasetError, DatasetUnreachableError, MoedbError, UsageError
 from tests.capture.text.sources import write_jsonl, write_parquet
 
 ROWS = [{"text": "Eins, zwei.", "n": "1"}, {"text": 'Größe "L"\nneu', "n": "2"}]
@@ -301,5 +301,7 @@ def test_hub_data_are_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DatasetError, match=r"split tset .*Available splits(.|\n)*--split"):
         open_source("owner/name", split="tset")
     dead = open_source("imdb", split="dead")
-    with pytest.raises(DatasetError, match=r"imdb, split dead, row 1: ConnectionError"):
+    with pytest.raises(
+        DatasetUnreachableError, match=r"imdb, split dead, row 1: .*cannot be reached \(C"
+    ):
         list(dead.rows(("text", "label", "tags")))
