@@ -1,9 +1,9 @@
-"""The Zarr arrays of a run: making them, opening them."""
+"""The Zarr arrays of a run: making them, writing a unit's rows, opening them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import zarr
@@ -13,9 +13,6 @@ from zarr.codecs import BloscCodec, BloscShuffle
 from moedb.schemas.arrays import CHUNK_ROWS, DIMENSION_NAMES, SHARD_ROWS, ArraySpec, array_spec
 
 Activations = NDArray[np.floating[Any]]
-
-COMPRESSION: dict[str, Any] = {"cname": "lz4", "clevel": 5}
-"""How Blosc compresses a chunk, its bytes shuffled."""
 
 
 @dataclass(frozen=True, order=True)
@@ -64,11 +61,42 @@ def create_arrays(
             dtype=dtype,
             chunks=(CHUNK_ROWS, *shape),
             shards=(SHARD_ROWS, *shape),
-            compressors=BloscCodec(**COMPRESSION, shuffle=BloscShuffle.shuffle),
+            compressors=BloscCodec(cname="lz4", shuffle=BloscShuffle.shuffle),
             fill_value=float("nan"),
             dimension_names=("row", *(DIMENSION_NAMES[axis] for axis in spec.axes)),
             attributes={"doc": spec.doc, "layer": key.layer},
         )
+
+
+class Rows(Protocol):
+    """Rows of an array, handed out piece by piece. A numpy array is one."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, rows: slice, /) -> Activations:
+        """Some of them, in one block."""
+
+
+def write_rows(folder: Path, start: int, values: Mapping[ArrayKey, Rows]) -> None:
+    """Write rows from ``start`` on into the arrays of the group at ``folder``, shard by shard.
+
+    Raises
+    ------
+    ValueError
+        If the rows are not of the array's shape.
+    """
+    group = zarr.open_group(folder, mode="r+")
+    for key in sorted(values):
+        rows, stored = values[key], array(group, key)
+        for first in range(0, len(rows), SHARD_ROWS):
+            block = rows[first : first + SHARD_ROWS]
+            if block.shape[1:] != stored.shape[1:]:  # zarr would cut or repeat them
+                raise ValueError(
+                    f"{key.path}: expected rows of the shape {stored.shape[1:]}, "
+                    f"got {block.shape[1:]}"
+                )
+            stored[start + first : start + first + len(block)] = block
 
 
 def array(group: zarr.Group, key: ArrayKey) -> zarr.Array[Any]:
@@ -83,6 +111,11 @@ def array(group: zarr.Group, key: ArrayKey) -> zarr.Array[Any]:
     if not isinstance(found, zarr.Array):
         raise KeyError(key.path)
     return found
+
+
+def shard_files(folder: Path) -> Iterable[Path]:
+    """The files of the group at ``folder`` that hold values, in a fixed order."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "zarr.json")
 
 
 def row_shape(spec: ArraySpec, sizes: Mapping[str, int]) -> tuple[int, ...]:

@@ -20,7 +20,14 @@ from moedb.schemas.manifests import (
     TableEntry,
 )
 from moedb.schemas.tables import MOE_LAYERS, RUNS, TABLE_NAMES, table
-from moedb.store.arrays import ArrayKey, create_arrays, row_shape
+from moedb.store.arrays import (
+    ArrayKey,
+    Rows,
+    create_arrays,
+    row_shape,
+    shard_files,
+    write_rows,
+)
 from moedb.store.files import (
     create_exclusively,
     make_directories,
@@ -31,7 +38,6 @@ from moedb.store.files import (
 )
 from moedb.store.layout import FINAL_UNIT, FIRST_UNIT, STORE_MANIFEST, RunLayout, unit_name
 from moedb.store.parquet import Columns, arrow_table, column_lists, write_parquet
-from moedb.store.shards import Rows, write_rows
 from moedb.store.snapshot import RunSnapshot, check_store, read_run, run_ids
 
 
@@ -168,27 +174,22 @@ class RunWriter:
             sync_directory(self.layout.folder)
 
     def _create_arrays_in(self, folder: Path) -> None:
+        layers = {row["layer"]: row for row in self.manifest.layers}
+        d_model = self.manifest.row["d_model"]
+        shapes = {}
+        for name, kept in self.manifest.arrays.items():
+            for layer in kept:
+                row = layers.get(layer, {})
+                sizes = {
+                    "E": row.get("n_experts", 0),
+                    "k": row.get("top_k", 0),
+                    "d": d_model,
+                    "h": row.get("d_expert", 0),
+                }
+                shapes[ArrayKey(name, layer)] = row_shape(array_spec(name), sizes)
         attributes = {"run_id": self.manifest.run_id, "model": self.manifest.row["model"]}
-        shapes = {
-            ArrayKey(name, layer): self._row_shape(ArrayKey(name, layer))
-            for name, kept in self.manifest.arrays.items()
-            for layer in kept
-        }
-        create_arrays(folder / "arrays.zarr", shapes, self.manifest.n_rows, self._dtype, attributes)
-
-    def _row_shape(self, key: ArrayKey) -> tuple[int, ...]:
-        row = next((row for row in self.manifest.layers if row["layer"] == key.layer), {})
-        sizes = {
-            "E": row.get("n_experts", 0),
-            "k": row.get("top_k", 0),
-            "d": self.manifest.row["d_model"],
-            "h": row.get("d_expert", 0),
-        }
-        return row_shape(array_spec(key.name), sizes)
-
-    @property
-    def _dtype(self) -> str:
-        return "float16" if self.manifest.row["dtype"] == "float16" else "float32"
+        dtype = "float16" if self.manifest.row["dtype"] == "float16" else "float32"
+        create_arrays(folder / "arrays.zarr", shapes, self.manifest.n_rows, dtype, attributes)
 
     @contextmanager
     def _staging(self) -> Iterator[Path]:
@@ -244,14 +245,12 @@ class RunWriter:
     def _stage_arrays(
         self, folder: Path, first_row: int, arrays: Mapping[ArrayKey, Rows]
     ) -> list[FileEntry]:
+        if not arrays:
+            return []
         staged = folder / "arrays.zarr"
-        return [
-            FileEntry(str(path.relative_to(folder)), path.stat().st_size, sha256)
-            for key, rows in sorted(arrays.items())
-            for path, sha256 in write_rows(
-                staged, key, first_row, rows, self._row_shape(key), self._dtype
-            )
-        ]
+        self._create_arrays_in(folder)
+        write_rows(staged, first_row, arrays)
+        return [_entry(path, str(path.relative_to(folder))) for path in shard_files(staged)]
 
     def _remove_orphans(self) -> None:
         """Delete files that writers left when they were stopped: nothing names them."""

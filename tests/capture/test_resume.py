@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,7 +14,6 @@ from moedb.capture.pipeline import capture
 from moedb.capture.planning import CaptureOptions, CapturePlan
 from moedb.errors import CaptureError, CheckError
 from moedb.schemas.tables import TABLE_NAMES
-from moedb.store.arrays import ArrayKey
 from moedb.store.snapshot import read_run, take_snapshot
 from tests.contents import run_contents
 
@@ -131,12 +129,13 @@ def test_a_full_disk_stops_the_capture_and_loses_nothing(
     from moedb.store import writing
 
     store = tmp_path / "store"
-    real = writing.write_rows
+    real, calls = writing.write_rows, []
 
-    def write_rows(folder: Path, key: ArrayKey, start: int, *rest: Any) -> Any:
-        if start > 0:
+    def write_rows(*arguments: object) -> None:
+        calls.append(arguments)
+        if len(calls) == 2:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return real(folder, key, start, *rest)
+        real(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(writing, "write_rows", write_rows)
     with pytest.raises(CaptureError, match="no room to write") as caught:

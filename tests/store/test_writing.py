@@ -13,7 +13,9 @@ import pytest
 import zarr
 
 from moedb.errors import StoreError
+from moedb.schemas.arrays import SHARD_ROWS
 from moedb.schemas.tables import TOKENS
+from moedb.store.arrays import ArrayKey, create_arrays, write_rows
 from moedb.store.layout import RunLayout
 from moedb.store.parquet import arrow_table
 from moedb.store.snapshot import read_run, take_snapshot
@@ -51,6 +53,13 @@ def test_rows_that_no_unit_wrote_are_nan(tmp_path: Path) -> None:
     array = zarr.open_array(folder, path="router_logits/1", mode="r")
     assert array.shape == (3 * 1024, 4)
     assert np.isnan(array[5:1024]).all() and not np.isnan(array[1024:1029]).any()
+
+
+def test_rows_of_another_shape_are_refused(tmp_path: Path) -> None:
+    key = ArrayKey("expert_outputs", 0)
+    create_arrays(tmp_path / "arrays", {key: (2, 3)}, SHARD_ROWS, "float32", {})
+    with pytest.raises(ValueError, match=r"expert_outputs/0: .* shape \(2, 3\), got \(1, 3\)"):
+        write_rows(tmp_path / "arrays", 0, {key: np.zeros((5, 1, 3), np.float32)})
 
 
 def test_a_unit_counts_only_when_its_manifest_exists(tmp_path: Path) -> None:
@@ -132,7 +141,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], FailAt]
         )
         monkeypatch.setattr(
             "moedb.store.writing.write_rows",
-            fault.wrap(__import__("moedb.store.shards", fromlist=["x"]).write_rows),
+            fault.wrap(__import__("moedb.store.arrays", fromlist=["x"]).write_rows),
         )
         return fault
 
