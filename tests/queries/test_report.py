@@ -9,7 +9,8 @@ import pytest
 import moedb
 from moedb.cli import run_cli
 from moedb.errors import RunNotFoundError, UsageError
-from moedb.queries.report import IOI_SECTIONS, PAGE, write_ioi_report
+from moedb.queries.report import PAGE, write_ioi_report
+from moedb.queries.report_sections import IOI_SECTIONS
 from tests.queries import synthetic_ioi as ioi
 from tests.queries.synthetic_ioi import CAPTURED, INTERVENED, Setting
 from tests.queries.test_ioi_analyses import make_settings
@@ -81,6 +82,7 @@ def test_writes_all_figures_and_tables_and_a_page(store: Path, tmp_path: Path) -
     assert patching["splits_read"] == ["clean", "corrupted"]
     assert f"Interventions: run {INTERVENED}." in page
     assert "Missing" not in page
+    assert "\n\n\n" not in page
 
 
 def test_says_what_is_missing(bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -16,7 +16,7 @@ from moedb.capture.ioi import (
     single_token_names,
     token_roles,
 )
-from moedb.capture.mini.card import render_card
+from moedb.capture.mini.card_text import render_card
 from moedb.capture.mini.config import MiniTrainingConfig
 
 FOLDER = Path(str(resources.files("moedb.capture"))) / "data" / "qwen-moe-mini"
