@@ -207,6 +207,11 @@ def plot_lens_effect(
             f"{', '.join(names.unique())}",
             "narrow it: -p kind KIND -p split SPLIT",
         )
+    if frame.duplicated(["layer", "read_layer"]).any():
+        raise UsageError(
+            "more than one condition for a layer, such as several sets of experts",
+            "name a run with one of them: --run RUN",
+        )
     changed = sorted(int(layer) for layer in frame["layer"].unique())
     read = range(int(frame["read_layer"].min()), int(frame["read_layer"].max()) + 1)
     matrix = np.full((len(changed), len(read)), np.nan)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PAGE = "ioi.md"
 _JOB = "qwen-ioi"
 _FIGURES = (".pdf", ".png")
-_ROWS_OF_PAGE = 30
+_ROWS_OF_PAGE = 40
 _ROWS_OF_TEX = 60
 
 _NEWEST = """
@@ -188,13 +188,13 @@ def _write_part(
 def _figures_of(
     database: "Database", part: Part, asked: Mapping[str, object], result: "Result"
 ) -> "list[tuple[str, str, Result]]":
-    """The figures of a part: one, or one for each kind of intervention where those are many."""
+    """The figures of a part: one, or one for each kind of intervention."""
     from moedb.queries.ioi_figures import MOST_SERIES, n_series
 
-    if part.query == "intervention-effect":
+    if part.of_interventions and "kind" in result.columns:
         frame = result.df()
         kinds = list(dict.fromkeys(frame["kind"]))
-        if n_series(frame) > MOST_SERIES and len(kinds) > 1:
+        if part.by_kind or (n_series(frame) > MOST_SERIES and len(kinds) > 1):
             return [
                 (
                     f"{part.stem}-{kind}",

@@ -16,6 +16,9 @@ ROUTING_KINDS = (
 )
 """The kinds of interventions that the report shows as interventions in routing."""
 
+WHOLE_LAYER_KINDS = tuple(kind for kind in ROUTING_KINDS if kind != "ablate-experts")
+"""Those that have one condition for a layer, and not one for each expert."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -45,6 +48,8 @@ class Part:
         Whether the page holds the table too, not only links to it.
     of_interventions
         Whether it needs a run of interventions.
+    by_kind
+        Whether there is a figure for each kind of intervention, not one for all.
     """
 
     stem: str
@@ -59,6 +64,7 @@ class Part:
     latex: bool = True
     on_page: bool = True
     of_interventions: bool = False
+    by_kind: bool = False
 
 
 @dataclass(frozen=True)
@@ -200,7 +206,8 @@ IOI_SECTIONS = (
     ),
     Section(
         "Logit difference after intervention",
-        "The same interventions as above, measured by the change of the logit difference.",
+        "The same interventions as above, measured by the change of the logit difference; and, for "
+        "those that were run with the logit lens, where along the residual stream it arises.",
         (
             Part(
                 "intervention-logit-diff",
@@ -210,6 +217,17 @@ IOI_SECTIONS = (
                 figure=True,
                 value="change_logit_diff",
                 columns=_effect_columns("logit_diff"),
+                of_interventions=True,
+            ),
+            Part(
+                "lens-effect",
+                "lens-effect",
+                "Change of logit difference after each layer",
+                {"kind": ",".join(WHOLE_LAYER_KINDS), "split": "clean"},
+                figure=True,
+                by_kind=True,
+                latex=False,
+                on_page=False,
                 of_interventions=True,
             ),
         ),

@@ -286,6 +286,7 @@ def write_interventions(
     run_id: str = INTERVENED,
     parent: str | None = CAPTURED,
     day: int = 2,
+    with_lens: bool = False,
 ) -> None:
     """A run of interventions.
 
@@ -297,6 +298,8 @@ def write_interventions(
         For each example its split.
     twins
         For each clean example its twin.
+    with_lens
+        Whether there are readings of the logit lens, after layer 2, from the answers.
     """
     planned = manifest(run_id, "intervene", {}, parent, day)
     writer = RunWriter(store, planned)
@@ -332,6 +335,25 @@ def write_interventions(
                 if e in each.answers
             ],
         }
+        if with_lens:
+            rows["logit_lens"] = [
+                {
+                    "condition_id": row["condition_id"],
+                    "example_id": row["example_id"],
+                    "position": 2,
+                    "layer": 2,
+                    "place": "post",
+                    "candidate": candidate,
+                    "target": " Mary",
+                    "logit": 1.0,
+                    "logprob": -1.0,
+                    "rank": 0,
+                    "logit_diff": sign * row["logit_diff"],
+                }
+                for row in rows["predictions"]
+                if row["logit_diff"] is not None
+                for candidate, sign in (("target", 1), ("foil", -1))
+            ]
         tables = {name: columns(each) for name, each in rows.items() if each}
         writer.commit_unit(unit, tables, {})
     writer.finish()

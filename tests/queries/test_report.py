@@ -25,7 +25,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # a single form of ablation, so that there is one figure of it
     kept = [each for each in settings if each.params.get("form") != "remove"]
     splits = {p.example_id: p.split for p in prompts}
-    ioi.write_interventions(folder, kept, splits, {e: e + 1 for e in splits if e % 9 % 2 == 0})
+    twins = {e: e + 1 for e in splits if e % 9 % 2 == 0}
+    ioi.write_interventions(folder, kept, splits, twins, with_lens=True)
     return folder
 
 
@@ -52,8 +53,8 @@ def test_writes_all_figures_and_tables_and_a_page(store: Path, tmp_path: Path) -
     for section in IOI_SECTIONS:
         for part in section.parts:
             for ending, made in (
-                (".pdf", part.figure),
-                (".png", part.figure),
+                (".pdf", part.figure and not part.by_kind),
+                (".png", part.figure and not part.by_kind),
                 (".csv", part.table),
                 (".tex", part.table and part.latex),
             ):
@@ -92,7 +93,7 @@ def test_says_what_is_missing(bare: Path, tmp_path: Path, capsys: pytest.Capture
     assert "missing: Normalized logit difference after patching, by layer: no complete run" in err
     assert "- Logit difference written by each expert: run qwen-ioi-0123456789 lacks arrays" in page
     assert "capture again with --tokens last --arrays logit_direction" in page
-    assert page.count("It needs a run of interventions.") == 5
+    assert page.count("It needs a run of interventions.") == 6
     names = {path.name for path in tmp_path.iterdir()}
     assert "logit-lens.pdf" in names
     assert not any(name.startswith(("patching", "expert-attribution")) for name in names)
