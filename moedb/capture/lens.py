@@ -108,7 +108,7 @@ class LogitLens:
 
     def _fitted(self, name: str, rehearsed: BatchActivations) -> float:
         """The factor that some models put on their logits."""
-        hint = "capture without it: --lens none"
+        hint = "go without it: capture with --lens none, intervene without --lens"
         stream = rehearsed.residual_pre[max(rehearsed.residual_pre)]
         expected = rehearsed.logits.float()
         try:
