@@ -187,8 +187,7 @@ def test_a_missing_tensor_is_named(saved: Callable[[PretrainedConfig], Path]) ->
             save_file(kept, file, metadata={"format": "pt"})
     checkpoint = local_checkpoint(folder)
     with (
-        torch.no_grad(),
-        streamed_model(checkpoint, "float32", "cpu", 10**9) as model,
         pytest.raises(ModelError, match=r"layer 3, such as self_attn\.o_proj"),
+        streamed_model(checkpoint, "float32", "cpu", 10**9),
     ):
-        model(torch.arange(4)[None], use_cache=False)
+        pass
