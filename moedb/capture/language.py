@@ -21,6 +21,7 @@ from moedb.capture.checkpoints import (
     load_skeleton,
     load_tokenizer,
 )
+from moedb.capture.ending import BatchLogits
 from moedb.capture.examples import Dataset, Example
 from moedb.capture.lens import LensReading, LogitLens, Positions, n_lens_tokens
 from moedb.capture.planning import Batch, CaptureOptions, CapturePlan, complete_plan
@@ -220,11 +221,12 @@ class LanguageModel:
         reader = BatchReader(self.blocks, lengths, batch.kept, batch.arrays, reading)
         logits = self.traced.read([token_ids(example) for example in examples], reader)
         lens = reader.read_lens()
+        next_logprobs, last = _read_off(logits, examples)
         return BatchRecords(
             examples=batch.indices,
             layers=reader.layers,
-            next_logprobs=_next_logprobs(logits, examples),
-            predictions=_predictions(logits, examples, self._tokenizer),
+            next_logprobs=next_logprobs,
+            predictions=_predictions(last, examples, self._tokenizer),
             arrays=reader.arrays,
             lens=lens,
         )
@@ -235,29 +237,29 @@ def token_ids(example: Example) -> list[int]:
     return [token_id for token_id in example.token_ids if token_id is not None]
 
 
-def _next_logprobs(logits: torch.Tensor, examples: Sequence[Example]) -> NDArray[Any]:
-    found = np.full(len(logits), np.nan, dtype=np.float32)
-    start = 0
-    for example in examples:
-        end = start + len(example)
-        if len(example) > 1:
-            following = torch.tensor(token_ids(example)[1:], device=logits.device).unsqueeze(-1)
-            logprobs = logits[start : end - 1].float().log_softmax(dim=-1)
-            found[start : end - 1] = to_numpy(logprobs.gather(-1, following).squeeze(-1))
-        start = end
-    return found
+def _read_off(
+    logits: BatchLogits, examples: Sequence[Example]
+) -> tuple[NDArray[Any], dict[int, torch.Tensor]]:
+    """Each token's log-probability of the next, and the last logits of examples with a target."""
+    following = torch.cat([torch.tensor([*token_ids(example)[1:], 0]) for example in examples])
+    ends = np.cumsum([len(example) for example in examples])
+    found = np.empty(logits.n_tokens, dtype=np.float32)
+    last = {}
+    for rows, piece in logits.pieces():
+        values = piece.float()
+        chosen = following[rows].to(values.device).unsqueeze(-1)
+        found[rows] = to_numpy(values.log_softmax(dim=-1).gather(-1, chosen).squeeze(-1))
+        for index in np.flatnonzero((ends > rows.start) & (ends <= rows.stop)).tolist():
+            if examples[index].target_id is not None:
+                last[index] = piece[ends[index] - 1 - rows.start].clone()
+    found[ends - 1] = np.nan
+    return found, last
 
 
 def _predictions(
-    logits: torch.Tensor, examples: Sequence[Example], tokenizer: Any
+    last: Mapping[int, torch.Tensor], examples: Sequence[Example], tokenizer: Any
 ) -> tuple[tuple[dict[str, Any], ...], ...]:
-    rows: list[tuple[dict[str, Any], ...]] = []
-    end = 0
-    for example in examples:
-        end += len(example)
-        if example.target_id is None:
-            rows.append(())
-            continue
-        row = answer(logits[end - 1], example, tokenizer)
-        rows.append((row,))
-    return tuple(rows)
+    return tuple(
+        (answer(last[index], example, tokenizer),) if index in last else ()
+        for index, example in enumerate(examples)
+    )

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from moedb.capture.ending import ModelEnd
 from moedb.capture.examples import Example
 from moedb.capture.trace import BatchActivations
 from moedb.capture.wiring import Wiring
@@ -95,45 +96,20 @@ class LogitLens:
     """
 
     def __init__(self, model: Any, wiring: Wiring, rehearsed: BatchActivations) -> None:
-        final = next(
-            read
-            for read in wiring.reads
-            if read.role == "residual_pre" and read.layer == wiring.n_layers
-        )
-        self._norm: nn.Module = model.get_submodule(final.path)
-        self._unembedding: nn.Module = model.get_output_embeddings()
-        self._factor = 1.0
-        self._factor = self._fitted(type(model).__name__, rehearsed)
-        self._gain, self._offset, self._centers = _affine(self._norm, wiring.d_model, model)
-
-    def _fitted(self, name: str, rehearsed: BatchActivations) -> float:
-        """The factor that some models put on their logits."""
-        hint = "go without it: capture with --lens none, intervene without --lens"
-        stream = rehearsed.residual_pre[max(rehearsed.residual_pre)]
-        expected = rehearsed.logits.float()
+        stream, logits = rehearsed.residual_pre[max(rehearsed.residual_pre)], rehearsed.logits
+        rounding = torch.finfo(logits.dtype).eps ** 0.5
         try:
-            found = self.logits(stream)
-        except TypeError as error:  # what reads the last stream is no norm
+            self._end = ModelEnd(model, wiring, stream, logits, rounding)
+        except ModelError as error:
             raise ModelError(
-                f"{name}: expected a final norm of one input: {error}", hint
+                f"{error}, so that there is no logit lens",
+                "go without it: capture with --lens none, intervene without --lens",
             ) from error
-        factor = float((found * expected).sum() / (found * found).sum())
-        allowed = torch.finfo(rehearsed.logits.dtype).eps ** 0.5 * float(expected.abs().max())
-        for constant in (1.0, factor):
-            gap = float((found * constant - expected).abs().max())
-            if gap <= allowed:
-                return constant
-        raise ModelError(
-            f"{name}: expected the logits to be the unembedding of the normed last stream; they "
-            f"differ by {gap:.3g}, so that there is no logit lens",
-            hint,
-        )
+        self._gain, self._offset, self._centers = _affine(self._end.norm, wiring.d_model, model)
 
     def logits(self, stream: torch.Tensor) -> torch.Tensor:
         """The logits, (token, vocabulary), of residual streams, (token, d_model)."""
-        with torch.no_grad():
-            found: torch.Tensor = self._unembedding(self._norm(stream)).float()
-        return found if self._factor == 1 else found * self._factor
+        return self._end.logits(stream)
 
     def records(
         self,
@@ -188,18 +164,18 @@ class LogitLens:
             (token, d_model): with the scale of the final norm frozen, the dot product with the
             stream, or with a part of it, is what it adds to the difference of the two logits.
         """
-        weight: Any = self._unembedding.weight
+        weight: Any = self._end.unembedding.weight
         difference = (weight[targets] - weight[foils]).float() * self._gain
         values = stream.float()
         with torch.no_grad():
-            normed = self._norm(stream).float() - self._offset
+            normed = self._end.norm(stream).float() - self._offset
         if self._centers:
             difference = difference - difference.mean(dim=-1, keepdim=True)
             values = values - values.mean(dim=-1, keepdim=True)
         scaled = self._gain * values
         scale = (normed * scaled).sum(dim=-1, keepdim=True)
         scale = scale / (scaled * scaled).sum(dim=-1, keepdim=True)
-        directions: torch.Tensor = self._factor * scale * difference
+        directions: torch.Tensor = self._end.factor * scale * difference
         return directions
 
 

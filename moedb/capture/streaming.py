@@ -7,20 +7,18 @@ into the model's, one layer at a time; nothing is written to the disk.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import psutil
 import torch
 from accelerate import init_empty_weights
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import convert_and_load_state_dict_in_model
 from transformers.modeling_utils import LoadStateDictConfig
 from transformers.utils import logging
 
@@ -33,14 +31,14 @@ from moedb.capture.checkpoints import (
     load_skeleton,
     weight_files,
 )
+from moedb.capture.first_layers import only_first_layers
+from moedb.capture.layer_weights import Weights
 from moedb.capture.machine import keep_freed_memory
-from moedb.errors import ModelError, UsageError
+from moedb.capture.weight_reading import StoredTensor, stored_tensors
+from moedb.errors import UsageError
 
 FREE_SHARE = 0.6
 """Share of the free memory that weights may take; the rest is for activations."""
-
-Slices = Mapping[str, Any]
-"""Tensors of a checkpoint by their names there, not read yet."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +65,20 @@ class Placement:
 class StreamedLayers:
     """The decoder layers of a model, whose weights are in memory only while they are needed.
 
+    The memory is taken once: a layer's weights are read over those of the layer before the last.
+
     Parameters
     ----------
     model
         The model; all else in it is loaded.
     layers_path
         Where its decoder layers are; they have no weights yet.
-    sources
-        For each layer its tensors in the checkpoint.
-    load
-        What `convert_and_load_state_dict_in_model` is told.
+    weights
+        Each layer's weights in the checkpoint.
+    device
+        Where they go.
+    reader
+        Reads them.
     n_resident
         How many of the first layers stay in memory once they are read.
     """
@@ -85,92 +87,83 @@ class StreamedLayers:
         self,
         model: PreTrainedModel,
         layers_path: str,
-        sources: Sequence[Slices],
-        load: LoadStateDictConfig,
+        weights: Sequence[Weights],
+        device: str,
+        reader: Executor,
         n_resident: int,
     ) -> None:
         self._model = model
         self._layers_path = layers_path
         self._layers = list(model.get_submodule(layers_path).children())
-        self._sources = sources
-        self._load = load
+        self._weights = weights
+        self._device = device
+        self._reader = reader
         self._n_resident = n_resident
-        self._reading: dict[int, Future[None]] = {}
+        self._memory: dict[int, torch.Tensor] = {}
+        self._running = 0
+        self._first = 0
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Have each layer fetch its weights before it runs, and drop them after."""
+        """Have each layer fetch its weights before it runs."""
         with ExitStack() as stack:
-            self._reader = stack.enter_context(
-                ThreadPoolExecutor(1, thread_name_prefix="moedb-weights")
-            )
             for index, layer in enumerate(self._layers):
                 stack.callback(layer.register_forward_pre_hook(self._before(index)).remove)
-                stack.callback(layer.register_forward_hook(self._after(index)).remove)
             yield
 
     def _before(self, index: int) -> Any:
         def fetch(module: nn.Module, inputs: Any) -> None:
-            self._start(index)
-            self._reading.pop(index).result()
+            if index <= self._running:  # a new pass, which may begin at any layer
+                self._first = index
+            self._running = index
+            self._reader.submit(self._read, index).result()
             # Fewer than all while only the first ones run.
             n_layers = len(list(self._model.get_submodule(self._layers_path).children()))
-            following = (index + 1) % n_layers
-            if following != index:  # a layer that is alone is dropped before it runs again
-                self._start(following)
+            following = index + 1 if index + 1 < n_layers else self._first
+            if following != index:
+                self._reader.submit(self._read, following)
 
         return fetch
 
-    def _after(self, index: int) -> Any:
-        def drop(module: nn.Module, inputs: Any, output: Any) -> None:
-            if index >= self._n_resident:
-                forget_weights(module)
-
-        return drop
-
-    def _start(self, index: int) -> None:
-        if index not in self._reading:
-            self._reading[index] = self._reader.submit(self._read, index)
-
     def _read(self, index: int) -> None:
-        if any(parameter.is_meta for parameter in self._layers[index].parameters()):
-            _fill(self._model, self._sources[index], self._load)
-            check_filled(self._layers[index], f"layer {index}")
+        """Read a layer's weights, unless they are there; only ever in the reader's thread."""
+        if index in self._memory:
+            return
+        weights = self._weights[index]
+        memory = self._taken(index)
+        # Only once all are read does the layer have any.
+        weights.put(weights.read(memory))
+        self._memory[index] = memory
+
+    def _taken(self, index: int) -> torch.Tensor:
+        """Memory for a layer: for one that stays its own, for another one of two."""
+        if index < self._n_resident:
+            return _memory(self._weights[index].n_bytes, self._device)
+        passing = [other for other in self._memory if other >= self._n_resident]
+        if len(passing) < 2:
+            return _memory(max(each.n_bytes for each in self._weights), self._device)
+        oldest = next(other for other in passing if other != self._running)
+        self._weights[oldest].forget()
+        return self._memory.pop(oldest)
 
 
-def forget_weights(module: nn.Module) -> None:
-    """Leave of every parameter but its shape."""
-    for part in module.modules():
-        for name, parameter in part.named_parameters(recurse=False):
-            empty = torch.empty_like(parameter, device="meta")
-            setattr(part, name, nn.Parameter(empty, requires_grad=False))
+@contextmanager
+def _reading_thread() -> Iterator[Executor]:
+    """A thread that reads weights and uses no others.
 
-
-def check_filled(module: nn.Module, where: str) -> None:
-    """Check that every parameter of ``module`` has a value.
-
-    Raises
-    ------
-    ModelError
-        If one has none; the message names it.
+    Helpers of its own would wait busily for every block that it reads, on the processors that run
+    the model.
     """
-    missing = [name for name, parameter in module.named_parameters() if parameter.is_meta]
-    if missing:
-        raise ModelError(
-            f"the checkpoint lacks {len(missing)} tensors of {where}, such as {missing[0]}",
-            "it is incomplete; download it again",
-        )
+    n_threads = torch.get_num_threads()
+    with ThreadPoolExecutor(1, thread_name_prefix="moedb-weights") as reader:
+        for set_up in (torch.get_num_threads, partial(torch.set_num_threads, 1)):
+            reader.submit(set_up).result()  # being asked first, a thread takes the default
+        torch.set_num_threads(n_threads)  # for this thread and later ones
+        yield reader
 
 
-def _fill(model: PreTrainedModel, source: Slices, load: LoadStateDictConfig) -> None:
-    try:
-        info, _ = convert_and_load_state_dict_in_model(model, dict(source), load)
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        first = next(iter(source), "none")
-        raise ModelError(f"the tensors around {first} cannot be loaded: {error}") from error
-    if info.mismatched_keys or info.conversion_errors:
-        wrong = [*map(str, info.mismatched_keys), *map(str, info.conversion_errors)]
-        raise ModelError(f"the checkpoint does not fit its configuration: {wrong[0]}")
+def _memory(n_bytes: int, device: str) -> torch.Tensor:
+    return torch.empty(n_bytes, dtype=torch.uint8, device=device)
 
 
 @contextmanager
@@ -246,10 +239,15 @@ def streamed_model(
         weight_mapping=get_model_conversion_mapping(model),
     )
     with ExitStack() as stack:
-        sources, rest = _slices(weight_files(checkpoint.folder), path, len(layers), stack)
-        _fill(model, rest, load)
-        model.tie_weights()
-        _check_rest(model, path)
+        reader = stack.enter_context(_reading_thread())
+        stored = stack.enter_context(stored_tensors(weight_files(checkpoint.folder)))
+        by_layer, others = _by_layer(stored, path, len(layers))
+        with only_first_layers(model, path, 0):
+            model.tie_weights()  # what is tied need not be stored
+            rest = Weights(model, model, others, load, "")
+            memory = _memory(rest.n_bytes, device)
+            rest.put(reader.submit(rest.read, memory).result())
+            model.tie_weights()
         sizes = [_n_bytes(layer) for layer in layers]
         fixed = _n_bytes(model, only_filled=True)
         room = max_bytes - fixed - 2 * max(sizes)
@@ -265,22 +263,13 @@ def streamed_model(
         for name, buffer in model.named_buffers():
             owner, _, leaf = name.rpartition(".")
             model.get_submodule(owner)._buffers[leaf] = buffer.to(device)
-        streamed = StreamedLayers(model, path, sources, load, n_resident)
+        weights = [
+            Weights(model, layer, stored_there, load, f" of layer {index}")
+            for index, (layer, stored_there) in enumerate(zip(layers, by_layer, strict=True))
+        ]
+        streamed = StreamedLayers(model, path, weights, device, reader, n_resident)
         stack.enter_context(streamed.attached())
         yield model.eval()
-
-
-def _check_rest(model: PreTrainedModel, layers_path: str) -> None:
-    outside = {
-        name
-        for name, parameter in model.named_parameters()
-        if parameter.is_meta and not name.startswith(f"{layers_path}.")
-    }
-    if outside:
-        raise ModelError(
-            f"the checkpoint lacks {len(outside)} tensors, such as {min(outside)}",
-            "it is incomplete; download it again",
-        )
 
 
 def _n_bytes(module: nn.Module, only_filled: bool = False) -> int:
@@ -291,20 +280,17 @@ def _n_bytes(module: nn.Module, only_filled: bool = False) -> int:
     )
 
 
-def _slices(
-    files: Sequence[Path], layers_path: str, n_layers: int, stack: ExitStack
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The checkpoint's tensors for each layer, and those of no layer; none is read."""
-    sources: list[dict[str, Any]] = [{} for _ in range(n_layers)]
-    rest: dict[str, Any] = {}
+def _by_layer(
+    stored: Mapping[str, StoredTensor], layers_path: str, n_layers: int
+) -> tuple[list[dict[str, StoredTensor]], dict[str, StoredTensor]]:
+    """The checkpoint's tensors for each layer, and those of no layer."""
+    by_layer: list[dict[str, StoredTensor]] = [{} for _ in range(n_layers)]
+    others: dict[str, StoredTensor] = {}
     # The base model's prefix may be missing from the names.
     leaf = re.escape(layers_path.rpartition(".")[2])
     in_layer = re.compile(rf"(?:^|\.){leaf}\.(\d+)\.")
-    for file in files:
-        # Mapped pages would count as the process's memory.
-        opened = stack.enter_context(safe_open(file, framework="pt", backend="pread"))
-        for name in opened.keys():  # noqa: SIM118
-            match = in_layer.search(name)
-            layer = int(match.group(1)) if match else n_layers
-            (sources[layer] if layer < n_layers else rest)[name] = opened.get_slice(name)
-    return sources, rest
+    for name, tensor in stored.items():
+        match = in_layer.search(name)
+        layer = int(match.group(1)) if match else n_layers
+        (by_layer[layer] if layer < n_layers else others)[name] = tensor
+    return by_layer, others

@@ -11,6 +11,7 @@ import torch
 
 from moedb.capture.blocks import MoEBlock
 from moedb.capture.checks import check_batch
+from moedb.capture.ending import BatchLogits, ModelEnd
 from moedb.capture.first_layers import (
     extended,
     layer_kinds,
@@ -117,6 +118,28 @@ class _Everything:
         self.layers[layer] = activations
 
 
+class _LastStream:
+    """Hands everything on, and keeps the stream after the last layer."""
+
+    def __init__(self, reader: Reader, n_layers: int) -> None:
+        self._reader = reader
+        self._n_layers = n_layers
+        self.stream_after = torch.empty(0)
+        self.layer = reader.layer
+
+    def stream(self, layer: int, residual: torch.Tensor) -> None:
+        self._reader.stream(layer, residual)
+        if layer == self._n_layers:
+            self.stream_after = residual
+
+
+MOST_LOGITS = 1 << 26
+"""The most logits of a batch that the model itself makes."""
+
+N_CHECKED = 64
+"""Examples of whose last token it makes them still, to hold the others against."""
+
+
 class TracedModel:
     """A model that is ready to be captured. Made by :func:`traced`.
 
@@ -124,15 +147,19 @@ class TracedModel:
     ----------
     rehearsed
         The small batch that was captured first, perhaps by the first layers alone.
+    end
+        What makes logits of the last stream; None where that is more than norm and unembedding.
     """
 
     rehearsed: BatchActivations
+    end: ModelEnd | None = None
 
     def __init__(self, model: Any, wiring: Wiring) -> None:
         self.model = model
         self.wiring = wiring
         self._nnsight = nnsight.NNsight(model)
         self._device = next(model.parameters()).device
+        self._n_vocabulary = model.get_input_embeddings().num_embeddings
         self._blocks = {found.block.layer: found for found in wiring.blocks}
         self._layers = [
             (layer, self._places(list(reads)))
@@ -155,10 +182,10 @@ class TracedModel:
             The examples' token ids, of any lengths.
         """
         everything = _Everything()
-        logits = self.read(token_ids, everything)
+        logits = self._read(token_ids, everything, False)
         return BatchActivations(everything.layers, everything.residual_pre, logits)
 
-    def read(self, token_ids: Sequence[Sequence[int]], reader: Reader) -> torch.Tensor:
+    def read(self, token_ids: Sequence[Sequence[int]], reader: Reader) -> BatchLogits:
         """Run a batch of examples, padded on the right, and read off its activations.
 
         Parameters
@@ -170,9 +197,35 @@ class TracedModel:
 
         Returns
         -------
-        torch.Tensor
-            (token, vocabulary): the logits.
+        BatchLogits
+            The logits; where they are many, they are made when they are asked for.
+
+        Raises
+        ------
+        CheckError
+            If those of the last tokens are not what the model itself gives.
         """
+        lengths = torch.tensor([len(ids) for ids in token_ids])
+        n_tokens = int(lengths.sum())
+        if self.end is None or n_tokens * self._n_vocabulary <= MOST_LOGITS:
+            logits = self._read(token_ids, reader, False)
+            return BatchLogits(n_tokens, logits.__getitem__)
+        end, last = self.end, _LastStream(reader, self.wiring.n_layers)
+        own = self._read(token_ids, last, True)
+        ends = lengths.cumsum(0)[:N_CHECKED] - 1
+        found = end.logits(last.stream_after[ends.to(last.stream_after.device)])
+        gap = float((found - own).abs().max())
+        if not gap <= _rounding(own) * float(own.abs().max()):
+            raise CheckError(
+                f"the logits of the last tokens differ by {gap:.3g} from the unembedding of the "
+                "normed last stream"
+            )
+        return BatchLogits(n_tokens, lambda rows: end.logits(last.stream_after[rows]))
+
+    def _read(
+        self, token_ids: Sequence[Sequence[int]], reader: Reader, only_last: bool
+    ) -> torch.Tensor:
+        """Run a batch; return the logits of all tokens, or of the first examples' last ones."""
         lengths = torch.tensor([len(ids) for ids in token_ids])
         longest = int(lengths.max())
         mask = torch.arange(longest)[None, :] < lengths[:, None]
@@ -188,22 +241,34 @@ class TracedModel:
             ),
         ):
             found = nnsight.save([])
-            found.append(self._walk(reader, kept))
+            found.append(self._walk(reader, kept, lengths[:N_CHECKED] - 1 if only_last else None))
         [logits] = found
         return logits  # type: ignore[no-any-return]
 
-    def _walk(self, reader: Reader, kept: torch.Tensor) -> torch.Tensor:
-        """Go through the layers as they run, handing on what each did."""
+    def _walk(self, reader: Reader, kept: torch.Tensor, last: torch.Tensor | None) -> torch.Tensor:
+        """Go through the layers as they run, handing on what each did.
+
+        With ``last``, a position for each of the first examples, only those go on after the last
+        layer.
+        """
         for layer, places in self._layers:
             roles: dict[str, torch.Tensor] = {}
             for reads, envoy in places:
                 # A place that has several values is asked for once: the model passes it once.
                 value = envoy.inputs if reads[0].side == "input" else envoy.output
                 for read in reads:
+                    if last is not None and read.role == "logits":
+                        roles["logits"] = read.pick(value)[:, 0]
+                        continue
                     tokens = _tokens(read.pick(value), read.role, kept)
                     # Several shared experts add up.
                     known = roles.get(read.role)
                     roles[read.role] = tokens if known is None else known + tokens
+                ended = layer == self.wiring.n_layers and reads[0].role == "residual_pre"
+                if last is not None and ended:
+                    stream = reads[0].pick(value)
+                    at = torch.arange(len(last), device=stream.device), last.to(stream.device)
+                    envoy.inputs = reads[0].put(value, stream[at].unsqueeze(1))
             if "residual_pre" in roles:
                 reader.stream(layer, roles["residual_pre"])
             if layer in self._blocks:
@@ -300,7 +365,22 @@ def traced(
             rehearsed = _rehearse(TracedModel(model, wiring), plain)
         traced_model = TracedModel(model, extended(wiring, blocks, kinds, layers_path))
         traced_model.rehearsed = rehearsed
+        traced_model.end = _end(model, wiring, rehearsed)
         yield traced_model
+
+
+def _end(model: Any, wiring: Wiring, rehearsed: BatchActivations) -> ModelEnd | None:
+    """The model's end, where it is no more than norm and unembedding."""
+    stream, logits = rehearsed.residual_pre[wiring.n_layers], rehearsed.logits
+    try:
+        return ModelEnd(model, wiring, stream, logits, _rounding(logits))
+    except ModelError:
+        return None
+
+
+def _rounding(logits: torch.Tensor) -> float:
+    """The share of the largest logit that the order of additions may change."""
+    return 16 * torch.finfo(logits.dtype).eps
 
 
 _REHEARSAL = ((0, 1, 2, 3, 4), (5, 6))

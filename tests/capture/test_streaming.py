@@ -19,6 +19,9 @@ from transformers import (
 from moedb.capture import streaming
 from moedb.capture.blocks import find_blocks
 from moedb.capture.checkpoints import load_model, local_checkpoint
+from moedb.capture.deferred import Deferred
+from moedb.capture.first_layers import only_first_layers
+from moedb.capture.interventions.skipping import skipping
 from moedb.capture.jobs.qwen_ioi import plan_qwen_ioi
 from moedb.capture.pipeline import capture
 from moedb.capture.planning import CaptureOptions
@@ -187,8 +190,64 @@ def test_a_missing_tensor_is_named(saved: Callable[[PretrainedConfig], Path]) ->
             save_file(kept, file, metadata={"format": "pt"})
     checkpoint = local_checkpoint(folder)
     with (
-        torch.no_grad(),
-        streamed_model(checkpoint, "float32", "cpu", 10**9) as model,
         pytest.raises(ModelError, match=r"layer 3, such as self_attn\.o_proj"),
+        streamed_model(checkpoint, "float32", "cpu", 10**9),
     ):
-        model(torch.arange(4)[None], use_cache=False)
+        pass
+
+
+def test_no_layer_runs_with_another_ones_weights(
+    saved: Callable[[PretrainedConfig], Path],
+) -> None:
+    """Layers share memory: whatever the order in which they run, each has its own weights."""
+    checkpoint = local_checkpoint(saved(mixtral()))
+    loaded: Any = load_model(checkpoint, "float32", "cpu")
+    right = [layer.state_dict() for layer in loaded.model.layers]
+    layers = [n_bytes(layer) for layer in loaded.model.layers]
+    least = n_bytes(loaded) - sum(layers) + 2 * max(layers)
+    seen = []
+
+    def check(index: int) -> Any:
+        def before(module: torch.nn.Module, *_: Any) -> None:
+            for name, value in module.state_dict().items():
+                assert torch.equal(value, right[index][name])
+            seen.append(index)
+
+        return before
+
+    ids = torch.arange(8)[None]
+    with torch.no_grad(), streamed_model(checkpoint, "float32", "cpu", least) as model:
+        for index, layer in enumerate(model.model.layers):
+            layer.register_forward_pre_hook(check(index))
+        model(ids, use_cache=False)
+        with only_first_layers(model, "model.layers", 2):
+            model(ids, use_cache=False)
+        for start in (3, 4, 0):
+            with skipping(model, "model.layers", start):
+                model(ids, use_cache=False)
+        assert n_bytes(model) <= least
+    assert seen == [0, 1, 2, 3, 4, 0, 1, 3, 4, 4, 0, 1, 2, 3, 4]
+
+
+def test_what_a_rule_computes_of_values_is_read_all_the_same(
+    saved: Callable[[PretrainedConfig], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the conversion cannot be deferred, it runs each time a layer is read."""
+
+    dispatch = Deferred.__torch_dispatch__
+
+    def choosy(_: Any, function: Any, *rest: Any) -> Any:
+        if function is torch.ops.aten.stack.default:
+            raise NotImplementedError
+        return dispatch(function, *rest)
+
+    checkpoint = local_checkpoint(saved(qwen2_moe()))
+    loaded = load_model(checkpoint, "float32", "cpu")
+    monkeypatch.setattr(Deferred, "__torch_dispatch__", classmethod(choosy))
+    ids = torch.arange(40).reshape(2, 20)
+    limit = int(0.75 * n_bytes(loaded))
+    with torch.no_grad(), streamed_model(checkpoint, "float32", "cpu", limit) as streamed:
+        for _ in range(2):
+            assert torch.equal(
+                streamed(ids, use_cache=False).logits, loaded(ids, use_cache=False).logits
+            )
