@@ -3,8 +3,8 @@
 import logging
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +24,8 @@ from moedb.queries.analyses import find_question, relation_of
 from moedb.queries.analysis import Analysis
 from moedb.queries.catalog import NamedQuery, Question, bind, create_macros
 from moedb.queries.memo import Memo
-from moedb.queries.result import CORRUPTED, RUNS_NAMED, Provenance, Result, RunReference
+from moedb.queries.references import SPLITS, narrowed, references
+from moedb.queries.result import Provenance, Result, RunReference
 from moedb.schemas.arrays import array_spec
 from moedb.schemas.tables import TABLE_NAMES
 from moedb.store.connection import connect
@@ -41,15 +42,6 @@ logger = logging.getLogger(__name__)
 DEFAULT_STORE = "moedb-store"
 # Plain options only: a comment between them could hide where the explained statement begins.
 _EXPLAIN = re.compile(r"\s*explain\b\s*(\([\w\s,]*\)|analyze\b)?", re.IGNORECASE)
-_SPLITS = """
-select
-    examples.run_id,
-    examples.split,
-    count(*) as n_examples
-from examples
-group by examples.run_id, examples.split
-order by examples.run_id, examples.split
-""".strip()
 RUN_PARAMETERS = ("run", "run_b", "interventions")
 """The parameters of named queries that hold a run's name."""
 
@@ -181,7 +173,7 @@ class Database:
             # With every macro there, DuckDB can say which name was meant.
             create_macros(self._connection)
             relation = self._run(statement, parameters or {})
-        runs = tuple(self._references(self.snapshot.runs))
+        runs = self._references(self.snapshot.runs)
         return Result(relation, self._provenance(None, statement, dict(parameters or {}), runs))
 
     def query(self, name: str, **parameters: object) -> Result:
@@ -218,9 +210,9 @@ class Database:
             statement = question.sql
             if not used and question.reads_trials:
                 used = self._trials(bound)
-        runs = tuple(self._references(used))
+        runs = self._references(used)
         if "split" in bound:
-            runs = tuple(_narrowed(run, bound["split"], splits_read) for run in runs)
+            runs = tuple(narrowed(run, bound["split"], splits_read) for run in runs)
         return Result(relation, self._provenance(question.name, statement, bound, runs))
 
     def array(self, run: str | None, name: str, layer: int) -> "zarr.Array[Any]":
@@ -397,29 +389,14 @@ class Database:
                 len(run.manifest.units),
             )
 
-    def _references(self, run_ids: "Mapping[str, object] | list[str]") -> list[RunReference]:
-        rows = [self.snapshot.run(run_id).row for run_id in dict.fromkeys(run_ids)]
-        # more runs are not named one by one, and opening the files of hundreds would take its time
-        counts = self._splits if len(rows) <= RUNS_NAMED else None
-        return [
-            RunReference(
-                run_id=row["run_id"],
-                job=row["job"],
-                model=row["model"],
-                model_sha256=row["model_sha256"],
-                dataset=row["dataset"],
-                n_examples=row["n_examples"],
-                status=row["status"],
-                splits=None if counts is None else counts.get(row["run_id"], {}),
-            )
-            for row in rows
-        ]
+    def _references(self, run_ids: Iterable[str]) -> tuple[RunReference, ...]:
+        return references(self.snapshot, run_ids, lambda: self._splits)
 
     @cached_property
     def _splits(self) -> dict[str, dict[str, int]]:
         """How many examples of each split each run has."""
         counts: dict[str, dict[str, int]] = {}
-        for run_id, split, n_examples in self._run(_SPLITS, {}).fetchall():
+        for run_id, split, n_examples in self._run(SPLITS, {}).fetchall():
             counts.setdefault(run_id, {})[split] = n_examples
         return counts
 
@@ -438,17 +415,6 @@ class Database:
             snapshot=self.snapshot.sha256,
             moedb_version=__version__,
         )
-
-
-def _narrowed(
-    run: RunReference, split: object, splits_read: tuple[str, ...] | None
-) -> RunReference:
-    """The run with the splits that the parameter ``split`` of a question has it read."""
-    if splits_read is None and split is None:
-        splits_read = tuple(name for name in run.splits or () if name != CORRUPTED)
-    elif splits_read is None and split != "all":
-        splits_read = (str(split),)
-    return replace(run, splits_read=splits_read)
 
 
 __all__ = ["Database", "ExpertOutputs", "ParameterError", "default_store", "open_database"]
