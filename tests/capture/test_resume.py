@@ -19,7 +19,7 @@ from tests.contents import run_contents
 
 pytestmark = pytest.mark.model
 
-N = 60
+N = 200
 
 
 @pytest.fixture(scope="module")
