@@ -198,8 +198,7 @@ def answers_of(
 ) -> "pd.DataFrame":
     """One row for each example under each condition, beside the untouched model's answer.
 
-    The column ``group`` numbers what belongs together: draws of one condition, and of these the
-    examples of one split. Of a condition that several runs have, the first run's answers are kept.
+    They are put together by :func:`grouped`.
     """
     import numpy as np
     import pandas as pd
@@ -207,9 +206,6 @@ def answers_of(
     answers = pd.concat(
         [database.sql(_ANSWERS, {"run": run.run_id, "split": split}).df() for run in runs],
         ignore_index=True,
-    )
-    answers["params"] = answers["params"].map(
-        {text: without_draw(text) for text in answers["params"].unique()}
     )
     answers["accuracy"] = (answers["logit_diff"] > 0).astype(float)
     answers["base_accuracy"] = (answers["base_logit_diff"] > 0).astype(float)
@@ -220,12 +216,27 @@ def answers_of(
     answers["clean"] = np.where(corrupted, twin, own.where(twin.notna()))
     answers["corrupt"] = np.where(corrupted, own.where(twin.notna()), twin)
     answers["with_twin"] = answers["logit_diff"].where(twin.notna())
+    return grouped(answers)
+
+
+def grouped(rows: "pd.DataFrame") -> "pd.DataFrame":
+    """Put together what belongs together of the rows that conditions gave.
+
+    The column ``group`` numbers it: draws of one condition, and of these the examples of one split.
+    Of a condition that several runs have, the first run's rows are kept.
+
+    Parameters
+    ----------
+    rows
+        With the columns run_id, kind, layer, expert, params and split; the newest run's first.
+    """
+    params = {text: _without_draw(text) for text in rows["params"].unique()}
+    rows = rows.assign(params=rows["params"].map(params))
     keys = ["kind", "layer", "expert", "params", "split"]
-    answers["group"] = answers.groupby(keys, sort=False, dropna=False).ngroup()
-    if answers.empty:
-        return answers
-    first = answers.groupby("group")["run_id"].transform("first")
-    return answers[answers["run_id"] == first]
+    rows["group"] = rows.groupby(keys, sort=False, dropna=False).ngroup()
+    if rows.empty:
+        return rows
+    return rows[rows["run_id"] == rows.groupby("group")["run_id"].transform("first")]
 
 
 def effects_of(answers: "pd.DataFrame", samples: int, seed: int) -> list[tuple[Any, ...]]:
@@ -288,8 +299,7 @@ def _normalized(mean_differences: "NDArray[np.floating[Any]]") -> "NDArray[np.fl
     return found
 
 
-def without_draw(text: str) -> str:
-    """Return a condition's parameters, as JSON, without what tells its draws apart."""
+def _without_draw(text: str) -> str:
     params = json.loads(text or "{}")
     return json.dumps({k: v for k, v in params.items() if k not in _DRAW}, sort_keys=True)
 

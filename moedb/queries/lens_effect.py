@@ -10,7 +10,7 @@ from moedb.queries.bootstrap import (
     number_or_none,
     percentile_interval,
 )
-from moedb.queries.interventions import find_interventions, run_ids_of, whole, without_draw
+from moedb.queries.interventions import find_interventions, grouped, run_ids_of, whole
 from moedb.queries.result import Computed
 
 if TYPE_CHECKING:
@@ -111,14 +111,7 @@ def lens_effect(database: "Database", parameters: "Mapping[str, Value]") -> Comp
             f"no readings of the logit lens in {', '.join(run.run_id for run in runs)}",
             "intervene again, with --lens",
         )
-    readings["params"] = readings["params"].map(
-        {text: without_draw(text) for text in readings["params"].unique()}
-    )
-    keys = ["kind", "layer", "expert", "params", "split"]
-    readings["group"] = readings.groupby(keys, sort=False, dropna=False).ngroup()
-    # of a condition that several runs have, the newest run's
-    first = readings.groupby("group")["run_id"].transform("first")
-    readings = readings[readings["run_id"] == first]
+    readings = grouped(readings)
     return Computed(_rows(readings, samples, seed), _READINGS, run_ids_of(readings, runs))
 
 
