@@ -81,10 +81,10 @@ def train_qwen_moe_mini(
 )
 @click.option(
     "--augmentation",
-    type=click.Choice(["flip", "none"]),
-    default="flip",
+    type=click.Choice(["crop", "flip", "none"]),
+    default="crop",
     show_default=True,
-    help="Mirror half of the images, others each epoch, or none.",
+    help="Mirror half of the images, others each epoch; crop also shifts each by up to 4 pixels.",
 )
 @click.option("--device", help="cpu, cuda, mps.  [default: what there is]")
 @click.option(

@@ -100,8 +100,22 @@ class Listener:
 # ------------------------------------------------------------------------------- augmentation
 
 
-@pytest.mark.parametrize("augmentation", ["flip", "none"])
-def test_each_epoch_shows_every_image_once_and_mirrors_half_of_them(
+def every_view(images):
+    """Each image moved by up to 4 pixels or not, mirrored or not, by the hash of its pixels."""
+    padded = np.pad(images, ((0, 0), (4, 4), (4, 4), (0, 0)), mode="reflect")
+    return {
+        hash(padded[index, down : down + 32, right : right + 32][:, ::step].tobytes()): (
+            (index, step == -1, down - 4, right - 4)
+        )
+        for index in range(len(images))
+        for step in (1, -1)
+        for down in range(9)
+        for right in range(9)
+    }
+
+
+@pytest.mark.parametrize("augmentation", ["crop", "flip", "none"])
+def test_each_epoch_shows_every_image_once_in_a_view_of_its_own(
     augmentation, images, tmp_path, monkeypatch
 ):
     shown = []
@@ -114,21 +128,24 @@ def test_each_epoch_shows_every_image_once_and_mirrors_half_of_them(
 
     monkeypatch.setattr(CifarMoE, "forward", watched)
     train_cifar_moe(training_config(epochs=2, augmentation=augmentation), *images, tmp_path)
-    trained = images[0].images[: N_TRAIN - N_HELD_OUT]
-    as_is = {image.tobytes(): index for index, image in enumerate(trained)}
-    mirrored = {image[:, ::-1].tobytes(): index for index, image in enumerate(trained)}
-    assert len(as_is | mirrored) == 2 * len(trained), "the images should differ"
-    seen = [image.tobytes() for image in np.concatenate(shown)]
-    flipped = []
-    for epoch in (seen[: len(trained)], seen[len(trained) :]):
-        indices = [as_is.get(image, mirrored.get(image)) for image in epoch]
-        assert sorted(indices) == list(range(len(trained)))
-        flipped.append({mirrored[image] for image in epoch if image in mirrored})
-    if augmentation == "none":
-        assert flipped == [set(), set()]
-    else:
-        assert all(0.3 < len(each) / len(trained) < 0.7 for each in flipped)
-        assert flipped[0] != flipped[1]
+    views = every_view(images[0].images[:N_LEARNT])
+    assert len(views) == N_LEARNT * 2 * 9 * 9, "the views should differ"
+    seen = [views[hash(image.tobytes())] for image in np.concatenate(shown)]
+    epochs = [sorted(seen[:N_LEARNT]), sorted(seen[N_LEARNT:])]
+    for epoch in epochs:
+        indices, mirrored, *shifts = map(np.array, zip(*epoch, strict=True))
+        assert indices.tolist() == list(range(N_LEARNT))
+        assert mirrored.mean() == 0 if augmentation == "none" else 0.4 < mirrored.mean() < 0.6
+        for shift in shifts:
+            counts = np.bincount(shift + 4, minlength=9)
+            if augmentation == "crop":
+                assert len(counts) == 9
+                assert counts.min() > 30  # of 64 expected
+            else:
+                assert counts[4] == N_LEARNT
+    assert (epochs[0] == epochs[1]) == (augmentation == "none")
+    if augmentation == "crop":
+        assert abs(np.corrcoef(np.array(epochs[0])[:, 1:].T) - np.eye(3)).max() < 0.2
 
 
 # ---------------------------------------------------------------------------------- the shape

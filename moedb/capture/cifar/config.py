@@ -122,7 +122,7 @@ def cifar_moe_config(
     return shape.model_copy(update={"d_expert": shape.d_model})
 
 
-Augmentation = Literal["flip", "none"]
+Augmentation = Literal["crop", "flip", "none"]
 
 
 class CifarTrainingConfig(BaseModel):
@@ -142,8 +142,9 @@ class CifarTrainingConfig(BaseModel):
         Factor of the load balancing loss.
     n_validation : int
         Images at the end of the training split that are not trained on.
-    augmentation : {"flip", "none"}
-        Whether each image is shown as it is or, by chance, mirrored left to right.
+    augmentation : {"crop", "flip", "none"}
+        Whether each image is shown as it is, by chance mirrored left to right, or that and moved
+        by up to four pixels along each side.
     autocast : bool
         Compute in bf16 where it is safe to.
     device : str
@@ -161,7 +162,7 @@ class CifarTrainingConfig(BaseModel):
     weight_decay: float = Field(1e-4, ge=0)
     aux_coefficient: float = Field(1e-5, ge=0)
     n_validation: int = Field(1000, ge=0)
-    augmentation: Augmentation = "flip"
+    augmentation: Augmentation = "crop"
     autocast: bool = False
     device: str = "cpu"
 

@@ -16,6 +16,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch.nn import functional
 
+from moedb.capture.cifar.augmentation import Views
 from moedb.capture.cifar.checkpoint import (
     check_identity,
     finished_summary,
@@ -205,13 +206,13 @@ class _Run:
         # Its own generator for each epoch: a resumed run draws what an undisturbed one draws.
         draw = np.random.default_rng([config.seed, self.epoch])
         order = torch.from_numpy(draw.permutation(len(self.train.labels))).to(config.device)
-        mirrored = torch.from_numpy(draw.random(len(order)) < 0.5).to(config.device)
+        views = Views.drawn(draw, config.augmentation, len(order), config.device)
         self.model.train()
         losses = []
         for batch in torch.split(order, config.batch_size):
             if len(batch) == 1:  # left over, with nothing to be normalized over
                 continue
-            loss = self._step(batch, mirrored[batch])
+            loss = self._step(views.of(self.train.images, batch), self.train.labels[batch])
             losses.append(loss * len(batch))
             if progress is not None:
                 progress.advance(len(batch), loss)
@@ -219,14 +220,11 @@ class _Run:
         self.seconds += time.monotonic() - started
         self.history.append({"epoch": self.epoch, "train_loss": sum(losses) / len(order)})
 
-    def _step(self, batch: torch.Tensor, mirrored: torch.Tensor) -> float:
+    def _step(self, images: torch.Tensor, labels: torch.Tensor) -> float:
         config = self.config
-        images = self.train.images[batch]
-        if config.augmentation == "flip":
-            images = torch.where(mirrored[:, None, None, None], images.flip(2), images)
         with torch.autocast(config.device, torch.bfloat16, enabled=config.autocast):
             logits, routing = self.model(images)
-        loss = functional.cross_entropy(logits.float(), self.train.labels[batch])
+        loss = functional.cross_entropy(logits.float(), labels)
         total = loss + config.aux_coefficient * switch_loss(routing)
         if not torch.isfinite(total):
             raise ModelError(

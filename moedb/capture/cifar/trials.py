@@ -33,7 +33,7 @@ def configure(
     seed, epochs
         Seed of trial 0; passes over the images.
     augmentation
-        ``flip`` or ``none``.
+        ``crop``, ``flip`` or ``none``.
     device, autocast
         None for what suits the machine.
 
