@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from moedb.errors import UsageError
 from moedb.queries.analysis import RUN, SPLIT, Analysis, AnalysisColumn
-from moedb.queries.catalog import NamedQuery, Parameter, catalog, no_such_query
+from moedb.queries.catalog import catalog, no_such_query
 from moedb.queries.ioi_analyses import IOI_ANALYSES
 from moedb.queries.label_information import label_information
 from moedb.queries.output_overlap import output_overlap
+from moedb.queries.parameters import Parameter
+from moedb.queries.query_file import NamedQuery
 from moedb.queries.trials import routing_by_class_over_trials
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from moedb.queries.catalog import OutputColumn, Parameter, Value
+from moedb.queries.parameters import Parameter, Value
+from moedb.queries.query_file import OutputColumn
 from moedb.queries.result import Computed
 
 if TYPE_CHECKING:

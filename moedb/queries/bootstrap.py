@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from moedb.queries.catalog import Value
+    from moedb.queries.parameters import Value
 
 _PERCENT = (2.5, 97.5)
 _DRAWN_AT_ONCE = 2_000_000

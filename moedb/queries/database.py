@@ -2,9 +2,7 @@
 
 import logging
 import os
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -15,33 +13,30 @@ import duckdb
 from moedb import __version__
 from moedb.errors import (
     ArrayNotFoundError,
-    ParameterError,
     RunNotFoundError,
     SqlError,
     SqlRefusedError,
 )
 from moedb.queries.analyses import find_question, relation_of
 from moedb.queries.analysis import Analysis
-from moedb.queries.catalog import NamedQuery, Question, bind, create_macros
+from moedb.queries.expert_outputs import ExpertOutputs, read_expert_outputs
+from moedb.queries.macros import create_macros
 from moedb.queries.memo import Memo
+from moedb.queries.parameters import Question, bind
+from moedb.queries.query_file import NamedQuery
+from moedb.queries.read_only import check_read_only
 from moedb.queries.references import SPLITS, narrowed, references
 from moedb.queries.result import Provenance, Result, RunReference
 from moedb.schemas.arrays import array_spec
-from moedb.schemas.tables import TABLE_NAMES
 from moedb.store.connection import connect
 from moedb.store.snapshot import RunSnapshot, Snapshot, take_snapshot
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
     import zarr
-    from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_STORE = "moedb-store"
-# Plain options only: a comment between them could hide where the explained statement begins.
-_EXPLAIN = re.compile(r"\s*explain\b\s*(\([\w\s,]*\)|analyze\b)?", re.IGNORECASE)
 RUN_PARAMETERS = ("run", "run_b", "interventions")
 """The parameters of named queries that hold a run's name."""
 
@@ -75,34 +70,6 @@ def open_database(store: str | Path | None = None) -> "Database":
     >>> db.query("expert-frequency").df()  # doctest: +SKIP
     """
     return Database(take_snapshot(Path(store) if store is not None else default_store()))
-
-
-@dataclass(frozen=True)
-class ExpertOutputs:
-    """The expert outputs of some tokens at one layer.
-
-    Attributes
-    ----------
-    values
-        (token, rank, d_model): E_i(x) of the expert of each rank, before its weight.
-    experts
-        (token, rank): which expert it is.
-    weights
-        (token, rank): its weight.
-    tokens
-        One row for each token, in the same order: token_idx, example_id, position, token,
-        array_row.
-    """
-
-    values: "NDArray[np.floating[Any]]"
-    experts: "NDArray[np.integer[Any]]"
-    weights: "NDArray[np.floating[Any]]"
-    tokens: "pd.DataFrame"
-
-    def of_expert(self, expert: int) -> "NDArray[np.floating[Any]]":
-        """(token, d_model): the outputs of one expert, for the tokens that it was chosen for."""
-        chosen: NDArray[np.floating[Any]] = self.values[self.experts == expert]
-        return chosen
 
 
 class Database:
@@ -163,7 +130,7 @@ class Database:
         SqlError
             If DuckDB cannot run it; the message is DuckDB's own.
         """
-        self._check_read_only(statement)
+        check_read_only(self._connection, statement)
         create_macros(self._connection, used_in=statement)
         try:
             relation = self._run(statement, parameters or {})
@@ -273,37 +240,7 @@ class Database:
         ArrayNotFoundError, SqlError
             If the run does not keep the layer's outputs, or the condition is not valid SQL.
         """
-        import numpy as np
-
-        array = self.array(run, "expert_outputs", layer)
-        run_id = self._run_snapshot(run).run_id
-        # The names of tables and views stand for the run's own rows, in subqueries too.
-        own = ", ".join(
-            f"{name} as (select * from main.{name} where run_id = $run)"  # noqa: S608
-            for name in (*TABLE_NAMES, "experts", "labels", "token_context")
-        )
-        statement = (
-            f"with {own} select token_idx, example_id, position, token, array_row "  # noqa: S608
-            "from tokens join examples using (run_id, example_id) "
-            f"where array_row is not null and (\n{where}\n) order by token_idx"
-        )
-        self._check_read_only(statement)
-        tokens = self._run(statement, {"run": run_id}).df()
-        chosen = self._run(
-            "select token_idx, expert, weight from routing where run_id = $run and layer = $layer "
-            "order by token_idx, rank",
-            {"run": run_id, "layer": layer},
-        ).df()
-        chosen = chosen[chosen["token_idx"].isin(tokens["token_idx"])]
-        shape = (len(tokens), array.shape[1])
-        rows = np.asarray(tokens["array_row"], dtype=np.int64)
-        values = np.asarray(array.oindex[rows]) if len(rows) else np.empty((0, *array.shape[1:]))
-        return ExpertOutputs(
-            values=values.astype(array.dtype, copy=False),
-            experts=chosen["expert"].to_numpy().reshape(shape),
-            weights=chosen["weight"].to_numpy().reshape(shape),
-            tokens=tokens,
-        )
+        return read_expert_outputs(self, self._run_snapshot(run).run_id, layer, where)
 
     def _run(self, statement: str, parameters: Mapping[str, object]) -> duckdb.DuckDBPyRelation:
         try:
@@ -317,29 +254,6 @@ class Database:
             ) from error
         except duckdb.Error as error:
             raise SqlError(str(error)) from error
-
-    def _check_read_only(self, statement: str) -> None:
-        try:
-            statements = self._connection.extract_statements(statement)
-        except duckdb.Error as error:
-            raise SqlError(str(error)) from error
-        if not statements:
-            raise SqlError("the SQL is empty", 'moedb sql "select * from runs"')
-        if len(statements) > 1:
-            raise SqlRefusedError(f"expected one SQL statement, got {len(statements)}")
-        kind = statements[0].type
-        if kind is duckdb.StatementType.EXPLAIN:
-            # EXPLAIN ANALYZE runs what it explains.
-            found = _EXPLAIN.match(statement)
-            if found is not None:
-                self._check_read_only(statement[found.end() :])
-                return
-        if kind is not duckdb.StatementType.SELECT:
-            raise SqlRefusedError(
-                f"the SQL is {kind.name}, which is refused: a store is only read "
-                "(select, from, with, values, describe, summarize, show, explain)",
-                "results go to files with: moedb export --sql ... -o FILE",
-            )
 
     def _trials(self, bound: Mapping[str, object]) -> list[str]:
         """The runs that a query over trials reads."""
@@ -415,6 +329,3 @@ class Database:
             snapshot=self.snapshot.sha256,
             moedb_version=__version__,
         )
-
-
-__all__ = ["Database", "ExpertOutputs", "ParameterError", "default_store", "open_database"]

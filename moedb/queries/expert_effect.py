@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from moedb.errors import ArrayNotFoundError
 from moedb.queries.bootstrap import bootstrap_settings
-from moedb.queries.catalog import bind, named_query
+from moedb.queries.catalog import named_query
 from moedb.queries.interventions import (
     answers_of,
     captured_run,
@@ -15,14 +15,15 @@ from moedb.queries.interventions import (
     find_interventions,
     run_ids_of,
 )
+from moedb.queries.parameters import bind
 from moedb.queries.result import Computed
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from moedb.queries.catalog import Value
     from moedb.queries.database import Database
+    from moedb.queries.parameters import Value
 
 _NAME = "expert-effect"
 _ABLATE = "ablate-experts"

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from moedb.queries.catalog import Value
     from moedb.queries.database import Database
+    from moedb.queries.parameters import Value
     from moedb.store.snapshot import RunSnapshot
 
 _NAME = "intervention-effect"

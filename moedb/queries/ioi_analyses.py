@@ -1,12 +1,12 @@
 """The analyses of what decides between two answers: logit lens, attribution, interventions."""
 
 from moedb.queries.analysis import RUN, SPLIT, Analysis, AnalysisColumn
-from moedb.queries.catalog import Parameter
 from moedb.queries.expert_attribution import expert_attribution
 from moedb.queries.expert_effect import expert_effect
 from moedb.queries.interventions import intervention_effect
 from moedb.queries.lens_effect import lens_effect
 from moedb.queries.logit_lens import logit_lens
+from moedb.queries.parameters import Parameter
 
 _SAMPLES = Parameter(
     "samples",

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from moedb.queries.catalog import Value
     from moedb.queries.database import Database
+    from moedb.queries.parameters import Value
 
 _NAME = "label-information"
 _OVER_EXAMPLES, _WITHIN_EXAMPLES = "examples", "tokens within examples"

@@ -16,8 +16,8 @@ from moedb.queries.result import Computed
 if TYPE_CHECKING:
     import pandas as pd
 
-    from moedb.queries.catalog import Value
     from moedb.queries.database import Database
+    from moedb.queries.parameters import Value
 
 _NAME = "lens-effect"
 _PLACES = ("pre", "mid", "post")

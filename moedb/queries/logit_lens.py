@@ -12,8 +12,8 @@ from moedb.queries.bootstrap import (
 from moedb.queries.result import Computed
 
 if TYPE_CHECKING:
-    from moedb.queries.catalog import Value
     from moedb.queries.database import Database
+    from moedb.queries.parameters import Value
 
 _NAME = "logit-lens"
 _PLACES = ("pre", "mid", "post")

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from moedb.queries.catalog import Value
     from moedb.queries.database import Database
+    from moedb.queries.parameters import Value
     from moedb.store.snapshot import RunSnapshot
 
 _NAME = "output-overlap"

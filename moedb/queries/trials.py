@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from moedb.queries.catalog import Value
     from moedb.queries.database import Database
+    from moedb.queries.parameters import Value
 
 _LEAST_GAIN = 1e-9
 

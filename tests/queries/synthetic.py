@@ -6,7 +6,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from moedb.queries import catalog
+from moedb.queries.macros import create_macros
 from moedb.schemas.tables import TABLES
 from moedb.store.views import create_derived_views
 
@@ -65,7 +65,7 @@ def connect(tables: dict[str, pd.DataFrame], seed: int | None = None) -> duckdb.
         connection.unregister("incoming")
         connection.execute(f"create view {table.name} as {unqualified}")
     create_derived_views(connection)
-    catalog.create_macros(connection)
+    create_macros(connection)
     return connection
 
 

@@ -9,14 +9,10 @@ import duckdb
 import pytest
 
 from moedb.errors import MoedbError, ParameterError, QueryNotFoundError
-from moedb.queries.catalog import (
-    NamedQuery,
-    bind,
-    catalog,
-    create_macros,
-    named_query,
-    parse_query,
-)
+from moedb.queries.catalog import catalog, named_query
+from moedb.queries.macros import create_macros
+from moedb.queries.parameters import bind
+from moedb.queries.query_file import NamedQuery, parse_query
 from tests.queries import synthetic
 
 NAMES = sorted(catalog())

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moedb.queries.catalog import bind, named_query
+from moedb.queries.catalog import named_query
+from moedb.queries.parameters import bind
 from tests.queries import example_oracle, oracle, synthetic
 
 ORACLES = {**oracle.ORACLES, **example_oracle.ORACLES}

@@ -14,8 +14,8 @@ import moedb
 from moedb.cli import run_cli
 from moedb.errors import ParameterError
 from moedb.queries.analyses import ANALYSES
-from moedb.queries.catalog import bind
 from moedb.queries.label_information import label_information
+from moedb.queries.parameters import bind
 from moedb.queries.result import Computed
 from tests.queries import oracle, synthetic
 from tests.queries.test_named_queries import KEYS, ask, make_small_run

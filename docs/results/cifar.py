@@ -1,0 +1,147 @@
+"""Make docs/results/cifar.md from the CIFAR-10 runs of a store: its tables, set into the prose.
+
+python docs/results/cifar.py --store STORE
+"""
+
+from pathlib import Path
+
+import click
+from page import cleared, write_page
+
+import moedb
+from moedb.queries.database import Database
+from moedb.queries.plots import draw
+from moedb.queries.result import Result
+from moedb.queries.sheets import TableOptions
+
+VEHICLES = ["airplane", "automobile", "ship", "truck"]
+
+SPLIT = """
+with shares as (
+    select
+        variant, experts, trial, expert,
+        avg(routed) filter (list_contains($vehicles, value)) as vehicles,
+        avg(routed) filter (not list_contains($vehicles, value)) as animals
+    from expert_accuracy()
+    group by all
+)
+select *, vehicles > animals as mainly_vehicles
+from shares
+order by all
+"""
+"""The mean share of the vehicle classes, and of the animal classes, that each expert gets."""
+
+COVARIANCE = """
+with pairs as (
+    select
+        variant, experts, covariance,
+        list_contains($vehicles, class_a)::int + list_contains($vehicles, class_b)::int
+            as n_vehicles
+    from class_covariance()
+    where class_a <> class_b
+)
+select
+    variant, experts,
+    avg(covariance) filter (n_vehicles = 2) as vehicles,
+    avg(covariance) filter (n_vehicles = 0) as animals,
+    avg(covariance) filter (n_vehicles = 1) as one_of_each,
+    avg(abs(covariance)) as mean_size
+from pairs
+group by all
+order by all
+"""
+"""Mean covariance of two classes: both vehicles, both animals, one of each."""
+
+ABILITY = """
+select value, expert, avg(accuracy) as accuracy
+from expert_accuracy(variant := '{variant}', experts := {experts})
+where trial = 0
+group by all
+order by value, expert
+"""
+"""Accuracy of each expert of the first trial on all images of a class."""
+
+
+def questions(db: Database) -> dict[str, tuple[Result, TableOptions]]:
+    """The tables of the page, by the names of their files."""
+    counts = ("variant", "experts", "n_trials")
+    trial = ("variant", "experts", "trial")
+    found = {
+        "router-ablation": (
+            db.query("router-ablation"),
+            TableOptions(
+                columns=(
+                    *(*counts, "learned", "random", "decrease", "decrease_error", "decrease_sd"),
+                    *("reweighted", "reinitialized"),
+                )
+            ),
+        ),
+        "trials": (
+            db.query("router-ablation", level="trial"),
+            TableOptions(
+                columns=(
+                    *(*trial, "n_correct", "n_images", "learned", "random", "decrease"),
+                    "decrease_error",
+                )
+            ),
+        ),
+        "load-balance": (
+            db.query("load-balance-by-trial"),
+            TableOptions(
+                columns=(
+                    *(*trial, "n_dead", "normalized_entropy", "smallest_share", "largest_share"),
+                    "switch_loss",
+                )
+            ),
+        ),
+        "split": (db.sql(SPLIT, {"vehicles": VEHICLES}), TableOptions()),
+        "covariance": (db.sql(COVARIANCE, {"vehicles": VEHICLES}), TableOptions(precision=4)),
+    }
+    for variant, experts in groups(db):
+        chosen = {"variant": variant, "experts": experts}
+        found[f"routing-{variant}-{experts}"] = (
+            db.query("routing-by-class-over-trials", **chosen),
+            TableOptions(pivot=("value", "expert", "share"), bold="row-max"),
+        )
+        found[f"ability-{variant}-{experts}"] = (
+            db.sql(ABILITY.format(**chosen)),
+            TableOptions(pivot=("value", "expert", "accuracy"), bold="row-max"),
+        )
+    for run, variant, experts in db.sql(
+        "select run_id, variant, experts from trials where trial = 0 order by all"
+    ).fetchall():
+        found[f"overlap-{variant}-{experts}"] = (
+            db.query("output-overlap", run=run),
+            TableOptions(
+                columns=("expert_a", "expert_b", "n_tokens", "cosine", "cka"), footer=False
+            ),
+        )
+    return found
+
+
+def groups(db: Database) -> list[tuple[str, int]]:
+    """The variants and numbers of experts that the store has."""
+    rows = db.sql("select distinct variant, experts from trials order by all").fetchall()
+    return [(variant, experts) for variant, experts in rows]
+
+
+def draw_figures(db: Database, folder: Path) -> None:
+    """Draw the figures of the page, and of the paper, into a folder."""
+    draw("router-ablation", db.query("router-ablation"), folder / "router-ablation.png")
+    for variant, experts in groups(db):
+        for name in ("class-correlation", "class-covariance", "class-consistency"):
+            answer = db.query(name, variant=variant, experts=experts)
+            draw(name, answer, folder / f"{name}-{variant}-{experts}.png")
+
+
+@click.command()
+@click.option("--store", type=click.Path(path_type=Path, exists=True), required=True)
+def main(store: Path) -> None:
+    """Make the page from STORE."""
+    with moedb.open(store) as db:
+        draw_figures(db, cleared("cifar"))
+        write_page("cifar", questions(db))
+
+
+if __name__ == "__main__":
+    main()
