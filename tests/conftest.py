@@ -5,11 +5,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from tests.cifar_store import CifarStore
 
 ROOT = Path(__file__).parent.parent
+
+# A busy machine is slow; that is no fault of what is tested.
+settings.register_profile("moedb", deadline=None)
+settings.load_profile("moedb")
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from moedb.capture import plan
 from moedb.capture.answers import answer
 from moedb.capture.blocks import MoEBlock, find_blocks
 from moedb.capture.checkpoints import (
@@ -28,7 +27,9 @@ from moedb.capture.planning import Batch, CaptureOptions, CapturePlan, complete_
 from moedb.capture.probe import BlockWiring
 from moedb.capture.quantized import is_gptq, load_gptq
 from moedb.capture.records import BatchReader, BatchRecords, to_numpy
+from moedb.capture.shape import ModelShape
 from moedb.capture.streaming import Placement, opened_model
+from moedb.capture.survey import TokenSelection
 from moedb.capture.trace import TracedModel, traced
 from moedb.errors import ModelError, UsageError
 from moedb.schemas.arrays import ARRAY_NAMES
@@ -58,7 +59,7 @@ def plan_language_capture(
         If the model is none that can be captured, or an option does not fit it.
     """
     device = check_device(options.device or default_device())
-    plan.TokenSelection.parse(options.tokens)
+    TokenSelection.parse(options.tokens)
     checkpoint = find_checkpoint(options.model)
     skeleton = load_skeleton(checkpoint)
     blocks = tuple(find_blocks(skeleton))
@@ -73,7 +74,7 @@ def plan_language_capture(
         absent.add("shared_outputs")
     if is_gptq(checkpoint) or any(block.form != "stacked" for block in blocks):
         absent.add("expert_neurons")
-    shape = plan.ModelShape(
+    shape = ModelShape(
         blocks=blocks,
         n_layers=len(skeleton.get_submodule(blocks[0].decoder_path.rpartition(".")[0])),
         d_model=skeleton.get_input_embeddings().embedding_dim,

@@ -8,11 +8,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from moedb.capture import plan
 from moedb.capture.checkpoints import Checkpoint
 from moedb.capture.conditions import UNTOUCHED, Condition
+from moedb.capture.estimate import Estimate, estimate
 from moedb.capture.examples import Dataset, Example
 from moedb.capture.records import BatchRecords
+from moedb.capture.selection import budgeted_arrays, describe_selection, parse_arrays, parse_layers
+from moedb.capture.shape import ModelShape, array_bytes
+from moedb.capture.survey import TokenSelection, survey
+from moedb.capture.units import UNIT_TOKENS, divide
 from moedb.capture.wiring import BlockWiring
 from moedb.errors import UsageError
 from moedb.schemas.manifests import UnitRange
@@ -121,14 +125,14 @@ class CapturePlan:
     options: CaptureOptions
     checkpoint: Checkpoint
     dataset: Dataset
-    shape: plan.ModelShape
-    selection: plan.TokenSelection
+    shape: ModelShape
+    selection: TokenSelection
     arrays: dict[str, tuple[int, ...]]
     units: tuple[UnitRange, ...]
     unit_rows: int
     dtype: str
     device: str
-    estimate: plan.Estimate
+    estimate: Estimate
     open_model: Callable[[Mapping[str, tuple[int, ...]]], AbstractContextManager[CapturedModel]]
     conditions: tuple[Condition, ...]
     run_labels: Mapping[str, str]
@@ -143,13 +147,13 @@ class CapturePlan:
             "model_sha256": self.checkpoint.sha256,
             "dataset": dict(self.dataset.config),
             "dataset_sha256": self.dataset.sha256,
-            "arrays": plan.describe_selection(self.arrays),
+            "arrays": describe_selection(self.arrays),
             "tokens": self.options.tokens,
             "batch_size": self.options.batch_size,
             "dtype": self.dtype,
             "device": self.device.partition(":")[0],
             "unit_rows": self.unit_rows,
-            "unit_tokens": plan.UNIT_TOKENS,
+            "unit_tokens": UNIT_TOKENS,
             **self.settings,
         }
 
@@ -163,7 +167,7 @@ def complete_plan(
     options: CaptureOptions,
     checkpoint: Checkpoint,
     dataset: Dataset,
-    shape: plan.ModelShape,
+    shape: ModelShape,
     *,
     dtype: str,
     device: str,
@@ -199,21 +203,21 @@ def complete_plan(
     UsageError
         If an option does not fit the model or the dataset.
     """
-    selection = plan.TokenSelection.parse(options.tokens)
-    survey = plan.survey(dataset, selection)
-    layers = plan.parse_layers(options.layers, shape.layers)
+    selection = TokenSelection.parse(options.tokens)
+    found = survey(dataset, selection)
+    layers = parse_layers(options.layers, shape.layers)
     notes = [*dataset.notes]
     if options.arrays:
-        arrays = plan.parse_arrays(options.arrays, layers, shape)
+        arrays = parse_arrays(options.arrays, layers, shape)
     else:
-        arrays, left_out = plan.budgeted_arrays(layers, shape, survey.n_kept, options.budget)
+        arrays, left_out = budgeted_arrays(layers, shape, found.n_kept, options.budget)
         if left_out:
             notes.append(
                 f"arrays kept within {options.budget / 1e9:.1f} GB: {', '.join(arrays) or 'none'}; "
                 f"left out: {', '.join(left_out)}; --budget, --arrays, --layers, --tokens choose"
             )
-    row_bytes = sum(plan.array_bytes(arrays, shape, 1).values())
-    units, unit_rows = plan.divide(survey, row_bytes, options.batch_size)
+    row_bytes = sum(array_bytes(arrays, shape, 1).values())
+    units, unit_rows = divide(found, row_bytes, options.batch_size)
     return CapturePlan(
         options=options,
         checkpoint=checkpoint,
@@ -225,7 +229,7 @@ def complete_plan(
         unit_rows=unit_rows,
         dtype=dtype,
         device=device,
-        estimate=plan.estimate(survey, shape, arrays, len(conditions), n_lens_tokens),
+        estimate=estimate(found, shape, arrays, len(conditions), n_lens_tokens),
         open_model=open_model,
         conditions=tuple(conditions),
         run_labels=dict(run_labels or {}),

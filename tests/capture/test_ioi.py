@@ -91,7 +91,7 @@ def test_published_file_drops_in(templates, tokenizer):
     assert not found.dropped_names
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32), n=st.integers(1, 70))
 def test_prompt_properties(templates, tokenizer, seed, n):
     found = generate_prompts(templates, tokenizer, n, seed=seed)

@@ -6,20 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moedb.capture.blocks import MoEBlock
+from moedb.capture.estimate import estimate
 from moedb.capture.examples import Dataset, Example
-from moedb.capture.plan import (
-    UNIT_BYTES,
-    UNIT_TOKENS,
-    ModelShape,
-    TokenSelection,
-    array_bytes,
-    budgeted_arrays,
-    divide,
-    estimate,
-    parse_arrays,
-    parse_layers,
-    survey,
-)
+from moedb.capture.selection import budgeted_arrays, parse_arrays, parse_layers
+from moedb.capture.shape import ModelShape, array_bytes
+from moedb.capture.survey import TokenSelection, survey
+from moedb.capture.units import UNIT_BYTES, UNIT_TOKENS, divide
 from moedb.errors import UsageError
 from moedb.schemas.arrays import ARRAY_NAMES
 

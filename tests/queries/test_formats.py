@@ -150,7 +150,7 @@ class TestTable:
         assert text.splitlines()[0].split() == ["a", "b"]
 
     @given(st.lists(texts, min_size=1, max_size=4), texts.filter(lambda t: '"' not in t and t))
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     def test_nothing_reaches_the_terminal_raw(self, values, name):
         name = name.replace("\0", "0")
         text = render(rows_result([(name, "VARCHAR")], [(v,) for v in values]), "table")
@@ -178,7 +178,7 @@ class TestCsv:
             max_size=4,
         )
     )
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     def test_reads_back(self, rows):
         result = rows_result([("t", "VARCHAR"), ("x", "DOUBLE"), ("n", "BIGINT")], rows)
         text = render(result, "csv")
@@ -200,7 +200,7 @@ class TestCsv:
 
 class TestJson:
     @given(st.lists(st.tuples(texts, st.none() | st.floats()), max_size=4))
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     def test_reads_back(self, rows):
         result = rows_result([("t", "VARCHAR"), ("x", "DOUBLE")], rows)
         expected = [

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from moedb.capture import plan
 from moedb.capture.blocks import MoEBlock
 from moedb.capture.checkpoints import check_device, default_device, local_checkpoint
 from moedb.capture.cifar.checkpoint import load_cifar_moe
@@ -21,6 +20,7 @@ from moedb.capture.jobs.cifar_moe import ImageDataset
 from moedb.capture.planning import Batch, CaptureOptions, CapturePlan, complete_plan
 from moedb.capture.probe import BlockWiring, RouterRule
 from moedb.capture.records import BatchReader, BatchRecords
+from moedb.capture.shape import ModelShape
 from moedb.capture.trace import LayerActivations
 from moedb.errors import UsageError
 
@@ -52,7 +52,7 @@ def plan_cifar_capture(options: CaptureOptions, dataset: ImageDataset) -> Captur
     device = check_device(options.device or default_device())
     folder = Path(options.model)
     model, config = load_cifar_moe(folder)
-    shape = plan.ModelShape(
+    shape = ModelShape(
         blocks=(moe_block(model.config),),
         n_layers=len(model.config.stages) + 1,
         d_model=model.config.d_model,

@@ -20,7 +20,7 @@ from moedb.capture.interventions.kinds import (
     Intervention,
 )
 from moedb.capture.interventions.sources import ParentRun
-from moedb.capture.plan import parse_layers
+from moedb.capture.selection import parse_layers
 from moedb.errors import UsageError, did_you_mean
 
 SPLITS = ("all", "clean", "corrupted")

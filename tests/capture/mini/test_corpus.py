@@ -84,7 +84,7 @@ def test_pieces_hold_every_token_once(lengths, max_length):
         assert (np.diff(piece) == 1).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(lengths=st.lists(st.integers(2, 16), min_size=1, max_size=30), seed=st.integers(0, 99))
 def test_every_epoch_has_every_piece_once(lengths, seed):
     pieces = [np.full(n, i + 1) for i, n in enumerate(lengths)]

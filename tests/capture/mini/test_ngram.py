@@ -40,7 +40,7 @@ def test_discount_is_estimated_from_counts_of_counts():
     assert estimated == pytest.approx(given_half)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     pieces=st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=12), min_size=1, max_size=4),
     context=st.lists(st.integers(0, 4), max_size=5),

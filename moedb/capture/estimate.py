@@ -1,0 +1,85 @@
+"""What a capture will write, before compression."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from moedb.capture.shape import ModelShape, array_bytes
+from moedb.capture.survey import Survey
+from moedb.schemas import tables
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a capture will write, before compression."""
+
+    n_examples: int
+    n_tokens: int
+    n_rows: int
+    table_rows: dict[str, int]
+    table_bytes: dict[str, int]
+    array_bytes: dict[str, int]
+
+    @property
+    def n_bytes(self) -> int:
+        """All bytes together."""
+        return sum(self.table_bytes.values()) + sum(self.array_bytes.values())
+
+    def rows(self) -> list[tuple[str, str, int, int]]:
+        """One row for each table and each kind of array: kind, name, rows, bytes."""
+        found = [
+            ("table", name, self.table_rows[name], self.table_bytes[name])
+            for name in self.table_rows
+        ]
+        return found + [
+            ("array", name, self.n_rows, n_bytes) for name, n_bytes in self.array_bytes.items()
+        ]
+
+
+_WIDTHS = {"int32": 4, "int64": 8, "float": 4}
+
+
+def estimate(
+    found: Survey,
+    shape: ModelShape,
+    arrays: Mapping[str, tuple[int, ...]],
+    n_conditions: int = 1,
+    n_lens_tokens: int = 0,
+) -> Estimate:
+    """Work out rows and bytes of every table and array, before compression.
+
+    Parameters
+    ----------
+    found, shape, arrays
+        The examples, the model, and the arrays kept.
+    n_conditions
+        Conditions that predictions are stored for.
+    n_lens_tokens
+        Tokens whose residual stream is read through the logit lens.
+    """
+    n_examples, n_tokens, n_layers = found.n_examples, found.n_tokens, len(shape.blocks)
+    n_rows = found.n_kept if arrays else 0
+    rows = {
+        tables.EXAMPLES.name: n_examples,
+        tables.EXAMPLE_LABELS.name: found.n_labels,
+        tables.TOKENS.name: n_tokens,
+        tables.TOKEN_LABELS.name: found.n_token_labels,
+        tables.ROUTING.name: n_tokens * sum(block.top_k for block in shape.blocks),
+        tables.ROUTER_STATS.name: n_tokens * n_layers,
+        tables.ROUTER_MASS.name: n_examples * sum(block.n_experts for block in shape.blocks),
+        tables.PREDICTIONS.name: n_conditions * found.n_targets,
+        tables.LOGIT_LENS.name: 2 * n_lens_tokens * (1 + shape.n_layers + n_layers),
+    }
+    text_bytes = {
+        tables.EXAMPLES.name: found.text_bytes,
+        tables.TOKENS.name: found.token_bytes,
+        tables.EXAMPLE_LABELS.name: 12 * found.n_labels,
+        tables.TOKEN_LABELS.name: 8 * found.n_token_labels,
+        tables.PREDICTIONS.name: 16 * rows[tables.PREDICTIONS.name],
+        tables.LOGIT_LENS.name: 16 * rows[tables.LOGIT_LENS.name],
+    }
+    n_bytes = {
+        name: count * sum(_WIDTHS.get(column.type, 0) for column in tables.table(name).columns)
+        + text_bytes.get(name, 0)
+        for name, count in rows.items()
+    }
+    return Estimate(n_examples, n_tokens, n_rows, rows, n_bytes, array_bytes(arrays, shape, n_rows))
