@@ -8,7 +8,7 @@ from moedb.capture.wiring import BlockWiring
 from moedb.errors import CheckError
 
 if TYPE_CHECKING:
-    from moedb.capture.trace import BatchActivations, LayerActivations
+    from moedb.capture.activations import BatchActivations, LayerActivations
 
 
 def check_batch(batch: "BatchActivations", wirings: tuple[BlockWiring, ...]) -> None:

@@ -27,10 +27,11 @@ from moedb.capture.planning import Batch, CaptureOptions, CapturePlan, complete_
 from moedb.capture.probe import BlockWiring
 from moedb.capture.quantized import is_gptq, load_gptq
 from moedb.capture.records import BatchReader, BatchRecords, to_numpy
+from moedb.capture.rehearsal import traced
 from moedb.capture.shape import ModelShape
 from moedb.capture.streaming import Placement, opened_model
 from moedb.capture.survey import TokenSelection
-from moedb.capture.trace import TracedModel, traced
+from moedb.capture.trace import TracedModel
 from moedb.errors import ModelError, UsageError
 from moedb.schemas.arrays import ARRAY_NAMES
 

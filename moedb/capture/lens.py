@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from moedb.capture.activations import BatchActivations
 from moedb.capture.ending import ModelEnd
 from moedb.capture.examples import Example
-from moedb.capture.trace import BatchActivations
 from moedb.capture.wiring import Wiring
 from moedb.errors import ModelError
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from moedb.capture.activations import LayerActivations
 from moedb.capture.checks import check_layer
 from moedb.capture.lens import LensReading, LensRecords, after_attention, entering
-from moedb.capture.trace import LayerActivations
 from moedb.capture.wiring import BlockWiring
 from moedb.store.arrays import Activations, ArrayKey
 

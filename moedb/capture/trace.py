@@ -1,107 +1,21 @@
 """One forward pass of a batch, with everything that a capture wants read off by nnsight."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any
 
 import nnsight
 import torch
 
-from moedb.capture.blocks import MoEBlock
-from moedb.capture.checks import check_batch
-from moedb.capture.ending import BatchLogits, ModelEnd
-from moedb.capture.first_layers import (
-    extended,
-    layer_kinds,
-    n_first_layers,
-    only_first_layers,
+from moedb.capture.activations import (
+    BatchActivations,
+    LayerActivations,
+    Reader,
+    layer_activations,
 )
-from moedb.capture.probe import probe
-from moedb.capture.tap import tapped
-from moedb.capture.wiring import BlockWiring, Read, Wiring
-from moedb.errors import CheckError, ModelError
-
-
-@dataclass(frozen=True)
-class LayerActivations:
-    """What one MoE layer did with the tokens of a batch, padding left out.
-
-    Experts, weights, outputs and neurons are in the order of their rank: by router score.
-
-    Attributes
-    ----------
-    router_logits
-        (token, expert).
-    probabilities
-        (token, expert): the router's full distribution.
-    experts
-        (token, rank).
-    weights
-        (token, rank).
-    expert_outputs
-        (token, rank, d_model), before the weights.
-    shared_outputs
-        (token, d_model), before the gate; None without a shared expert.
-    shared_gate
-        (token,): the factor on the shared expert's output; None without a shared expert.
-    block_output
-        (token, d_model).
-    router_input
-        (token, d_model).
-    residual_mid
-        (token, d_model); None where there is no residual stream.
-    expert_neurons
-        (token, rank, d_expert); None unless tapped.
-    all_expert_outputs
-        (token, expert, d_model), before any weight; None where only chosen experts ran.
-    """
-
-    router_logits: torch.Tensor
-    probabilities: torch.Tensor
-    experts: torch.Tensor
-    weights: torch.Tensor
-    expert_outputs: torch.Tensor
-    shared_outputs: torch.Tensor | None
-    shared_gate: torch.Tensor | None
-    block_output: torch.Tensor
-    router_input: torch.Tensor
-    residual_mid: torch.Tensor | None = None
-    expert_neurons: torch.Tensor | None = None
-    all_expert_outputs: torch.Tensor | None = None
-
-
-@dataclass(frozen=True)
-class BatchActivations:
-    """What the model did with a batch, padding left out, tokens in the order of the batch.
-
-    Attributes
-    ----------
-    layers
-        For each MoE layer what it did.
-    residual_pre
-        For each layer (token, d_model); index n_layers is the stream after the last layer.
-    logits
-        (token, vocabulary).
-    """
-
-    layers: dict[int, LayerActivations]
-    residual_pre: dict[int, torch.Tensor]
-    logits: torch.Tensor
-
-
-class Reader(Protocol):
-    """Takes what a batch does while the model runs, and keeps of it what it wants.
-
-    All layers' values of a large batch would be larger than a large model.
-    """
-
-    def stream(self, layer: int, residual: torch.Tensor) -> None:
-        """The residual stream entering a layer, (token, d_model); n_layers is after the last."""
-
-    def layer(self, layer: int, activations: LayerActivations) -> None:
-        """What an MoE layer did."""
+from moedb.capture.ending import BatchLogits, ModelEnd
+from moedb.capture.wiring import Read, Wiring
+from moedb.errors import CheckError
 
 
 class _Everything:
@@ -141,7 +55,7 @@ N_CHECKED = 64
 
 
 class TracedModel:
-    """A model that is ready to be captured. Made by :func:`traced`.
+    """A model that is ready to be captured. Made by :func:`moedb.capture.rehearsal.traced`.
 
     Attributes
     ----------
@@ -215,7 +129,7 @@ class TracedModel:
         ends = lengths.cumsum(0)[:N_CHECKED] - 1
         found = end.logits(last.stream_after[ends.to(last.stream_after.device)])
         gap = float((found - own).abs().max())
-        if not gap <= _rounding(own) * float(own.abs().max()):
+        if not gap <= rounding(own) * float(own.abs().max()):
             raise CheckError(
                 f"the logits of the last tokens differ by {gap:.3g} from the unembedding of the "
                 "normed last stream"
@@ -272,7 +186,7 @@ class TracedModel:
             if "residual_pre" in roles:
                 reader.stream(layer, roles["residual_pre"])
             if layer in self._blocks:
-                reader.layer(layer, _layer(self._blocks[layer], roles))
+                reader.layer(layer, layer_activations(self._blocks[layer], roles))
         return roles["logits"]
 
 
@@ -286,131 +200,6 @@ _FLAT = {"expert_outputs": -2, "expert_neurons": -2}
 """Where a token's own dimensions begin; for all other values it is the last."""
 
 
-def _layer(wiring: BlockWiring, roles: Mapping[str, Any]) -> LayerActivations:
-    logits, experts = roles["router_logits"], roles["experts"].long()
-    # Some routers return their choice unsorted: rank is by score, whatever order the model used.
-    by_rank = logits.gather(-1, experts).argsort(dim=-1, descending=True, stable=True)
-    is_sorted = bool((by_rank[:, 1:] > by_rank[:, :-1]).all())
-
-    def ranked(values: torch.Tensor) -> torch.Tensor:
-        if is_sorted:  # spares a copy of the largest values that there are
-            return values
-        return values.gather(1, by_rank[..., None].expand(-1, -1, values.shape[-1]))
-
-    block_output, shared = roles["block_output"], roles.get("shared_outputs")
-    if wiring.shared_is_beside:
-        block_output = block_output + shared
-    gate = None
-    if shared is not None:
-        gate = torch.full_like(shared[:, 0], wiring.shared_scale)
-    if wiring.has_shared_gate:
-        gate = _scaled(roles["shared_gate"].sigmoid().flatten(), wiring.shared_scale)
-    neurons = roles.get("expert_neurons")
-    return LayerActivations(
-        router_logits=logits,
-        probabilities=wiring.rule.probabilities(logits),
-        experts=experts.gather(-1, by_rank),
-        weights=_weights(wiring, roles, experts).gather(-1, by_rank),
-        expert_outputs=ranked(roles["expert_outputs"]),
-        shared_outputs=shared,
-        shared_gate=gate,
-        block_output=block_output,
-        router_input=roles["router_input"],
-        residual_mid=roles["residual_mid"],
-        expert_neurons=None if neurons is None else ranked(neurons),
-    )
-
-
-def _weights(wiring: BlockWiring, roles: Mapping[str, Any], experts: torch.Tensor) -> torch.Tensor:
-    """(token, slot): the weights in the order of the tap."""
-    if "weights" not in roles:
-        weights = wiring.rule.weights(roles["router_logits"], experts)
-        return weights.to(roles["block_output"].dtype)
-    weights = roles["weights"]
-    if "weights_order" in roles:
-        weights = weights.gather(-1, roles["weights_order"].argsort(dim=-1))
-    return _scaled(weights, wiring.routed_scale)
-
-
-def _scaled(values: torch.Tensor, scale: float) -> torch.Tensor:
-    # The product of two bfloat16 numbers is none, so it is kept in a wider format.
-    return values if scale == 1 else values.float() * scale
-
-
-@contextmanager
-def traced(
-    model: Any, blocks: Sequence[MoEBlock], neurons: Collection[int] = ()
-) -> Iterator[TracedModel]:
-    """Tap ``model``, probe it, and leave it as it was found.
-
-    Of a model whose weights come from the disk only the first layers run for that.
-
-    Raises
-    ------
-    ModelError
-        If a block is wired in a way that a capture could not read, or what a capture would read
-        of a small batch does not add up or differs from what the untouched model does.
-    """
-    layers_path = blocks[0].decoder_path.rpartition(".")[0]
-    layers = list(model.get_submodule(layers_path).children())
-    kinds = layer_kinds(layers, neurons)
-    streamed = any(parameter.is_meta for parameter in model.parameters())
-    n_layers = n_first_layers(kinds) if streamed else len(layers)
-    with only_first_layers(model, layers_path, n_layers):
-        plain = _plain_logits(model)
-    with tapped(model, blocks, neurons):
-        with only_first_layers(model, layers_path, n_layers):
-            first = [block for block in blocks if block.layer < n_layers]
-            wiring = probe(model, first)
-            rehearsed = _rehearse(TracedModel(model, wiring), plain)
-        traced_model = TracedModel(model, extended(wiring, blocks, kinds, layers_path))
-        traced_model.rehearsed = rehearsed
-        traced_model.end = _end(model, wiring, rehearsed)
-        yield traced_model
-
-
-def _end(model: Any, wiring: Wiring, rehearsed: BatchActivations) -> ModelEnd | None:
-    """The model's end, where it is no more than norm and unembedding."""
-    stream, logits = rehearsed.residual_pre[wiring.n_layers], rehearsed.logits
-    try:
-        return ModelEnd(model, wiring, stream, logits, _rounding(logits))
-    except ModelError:
-        return None
-
-
-def _rounding(logits: torch.Tensor) -> float:
+def rounding(logits: torch.Tensor) -> float:
     """The share of the largest logit that the order of additions may change."""
     return 16 * torch.finfo(logits.dtype).eps
-
-
-_REHEARSAL = ((0, 1, 2, 3, 4), (5, 6))
-"""Token ids that every vocabulary has; the shorter is padded."""
-
-
-def _plain_logits(model: Any) -> torch.Tensor:
-    """The untouched model's logits of the first, which fills its row of the batch."""
-    ids = torch.tensor([_REHEARSAL[0]], device=next(model.parameters()).device)
-    with torch.no_grad():
-        logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits
-    return logits[0]
-
-
-def _rehearse(traced_model: TracedModel, plain: torch.Tensor) -> BatchActivations:
-    """Capture a small batch and hold it against the model's arithmetic and a plain forward."""
-    batch = traced_model.run(_REHEARSAL)
-    name = type(traced_model.model).__name__
-    try:
-        check_batch(batch, traced_model.wiring.blocks)
-    except CheckError as error:
-        raise ModelError(f"{name} cannot be captured: {error}") from error
-    expected = plain.double()
-    gaps = (batch.logits[: len(expected)].double() - expected).abs().amax(dim=-1)
-    # In a short format a near tie between two experts may fall either way, for a token or two.
-    gap = float(gaps.max() if batch.logits.dtype == torch.float32 else gaps.median())
-    allowed = torch.finfo(batch.logits.dtype).eps ** 0.5 * float(expected.abs().max())
-    if not gap <= allowed:
-        raise ModelError(
-            f"{name}: expected the logits of a plain forward pass, with padding and the experts "
-            f"tapped they differ by {gap:.3g}"
-        )
-    return batch

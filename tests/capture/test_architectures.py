@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from transformers import AutoTokenizer
 
+from moedb.capture.activations import BatchActivations
 from moedb.capture.blocks import MoEBlock, find_blocks
 from moedb.capture.checkpoints import find_checkpoint
 from moedb.capture.checks import check_batch
@@ -26,8 +27,8 @@ from moedb.capture.language import plan_language_capture
 from moedb.capture.pipeline import capture
 from moedb.capture.planning import CaptureOptions
 from moedb.capture.probe import probe
+from moedb.capture.rehearsal import traced
 from moedb.capture.tap import tapped
-from moedb.capture.trace import BatchActivations, traced
 from moedb.capture.wiring import Wiring
 from moedb.errors import ModelError
 from moedb.store.snapshot import read_run

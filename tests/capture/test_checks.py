@@ -9,10 +9,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from moedb.capture.activations import BatchActivations, LayerActivations
 from moedb.capture.blocks import find_blocks
 from moedb.capture.checks import check_batch, sum_gap
+from moedb.capture.rehearsal import traced
 from moedb.capture.router import RouterRule
-from moedb.capture.trace import BatchActivations, LayerActivations, traced
 from moedb.errors import CheckError
 
 pytestmark = pytest.mark.model

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from moedb.capture import ending, trace
+from moedb.capture.activations import BatchActivations
 from moedb.capture.blocks import find_blocks
 from moedb.capture.checkpoints import load_model, local_checkpoint
-from moedb.capture.trace import BatchActivations, TracedModel, traced
+from moedb.capture.rehearsal import traced
+from moedb.capture.trace import TracedModel
 from moedb.errors import CheckError
 
 pytestmark = pytest.mark.model

@@ -63,7 +63,7 @@ def test_a_quantized_checkpoint_is_captured_as_its_dequantized_weights_run(
     from moedb.capture.blocks import find_blocks
     from moedb.capture.checkpoints import find_checkpoint
     from moedb.capture.quantized import is_gptq, load_gptq
-    from moedb.capture.trace import traced
+    from moedb.capture.rehearsal import traced
 
     checkpoint = find_checkpoint(str(folder))
     assert is_gptq(checkpoint)

@@ -14,8 +14,8 @@ from moedb.capture.interventions.engine import Engine, Pass, PassOutcome
 from moedb.capture.interventions.kinds import FORMS, KINDS, SITES, Intervention
 from moedb.capture.interventions.layer_edits import Edit
 from moedb.capture.interventions.skipping import PassThrough, skipping
+from moedb.capture.rehearsal import traced
 from moedb.capture.router import RouterRule
-from moedb.capture.trace import traced
 from moedb.capture.wiring import Read
 from tests.capture.test_architectures import with_lists
 from tests.capture.tiny_models import FAMILIES, tiny_model

@@ -17,7 +17,7 @@ from moedb.capture.jobs.qwen_ioi import ioi_dataset, plan_qwen_ioi
 from moedb.capture.lens import LensReading, LogitLens, Positions, n_lens_tokens
 from moedb.capture.pipeline import capture
 from moedb.capture.planning import CaptureOptions
-from moedb.capture.trace import traced
+from moedb.capture.rehearsal import traced
 from moedb.errors import ModelError
 from moedb.queries.database import open_database
 from tests.capture.tiny_models import FAMILIES, tiny_model

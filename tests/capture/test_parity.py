@@ -285,7 +285,7 @@ def test_a_bf16_model_is_kept_to_the_bit(random_model: Path, tmp_path: Path) -> 
 
 def test_a_capture_leaves_the_model_as_it_found_it(random_model: Path) -> None:
     from moedb.capture.blocks import find_blocks
-    from moedb.capture.trace import traced
+    from moedb.capture.rehearsal import traced
 
     model = AutoModelForCausalLM.from_pretrained(random_model).eval()
     names = [name for name, _ in model.named_modules()]

@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from moedb.capture import streaming
+from moedb.capture.activations import LayerActivations
 from moedb.capture.blocks import find_blocks
 from moedb.capture.checkpoints import load_model, local_checkpoint
 from moedb.capture.deferred import Deferred
@@ -25,8 +26,8 @@ from moedb.capture.interventions.skipping import skipping
 from moedb.capture.jobs.qwen_ioi import plan_qwen_ioi
 from moedb.capture.pipeline import capture
 from moedb.capture.planning import CaptureOptions
+from moedb.capture.rehearsal import traced
 from moedb.capture.streaming import Placement, opened_model, streamed_model
-from moedb.capture.trace import LayerActivations, traced
 from moedb.errors import ModelError, UsageError
 from tests.contents import run_contents
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from moedb.capture.activations import LayerActivations
 from moedb.capture.blocks import MoEBlock
 from moedb.capture.checkpoints import check_device, default_device, local_checkpoint
 from moedb.capture.cifar.checkpoint import load_cifar_moe
@@ -21,7 +22,6 @@ from moedb.capture.planning import Batch, CaptureOptions, CapturePlan, complete_
 from moedb.capture.probe import BlockWiring, RouterRule
 from moedb.capture.records import BatchReader, BatchRecords
 from moedb.capture.shape import ModelShape
-from moedb.capture.trace import LayerActivations
 from moedb.errors import UsageError
 
 ARRAYS = ("router_logits", "router_input", "expert_outputs", "all_expert_outputs")
