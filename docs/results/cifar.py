@@ -25,7 +25,7 @@ with shares as (
     from expert_accuracy()
     group by all
 )
-select *, vehicles > animals as mainly_vehicles
+select *
 from shares
 order by all
 """
@@ -53,13 +53,26 @@ order by all
 """Mean covariance of two classes: both vehicles, both animals, one of each."""
 
 ABILITY = """
-select value, expert, avg(accuracy) as accuracy
+select value, expert, accuracy
 from expert_accuracy(variant := '{variant}', experts := {experts})
 where trial = 0
-group by all
 order by value, expert
 """
 """Accuracy of each expert of the first trial on all images of a class."""
+
+HOME = """
+select
+    variant, experts,
+    sum(routed * accuracy) / sum(routed) as as_routed,
+    avg(accuracy) as any_expert,
+    avg(accuracy) filter (routed >= 0.5) as main_expert,
+    avg(accuracy) filter (routed < 0.1) as hardly_chosen,
+    count(*) filter (routed < 0.1) as n_hardly_chosen
+from expert_accuracy()
+group by all
+order by all
+"""
+"""Accuracy of experts on whole classes, by how much of the class the router gives them."""
 
 
 def questions(db: Database) -> dict[str, tuple[Result, TableOptions]]:
@@ -95,6 +108,7 @@ def questions(db: Database) -> dict[str, tuple[Result, TableOptions]]:
             ),
         ),
         "split": (db.sql(SPLIT, {"vehicles": VEHICLES}), TableOptions()),
+        "home": (db.sql(HOME), TableOptions()),
         "covariance": (db.sql(COVARIANCE, {"vehicles": VEHICLES}), TableOptions(precision=4)),
     }
     for variant, experts in groups(db):
@@ -119,9 +133,12 @@ def questions(db: Database) -> dict[str, tuple[Result, TableOptions]]:
     return found
 
 
-def groups(db: Database) -> list[tuple[str, int]]:
-    """The variants and numbers of experts that the store has."""
-    rows = db.sql("select distinct variant, experts from trials order by all").fetchall()
+def groups(db: Database, least: int = 1) -> list[tuple[str, int]]:
+    """The variants and numbers of experts of which the store has at least so many trials."""
+    rows = db.sql(
+        "select variant, experts from trials group by all having count(*) >= $least order by all",
+        {"least": least},
+    ).fetchall()
     return [(variant, experts) for variant, experts in rows]
 
 
@@ -129,7 +146,10 @@ def draw_figures(db: Database, folder: Path) -> None:
     """Draw the figures of the page, and of the paper, into a folder."""
     draw("router-ablation", db.query("router-ablation"), folder / "router-ablation.png")
     for variant, experts in groups(db):
-        for name in ("class-correlation", "class-covariance", "class-consistency"):
+        names = ["class-correlation", "class-covariance"]
+        if (variant, experts) in groups(db, least=2):
+            names.append("class-consistency")
+        for name in names:
             answer = db.query(name, variant=variant, experts=experts)
             draw(name, answer, folder / f"{name}-{variant}-{experts}.png")
 

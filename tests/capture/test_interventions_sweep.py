@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -36,6 +35,7 @@ from moedb.queries.database import open_database
 from moedb.store.snapshot import read_run, take_snapshot
 from moedb.store.verification import verify_run
 from tests.capture.tiny_models import FAMILIES, tiny_model
+from tests.stopping import stopping_at
 
 pytestmark = pytest.mark.model
 
@@ -235,11 +235,11 @@ def test_a_stopped_sweep_resumes_with_the_conditions_that_are_missing(
 
 
 def test_a_killed_sweep_resumes_by_the_same_command(own_store: Path, random_model: Path) -> None:
-    def start() -> "subprocess.Popen[str]":
+    def start(first: str = "") -> "subprocess.Popen[str]":
         arguments = ["--run", "qwen-ioi", "--kind", "ablate-experts", "--experts", "0-11", "--each"]
         return subprocess.Popen(
             [
-                *(sys.executable, "-c", "from moedb.cli import main; main()"),
+                *(sys.executable, "-c", f"{first}\nfrom moedb.cli import main; main()"),
                 *("intervene", "--store", str(own_store), "--model", str(random_model)),
                 *(*arguments, "--batch-size", "8"),
             ],
@@ -250,15 +250,10 @@ def test_a_killed_sweep_resumes_by_the_same_command(own_store: Path, random_mode
         )
 
     plan = planned(own_store, random_model, batch_size=8, **MANY)
-    process = start()
     committed = own_store / "runs" / plan.run_id / "segments" / "000001.json"
-    deadline = time.monotonic() + 300
-    while not committed.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
+    process = start(stopping_at(committed, signal.SIGKILL))
     process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGKILL
     assert not read_run(own_store, plan.run_id).is_complete
     process = start()
     out, errors = process.communicate(timeout=300)

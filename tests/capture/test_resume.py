@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from moedb.errors import CaptureError, CheckError
 from moedb.schemas.tables import TABLE_NAMES
 from moedb.store.snapshot import read_run, take_snapshot
 from tests.contents import run_contents
+from tests.stopping import stopping_at
 
 pytestmark = pytest.mark.model
 
@@ -36,8 +36,10 @@ def whole(planned: CapturePlan, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return store
 
 
-def start(random_model: Path, store: Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", "from moedb.cli import main; main()", "--store", str(store)]
+def start(random_model: Path, store: Path, first: str = "") -> "subprocess.Popen[str]":
+    """Capture in a process of its own, which runs the code ``first`` before."""
+    code = f"{first}\nfrom moedb.cli import main; main()"
+    command = [sys.executable, "-c", code, "--store", str(store)]
     arguments = ["capture", "qwen-ioi", "--model", str(random_model), "--n", str(N)]
     return subprocess.Popen(
         [*command, *arguments, "--batch-size", "8"],
@@ -48,24 +50,14 @@ def start(random_model: Path, store: Path) -> "subprocess.Popen[str]":
     )
 
 
-def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
-    deadline = time.monotonic() + 300
-    while not path.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, f"{path} did not appear"
-        time.sleep(0.002)
-
-
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_stopped_and_started_again_it_ends_with_the_same_rows(
     how: signal.Signals, planned: CapturePlan, whole: Path, random_model: Path, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
-    process = start(random_model, store)
-    # The first shard being staged: the writer is at work on a unit, the model on the next.
-    wait_for(store / "runs" / planned.run_id / "segments" / "first.json", process)
-    time.sleep(0.05)
-    process.send_signal(how)
+    # A little later the writer is at work on a unit, the model on the next.
+    begun = store / "runs" / planned.run_id / "segments" / "first.json"
+    process = start(random_model, store, stopping_at(begun, how, after=0.05))
     _, errors = process.communicate(timeout=300)
     assert process.returncode == (130 if how is signal.SIGINT else -signal.SIGKILL)
     if how is signal.SIGINT:

@@ -1,10 +1,8 @@
 """Several processes on one run: their shares, and that together they write what one writes."""
 
-import os
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from moedb.store.snapshot import read_run
 from tests.capture.cifar_images import make_image_sets
 from tests.cifar_store import CifarStore
 from tests.contents import run_contents
+from tests.stopping import stopping_at
 
 N_PROCESSES = 4
 
@@ -97,9 +96,10 @@ print(outcome.units_now, outcome.units_missing)
 """
 
 
-def start(models: Path, store: Path, shard: str) -> subprocess.Popen[str]:
+def start(models: Path, store: Path, shard: str, first: str = "") -> subprocess.Popen[str]:
+    """Capture a shard in a process of its own, which runs the code ``first`` before."""
     return subprocess.Popen(
-        [sys.executable, "-c", WORK, str(models), str(store), shard],
+        [sys.executable, "-c", first + WORK, str(models), str(store), shard],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -115,12 +115,11 @@ def test_four_processes_one_of_them_killed_write_what_one_writes(
     capture(planned, tmp_path / "one")
 
     store = tmp_path / "four"
-    processes = [start(cifar_store.models, store, f"{i}/{N_PROCESSES}") for i in range(N_PROCESSES)]
-    manifest = store / "runs" / planned.run_id / "run.json"
-    deadline = time.monotonic() + 300
-    while not manifest.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.kill(processes[1].pid, signal.SIGKILL)
+    killed = {1: stopping_at(store / "runs" / planned.run_id / "run.json", signal.SIGKILL)}
+    processes = [
+        start(cifar_store.models, store, f"{i}/{N_PROCESSES}", killed.get(i, ""))
+        for i in range(N_PROCESSES)
+    ]
     outputs = [process.communicate(timeout=300) for process in processes]
     assert processes[1].returncode == -signal.SIGKILL
     for index in (0, 2, 3):

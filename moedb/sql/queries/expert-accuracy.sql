@@ -65,27 +65,19 @@ forced_counts as (
     group by predictions.run_id, labelled_examples.value, conditions.layer, conditions.expert
 ),
 
-routed_counts as (
+routed_shares as (
     select
-        routing.run_id,
-        labelled_examples.value,
-        routing.layer,
-        routing.expert,
-        count(*) as n_decisions
-    from routing
-    join tokens using (run_id, token_idx)
-    join labelled_examples using (run_id, example_id)
-    group by routing.run_id, labelled_examples.value, routing.layer, routing.expert
-),
-
-routed_totals as (
-    select
-        routed_counts.run_id,
-        routed_counts.value,
-        routed_counts.layer,
-        cast(sum(routed_counts.n_decisions) as bigint) as n_decisions
-    from routed_counts
-    group by routed_counts.run_id, routed_counts.value, routed_counts.layer
+        trial_routing.run_id,
+        trial_routing.value,
+        trial_routing.layer,
+        trial_routing.expert,
+        cast(trial_routing.n_decisions as double)
+            / sum(trial_routing.n_decisions) over (
+                partition by trial_routing.run_id, trial_routing.value, trial_routing.layer
+            ) as routed
+    from trial_routing
+    join selected_trials using (run_id)
+    where trial_routing.key = cast($key as varchar)
 ),
 
 final as (
@@ -99,22 +91,17 @@ final as (
         forced_counts.n_images,
         forced_counts.n_correct,
         learned_accuracy.accuracy as learned,
-        cast(coalesce(routed_counts.n_decisions, 0) as double)
-            / routed_totals.n_decisions as routed
+        routed_shares.routed
     from forced_counts
     join selected_trials using (run_id)
     left join learned_accuracy
         on forced_counts.run_id = learned_accuracy.run_id
         and forced_counts.value = learned_accuracy.value
-    left join routed_totals
-        on forced_counts.run_id = routed_totals.run_id
-        and forced_counts.value = routed_totals.value
-        and forced_counts.layer = routed_totals.layer
-    left join routed_counts
-        on forced_counts.run_id = routed_counts.run_id
-        and forced_counts.value = routed_counts.value
-        and forced_counts.layer = routed_counts.layer
-        and forced_counts.expert = routed_counts.expert
+    left join routed_shares
+        on forced_counts.run_id = routed_shares.run_id
+        and forced_counts.value = routed_shares.value
+        and forced_counts.layer = routed_shares.layer
+        and forced_counts.expert = routed_shares.expert
 )
 
 select
