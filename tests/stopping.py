@@ -7,7 +7,10 @@ import signal
 from pathlib import Path
 
 _CODE = """
-import os, threading, time
+import os, signal, threading, time
+
+# a process started in a shell's background is born deaf to it
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def stop():
     while not os.path.exists({path!r}):
