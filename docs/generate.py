@@ -46,7 +46,7 @@ def arrays_text() -> str:
 def queries_text() -> str:
     """Every named query and every analysis in Python, with its columns."""
     parts = []
-    asked = [(query, query.question) for query in catalog().values()]
+    asked = [(query, query.answers) for query in catalog().values()]
     asked += [(analysis, f"{analysis.answers} In Python.") for analysis in ANALYSES.values()]
     for query, question in sorted(asked, key=lambda pair: pair[0].name):
         parts.append(f"### {query.name}\n\n{question} Source: {query.source}.\n")

@@ -16,21 +16,6 @@ from moedb.queries.sheets import TableOptions
 
 VEHICLES = ["airplane", "automobile", "ship", "truck"]
 
-SPLIT = """
-with shares as (
-    select
-        variant, experts, trial, expert,
-        avg(routed) filter (list_contains($vehicles, value)) as vehicles,
-        avg(routed) filter (not list_contains($vehicles, value)) as animals
-    from expert_accuracy()
-    group by all
-)
-select *
-from shares
-order by all
-"""
-"""The mean share of the vehicle classes, and of the animal classes, that each expert gets."""
-
 COVARIANCE = """
 with pairs as (
     select
@@ -107,7 +92,6 @@ def questions(db: Database) -> dict[str, tuple[Result, TableOptions]]:
                 )
             ),
         ),
-        "split": (db.sql(SPLIT, {"vehicles": VEHICLES}), TableOptions()),
         "home": (db.sql(HOME), TableOptions()),
         "covariance": (db.sql(COVARIANCE, {"vehicles": VEHICLES}), TableOptions(precision=4)),
     }

@@ -22,8 +22,9 @@ from moedb.queries.analysis import Analysis
 from moedb.queries.expert_outputs import ExpertOutputs, read_expert_outputs
 from moedb.queries.macros import create_macros
 from moedb.queries.memo import Memo
-from moedb.queries.parameters import Question, bind
+from moedb.queries.parameters import bind
 from moedb.queries.query_file import NamedQuery
+from moedb.queries.question import Question
 from moedb.queries.read_only import check_read_only
 from moedb.queries.references import SPLITS, narrowed, references
 from moedb.queries.result import Provenance, Result, RunReference

@@ -5,9 +5,12 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from moedb.errors import ParameterError, did_you_mean
+
+if TYPE_CHECKING:
+    from moedb.queries.question import Question
 
 ParameterType = Literal["varchar", "integer", "double"]
 Value = str | int | float | None
@@ -42,18 +45,6 @@ class Parameter:
     required: bool
     doc: str
     choices: tuple[str, ...] = ()
-
-
-class Question(Protocol):
-    """What can be asked by a name: a named query, or an analysis in Python."""
-
-    @property
-    def name(self) -> str:
-        """Its name, words joined by hyphens."""
-
-    @property
-    def parameters(self) -> tuple[Parameter, ...]:
-        """Its parameters, in order."""
 
 
 def bind(query: Question, given: Mapping[str, object]) -> dict[str, Value]:

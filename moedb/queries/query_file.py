@@ -25,6 +25,7 @@ from typing import cast
 
 from moedb.errors import MoedbError
 from moedb.queries.parameters import Parameter, ParameterType, Value
+from moedb.queries.question import OutputColumn, Question
 
 PARAMETER_MARK = re.compile(r"\$(\w+)")
 """Where a query's SQL has a parameter, and its name."""
@@ -42,52 +43,21 @@ _TRIALS = re.compile(r"^\s*(?:from|join) (?:trials|trial_routing)\b", re.MULTILI
 
 
 @dataclass(frozen=True)
-class OutputColumn:
-    """One column of a named query's result."""
-
-    name: str
-    doc: str
-
-
-@dataclass(frozen=True)
-class NamedQuery:
+class NamedQuery(Question):
     """One named query.
 
     Attributes
     ----------
-    name
-        Its name, words joined by hyphens.
-    title
-        Its title, fit for the caption of a table.
-    question
-        The question that it answers.
-    parameters
-        Its parameters, in the order of the macro's.
-    columns
-        The columns of its result, in order.
-    source
-        Where its definitions come from.
     sql
         The whole text, header included, without a semicolon at its end.
     """
 
-    name: str
-    title: str
-    question: str
-    parameters: tuple[Parameter, ...]
-    columns: tuple[OutputColumn, ...]
-    source: str
     sql: str
 
     @property
     def macro_name(self) -> str:
         """The name of its table macro: underscores for hyphens."""
         return self.name.replace("-", "_")
-
-    @property
-    def column_names(self) -> tuple[str, ...]:
-        """The names of the columns of its result, in order."""
-        return tuple(column.name for column in self.columns)
 
     @property
     def reads_trials(self) -> bool:
@@ -153,7 +123,7 @@ def parse_query(name: str, text: str) -> NamedQuery:
     return NamedQuery(
         name=name,
         title=single["title"],
-        question=single["answers"],
+        answers=single["answers"],
         parameters=tuple(parameters),
         columns=tuple(columns),
         source=single["source"],

@@ -59,12 +59,8 @@ def table_columns(name: str) -> Result:
 def query_list() -> Result:
     """One row for each named query and each analysis in Python."""
     rows = [
-        (query.name, ", ".join(p.name for p in query.parameters), query.question)
-        for query in catalog().values()
-    ]
-    rows += [
-        (analysis.name, ", ".join(p.name for p in analysis.parameters), analysis.answers)
-        for analysis in ANALYSES.values()
+        (asked.name, ", ".join(parameter.name for parameter in asked.parameters), asked.answers)
+        for asked in (*catalog().values(), *ANALYSES.values())
     ]
     rows.sort()
     return result_of_rows({"name": "VARCHAR", "parameters": "VARCHAR", "answers": "VARCHAR"}, rows)

@@ -49,7 +49,7 @@ def test_names_are_kebab_case_and_sorted() -> None:
 def test_header_is_complete(name: str) -> None:
     query = named_query(name)
     assert query.title and query.source
-    assert query.question.endswith("?")
+    assert query.answers.endswith("?")
     assert all(column.doc for column in query.columns)
     parameters = {parameter.name: parameter for parameter in query.parameters}
     chosen_by = {"variant", "experts"} if query.reads_trials else {"run", "split"}

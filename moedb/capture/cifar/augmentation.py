@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from moedb.capture.cifar.config import IMAGE_SIZE
-
-if TYPE_CHECKING:
-    from moedb.capture.cifar.config import Augmentation
+from moedb.capture.cifar.config import IMAGE_SIZE, Augmentation
 
 MAX_SHIFT = 4
 """Pixels by which a cropped image moves at the most, along each side."""
