@@ -6,7 +6,8 @@
         --arrays expert_outputs@11,23
 
 Random values are enough to see what a capture of the real one takes; 28.6 GB of disk are needed.
-The tokenizer is that of the embedded model.
+The tokenizer has a token for every word of the IOI prompts, as a large vocabulary has for nearly
+all of them, so prompts are as long as they would be.
 """
 
 import argparse
@@ -18,9 +19,10 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoTokenizer, Qwen2MoeConfig
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2MoeConfig
 
 from moedb.capture.checkpoints import find_checkpoint
+from moedb.capture.ioi.templates import SLOT, load_ioi_templates
 
 SHAPE = {
     "vocab_size": 151_936,
@@ -74,6 +76,15 @@ def layer_tensors(
         yield f"{prefix}.mlp.{name}.down_proj.weight", noise.tensor(d, width)
 
 
+def word_tokenizer() -> PreTrainedTokenizerBase:
+    """The embedded model's tokenizer, trained anew on the words of the IOI prompts."""
+    lists = load_ioi_templates()
+    texts = [f" {word}" for word in (*lists.names, *lists.places, *lists.objects)]
+    texts += [part for template in lists.templates_baba for part in SLOT.split(template)]
+    ours = AutoTokenizer.from_pretrained(find_checkpoint("qwen-moe-mini").folder)
+    return ours.train_new_from_iterator([texts], vocab_size=SHAPE["vocab_size"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
@@ -84,7 +95,7 @@ def main() -> None:
     config = Qwen2MoeConfig(**SHAPE, num_hidden_layers=arguments.layers, dtype="bfloat16")
     config.architectures = ["Qwen2MoeForCausalLM"]
     config.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(find_checkpoint("qwen-moe-mini").folder).save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
     noise = Noise(0)
     d = config.hidden_size
     weight_map = {}

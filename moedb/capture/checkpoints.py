@@ -154,7 +154,8 @@ def _checkpoint(name: str, folder: Path, revision: str | None) -> Checkpoint:
         )
     paths = [folder / "config.json", *weight_files(folder)]
     digest = hashlib.sha256()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets other threads run
+    # Hashing lets other threads run; twice as many, since some wait for the disk.
+    with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
         for path, file_digest in zip(paths, pool.map(sha256_of_file, paths), strict=True):
             digest.update(f"{path.name}:{file_digest}\n".encode())
     return Checkpoint(name, folder, revision, digest.hexdigest())

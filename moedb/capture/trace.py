@@ -6,6 +6,7 @@ from typing import Any
 
 import nnsight
 import torch
+from torch import nn
 
 from moedb.capture.activations import (
     BatchActivations,
@@ -14,6 +15,7 @@ from moedb.capture.activations import (
     layer_activations,
 )
 from moedb.capture.ending import BatchLogits, ModelEnd
+from moedb.capture.unpadded import without_padding
 from moedb.capture.wiring import Read, Wiring
 from moedb.errors import CheckError
 
@@ -148,6 +150,7 @@ class TracedModel:
         kept = mask.flatten().nonzero().flatten()
         with (
             torch.no_grad(),
+            without_padding(self._token_wise(), mask.to(self._device)),
             self._nnsight.trace(
                 input_ids=padded.to(self._device),
                 attention_mask=mask.long().to(self._device),
@@ -158,6 +161,12 @@ class TracedModel:
             found.append(self._walk(reader, kept, lengths[:N_CHECKED] - 1 if only_last else None))
         [logits] = found
         return logits  # type: ignore[no-any-return]
+
+    def _token_wise(self) -> list[nn.Module]:
+        """The MoE blocks, unless the model puts its routers' scores beside its padding mask."""
+        if getattr(self.model.config, "output_router_logits", False):
+            return []
+        return [self.model.get_submodule(found.block.path) for found in self.wiring.blocks]
 
     def _walk(self, reader: Reader, kept: torch.Tensor, last: torch.Tensor | None) -> torch.Tensor:
         """Go through the layers as they run, handing on what each did.
