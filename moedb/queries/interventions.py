@@ -109,7 +109,7 @@ order by predictions.condition_id, predictions.example_id
 
 
 def find_interventions(
-    database: "Database", run: str, given: str | None = None
+    database: "Database", run: str, given: str | None = None, options: str = ""
 ) -> "list[RunSnapshot]":
     """Return the runs that hold the interventions on a run, the newest first.
 
@@ -121,6 +121,8 @@ def find_interventions(
         A captured run, or one with interventions, which is returned itself.
     given
         The run with the interventions; every complete one that continues ``run`` unless given.
+    options
+        What else ``moedb intervene`` needs to be told for the question at hand.
 
     Raises
     ------
@@ -143,7 +145,7 @@ def find_interventions(
     if not children:
         raise RunNotFoundError(
             f"no complete run in {database.snapshot.store} has interventions on {own.run_id}",
-            f"moedb intervene --run {own.run_id} --kind random-routing",
+            f"moedb intervene --run {own.run_id} --kind random-routing {options}".rstrip(),
         )
     return [database.snapshot.run(child) for (child,) in children]
 

@@ -100,7 +100,7 @@ def lens_effect(database: "Database", parameters: "Mapping[str, Value]") -> Comp
     import pandas as pd
 
     samples, seed = bootstrap_settings(_NAME, parameters)
-    runs = find_interventions(database, str(parameters["run"]))
+    runs = find_interventions(database, str(parameters["run"]), options="--lens")
     asked = {name: parameters[name] for name in ("split", "kind")}
     readings = pd.concat(
         [database.sql(_READINGS, asked | {"run": run.run_id}).df() for run in runs],

@@ -364,8 +364,10 @@ class TestInterventionEffect:
         of_captured = ask("intervention-effect", run=CAPTURED, kind="patch, uniform-weights")
         assert [run.run_id for run in of_captured.provenance.runs] == [INTERVENED]
         assert {row[0] for row in of_captured.fetchall()} == {"patch", "uniform-weights"}
-        with pytest.raises(RunNotFoundError, match=f"has interventions on {BARE}"):
-            ask("intervention-effect", run=BARE)
+        for name, ending in (("intervention-effect", "random-routing"), ("lens-effect", "--lens")):
+            with pytest.raises(RunNotFoundError, match=f"has interventions on {BARE}") as caught:
+                ask(name, run=BARE)
+            assert caught.value.hint is not None and caught.value.hint.endswith(ending)
 
     def test_by_hand(self, tmp_path: Path) -> None:
         # two pairs: clean 4 and 2, corrupted -2 and 0; values chosen to be exact in float32
