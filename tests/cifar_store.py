@@ -35,6 +35,7 @@ def make_cifar_store(folder: Path) -> CifarStore:
         epochs=3,
         batch_size=50,
         n_validation=50,
+        max_head_learning_rate=1e-2,  # for so few steps
     )
     short = base.model_copy(update={"model": cifar_moe_config("short", 2, (4,))})
     dataset = cifar_dataset(test, n=None, draws=DRAWS, seed=SEED)

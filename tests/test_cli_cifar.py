@@ -1,5 +1,6 @@
 """CIFAR MoEs from the command line: train, capture, ask, draw."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,13 +43,16 @@ def test_train_then_capture_then_ask(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     train = ["train", "cifar-moe", "--variant", "short", "--filters", "4", "--epochs", "2"]
-    train += ["--experts", "2", "--experts", "3", "--data", str(data)]
+    train += ["--experts", "2", "--experts", "3", "--aux-coefficient", "0.1", "--data", str(data)]
     code, out, err = moedb(*train)
     assert code == 0, err
     folders = ["cifar-moe/cifar-moe-short-2-trial-0", "cifar-moe/cifar-moe-short-3-trial-0"]
     assert out.split() == folders
     assert err.count("test accuracy") == 2
     assert "epoch 2" in err
+    for folder in folders:
+        summary = json.loads(Path(folder, "training.json").read_text())
+        assert summary["config"]["aux_coefficient"] == 0.1
 
     code, again, err = moedb(*train)
     assert (code, again) == (0, out)
@@ -100,6 +104,8 @@ def test_a_folder_of_another_run_is_not_trained_into(
         (["train", "cifar-moe", "--filters", "8,16", "--data", "."], "2 numbers of filters"),
         (["train", "cifar-moe", "--filters", "8,x,1,1", "--data", "."], "invalid literal"),
         (["train", "cifar-moe", "--experts", "1", "--data", "."], "1 is not in the range"),
+        (["train", "cifar-moe", "--aux-coefficient", "-1"], "--aux-coefficient -1.0: expected"),
+        (["train", "cifar-moe", "--aux-coefficient", "nan"], "--aux-coefficient nan: expected"),
         (["train", "cifar-moe", "--device", "warp", "--data", "."], "no device 'warp'"),
         (["capture", "cifar-moe", "--data", "."], "cifar-moe does not exist"),
         (["capture", "cifar-moe", "--model", ".", "--data", "."], "holds no trained CIFAR MoE"),

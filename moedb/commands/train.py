@@ -86,6 +86,13 @@ def train_qwen_moe_mini(
     show_default=True,
     help="Mirror half of the images, others each epoch; crop also shifts each by up to 4 pixels.",
 )
+@click.option(
+    "--aux-coefficient",
+    type=float,
+    default=1e-5,
+    show_default=True,
+    help="Weight of the loss that has experts used evenly.",
+)
 @click.option("--device", help="cpu, cuda, mps.  [default: what there is]")
 @click.option(
     "--autocast/--no-autocast",
@@ -102,6 +109,7 @@ def train_cifar_moe(
     epochs: int,
     filters: str | None,
     augmentation: "Augmentation",
+    aux_coefficient: float,
     device: str | None,
     autocast: bool | None,
 ) -> None:
@@ -125,6 +133,7 @@ def train_cifar_moe(
         seed=seed,
         epochs=epochs,
         augmentation=augmentation,
+        aux_coefficient=aux_coefficient,
         device=device,
         autocast=autocast,
     )

@@ -51,6 +51,7 @@ def training_config(variant="base", n_experts=3, epochs=3, **changes):
     filters = {"base": (8, 16, 16, 32), "short": (16,)}[variant]
     shape = cifar_moe_config(variant, n_experts, filters)
     settings = {"batch_size": 32, "n_validation": N_HELD_OUT, "trial": 0, "seed": 0, **changes}
+    settings.setdefault("max_head_learning_rate", 1e-2)  # for so few steps
     return CifarTrainingConfig(model=shape, epochs=epochs, **settings)
 
 
@@ -332,30 +333,42 @@ def test_a_channel_without_any_contrast_is_no_nan(images, tmp_path):
 
 
 def test_learning_rates_are_those_of_one_cycle(images, tmp_path):
-    config = training_config(epochs=2)
+    config = training_config(epochs=2, max_head_learning_rate=1e-3)
     run = training._Run(config, {}, *images, tmp_path)
-    found = [(run.optimizer.param_groups[0]["lr"], run.optimizer.param_groups[0]["betas"])]
+    names = {id(parameter): name for name, parameter in run.model.named_parameters()}
+    convolutions, head = (
+        {names[id(parameter)].split(".")[0] for parameter in group["params"]}
+        for group in run.optimizer.param_groups
+    )
+    assert (convolutions, head) == ({"stages"}, {"moe", "classifier"})
+    assert sum(len(group["params"]) for group in run.optimizer.param_groups) == len(names)
+
+    def settings():
+        return [(group["lr"], group["betas"]) for group in run.optimizer.param_groups]
+
+    found = [settings()]
 
     class Recorder(Listener):
         def advance(self, n_images, loss):
-            group = run.optimizer.param_groups[0]
-            found.append((group["lr"], group["betas"]))
+            found.append(settings())
 
     for _ in range(config.epochs):
         run._train_epoch(Recorder())
     n_steps = -(-N_LEARNT // config.batch_size) * config.epochs
     assert len(found) == n_steps + 1
-    other = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(other, max_lr=1e-2, total_steps=n_steps)
-    for lr, betas in found[:n_steps]:
-        assert lr == other.param_groups[0]["lr"]
-        assert betas == other.param_groups[0]["betas"]
-        other.step()
-        schedule.step()
-    rates = [lr for lr, _ in found[:n_steps]]
-    assert rates[0] == pytest.approx(1e-2 / 25)
-    assert max(rates) == pytest.approx(1e-2, rel=0.02)
-    assert rates[-1] == pytest.approx(1e-2 / 25 / 1e4)
+    for group, largest in enumerate((1e-2, 1e-3)):
+        other = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=largest)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(other, max_lr=largest, total_steps=n_steps)
+        for step in found[:n_steps]:
+            lr, betas = step[group]
+            assert lr == other.param_groups[0]["lr"]
+            assert betas == other.param_groups[0]["betas"]
+            other.step()
+            schedule.step()
+        rates = [step[group][0] for step in found[:n_steps]]
+        assert rates[0] == pytest.approx(largest / 25)
+        assert max(rates) == pytest.approx(largest, rel=0.02)
+        assert rates[-1] == pytest.approx(largest / 25 / 1e4)
 
 
 def test_progress_hears_every_image(images, tmp_path):

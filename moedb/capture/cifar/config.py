@@ -137,7 +137,9 @@ class CifarTrainingConfig(BaseModel):
     epochs, batch_size : int
         Passes over the training images, and images of a step.
     max_learning_rate, weight_decay : float
-        AdamW under one cycle of learning rates.
+        AdamW under one cycle of learning rates: the largest, of the convolutions.
+    max_head_learning_rate : float
+        The largest of the router, the experts and the classifier, in the same cycle.
     aux_coefficient : float
         Factor of the load balancing loss.
     n_validation : int
@@ -159,6 +161,7 @@ class CifarTrainingConfig(BaseModel):
     epochs: int = Field(10, ge=1)
     batch_size: int = Field(512, ge=2)
     max_learning_rate: float = Field(1e-2, gt=0)
+    max_head_learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
     aux_coefficient: float = Field(1e-5, ge=0)
     n_validation: int = Field(1000, ge=0)

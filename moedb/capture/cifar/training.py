@@ -149,16 +149,17 @@ class _Run:
         self._normalize(train.images[:n_train])
         self.model.to(config.device)
         self.parameters = dict(self.model.named_parameters())
+        # No normalization follows the head's weights: the convolutions' rate throws it back.
+        head = [*self.model.moe.parameters(), *self.model.classifier.parameters()]
         self.optimizer = torch.optim.AdamW(
-            self.parameters.values(),
-            lr=config.max_learning_rate,
+            [{"params": list(self.model.stages.parameters())}, {"params": head}],
             weight_decay=config.weight_decay,
             fused=True,
         )
         self.steps = -(-n_train // config.batch_size)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer,
-            max_lr=config.max_learning_rate,
+            max_lr=[config.max_learning_rate, config.max_head_learning_rate],
             total_steps=self.steps * config.epochs,
         )
         self.epoch = 0

@@ -1,5 +1,6 @@
 """Trials of a CIFAR MoE, one after the other, each in its folder."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +20,7 @@ def configure(
     seed: int,
     epochs: int,
     augmentation: Augmentation,
+    aux_coefficient: float,
     device: str | None,
     autocast: bool | None,
 ) -> CifarTrainingConfig:
@@ -34,14 +36,21 @@ def configure(
         Seed of trial 0; passes over the images.
     augmentation
         ``crop``, ``flip`` or ``none``.
+    aux_coefficient
+        Weight of the Switch loss.
     device, autocast
         None for what suits the machine.
 
     Raises
     ------
     UsageError
-        If ``filters`` does not fit the variant, or there is no such device.
+        If ``filters`` does not fit the variant, ``aux_coefficient`` is no number that could be
+        one, or there is no such device.
     """
+    if not 0 <= aux_coefficient < math.inf:
+        raise UsageError(
+            f"--aux-coefficient {aux_coefficient}: expected a number from 0 on", "such as 1e-5"
+        )
     kind = check_device(device or default_device()).partition(":")[0]
     try:
         numbers = None if filters is None else tuple(int(part) for part in filters.split(","))
@@ -57,6 +66,7 @@ def configure(
         seed=seed,
         epochs=epochs,
         augmentation=augmentation,
+        aux_coefficient=aux_coefficient,
         device=kind,
         autocast=has_fast_bfloat16(kind) if autocast is None else autocast,
     )
