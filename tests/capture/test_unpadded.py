@@ -5,6 +5,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, MixtralConfig
 
+from moedb.capture.blocks import find_blocks
+from moedb.capture.rehearsal import traced
 from moedb.capture.unpadded import without_padding
 
 LENGTHS = (5, 2, 7)
@@ -12,8 +14,7 @@ MASK = torch.arange(max(LENGTHS))[None, :] < torch.tensor(LENGTHS)[:, None]
 D_MODEL = 16
 
 
-@pytest.fixture(scope="module")
-def block():
+def tiny_model(**settings):
     torch.manual_seed(0)
     config = MixtralConfig(
         vocab_size=32,
@@ -23,8 +24,14 @@ def block():
         num_attention_heads=2,
         num_key_value_heads=2,
         num_local_experts=4,
+        **settings,
     )
-    return AutoModelForCausalLM.from_config(config).eval().model.layers[0].mlp
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+@pytest.fixture(scope="module")
+def block():
+    return tiny_model().model.layers[0].mlp
 
 
 def hidden_states():
@@ -94,3 +101,18 @@ def test_a_batch_without_padding_stays():
     with without_padding([recorder], torch.ones_like(MASK)):
         output, _ = recorder(states)
     assert output is states
+
+
+@pytest.mark.parametrize("collects", [False, True])
+def test_a_model_that_collects_its_routers_scores_keeps_its_padding(collects):
+    model, seen = tiny_model(output_router_logits=collects), []
+    ids = [[1, 2, 3, 4], [5, 6]]
+    with traced(model, find_blocks(model)) as found:
+        gate = model.model.layers[0].mlp.gate
+        watch = gate.register_forward_pre_hook(lambda _, args: seen.append(args[0].numel()))
+        batch = found.run(ids)
+        watch.remove()
+    assert seen == [D_MODEL * (8 if collects else 6)]
+    with torch.no_grad():
+        plain = torch.cat([model(torch.tensor([row])).logits[0] for row in ids])
+    torch.testing.assert_close(batch.logits, plain)
