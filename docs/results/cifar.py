@@ -10,7 +10,7 @@ from page import cleared, write_page
 
 import moedb
 from moedb.queries.database import Database
-from moedb.queries.plots import draw
+from moedb.queries.drawing import draw
 from moedb.queries.result import Result
 from moedb.queries.sheets import TableOptions
 

@@ -79,7 +79,8 @@ def plot(
       moedb plot expert-frequency -o frequency.pdf
       moedb plot co-activation -o pairs.png -p layer 3 --value lift
     """
-    from moedb.queries.plots import PLOTS, draw
+    from moedb.queries.drawing import draw
+    from moedb.queries.plots import PLOTS
 
     if name not in PLOTS:
         from moedb.errors import did_you_mean

@@ -6,7 +6,7 @@ line answers at once.
 Data formats hold the values as they are: CSV by RFC 4180 with floats in full and null empty; JSON
 with null for a number that is not finite; Parquet with the column types of the result. The formats
 to look at (``table``, ``markdown``, ``latex``, ``html``) round floats and show control characters
-as escapes and the spaces around a token as ``␣``; see :func:`moedb.queries.sheets.visible`.
+as escapes and the spaces around a token as ``␣``; see :func:`moedb.queries.cells.visible`.
 """
 
 import csv
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moedb.errors import UsageError, did_you_mean
+from moedb.queries.cells import plain_text, shown_text, visible
 from moedb.queries.result import Result, json_value
 from moedb.queries.sheets import (
     PAPER_PRECISION,
@@ -26,9 +27,6 @@ from moedb.queries.sheets import (
     TableOptions,
     arrange,
     bold_cells,
-    plain_text,
-    shown_text,
-    visible,
 )
 
 if TYPE_CHECKING:

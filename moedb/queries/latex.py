@@ -3,14 +3,8 @@
 import unicodedata
 from typing import cast
 
-from moedb.queries.sheets import (
-    PAPER_PRECISION,
-    Sheet,
-    TableOptions,
-    bold_cells,
-    shown_text,
-    visible,
-)
+from moedb.queries.cells import shown_text, visible
+from moedb.queries.sheets import PAPER_PRECISION, Sheet, TableOptions, bold_cells
 
 _NULL = "--"
 

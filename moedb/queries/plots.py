@@ -1,20 +1,15 @@
-"""Figures of the named analyses, written to files by :func:`draw`.
+"""The figures of the named analyses, each painted at the size that its rows need.
 
 Everything is set by ``moedb.mplstyle`` for one column of a paper; a figure with hundreds of experts
 side by side is as wide as two.
 """
 
-import io
 import math
-import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moedb.errors import UsageError, did_you_mean
 from moedb.queries.bars import plot_router_ablation_variants
 from moedb.queries.class_figures import (
     classes_of,
@@ -24,7 +19,7 @@ from moedb.queries.class_figures import (
     plot_routing_by_class,
 )
 from moedb.queries.example_heatmap import bands_of, plot_routing_by_example_bands
-from moedb.queries.export import check_folder, write_with_sidecar
+from moedb.queries.expert_figures import plot_expert_attribution, plot_expert_effect
 from moedb.queries.heatmaps import (
     grid_columns,
     plot_co_activation,
@@ -32,39 +27,24 @@ from moedb.queries.heatmaps import (
     plot_expert_frequency,
     require_columns,
 )
-from moedb.queries.ioi_figures import (
+from moedb.queries.intervention_figures import (
     MOST_SERIES,
     effect_lines,
-    plot_expert_attribution,
-    plot_expert_effect,
     plot_intervention_effect,
-    plot_lens_effect,
-    plot_logit_lens,
 )
-from moedb.queries.result import Provenance, Result, json_value
-from moedb.queries.sheets import visible
+from moedb.queries.lens_figures import plot_lens_effect, plot_logit_lens
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-FIGURE_ENDINGS = (".pdf", ".png", ".svg")
-
 _TALLEST = 8.5
 _TWO_COLUMNS = 7.0
-_FOOTER_GREY = "0.45"
-_FOOTER_SIZE = 4.5
-_FOOTER_CHARACTERS_PER_INCH = 27
-
-
-def style_file() -> str:
-    """Return the path of the style file, for ``matplotlib.style.context``."""
-    return str(resources.files("moedb.queries") / "moedb.mplstyle")
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure that :func:`draw` can make.
+    """A figure that :func:`~.drawing.draw` can make.
 
     Attributes
     ----------
@@ -260,111 +240,3 @@ PLOTS: Mapping[str, Plot] = {
         {},
     ),
 }
-
-
-def draw(name: str, result: Result, path: str | Path, **options: Any) -> list[Path]:
-    """Draw the figure of a named query into a file.
-
-    A line at the bottom names model and run, and ``<path>.provenance.json`` says where the values
-    come from. The same result gives the same bytes.
-
-    Parameters
-    ----------
-    name
-        One of :data:`PLOTS`.
-    result
-        The rows of the named query; it runs now.
-    path
-        A file that ends in .pdf, .png or .svg.
-    **options
-        Those of the figure, as its entry in :data:`PLOTS` has them: ``value``, ``layer``, ``top``.
-
-    Returns
-    -------
-    list of Path
-        The files written: the figure, its sidecar.
-
-    Raises
-    ------
-    UsageError
-        If there is no such figure, ending, option or value, or the result has no rows.
-    """
-    path = Path(path)
-    if name not in PLOTS:
-        raise UsageError(f"there is no figure of {name!r}", did_you_mean(name, PLOTS))
-    ending = path.suffix.lower()
-    if ending not in FIGURE_ENDINGS:
-        given = f"ending {ending!r}" if ending else "a name without ending"
-        raise UsageError(
-            f"{path}: {given} is no figure format", did_you_mean(ending, FIGURE_ENDINGS)
-        )
-    chosen = _read_options(name, options)
-    check_folder(path)
-    frame = result.df()
-    if frame.empty:
-        raise UsageError(f"{name}: the result has no rows to draw")
-
-    import matplotlib.style
-
-    with matplotlib.style.context(["default", style_file()]):
-        figure = PLOTS[name].paint(frame, **chosen)
-        _add_footer(figure, result.provenance)
-        content = _figure_bytes(figure, ending.removeprefix("."))
-    record = {
-        "format": ending.removeprefix("."),
-        "plot": name,
-        "options": json_value(chosen),
-        "columns": [
-            {"name": column, "type": sql_type}
-            for column, sql_type in zip(result.columns, result.types, strict=True)
-        ],
-        "n_rows": len(frame),
-    }
-    return write_with_sidecar(path, content, result.provenance, record)
-
-
-def _read_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    readers = PLOTS[name].options
-    chosen = {}
-    for option, value in options.items():
-        if option not in readers:
-            raise UsageError(f"{name} takes no option {option!r}", did_you_mean(option, readers))
-        try:
-            chosen[option] = None if value is None else readers[option](value)
-        except (TypeError, ValueError):
-            wanted = readers[option].__name__
-            raise UsageError(f"{name}: {option} is {value!r}, not of type {wanted}") from None
-    return {option: value for option, value in chosen.items() if value is not None}
-
-
-def _figure_bytes(figure: "Figure", format: str) -> bytes:
-    undated: dict[str, dict[str, Any]] = {
-        "pdf": {"CreationDate": None},
-        "svg": {"Date": None},
-        "png": {},
-    }
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=format, metadata=undated[format])
-    return buffer.getvalue()
-
-
-def _add_footer(figure: "Figure", provenance: Provenance) -> None:
-    """Write the provenance at the bottom, and keep the axes above it."""
-    width, height = figure.get_size_inches()
-    line = visible(provenance.footer()).replace("$", r"\$")
-    lines = textwrap.wrap(line, int(width * _FOOTER_CHARACTERS_PER_INCH)) or [""]
-    band = (len(lines) * _FOOTER_SIZE * 1.25 + 3) / 72
-    figure.set_size_inches(width, height + band)
-    figure.text(
-        0.01,
-        1.5 / 72 / (height + band),
-        "\n".join(lines),
-        fontsize=_FOOTER_SIZE,
-        color=_FOOTER_GREY,
-        ha="left",
-        va="bottom",
-    ).set_in_layout(False)
-    engine = figure.get_layout_engine()
-    if engine is not None:
-        share = band / (height + band)
-        engine.set(rect=(0, share, 1, 1 - share))  # type: ignore[call-arg]

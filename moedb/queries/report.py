@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moedb.errors import MoedbError, RunNotFoundError, UsageError
+from moedb.queries.drawing import draw
 from moedb.queries.export import export, write_together
 from moedb.queries.formats import TableOptions, arrange, render_sheet
 from moedb.queries.interventions import captured_run, find_interventions
-from moedb.queries.plots import draw
 from moedb.queries.report_sections import IOI_SECTIONS, Part
 from moedb.queries.result import CORRUPTED
 
@@ -189,7 +189,7 @@ def _figures_of(
     database: "Database", part: Part, asked: Mapping[str, object], result: "Result"
 ) -> "list[tuple[str, str, Result]]":
     """The figures of a part: one, or one for each kind of intervention."""
-    from moedb.queries.ioi_figures import MOST_SERIES, n_series
+    from moedb.queries.intervention_figures import MOST_SERIES, n_series
 
     if part.of_interventions and "kind" in result.columns:
         frame = result.df()

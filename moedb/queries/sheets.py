@@ -1,8 +1,5 @@
-"""A result laid out as a table to show: columns picked, pivoted, cut, and its cells as text."""
+"""A result laid out as a table to show: columns picked, pivoted, cut, the largest set in bold."""
 
-import datetime
-import decimal
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -10,18 +7,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from moedb.errors import UsageError, did_you_mean
-from moedb.queries.result import Result, json_value
+from moedb.queries.cells import plain_text, shown_text
+from moedb.queries.result import Result
 
 Kind = Literal["integer", "float", "text"]
 _Key = tuple[bool, str]
 
-VISIBLE_SPACE = "␣"
 _INTEGERS = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?$|U?INTEGER$|DECIMAL\(\d+,\s*0\)$")
 _FLOATS = re.compile(r"(FLOAT|DOUBLE|REAL|DECIMAL.*|BIGNUM|VARINT)$")
-_EDGE_SPACES = re.compile(r"^ +| +$| {2,}")
 _LABEL = re.compile(r"[A-Za-z0-9:._/+-]+")
-_SHORT_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-_LARGE = 1e15
 PAPER_PRECISION = 3
 """Digits after the point in a table for a paper, where none are asked for."""
 
@@ -235,96 +229,6 @@ def _pivot(result: Result, columns: tuple[SheetColumn, ...], pivot: tuple[str, s
 
 def _key(value: object) -> _Key:
     return value is None, plain_text(value, null="null")
-
-
-def plain_text(value: object, null: str = "") -> str:
-    """Return a value as full text: floats by ``repr``, nested values as JSON, null as given."""
-    match value:
-        case None:
-            return null
-        case str():
-            return value
-        case bool():
-            return "true" if value else "false"
-        case float():
-            return repr(value)
-        case dict() | list() | tuple():
-            return json.dumps(json_value(value), ensure_ascii=False)
-        case bytes() | bytearray() | memoryview():
-            return bytes(value).hex()
-        case _:
-            return str(value)
-
-
-def shown_text(value: object, precision: int | None = None, null: str = "") -> str:
-    r"""Return a value as text to look at.
-
-    Parameters
-    ----------
-    value
-        What DuckDB returned.
-    precision
-        Digits after the decimal point of a float; None for 4 significant digits.
-    null
-        What stands for null.
-
-    Examples
-    --------
-    >>> shown_text(2 / 3), shown_text(2 / 3, 2), shown_text(1234567.8), shown_text(" Mary\n")
-    ('0.6667', '0.67', '1234568', '␣Mary\\n')
-    """
-    match value:
-        case decimal.Decimal() if value.as_tuple().exponent == 0:
-            return str(value)
-        case float() | decimal.Decimal() if not math.isfinite(value):
-            return str(value).lower().replace("infinity", "inf")
-        case float() | decimal.Decimal():
-            number = float(value)
-            return _significant(number) if precision is None else _fixed(number, precision)
-        case datetime.datetime() | datetime.date() | datetime.time() | datetime.timedelta():
-            return str(value)
-        case _:
-            return visible(plain_text(value, null))
-
-
-def _fixed(value: float, precision: int) -> str:
-    if abs(value) >= _LARGE:
-        return f"{value:.{precision}e}"
-    return f"{value:z.{precision}f}"
-
-
-def _significant(value: float) -> str:
-    if 9999.5 <= abs(value) < _LARGE:
-        return f"{value:z.0f}"
-    return f"{value:z.4g}"
-
-
-def visible(text: str) -> str:
-    r"""Return text with everything shown that a terminal or a page would act on or swallow.
-
-    A newline becomes the two characters backslash and n, an escape ``\x1b``, other control and
-    format characters and unusual spaces their code points. A space is drawn as ``␣`` where it would
-    be lost: at the start, at the end, and in a run of spaces.
-
-    Examples
-    --------
-    >>> print(visible(" Mary"), visible("a\n"), visible("\x1b[31m"), visible("\u202e"))
-    ␣Mary a\n \x1b[31m \u202e
-    """
-    if not text.isprintable():
-        text = "".join(map(_visible_character, text))
-    return _EDGE_SPACES.sub(lambda spaces: VISIBLE_SPACE * len(spaces[0]), text)
-
-
-def _visible_character(character: str) -> str:
-    if character in _SHORT_ESCAPES:
-        return _SHORT_ESCAPES[character]
-    if character.isprintable():
-        return character
-    code = ord(character)
-    if code < 0x100:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def bold_cells(sheet: Sheet, options: TableOptions, precision: int) -> set[tuple[int, int]]:

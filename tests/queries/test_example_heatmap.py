@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from moedb.errors import UsageError
+from moedb.queries.drawing import style_file
 from moedb.queries.example_heatmap import (
     bands_of,
     plot_routing_by_example,
     plot_routing_by_example_bands,
 )
-from moedb.queries.plots import style_file
 from tests.queries.ioi_frames import routed
 
 GROUPS = [("clean", "2", 3), ("clean", "10", 2), ("corrupted", "2", 1), ("corrupted", None, 2)]

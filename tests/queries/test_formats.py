@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moedb.errors import UsageError
+from moedb.queries.cells import shown_text, visible
 from moedb.queries.formats import FORMATS, TableOptions, arrange, format_of_path, render
-from moedb.queries.sheets import shown_text, visible
 from tests.queries.result_samples import (
     FOOTER,
     HOSTILE,

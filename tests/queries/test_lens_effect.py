@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 import moedb
 from moedb.errors import RunNotFoundError, UsageError
 from moedb.queries.database import Database
-from moedb.queries.ioi_figures import plot_lens_effect
-from moedb.queries.plots import style_file
+from moedb.queries.drawing import style_file
+from moedb.queries.lens_figures import plot_lens_effect
 from moedb.store.writing import RunWriter
 from tests.queries.ioi_frames import lens_effects
 from tests.queries.synthetic_ioi import INTERVENED, columns, manifest

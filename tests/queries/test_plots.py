@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from moedb.errors import UsageError
-from moedb.queries import plots
+from moedb.queries import drawing
 from moedb.queries.bars import plot_router_ablation, plot_router_ablation_variants
 from moedb.queries.class_figures import (
     panels_of,
@@ -23,6 +23,7 @@ from moedb.queries.class_figures import (
     plot_class_pairs,
     plot_routing_by_class,
 )
+from moedb.queries.drawing import draw, style_file
 from moedb.queries.fitting import shown_name
 from moedb.queries.heatmaps import (
     co_activation_matrix,
@@ -31,7 +32,7 @@ from moedb.queries.heatmaps import (
     plot_co_activation_layers,
     plot_expert_frequency,
 )
-from moedb.queries.plots import PLOTS, draw, style_file
+from moedb.queries.plots import PLOTS
 from tests.queries.ioi_frames import (
     ablations,
     attributions,
@@ -624,7 +625,7 @@ class TestDraw:
             assert_readable(figure)
             return b"figure"
 
-        monkeypatch.setattr(plots, "_figure_bytes", keep)
+        monkeypatch.setattr(drawing, "_figure_bytes", keep)
         name, result, options = DRAWN[case]
         draw(name, result(), tmp_path / "x.png", **options)
         assert kept[0].get_figwidth() == pytest.approx(7.0 if name in WIDE else 3.4)
@@ -699,6 +700,6 @@ class TestDraw:
 
 
 def test_importing_plots_imports_no_matplotlib():
-    code = "import sys, moedb.queries.plots; print({'matplotlib', 'pandas'} & set(sys.modules))"
+    code = "import sys, moedb.queries.drawing; print({'matplotlib', 'pandas'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
