@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import zarr
     from numpy.typing import NDArray
 
+    from moedb.queries.parameters import Value
+
 
 def pieces(rows: "NDArray[np.int64]") -> Iterator[slice]:
     """Divide ascending rows into pieces that each lie in one shard.
@@ -47,3 +49,17 @@ def read_rows(stored: "zarr.Array[Any]", rows: "NDArray[np.int64]") -> "NDArray[
     for piece in pieces(rows):
         values[piece] = read_piece(stored, rows[piece])
     return values
+
+
+def spread(n: int, most: "Value") -> "NDArray[np.int64]":
+    """Return the positions of at most ``most`` of ``n`` rows, evenly spread.
+
+    Examples
+    --------
+    >>> spread(7, 3).tolist(), spread(2, None).tolist()
+    ([0, 2, 4], [0, 1])
+    """
+    import numpy as np
+
+    count = n if most is None else min(n, int(most))
+    return np.arange(count, dtype=np.int64) * n // max(count, 1)

@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from moedb.errors import ArrayNotFoundError, ParameterError
-from moedb.queries.array_pieces import read_rows
+from moedb.queries.array_pieces import read_rows, spread
 from moedb.queries.result import Computed
 from moedb.schemas.arrays import SHARD_ROWS
 
@@ -155,21 +155,13 @@ def _pairs_of_layer(
     rows = database.sql(_ROWS, chosen).df()["array_row"].to_numpy(np.int64)
     if not len(rows):
         return
-    picked = _spread(len(rows), parameters["max_tokens"])
+    picked = spread(len(rows), parameters["max_tokens"])
     values = read_rows(database.array(run, array, layer), rows[picked])
     if array == _EVERY:
         yield from compare_all(values)
         return
     experts = database.sql(_EXPERTS, {**chosen, "layer": layer}).df()["expert"].to_numpy(np.int64)
     yield from compare_chosen(values, experts.reshape(len(rows), -1)[picked])
-
-
-def _spread(n: int, most: "Value") -> "NDArray[np.int64]":
-    """Positions of at most ``most`` of ``n`` tokens, evenly spread."""
-    import numpy as np
-
-    count = n if most is None else min(n, int(most))
-    return np.arange(count, dtype=np.int64) * n // count
 
 
 def compare_all(

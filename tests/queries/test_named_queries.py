@@ -9,9 +9,9 @@ import pytest
 
 from moedb.queries.catalog import named_query
 from moedb.queries.parameters import bind
-from tests.queries import example_oracle, oracle, synthetic
+from tests.queries import example_oracle, oracle, routing_oracle, synthetic
 
-ORACLES = {**oracle.ORACLES, **example_oracle.ORACLES}
+ORACLES = {**oracle.ORACLES, **example_oracle.ORACLES, **routing_oracle.ORACLES}
 SEEDS = (0, 1)
 SELECTIONS: list[dict[str, object]] = [
     {},
@@ -63,6 +63,9 @@ SETTINGS: dict[str, list[dict[str, object]]] = {
         {"layer": 5, "by": "lift", "min_count": 1, "n": 100},
         {"expert": 0, "min_count": 10},
     ],
+    "cross-layer": [{}, {"layer": 3}, {"pairs": "rank-aligned"}, {"layer": 5}],
+    "saturation": [{"run_b": synthetic.NEWER}, {"run_b": synthetic.OLDER}],
+    "vocabulary-specialization": [{}, {"min_count": 1}, {"of": "next", "min_count": 3}],
     "ioi-logit-diff": [{}, {"key": "kind", "condition": 1}, {"key": "role"}],
 }
 
@@ -218,6 +221,67 @@ def test_a_group_overlaps_itself_wholly(connection: duckdb.DuckDBPyConnection) -
     assert (same["overlap_coefficient"] == 1).all()
     assert (same["weighted_jaccard"] == 1).all()
     assert (same["jensen_shannon"] == 0).all()
+
+
+@pytest.mark.parametrize("split", [None, "all", "corrupted"])
+def test_saturation_of_two_checkpoints(tables: dict[str, pd.DataFrame], split: str | None) -> None:
+    """The later run orders its tokens the other way, lacks some, and has other experts for some."""
+    rng = np.random.default_rng(11)
+    later = {
+        name: rows[rows["run_id"] == synthetic.NEWER].assign(run_id="later")
+        for name, rows in tables.items()
+    }
+    last = later["tokens"]["token_idx"].max()
+    for name in ("tokens", "routing"):
+        later[name]["token_idx"] = last - later[name]["token_idx"]
+    other_id = rng.random(len(later["tokens"])) < 0.2
+    later["tokens"].loc[other_id, "token_id"] = 99
+    turned = later["routing"]["token_idx"] % 3 == 0
+    n_experts = later["moe_layers"].set_index("layer")["n_experts"]
+    moved = (later["routing"]["expert"] + 1) % later["routing"]["layer"].map(n_experts)
+    later["routing"]["expert"] = later["routing"]["expert"].where(~turned, moved).astype(int)
+    both = {name: pd.concat([tables[name], later[name]], ignore_index=True) for name in tables}
+
+    given = {"run": synthetic.NEWER, "run_b": "later", "split": split}
+    found = ask(synthetic.connect(both), "saturation", given)
+    expected = routing_oracle.saturation(both, synthetic.NEWER, run_b="later", split=split)
+    oracle.assert_same_rows(found, expected)
+    assert (found["n_unmatched"] > 0).all() and found["saturation"].between(0.6, 0.99).all()
+
+
+def test_layers_that_choose_alike_share_all_information() -> None:
+    connection = make_small_run([(0, 1), (1, 0), (2, 0), (0, 2)], 3, ["a"] * 4)
+    connection.execute(
+        "insert into files.moe_layers (run_id, layer, n_experts, top_k) values ('r', 1, 3, 2)"
+    )
+    # the next layer has the next expert at each rank
+    connection.execute(
+        "insert into files.routing (run_id, token_idx, layer, rank, expert, weight) "
+        "select run_id, token_idx, 1, rank, (expert + 1) % 3, weight from files.routing"
+    )
+    aligned = ask(connection, "cross-layer", {"pairs": "rank-aligned"})
+    assert aligned["next_expert"].tolist() == [1, 2, 0]
+    assert aligned["n_both"].tolist() == [4, 2, 2]
+    assert aligned["p_next_given"].tolist() == [1.0, 1.0, 1.0]
+    # expert 0 is first of two tokens and second of two, and so is its partner: 2 x 2/4 + 2 x 2/4
+    assert aligned["expected"].tolist() == [2.0, 0.5, 0.5]
+    assert aligned["information"].tolist() == [1.5] * 3
+    every = ask(connection, "cross-layer", {})
+    assert every.groupby("expert")["p_next_given"].sum().tolist() == [2.0] * 3
+    assert every["information"].max() < 1.5
+
+
+def test_a_token_id_that_occurs_once_has_the_highest_score(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    small = ask(connection, "vocabulary-specialization", {"min_count": 1})
+    large = ask(connection, "vocabulary-specialization", {"min_count": 10})
+    assert (small["n_token_ids"] > large["n_token_ids"]).all()
+    assert (large["weighted"] >= large["baseline"]).all()
+    alone = make_small_run([(0,), (1,), (1,)], 2, ["a"] * 3)
+    alone.execute("update files.tokens set token_id = token_idx")
+    (row,) = ask(alone, "vocabulary-specialization", {"min_count": 1}).itertuples(index=False)
+    assert tuple(row) == (0, 3, 3, 1.0, 1.0, 2 / 3)
 
 
 def make_small_run(
