@@ -16,26 +16,31 @@ from moedb.queries.sheets import TableOptions
 
 VEHICLES = ["airplane", "automobile", "ship", "truck"]
 
-COVARIANCE = """
+PAIRS = """
 with pairs as (
     select
-        variant, experts, covariance,
+        variant, experts, n_trials, {value},
         list_contains($vehicles, class_a)::int + list_contains($vehicles, class_b)::int
             as n_vehicles
-    from class_covariance()
-    where class_a <> class_b
+    from {table}()
+    where class_a < class_b and n_trials >= {least}
 )
 select
-    variant, experts,
-    avg(covariance) filter (n_vehicles = 2) as vehicles,
-    avg(covariance) filter (n_vehicles = 0) as animals,
-    avg(covariance) filter (n_vehicles = 1) as one_of_each,
-    avg(abs(covariance)) as mean_size
+    variant, experts, n_trials,
+    avg({value}) filter (n_vehicles = 2) as vehicles,
+    avg({value}) filter (n_vehicles = 0) as animals,
+    avg({value}) filter (n_vehicles = 1) as one_of_each,
+    avg(abs({value})) as mean_size
 from pairs
 group by all
 order by all
 """
-"""Mean covariance of two classes: both vehicles, both animals, one of each."""
+"""What two classes have in common, on average: two vehicles, two animals, one of each."""
+
+KMEANS = (
+    *("n_clusters", "ami_experts", "ami_clusters", "purity_experts", "purity_clusters"),
+    "ami_between",
+)
 
 ABILITY = """
 select value, expert, accuracy
@@ -93,7 +98,11 @@ def questions(db: Database) -> dict[str, tuple[Result, TableOptions]]:
             ),
         ),
         "home": (db.sql(HOME), TableOptions()),
-        "covariance": (db.sql(COVARIANCE, {"vehicles": VEHICLES}), TableOptions(precision=4)),
+        "covariance": (pairs(db, "class_covariance", "covariance"), TableOptions(precision=4)),
+        "consistency": (
+            pairs(db, "class_consistency", "share", least=2),
+            TableOptions(columns=(*counts, "vehicles", "animals", "one_of_each")),
+        ),
     }
     for variant, experts in groups(db):
         chosen = {"variant": variant, "experts": experts}
@@ -105,6 +114,11 @@ def questions(db: Database) -> dict[str, tuple[Result, TableOptions]]:
             db.sql(ABILITY.format(**chosen)),
             TableOptions(pivot=("value", "expert", "accuracy"), bold="row-max"),
         )
+    for variant, experts in groups(db, least=2):
+        found[f"spread-{variant}-{experts}"] = (
+            db.query("routing-by-class-over-trials", variant=variant, experts=experts),
+            TableOptions(columns=("value", "expert", "share", "sd", "lowest", "highest")),
+        )
     for run, variant, experts in db.sql(
         "select run_id, variant, experts from trials where trial = 0 order by all"
     ).fetchall():
@@ -114,7 +128,17 @@ def questions(db: Database) -> dict[str, tuple[Result, TableOptions]]:
                 columns=("expert_a", "expert_b", "n_tokens", "cosine", "cka"), footer=False
             ),
         )
+        found[f"kmeans-{variant}-{experts}"] = (
+            db.query("kmeans-baseline", run=run, key="class"),
+            TableOptions(columns=KMEANS, footer=False),
+        )
     return found
+
+
+def pairs(db: Database, table: str, value: str, least: int = 1) -> Result:
+    """A measure of two classes, averaged by what the two are; of so many trials at least."""
+    statement = PAIRS.format(table=table, value=value, least=least)
+    return db.sql(statement, {"vehicles": VEHICLES})
 
 
 def groups(db: Database, least: int = 1) -> list[tuple[str, int]]:

@@ -12,6 +12,25 @@ if TYPE_CHECKING:
 
     from moedb.queries.parameters import Value
 
+KEPT = """
+with kept as (
+    select
+        tokens.run_id,
+        tokens.token_idx,
+        tokens.array_row
+    from tokens
+    join examples using (run_id, example_id)
+    where tokens.run_id = cast($run as varchar)
+        and tokens.array_row is not null
+        and case
+            when cast($split as varchar) is null then examples.split <> 'corrupted'
+            when cast($split as varchar) = 'all' then true
+            else examples.split = cast($split as varchar)
+        end
+)
+""".strip()
+"""The selected tokens of ``$run`` that its arrays have rows for, of ``$split``."""
+
 
 def pieces(rows: "NDArray[np.int64]") -> Iterator[slice]:
     """Divide ascending rows into pieces that each lie in one shard.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from moedb.errors import ArrayNotFoundError, ParameterError, UsageError
-from moedb.queries.array_pieces import read_rows, spread
+from moedb.queries.array_pieces import KEPT, read_rows, spread
 from moedb.queries.result import Computed
 
 if TYPE_CHECKING:
@@ -23,25 +23,8 @@ if TYPE_CHECKING:
 _NAME = "kmeans-baseline"
 _ARRAY = "router_input"
 
-_KEPT = """
-with kept as (
-    select
-        tokens.run_id,
-        tokens.token_idx,
-        tokens.array_row
-    from tokens
-    join examples using (run_id, example_id)
-    where tokens.run_id = cast($run as varchar)
-        and tokens.array_row is not null
-        and case
-            when cast($split as varchar) is null then examples.split <> 'corrupted'
-            when cast($split as varchar) = 'all' then true
-            else examples.split = cast($split as varchar)
-        end
-)
-""".strip()
 _TOKENS = f"""
-{_KEPT}
+{KEPT}
 
 select
     kept.token_idx,
@@ -54,7 +37,7 @@ where routing.layer = cast($layer as integer)
 order by kept.array_row
 """.strip()  # noqa: S608
 _LABELS = f"""
-{_KEPT}
+{KEPT}
 
 select distinct
     labels.key,

@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from moedb.errors import ArrayNotFoundError, ParameterError
-from moedb.queries.array_pieces import read_rows, spread
+from moedb.queries.array_pieces import KEPT, read_rows, spread
 from moedb.queries.result import Computed
 from moedb.schemas.arrays import SHARD_ROWS
 
@@ -23,26 +23,9 @@ _NAME = "output-overlap"
 _EVERY, _CHOSEN = "all_expert_outputs", "expert_outputs"
 _ROUNDING = 1e-24
 
-_KEPT = """
-with kept as (
-    select
-        tokens.run_id,
-        tokens.token_idx,
-        tokens.array_row
-    from tokens
-    join examples using (run_id, example_id)
-    where tokens.run_id = cast($run as varchar)
-        and tokens.array_row is not null
-        and case
-            when cast($split as varchar) is null then examples.split <> 'corrupted'
-            when cast($split as varchar) = 'all' then true
-            else examples.split = cast($split as varchar)
-        end
-)
-""".strip()
-_ROWS = f"{_KEPT}\n\nselect kept.array_row\nfrom kept\norder by kept.array_row"
+_ROWS = f"{KEPT}\n\nselect kept.array_row\nfrom kept\norder by kept.array_row"
 _EXPERTS = f"""
-{_KEPT}
+{KEPT}
 
 select routing.expert
 from routing
