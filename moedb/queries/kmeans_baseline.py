@@ -165,14 +165,12 @@ def purity(groups: "NDArray[Any]", values: "NDArray[Any]") -> float:
     return float(contingency_matrix(groups, values).max(axis=1).sum() / len(groups))
 
 
-def _against_labels(
-    grouped: "pd.DataFrame", labels: "pd.DataFrame"
-) -> list[tuple[str | None, int, int | None, *tuple[float | None, ...]]]:
+def _against_labels(grouped: "pd.DataFrame", labels: "pd.DataFrame") -> list[tuple[Any, ...]]:
     """The columns from ``key`` on, a row for each key with two values or more."""
     from sklearn.metrics import adjusted_mutual_info_score as ami
 
     alike = float(ami(grouped["expert"], grouped["cluster"]))
-    rows: list[tuple[str | None, int, int | None, *tuple[float | None, ...]]] = []
+    rows: list[tuple[Any, ...]] = []
     for key, own in labels.groupby("key", sort=True):
         found = grouped.merge(own, on="token_idx")
         if found["value"].nunique() < 2:
