@@ -22,12 +22,12 @@ from moedb.queries.catalog import catalog
 from moedb.queries.database import Database
 from moedb.schemas.tables import TABLES
 
-from . import example_oracle, oracle
+from . import example_oracle, oracle, routing_oracle
 from .oracle import assert_same_rows, queries_over_one_run
 
 pytestmark = pytest.mark.model
 
-ORACLES = {**oracle.ORACLES, **example_oracle.ORACLES}
+ORACLES = {**oracle.ORACLES, **example_oracle.ORACLES, **routing_oracle.ORACLES}
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "expert-specialization": [{"key": "role"}, {"key": "order", "layer": 2, "min_decisions": 5}],
     "expert-frequency": [{}, {"split": "all"}],
@@ -45,6 +45,9 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "load-balance": [{}, {"split": "all"}],
     "router-confidence": [{}, {"key": "role"}],
     "top-tokens": [{"layer": 3}, {"layer": 0, "by": "lift", "min_count": 3}],
+    "cross-layer": [{"layer": 3}, {"layer": 4, "split": "all", "pairs": "rank-aligned"}],
+    "saturation": [{"run_b": "other"}],
+    "vocabulary-specialization": [{}, {"of": "next", "min_count": 3, "split": "all"}],
     "ioi-logit-diff": [{}, {"key": "order"}],
 }
 

@@ -8,7 +8,7 @@
 -- column next_layer: the MoE layer after it
 -- column expert: an expert of layer
 -- column next_expert: an expert of next_layer
--- column n_both: tokens that chose both, at equal ranks if rank-aligned; pairs without any are left out
+-- column n_both: tokens that chose both, at equal ranks if rank-aligned; without any, no row
 -- column n_expert: N(e), tokens that chose expert
 -- column n_tokens: T, tokens in the selection
 -- column p_next_given: n_both / N(e); over the next layer's experts it sums to their top k, or to 1
