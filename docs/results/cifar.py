@@ -42,6 +42,8 @@ KMEANS = (
     "ami_between",
 )
 
+SPREAD = TableOptions(columns=("value", "expert", "share", "sd", "lowest", "highest"))
+
 ABILITY = """
 select value, expert, accuracy
 from expert_accuracy(variant := '{variant}', experts := {experts})
@@ -104,20 +106,18 @@ def questions(db: Database) -> dict[str, tuple[Result, TableOptions]]:
             TableOptions(columns=(*counts, "vehicles", "animals", "one_of_each")),
         ),
     }
+    several = groups(db, least=2)
     for variant, experts in groups(db):
         chosen = {"variant": variant, "experts": experts}
         found[f"routing-{variant}-{experts}"] = (
             db.query("routing-by-class-over-trials", **chosen),
-            TableOptions(pivot=("value", "expert", "share"), bold="row-max"),
+            SPREAD
+            if (variant, experts) in several
+            else TableOptions(pivot=("value", "expert", "share"), bold="row-max"),
         )
         found[f"ability-{variant}-{experts}"] = (
             db.sql(ABILITY.format(**chosen)),
             TableOptions(pivot=("value", "expert", "accuracy"), bold="row-max"),
-        )
-    for variant, experts in groups(db, least=2):
-        found[f"spread-{variant}-{experts}"] = (
-            db.query("routing-by-class-over-trials", variant=variant, experts=experts),
-            TableOptions(columns=("value", "expert", "share", "sd", "lowest", "highest")),
         )
     for run, variant, experts in db.sql(
         "select run_id, variant, experts from trials where trial = 0 order by all"
