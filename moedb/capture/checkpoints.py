@@ -214,13 +214,18 @@ def load_config(checkpoint: Checkpoint) -> Any:
         If transformers does not know it, or it cannot be had without code that comes with it.
     """
     try:
-        return read_config(checkpoint.folder)
+        config = read_config(checkpoint.folder)
+        text = config.get_text_config()
     except ModelError as error:
         raise ModelError(f"{checkpoint.name}: {error.message}", error.hint) from error
     except Exception as error:  # the file is a stranger's, and each model family checks its own way
         raise ModelError(
             f"the configuration of {checkpoint.name} cannot be read: {_first_line(error)}"
         ) from error
+    # Models of text and images put this id where an image is, even where none is; any will do.
+    if text is not config and getattr(text, "pad_token_id", 0) is None:
+        text.pad_token_id = 0
+    return config
 
 
 def load_skeleton(checkpoint: Checkpoint) -> PreTrainedModel:

@@ -7,6 +7,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -129,11 +130,16 @@ def test_a_model_that_needs_its_code_is_refused(hostile: tuple[Path, Path], tmp_
 
 
 @pytest.fixture
-def nothing_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing_asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    asked: list[str] = []
+
     def answer(prompt: str = "") -> str:
-        raise AssertionError(f"asked {prompt}")
+        asked.append(prompt)
+        return "y"
 
     monkeypatch.setattr("builtins.input", answer)
+    yield
+    assert not asked
 
 
 def test_every_way_to_load_asks_nothing(hostile: tuple[Path, Path], nothing_asked: None) -> None:
