@@ -28,6 +28,7 @@ from moedb.queries.question import Question
 from moedb.queries.read_only import check_read_only
 from moedb.queries.references import SPLITS, narrowed, references
 from moedb.queries.result import Provenance, Result, RunReference
+from moedb.queries.trials import TRAINING
 from moedb.schemas.arrays import array_spec
 from moedb.store.connection import connect
 from moedb.store.snapshot import RunSnapshot, Snapshot, take_snapshot
@@ -258,12 +259,11 @@ class Database:
 
     def _trials(self, bound: Mapping[str, object]) -> list[str]:
         """The runs that a query over trials reads."""
-        rows = self._run(
-            "select run_id from trials "
-            "where ($variant is null or variant = $variant) "
-            "and ($experts is null or experts = $experts) order by variant, experts, trial",
-            {"variant": bound.get("variant"), "experts": bound.get("experts")},
-        ).fetchall()
+        chosen = {key: bound[key] for key in TRAINING if bound.get(key) is not None}
+        where = " and ".join(f"{key} = ${key}" for key in chosen) or "true"
+        order = ", ".join((*TRAINING, "trial"))
+        statement = f"select run_id from trials where {where} order by {order}"  # noqa: S608
+        rows = self._run(statement, chosen).fetchall()
         return [run_id for (run_id,) in rows]
 
     def _with_runs(self, question: Question, bound: Mapping[str, object]) -> dict[str, object]:
