@@ -93,8 +93,8 @@ def plot_router_ablation_variants(result_df: "pd.DataFrame", figure: "Figure") -
     for position, (ax, (group, rows)) in enumerate(zip(axes, groups, strict=True)):
         plot_router_ablation(rows, ax)
         variant, *training = group
-        title = (shown_name(variant) if variant else "") + titled(keys[1:], training)
-        ax.set_title(title.strip())
+        lines = (shown_name(variant) if variant else "") + titled(keys[1:], training)
+        ax.set_title(lines.strip())
         if position:
             ax.set_ylabel("")
     title = "error bars: one sd over trials" if (result_df["n_trials"] > 1).any() else None

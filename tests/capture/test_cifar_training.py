@@ -337,6 +337,7 @@ def test_a_step_descends_the_two_losses(gate, balance, factor, images, tmp_path,
         found.update({name: p.grad.clone() for name, p in run.model.named_parameters()})
 
     monkeypatch.setattr(run.optimizer, "step", read)
+    monkeypatch.setattr(run.schedule, "step", lambda: None)
     run._step(pixels, labels)
     for name, parameter in twin.named_parameters():
         torch.testing.assert_close(found[name], parameter.grad, rtol=1e-3, atol=1e-5)
@@ -346,7 +347,7 @@ def test_unweighted_the_answer_teaches_the_router_nothing(images, tmp_path):
     def router_gradient(gate, aux_coefficient):
         config = training_config("short", gate=gate, aux_coefficient=aux_coefficient)
         run = training._Run(config, {}, *images, tmp_path)
-        run.optimizer.step = lambda: None
+        run.optimizer.step = run.schedule.step = lambda: None
         run.optimizer.zero_grad = lambda set_to_none: None
         run.model.train()
         run._step(run.train.images[:32], run.train.labels[:32])
@@ -480,7 +481,7 @@ def test_bf16(tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_the_run(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "switch_loss", lambda routing: routing.logits.sum() * np.nan)
+    monkeypatch.setattr(training, "balance_loss", lambda routing, _: routing.logits.sum() * np.nan)
     with pytest.raises(ModelError, match="the loss is nan in epoch 1"):
         train_cifar_moe(training_config(), *images, tmp_path)
 
