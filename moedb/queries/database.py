@@ -30,6 +30,7 @@ from moedb.queries.references import SPLITS, narrowed, references
 from moedb.queries.result import Provenance, Result, RunReference
 from moedb.queries.sql_sources import BoundCall, SourceFinder
 from moedb.queries.statement import MacroCall, Statement, read_statement
+from moedb.queries.trials import TRAINING
 from moedb.schemas.arrays import array_spec
 from moedb.store.connection import connect
 from moedb.store.snapshot import RunSnapshot, Snapshot, take_snapshot
@@ -308,12 +309,11 @@ class Database:
 
     def _trials(self, bound: Mapping[str, object]) -> list[str]:
         """The runs that a query over trials reads."""
-        rows = self._run(
-            "select run_id from trials "
-            "where ($variant is null or variant = $variant) "
-            "and ($experts is null or experts = $experts) order by variant, experts, trial",
-            {"variant": bound.get("variant"), "experts": bound.get("experts")},
-        ).fetchall()
+        chosen = {key: bound[key] for key in TRAINING if bound.get(key) is not None}
+        where = " and ".join(f"{key} = ${key}" for key in chosen) or "true"
+        order = ", ".join((*TRAINING, "trial"))
+        statement = f"select run_id from trials where {where} order by {order}"  # noqa: S608
+        rows = self._run(statement, chosen).fetchall()
         return [run_id for (run_id,) in rows]
 
     def _bound_call(self, call: MacroCall) -> BoundCall:
@@ -322,7 +322,7 @@ class Database:
         run_parameters = call.computed & set(RUN_PARAMETERS)
         values = self._with_runs(call.query, given, call.computed)
         if call.query.reads_trials:
-            runs = None if call.computed & {"variant", "experts"} else self._trials(values)
+            runs = None if call.computed & set(TRAINING) else self._trials(values)
         else:
             named = (values.get(key) for key in RUN_PARAMETERS)
             runs = None if run_parameters else [str(run) for run in named if run is not None]
