@@ -37,7 +37,9 @@ def check_store(store: Path) -> None:
 
 
 def removable_names(store: Path) -> list[str]:
-    """The names of what can be deleted as a run, in order: whatever is in the folder of the runs.
+    """The names of what can be deleted as a run, in order: what is in the folder of the runs.
+
+    Names that cannot be printed are none of a run.
 
     Raises
     ------
@@ -48,7 +50,7 @@ def removable_names(store: Path) -> list[str]:
     return [
         name
         for name in sorted(visible_names(folder) if check_folder(folder) else [])
-        if is_link(folder / name) or (folder / name).is_dir()
+        if name.isprintable() and (is_link(folder / name) or (folder / name).is_dir())
     ]
 
 

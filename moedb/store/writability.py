@@ -9,8 +9,9 @@ from moedb.errors import StoreError
 from moedb.schemas.manifests import StoreManifest
 from moedb.store.containment import check_tree
 from moedb.store.files import create_exclusively, make_directories
-from moedb.store.layout import STORE_MANIFEST, RunLayout
+from moedb.store.layout import STORE_MANIFEST, RunLayout, runs_folder
 from moedb.store.listing import check_store
+from moedb.store.snapshot import take_snapshot
 
 _HINT = "name another folder: --store DIR, or MOEDB_STORE"
 
@@ -49,10 +50,10 @@ def check_writable(store: Path, run_id: str | None = None) -> None:
     if run_id is not None:
         check_tree(RunLayout(store, run_id).folder)
     try:
-        folder = _nearest(store if run_id is None else RunLayout(store, run_id).folder)
+        folder = _nearest(RunLayout(store, run_id).folder if run_id else runs_folder(store))
         if not folder.is_dir():
-            raise StoreError(f"cannot make the store {store}: {folder} is a file", _HINT)
-        Path(tempfile.mkdtemp(prefix=".moedb-", dir=folder)).rmdir()
+            raise StoreError(f"cannot make the store {store}: {folder} is no folder", _HINT)
+        Path(tempfile.mkdtemp(prefix=f".{STORE_MANIFEST}.", dir=folder)).rmdir()
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # a full disk is told of elsewhere
             raise StoreError(
@@ -61,10 +62,29 @@ def check_writable(store: Path, run_id: str | None = None) -> None:
             ) from error
 
 
+def check_worth_capturing(store: Path) -> None:
+    """Check that a capture may have a use, before it is known which run it is.
+
+    A store that cannot be written will do where the run may be complete in it already.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be written, and holds no complete run.
+    """
+    try:
+        check_writable(store)
+    except StoreError:
+        if not is_store(store):
+            raise
+        if not any(run.is_complete for run in take_snapshot(store).runs.values()):
+            raise
+
+
 def _nearest(folder: Path) -> Path:
     """The nearest folder, or file, to ``folder`` that is there."""
     folder = folder.absolute()
-    while not folder.exists():
+    while not os.path.lexists(folder):
         folder = folder.parent
     return folder
 
