@@ -68,8 +68,11 @@ class RunWriter:
         ensure_store(store)
         self.layout = RunLayout(store, manifest.run_id)
         check_tree(self.layout.folder)
-        make_directories(self.layout.segments)
-        create_exclusively(self.layout.manifest, manifest.to_json())
+        try:
+            make_directories(self.layout.segments)
+            create_exclusively(self.layout.manifest, manifest.to_json())
+        except FileNotFoundError as error:
+            raise self._deleted() from error
         self._configuration = self._read_configuration()
         self.manifest = self.snapshot().manifest
         # Whoever made these folders may have been stopped before their entries were durable.
@@ -154,10 +157,13 @@ class RunWriter:
     def _check_there(self) -> None:
         """Check that the run is the one that this writer began with."""
         if self._configuration is None or self._read_configuration() != self._configuration:
-            raise StoreError(
-                f"run {self.layout.run_id} was deleted while it was being written",
-                "the same command captures it again",
-            )
+            raise self._deleted()
+
+    def _deleted(self) -> StoreError:
+        return StoreError(
+            f"run {self.layout.run_id} was deleted while it was being written",
+            "the same command captures it again",
+        )
 
     @contextmanager
     def _deletion_explained(self) -> Iterator[None]:
