@@ -16,6 +16,7 @@ from moedb.errors import (
     RunNotFoundError,
     SqlError,
     SqlRefusedError,
+    StoreDamagedError,
 )
 from moedb.queries.analyses import find_question, relation_of
 from moedb.queries.analysis import Analysis
@@ -295,6 +296,12 @@ class Database:
                 f"no run in {self.snapshot.store} is complete yet: "
                 f"{', '.join(sorted(self.snapshot.runs))}",
                 "resume it by running its capture command again, or name it: --run RUN",
+            )
+        if self.snapshot.damaged:
+            raise StoreDamagedError(
+                f"every run in {self.snapshot.store} is damaged: "
+                f"{', '.join(sorted(self.snapshot.damaged))}",
+                "moedb verify",
             )
         raise RunNotFoundError(
             f"the store {self.snapshot.store} holds no runs", "moedb capture qwen-ioi"

@@ -25,6 +25,11 @@ from .samples import RUN_ID, sample_manifest, unit_rows, write_sample
 SMALL: dict[str, Any] = {"n_units": 2, "arrays": ("router_logits",)}
 OTHER = "text-ffffffffff"
 
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 # Copies a store, deletes a run from the copy, and is killed at the n-th call that reaches the disk.
 _KILLED = """
 import os, shutil, signal, sys
@@ -93,10 +98,10 @@ def test_killed_at_any_moment_a_run_is_whole_or_gone(tmp_path: Path) -> None:
             assert not RunLayout(store, RUN_ID).folder.exists()
             write_sample(store, **SMALL)  # finishing sweeps
             assert run_contents(store, RUN_ID) == expected
-            assert sorted(os.listdir(store / "runs")) == [RUN_ID, OTHER]
+            assert names_in(store / "runs") == [RUN_ID, OTHER]
         else:
             remove_run(store, OTHER)  # and so does deleting another
-            assert os.listdir(store / "runs") == []
+            assert names_in(store / "runs") == []
         shutil.rmtree(store)
     assert states == {True, False}
 
@@ -183,7 +188,7 @@ def test_a_writer_beside_a_deletion_fails_or_has_written_all(
         if n % 10 == 0:
             write_sample(store, **small)
             assert run_contents(store, RUN_ID) == expected
-            assert os.listdir(store / "runs") == [RUN_ID]
+            assert names_in(store / "runs") == [RUN_ID]
         shutil.rmtree(store)
         n += 1
     assert outcomes.count("failed") > 30
@@ -202,7 +207,7 @@ def test_a_deleted_run_is_not_continued_even_if_it_is_begun_anew(tmp_path: Path)
     ):
         with pytest.raises(StoreError, match="was deleted while it was being written"):
             act()
-        assert os.listdir(store / "runs") == []
+        assert names_in(store / "runs") == []
 
     manifest = sample_manifest(**SMALL)
     manifest.row["created_at"] = "2026-01-02T00:00:00+00:00"
@@ -231,7 +236,7 @@ def test_a_damaged_run_and_half_a_run_can_be_deleted(tmp_path: Path) -> None:
     RunLayout(store, RUN_ID).segments.mkdir(parents=True)
     assert not take_snapshot(store).damaged
     remove_run(store, RUN_ID)
-    assert os.listdir(store / "runs") == []
+    assert names_in(store / "runs") == []
 
 
 def test_arrays_that_were_made_half_are_completed(tmp_path: Path) -> None:
