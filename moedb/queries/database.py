@@ -16,6 +16,7 @@ from moedb.errors import (
     RunNotFoundError,
     SqlError,
     SqlRefusedError,
+    StoreDamagedError,
 )
 from moedb.queries.analyses import find_question, relation_of
 from moedb.queries.analysis import Analysis
@@ -33,7 +34,8 @@ from moedb.queries.statement import MacroCall, Statement, read_statement
 from moedb.queries.trials import TRAINING
 from moedb.schemas.arrays import array_spec
 from moedb.store.connection import connect
-from moedb.store.snapshot import RunSnapshot, Snapshot, take_snapshot
+from moedb.store.layout import store_path
+from moedb.store.snapshot import RunSnapshot, Snapshot, take_snapshot, warn_of_damage
 
 if TYPE_CHECKING:
     import zarr
@@ -45,7 +47,7 @@ DEFAULT_STORE = "moedb-store"
 
 def default_store() -> Path:
     """The store that is used when none is named: ``MOEDB_STORE``, or ``./moedb-store``."""
-    return Path(os.environ.get("MOEDB_STORE") or DEFAULT_STORE)
+    return store_path(os.environ.get("MOEDB_STORE") or DEFAULT_STORE)
 
 
 def open_database(store: str | Path | None = None) -> "Database":
@@ -64,14 +66,17 @@ def open_database(store: str | Path | None = None) -> "Database":
     Raises
     ------
     StoreError
-        If the store is missing, damaged or newer than this moedb.
+        If the store is missing, damaged or newer than this moedb. A run that is damaged is left
+        out, with a warning.
 
     Examples
     --------
     >>> db = open_database("moedb-store")  # doctest: +SKIP
     >>> db.query("expert-frequency").df()  # doctest: +SKIP
     """
-    return Database(take_snapshot(Path(store) if store is not None else default_store()))
+    snapshot = take_snapshot(store_path(store) if store is not None else default_store())
+    warn_of_damage(snapshot)
+    return Database(snapshot)
 
 
 class Database:
@@ -250,8 +255,10 @@ class Database:
         ------
         ArrayNotFoundError
             If the run holds no such array; the message says which layers it holds.
+        StoreDamagedError
+            If what is stored is not the array that the run says it holds.
         """
-        import zarr
+        from moedb.store.arrays import ArrayKey, open_array
 
         array_spec(name)
         found = self._run_snapshot(run)
@@ -263,8 +270,7 @@ class Database:
                 f"run {found.run_id} has no {name} of layer {layer}: {have}; it has {names}",
                 f"capture again with --arrays {name}@{layer}",
             )
-        opened = zarr.open_array(found.layout.arrays, path=f"{name}/{layer}", mode="r")
-        return opened
+        return open_array(found, ArrayKey(name, layer))
 
     def expert_outputs(
         self, run: str | None = None, *, layer: int, where: str = "true"
@@ -366,6 +372,12 @@ class Database:
                 f"no run in {self.snapshot.store} is complete yet: "
                 f"{', '.join(sorted(self.snapshot.runs))}",
                 "resume it by running its capture command again, or name it: --run RUN",
+            )
+        if self.snapshot.damaged:
+            raise StoreDamagedError(
+                f"every run in {self.snapshot.store} is damaged: "
+                f"{', '.join(sorted(self.snapshot.damaged))}",
+                "moedb verify",
             )
         raise RunNotFoundError(
             f"the store {self.snapshot.store} holds no runs", "moedb capture qwen-ioi"

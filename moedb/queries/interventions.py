@@ -166,7 +166,8 @@ def captured_run(database: "Database", run: str) -> "RunSnapshot":
     """Return the run that a run of interventions continues; a captured run is returned itself."""
     own = database.snapshot.run(run)
     parent = own.row["parent_run_id"]
-    return database.snapshot.run(parent) if parent in database.snapshot.runs else own
+    there = {**database.snapshot.runs, **database.snapshot.damaged}
+    return database.snapshot.run(parent) if parent in there else own
 
 
 def intervention_effect(database: "Database", parameters: "Mapping[str, Value]") -> Computed:

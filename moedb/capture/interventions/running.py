@@ -35,7 +35,8 @@ from moedb.errors import CheckError, ModelError
 from moedb.schemas import tables
 from moedb.schemas.manifests import RunManifest
 from moedb.store.parquet import Columns
-from moedb.store.writing import RunWriter, check_writable, timestamp
+from moedb.store.writability import check_writable
+from moedb.store.writing import RunWriter, timestamp
 
 N_REHEARSED = 4
 """Examples on which the shortcuts of a pass are tried."""
@@ -68,6 +69,7 @@ def run_sweep(planned: SweepPlan, store: Path, progress: Progress | None = None)
     done = committed_run(store, planned.run_id)
     if done is not None and done.is_complete:
         return CaptureOutcome(planned.run_id, len(planned.units), 0)
+    check_writable(store, planned.run_id)
     for note in planned.notes:
         progress.note(note)
     with full_disk_explained(planned.run_id), planned.open_engine() as engine:
