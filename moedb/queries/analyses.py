@@ -187,7 +187,8 @@ _LIST = (
             AnalysisColumn(
                 "cka",
                 "linear CKA of the outputs, centred over the tokens; near 1 for any two experts "
-                "where n_tokens is small beside d_model; null where an output never varies",
+                "where n_tokens is small beside d_model; null where an output never varies beyond "
+                "the rounding of the number format that the model ran in",
                 "DOUBLE",
             ),
             AnalysisColumn("norm_a", "mean norm of E_a(x) over the tokens", "DOUBLE"),
