@@ -13,8 +13,8 @@
 -- column p_b_given_a: n_adjacent / N_a
 -- column p_a_given_b: n_adjacent / N_b
 -- column jaccard: n_adjacent / (N_a + N_b - n_adjacent)
--- column independent: 2 N_a N_b / (k T), if the two were independent of each other: of the pairs of a
---   token 2 in k are adjacent
+-- column independent: 2 N_a N_b / (k T), if the two were independent of each other: of the pairs
+--   of a token 2 in k are adjacent
 -- column expected: 2 / k of what co-activation expects of the pair: k different experts drawn at
 --   random with the same frequencies, and ranked at random
 -- column lift: n_adjacent / expected; 1 is chance

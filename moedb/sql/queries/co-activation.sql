@@ -13,10 +13,10 @@
 -- column p_b_given_a: n_both / N_a
 -- column p_a_given_b: n_both / N_b
 -- column jaccard: n_both / (N_a + N_b - n_both)
--- column independent: N_a N_b / T, N_ab if the two were independent of each other; as the k experts
---   of a token are all different, even experts drawn at random stay below it
--- column expected: N_ab by chance: where each token draws k different experts at random so that each
---   expert keeps its frequency. k(k-1) T / (E(E-1)) where all are chosen alike; over the pairs of a
+-- column independent: N_a N_b / T, N_ab if the two were independent of each other; as the k
+--   experts of a token are all different, even experts drawn at random stay below it
+-- column expected: N_ab by chance: where each token draws k different experts at random so that
+--   each expert keeps its frequency. k(k-1) T / (E(E-1)) where all are chosen alike; over the pairs of a
 --   layer it adds up to k(k-1)/2 T, over those of expert_a to (k-1) N_a
 -- column lift: n_both / expected; 1 is chance
 -- source: OLMoE; chance is conditional Poisson sampling (Hajek 1964): of all ways to draw k with

@@ -16,8 +16,8 @@
 -- column reweighted: the same draws, each expert weighted by its own router probability
 -- column reinitialized: accuracy with the learned router and newly initialized experts
 -- column decrease: percent, 100 * (learned - random) / learned
--- column decrease_error: its standard error, of several trials over the trials, as these classify the
---   same images: decrease_sd over the root of their number. Of a single trial over its images,
+-- column decrease_error: its standard error, of several trials over the trials, as these classify
+--   the same images: decrease_sd over the root of their number. Of a single trial over its images,
 --   which says nothing of another one: 100 / learned times that of the mean of an image's learned
 --   less its mean random correctness, learned in the denominator taken as fixed
 -- column error_over: what decrease_error is over, trials or images
