@@ -147,8 +147,9 @@ def _head(
     if changed:
         lines += [f"Interventions: run {', '.join(run.run_id for run in changed)}.", ""]
     lines += [
-        "Intervals are 95 % percentile bootstrap intervals over prompts. Beside each file is a "
-        "`.provenance.json` with its query, parameters, runs and hashes.",
+        "Intervals are of 95 %: of means by bootstrap over prompts (BCa), of changes of a share by "
+        "Wilson's intervals of both. Beside each file is a `.provenance.json` with its query, "
+        "parameters, runs and hashes.",
         "",
     ]
     if any(CORRUPTED in (run.splits or ()) for run in every.provenance.runs):
