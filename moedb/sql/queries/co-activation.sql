@@ -16,13 +16,13 @@
 -- column independent: N_a N_b / T, N_ab if the two were independent of each other; as the k
 --   experts of a token are all different, even experts drawn at random stay below it
 -- column expected: N_ab by chance: where each token draws k different experts at random so that
---   each expert keeps its frequency. k(k-1) T / (E(E-1)) where all are chosen alike; over the pairs of a
---   layer it adds up to k(k-1)/2 T, over those of expert_a to (k-1) N_a
+--   each expert keeps its frequency. k(k-1) T / (E(E-1)) where all are chosen alike; over the pairs
+--   of a layer it adds up to k(k-1)/2 T, over those of expert_a to (k-1) N_a
 -- column lift: n_both / expected; 1 is chance
 -- source: OLMoE; chance is conditional Poisson sampling (Hajek 1964): of all ways to draw k with
---   these frequencies the one of largest entropy. Its expectation is exact where all are chosen alike,
---   else approximated: within 0.3 % for every pair at the frequencies of the embedded model, within
---   1 % for 4 of 60 experts where the most used one is chosen by 86 % of the tokens
+--   these frequencies the one of largest entropy. Its expectation is exact where all are chosen
+--   alike, else approximated: within 0.3 % for every pair at the frequencies of the embedded model,
+--   within 1 % for 4 of 60 experts where the most used one is chosen by 86 % of the tokens
 with chosen_run as (
     select coalesce(cast($run as varchar), (select latest_run.run_id from latest_run)) as run_id
 ),
