@@ -14,7 +14,8 @@ from moedb.commands.query import query, sql
 from moedb.commands.report import report
 from moedb.commands.store import rm, runs, schema, show, verify
 from moedb.commands.train import train
-from moedb.terminal import run_guarded
+from moedb.store.spilling import delete_spill_on_signals
+from moedb.terminal import leave, run_guarded
 
 
 @click.group(
@@ -62,4 +63,5 @@ def run_cli(arguments: list[str]) -> int:
 
 def main() -> None:
     """Run the command line with the arguments that the program was given."""
-    sys.exit(run_cli(sys.argv[1:]))
+    delete_spill_on_signals()
+    leave(run_cli(sys.argv[1:]))

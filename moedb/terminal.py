@@ -3,12 +3,15 @@
 import os
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from moedb.errors import MoedbError, UsageError
+from moedb.store.execution import is_anything_running
+from moedb.store.spilling import delete_spill
 
 if TYPE_CHECKING:
     from moedb.queries.result import Result
@@ -47,6 +50,17 @@ def emit(result: "Result", format_: str | None, output: Path | None, limit: int 
         click.echo(rendered, nl=False)
     if sheet.truncated:
         say(f"only the first {limit} rows; more with --limit N")
+
+
+def leave(code: int) -> NoReturn:
+    """End the process, at once where an interrupted query still runs."""
+    if is_anything_running():
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        delete_spill()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run_guarded(command: click.Command, arguments: list[str]) -> int:

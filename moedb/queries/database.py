@@ -30,6 +30,7 @@ from moedb.queries.references import SPLITS, narrowed, references
 from moedb.queries.result import Provenance, Result, RunReference
 from moedb.schemas.arrays import array_spec
 from moedb.store.connection import connect
+from moedb.store.execution import run_interruptibly
 from moedb.store.snapshot import RunSnapshot, Snapshot, take_snapshot
 
 if TYPE_CHECKING:
@@ -142,7 +143,8 @@ class Database:
             create_macros(self._connection)
             relation = self._run(statement, parameters or {})
         runs = self._references(self.snapshot.runs)
-        return Result(relation, self._provenance(None, statement, dict(parameters or {}), runs))
+        provenance = self._provenance(None, statement, dict(parameters or {}), runs)
+        return Result(relation, provenance, self._connection)
 
     def query(self, name: str, **parameters: object) -> Result:
         """Run a named query, or an analysis in Python.
@@ -161,13 +163,14 @@ class Database:
             If there is no such query, parameter or run.
         """
         question = find_question(name)
+        connection = self._connection
         bound = self._with_runs(question, bind(question, parameters))
         used = [str(bound[key]) for key in RUN_PARAMETERS if bound.get(key) is not None]
         for run_id in dict.fromkeys(used):
             self._warn_if_incomplete(self.snapshot.run(run_id))
         if isinstance(question, Analysis):
             computed = question.function(self, bind(question, bound))
-            relation = relation_of(question.columns, computed.rows)
+            connection, relation = relation_of(question.columns, computed.rows)
             used = list(computed.run_ids)
             where = f"-- computed in Python by {question.function_name}, from the rows of:"
             statement = f"{where}\n{computed.sql}"
@@ -181,7 +184,8 @@ class Database:
         runs = self._references(used)
         if "split" in bound:
             runs = tuple(narrowed(run, bound["split"], splits_read) for run in runs)
-        return Result(relation, self._provenance(question.name, statement, bound, runs))
+        provenance = self._provenance(question.name, statement, bound, runs)
+        return Result(relation, provenance, connection)
 
     def array(self, run: str | None, name: str, layer: int) -> "zarr.Array[Any]":
         """Open one array of a run; its rows are ``tokens.array_row``.
@@ -244,10 +248,12 @@ class Database:
         return read_expert_outputs(self, self._run_snapshot(run).run_id, layer, where)
 
     def _run(self, statement: str, parameters: Mapping[str, object]) -> duckdb.DuckDBPyRelation:
+        params = dict(parameters) or None
         try:
-            if parameters:
-                return self._connection.sql(statement, params=dict(parameters))
-            return self._connection.sql(statement)
+            # with parameters, and for some statements, DuckDB runs it here
+            return run_interruptibly(
+                self._connection, lambda: self._connection.sql(statement, params=params)
+            )
         except duckdb.PermissionException as error:
             raise SqlRefusedError(
                 f"the SQL reaches outside the store, which is refused: {error}",

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from moedb.errors import UsageError, did_you_mean
 from moedb.queries.cells import plain_text, shown_text, visible
+from moedb.queries.conversions import NOT_IN_PARQUET, NOT_IN_PYTHON
 from moedb.queries.result import Result, json_value
 from moedb.queries.sheets import (
     PAPER_PRECISION,
@@ -277,14 +278,16 @@ def _arrow_table(sheet: Sheet) -> "pa.Table":
     import pyarrow as pa
 
     if sheet.spanner is None:
-        table = sheet.source.limit(len(sheet.rows)).arrow()
+        table = sheet.source.as_text(NOT_IN_PARQUET).limit(len(sheet.rows)).arrow()
         names = [column.name for column in sheet.columns]
         return table.select([column.source for column in sheet.columns]).rename_columns(names)
-    schema = sheet.source.limit(0).arrow().schema
-    arrays = [
-        pa.array([row[position] for row in sheet.rows], type=schema.field(column.source).type)
-        for position, column in enumerate(sheet.columns)
-    ]
+    schema = sheet.source.as_text(NOT_IN_PYTHON | NOT_IN_PARQUET).limit(0).arrow().schema
+    arrays = []
+    for position, column in enumerate(sheet.columns):
+        values, kind = [row[position] for row in sheet.rows], schema.field(column.source).type
+        if pa.types.is_string(kind):
+            values = [None if value is None else plain_text(value) for value in values]
+        arrays.append(pa.array(values, type=kind))
     return pa.Table.from_arrays(arrays, names=[column.name for column in sheet.columns])
 
 

@@ -99,7 +99,9 @@ def write_rows(folder: Path, start: int, values: Mapping[ArrayKey, Rows]) -> Non
             stored[start + first : start + first + len(block)] = block
 
 
-def array(group: zarr.Group, key: ArrayKey) -> zarr.Array[Any]:
+def array(
+    group: zarr.Group, key: ArrayKey
+) -> "zarr.Array[Any]":  # no generic at run time before zarr 3.1.3?
     """The array ``key`` of an open group.
 
     Raises

@@ -369,8 +369,9 @@ def test_formats_of_the_terminal_import_neither_pandas_nor_pyarrow():
 import sys, duckdb
 from moedb.queries.formats import render
 from moedb.queries.result import Provenance, Result
-result = Result(duckdb.connect().sql("select 1 as a, 2.5 as b, 'x' as c"),
-                Provenance(None, "", {}, (), "", ""))
+connection = duckdb.connect()
+result = Result(connection.sql("select 1 as a, 2.5 as b, 'x' as c"),
+                Provenance(None, "", {}, (), "", ""), connection)
 for format in ("table", "csv", "json", "jsonl"):
     render(result, format)
 print({"pandas", "pyarrow", "numpy", "matplotlib", "torch"} & set(sys.modules))
