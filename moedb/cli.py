@@ -15,7 +15,7 @@ from moedb.commands.report import report
 from moedb.commands.store import rm, runs, schema, show, verify
 from moedb.commands.train import train
 from moedb.store.spilling import delete_spill_on_signals
-from moedb.terminal import leave, run_guarded
+from moedb.terminal import SafeFormatter, leave, run_guarded
 
 
 @click.group(
@@ -30,12 +30,10 @@ from moedb.terminal import leave, run_guarded
 @click.option("--store", type=click.Path(path_type=Path), help="The store's folder.")
 def cli(verbose: bool, store: Path | None) -> None:
     """Run Mixture-of-Experts models once; ask what they did inside, in SQL, ever after."""
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(message)s",
-        stream=sys.stderr,
-        force=True,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(SafeFormatter("%(message)s"))
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, handlers=[handler], force=True)
 
 
 for command in (

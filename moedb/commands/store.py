@@ -7,7 +7,8 @@ import click
 
 from moedb.errors import UsageError
 from moedb.options import open_store, output_options, store_folder, store_option
-from moedb.terminal import emit, say
+from moedb.terminal import answer, emit, say
+from moedb.visible import visible
 
 
 @click.command()
@@ -73,7 +74,7 @@ def verify(run: str | None) -> None:
     snapshot = take_snapshot(store_folder())
     for found in [snapshot.run(run)] if run else list(snapshot.runs.values()):
         state = "" if found.is_complete else " (incomplete)"
-        click.echo(f"{found.run_id}{state}: {verify_run(found)}")
+        answer(f"{found.run_id}{state}: {verify_run(found)}")
 
 
 @click.command()
@@ -92,6 +93,7 @@ def rm(run: str, yes: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError(f"deleting {run} wants a yes", f"moedb rm {run} --yes")
-        click.confirm(f"Delete {run} from {store_folder()}?", abort=True, err=True)
+        asked = visible(f"Delete {run} from {store_folder()}?")
+        click.confirm(asked, abort=True, err=True)
     remove_run(store_folder(), run)
     say(f"deleted {run}")

@@ -6,8 +6,8 @@ import duckdb
 
 from moedb.errors import SqlError, SqlRefusedError
 
-# Plain options only: a comment between them could hide where the explained statement begins.
 _POSITION = re.compile(r"\bposition\s*:=", re.IGNORECASE)
+# Plain options only: a comment between them could hide where the explained statement begins.
 _EXPLAIN = re.compile(r"\s*explain\b\s*(\([\w\s,]*\)|analyze\b)?", re.IGNORECASE)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from moedb.errors import MoedbError, SqlError
 from moedb.queries.conversions import NOT_IN_FRAMES, as_text
+from moedb.visible import visible
 
 if TYPE_CHECKING:
     import duckdb
@@ -267,10 +268,10 @@ class Result:
         try:
             sheet = arrange(self, TableOptions(limit=_ROWS_SHOWN))
         except MoedbError as error:
-            return f"<Result: {error.message}>"
+            return f"<Result: {visible(error.message)}>"
         text = render_sheet(sheet, "table", TableOptions())
         more = f"first {_ROWS_SHOWN} rows; " if sheet.truncated else ""
-        return f"{str(text).rstrip()}\n{more}{self.provenance.footer()}"
+        return f"{str(text).rstrip()}\n{more}{visible(self.provenance.footer())}"
 
 
 def json_value(value: object) -> Any:

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moedb.errors import UsageError
-from moedb.queries.cells import shown_text, visible
+from moedb.queries.cells import shown_text
 from moedb.queries.formats import FORMATS, TableOptions, arrange, format_of_path, render
+from moedb.visible import visible
 from tests.queries.result_samples import (
     FOOTER,
     HOSTILE,

@@ -458,7 +458,7 @@ class TestRouterAblation:
         expected = frame.sort_values("experts")[["learned", "random", "reinitialized"]].T
         np.testing.assert_array_equal(heights, expected)
         assert [label.get_text() for label in ax.get_xticklabels()] == ["2", "3", "5"]
-        bars = [container for container in ax.containers if isinstance(container, ErrorbarContainer)]
+        bars = [each for each in ax.containers if isinstance(each, ErrorbarContainer)]
         lengths = [np.diff(s[:, 1])[0] for bar in bars for s in bar[2][0].get_segments()]
         np.testing.assert_allclose(lengths, [0.04] * 3 + [0.08] * 3)
 
