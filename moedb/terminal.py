@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 TERMINAL_ROWS = 100
 """Rows of a table on a terminal, where --limit does not say."""
 
-_INTERRUPTED = "interrupted; a capture or a training resumes with the same command"
+_INTERRUPTED = "interrupted; what a capture committed stays, and the same command resumes"
 
 
 def say(text: str) -> None:
