@@ -97,7 +97,8 @@ def test_parquet_holds_every_type(sql: str, tmp_path) -> None:
     connection = duckdb.connect()
     read = connection.sql(f"select x::varchar from '{path}'").fetchall()
     if "timetz '" not in sql and not sql.startswith(("map", "{", "[", "time '24", "array")):
-        assert read == [(EXACT[sql],)]
+        # DuckDB 1 reads pyarrow's times as times in UTC
+        assert read in ([(EXACT[sql],)], [(f"{EXACT[sql]}+00",)])
     assert len(read) == 1 and read[0][0] is not None
 
 
