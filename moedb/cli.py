@@ -14,6 +14,7 @@ from moedb.commands.query import query, sql
 from moedb.commands.report import report
 from moedb.commands.store import rm, runs, schema, show, verify
 from moedb.commands.train import train
+from moedb.options import StorePath
 from moedb.store.spilling import delete_spill_on_signals
 from moedb.terminal import SafeFormatter, leave, run_guarded
 
@@ -27,7 +28,7 @@ from moedb.terminal import SafeFormatter, leave, run_guarded
 )
 @click.version_option(__version__, "--version", prog_name="moedb")
 @click.option("-v", "--verbose", is_flag=True, help="Log more; show tracebacks.")
-@click.option("--store", type=click.Path(path_type=Path), help="The store's folder.")
+@click.option("--store", type=StorePath(), help="The store's folder.")
 def cli(verbose: bool, store: Path | None) -> None:
     """Run Mixture-of-Experts models once; ask what they did inside, in SQL, ever after."""
     handler = logging.StreamHandler(sys.stderr)

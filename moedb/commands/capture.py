@@ -65,6 +65,7 @@ def capture_qwen_ioi(
     from moedb.capture.jobs.qwen_ioi import plan_qwen_ioi
     from moedb.capture.planning import CaptureOptions
 
+    _check_store(dry_run)
     output = {key: options.pop(key) for key in ("format_", "output", "limit")}
     planned = plan_qwen_ioi(
         CaptureOptions(**_in_bytes(options)),
@@ -121,6 +122,7 @@ def capture_cifar_moe(
     from moedb.capture.jobs.cifar_moe import cifar_dataset, find_trials
     from moedb.capture.planning import CaptureOptions
 
+    _check_store(dry_run)
     output = {key: options.pop(key) for key in ("format_", "output", "limit")}
     folders = find_trials(models)
     dataset = cifar_dataset(load_cifar10(data, "test"), n=n, draws=draws, seed=seed)
@@ -213,6 +215,7 @@ def capture_text(
     from moedb.capture.text.documents import Columns
     from moedb.capture.text.reading import open_source
 
+    _check_store(dry_run)
     output = {key: options.pop(key) for key in ("format_", "output", "limit")}
     names = ("unaligned", "max_length", "stride", "truncate", "max_examples", "max_tokens")
     chosen = {name: options.pop(name) for name in (*names, "shuffle", "seed")}
@@ -225,6 +228,14 @@ def capture_text(
         functools.partial(text_dataset, source=source, options=text_options),
     )
     _run_captures([planned], dry_run, shard, output)
+
+
+def _check_store(dry_run: bool) -> None:
+    """Check that there is a use in planning: torch and a model's hash take seconds."""
+    from moedb.store.writability import check_worth_capturing
+
+    if not dry_run:
+        check_worth_capturing(store_folder())
 
 
 def _in_bytes(options: dict[str, Any]) -> dict[str, Any]:

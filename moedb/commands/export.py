@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from moedb.commands.query import ask
+from moedb.commands.query import ask, say_sources
 from moedb.errors import UsageError
 from moedb.options import parameter_option, run_option, store_option, table_options
 from moedb.terminal import say
@@ -53,7 +53,7 @@ def export(
     result = ask(name, statement, run, parameters)
     for path in write_table(result, output, table):
         say(f"wrote {path}")
-    say(result.provenance.footer())
+    say_sources(result)
 
 
 @click.command()
@@ -90,4 +90,4 @@ def plot(
     given = {key: each for key, each in (("value", value), ("top", top)) if each is not None}
     for path in draw(name, result, output, **given):
         say(f"wrote {path}")
-    say(result.provenance.footer())
+    say_sources(result)

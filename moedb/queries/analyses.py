@@ -209,12 +209,47 @@ _LIST = (
             Parameter(
                 "experts", "integer", None, False, "the trials' number of experts; all when null"
             ),
+            Parameter(
+                "gate",
+                "varchar",
+                None,
+                False,
+                "the trials' gate, weighted or unweighted; all when null",
+                ("weighted", "unweighted"),
+            ),
+            Parameter(
+                "balance",
+                "varchar",
+                None,
+                False,
+                "the trials' balance loss, mean, count or sum; all when null",
+                ("mean", "count", "sum"),
+            ),
+            Parameter(
+                "aux_coefficient", "double", None, False, "the factor of that loss; all when null"
+            ),
             SPLIT,
             Parameter("layer", "integer", None, False, "the MoE layer; all when null"),
         ),
         columns=(
             AnalysisColumn("variant", "the trials' variant", "VARCHAR"),
             AnalysisColumn("experts", "the trials' number of experts", "INTEGER"),
+            AnalysisColumn(
+                "gate",
+                "whether expert outputs are multiplied by the router's probability (weighted) or "
+                "not",
+                "VARCHAR",
+            ),
+            AnalysisColumn(
+                "balance",
+                "how the load balancing loss adds up a step's images: mean, count or sum",
+                "VARCHAR",
+            ),
+            AnalysisColumn(
+                "aux_coefficient",
+                "the factor of that loss; null where the run does not say",
+                "DOUBLE",
+            ),
             AnalysisColumn("layer", "the MoE layer", "INTEGER"),
             AnalysisColumn("value", "the label's value, the class", "VARCHAR"),
             AnalysisColumn(

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -16,22 +16,27 @@ from moedb.errors import (
     RunNotFoundError,
     SqlError,
     SqlRefusedError,
+    StoreDamagedError,
 )
 from moedb.queries.analyses import find_question, relation_of
 from moedb.queries.analysis import Analysis
 from moedb.queries.expert_outputs import ExpertOutputs, read_expert_outputs
 from moedb.queries.macros import create_macros
 from moedb.queries.memo import Memo
-from moedb.queries.parameters import bind
+from moedb.queries.parameters import RUN_PARAMETERS, Value, bind
 from moedb.queries.query_file import NamedQuery
 from moedb.queries.question import Question
-from moedb.queries.read_only import check_read_only
+from moedb.queries.read_only import check_read_only, explained
 from moedb.queries.references import SPLITS, narrowed, references
 from moedb.queries.result import Provenance, Result, RunReference
+from moedb.queries.sql_sources import BoundCall, SourceFinder
+from moedb.queries.statement import MacroCall, Statement, read_statement
+from moedb.queries.trials import TRAINING
 from moedb.schemas.arrays import array_spec
 from moedb.store.connection import connect
 from moedb.store.execution import run_interruptibly
-from moedb.store.snapshot import RunSnapshot, Snapshot, take_snapshot
+from moedb.store.layout import store_path
+from moedb.store.snapshot import RunSnapshot, Snapshot, take_snapshot, warn_of_damage
 
 if TYPE_CHECKING:
     import zarr
@@ -39,13 +44,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DEFAULT_STORE = "moedb-store"
-RUN_PARAMETERS = ("run", "run_b", "interventions")
-"""The parameters of named queries that hold a run's name."""
 
 
 def default_store() -> Path:
     """The store that is used when none is named: ``MOEDB_STORE``, or ``./moedb-store``."""
-    return Path(os.environ.get("MOEDB_STORE") or DEFAULT_STORE)
+    return store_path(os.environ.get("MOEDB_STORE") or DEFAULT_STORE)
 
 
 def open_database(store: str | Path | None = None) -> "Database":
@@ -64,14 +67,17 @@ def open_database(store: str | Path | None = None) -> "Database":
     Raises
     ------
     StoreError
-        If the store is missing, damaged or newer than this moedb.
+        If the store is missing, damaged or newer than this moedb. A run that is damaged is left
+        out, with a warning.
 
     Examples
     --------
     >>> db = open_database("moedb-store")  # doctest: +SKIP
     >>> db.query("expert-frequency").df()  # doctest: +SKIP
     """
-    return Database(take_snapshot(Path(store) if store is not None else default_store()))
+    snapshot = take_snapshot(store_path(store) if store is not None else default_store())
+    warn_of_damage(snapshot)
+    return Database(snapshot)
 
 
 class Database:
@@ -94,6 +100,8 @@ class Database:
         self.snapshot = snapshot
         self.memo = Memo()
         self._connection = connect(snapshot)
+        self._sources = SourceFinder(snapshot, self._connection, lambda: self._splits)
+        self._of_one_run: dict[str, Database] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -111,10 +119,19 @@ class Database:
 
     def close(self) -> None:
         """Close the connection, and forget what was computed."""
+        for database in self._of_one_run.values():
+            database.close()
         self.memo.clear()
+        self._sources.close()
         self._connection.close()
 
-    def sql(self, statement: str, parameters: Mapping[str, object] | None = None) -> Result:
+    def sql(
+        self,
+        statement: str,
+        parameters: Mapping[str, object] | None = None,
+        *,
+        run: str | None = None,
+    ) -> Result:
         """Run one SQL statement that reads.
 
         Parameters
@@ -124,6 +141,9 @@ class Database:
             macros. ``$name`` is taken from ``parameters``.
         parameters
             Values of the statement's parameters.
+        run
+            The run, or an unambiguous beginning of its name, whose rows alone all tables and views
+            hold; it is also the value of ``$run``. None for all runs.
 
         Raises
         ------
@@ -131,20 +151,54 @@ class Database:
             If it would write, or reach outside the store.
         SqlError
             If DuckDB cannot run it; the message is DuckDB's own.
+        RunNotFoundError, ParameterError
+            If a macro is called with a run that is not there, or with a wrong value.
         """
+        given = dict(parameters or {})
         check_read_only(self._connection, statement)
-        create_macros(self._connection, used_in=statement)
+        if run is not None:
+            return self.of_run(run).sql(statement, parameters)
+        marks = self._connection.extract_statements(statement)[0].named_parameters
+        if self.snapshot.chosen is not None and "run" in marks:
+            given.setdefault("run", self.snapshot.chosen)
+        read = explained(statement)
+        found = read_statement(self._connection, read, given)
+        calls = [self._bound_call(call) for call in found.calls or ()]
+        create_macros(self._connection, statement, self._beginnings(found))
         try:
-            relation = self._run(statement, parameters or {})
+            relation = self._run(statement, given)
         except SqlError as error:
             if not isinstance(error.__cause__, duckdb.CatalogException):
                 raise
             # With every macro there, DuckDB can say which name was meant.
             create_macros(self._connection)
-            relation = self._run(statement, parameters or {})
-        runs = self._references(self.snapshot.runs)
-        provenance = self._provenance(None, statement, dict(parameters or {}), runs)
-        return Result(relation, provenance, self._connection)
+            relation = self._run(statement, given)
+
+        def find_provenance() -> Provenance:
+            sources = self._sources.find(read, given, found, calls)
+            return self._provenance(None, statement, given, sources.runs, sources.certain)
+
+        return Result(relation, find_provenance, self._connection)
+
+    def of_run(self, run: str) -> "Database":
+        """Return a database whose tables and views hold the rows of one run alone.
+
+        Parameters
+        ----------
+        run
+            The run, or an unambiguous beginning of its name. It is closed with this database.
+
+        Raises
+        ------
+        RunNotFoundError
+            If there is none, or the beginning fits several.
+        """
+        run_id = self.snapshot.run(run).run_id
+        if self.snapshot.chosen == run_id:
+            return self
+        if run_id not in self._of_one_run:
+            self._of_one_run[run_id] = Database(self.snapshot.only(run_id))
+        return self._of_one_run[run_id]
 
     def query(self, name: str, **parameters: object) -> Result:
         """Run a named query, or an analysis in Python.
@@ -185,7 +239,7 @@ class Database:
         if "split" in bound:
             runs = tuple(narrowed(run, bound["split"], splits_read) for run in runs)
         provenance = self._provenance(question.name, statement, bound, runs)
-        return Result(relation, provenance, connection)
+        return Result(relation, lambda: provenance, connection)
 
     def array(self, run: str | None, name: str, layer: int) -> "zarr.Array[Any]":
         """Open one array of a run; its rows are ``tokens.array_row``.
@@ -203,8 +257,10 @@ class Database:
         ------
         ArrayNotFoundError
             If the run holds no such array; the message says which layers it holds.
+        StoreDamagedError
+            If what is stored is not the array that the run says it holds.
         """
-        import zarr
+        from moedb.store.arrays import ArrayKey, open_array
 
         array_spec(name)
         found = self._run_snapshot(run)
@@ -216,8 +272,7 @@ class Database:
                 f"run {found.run_id} has no {name} of layer {layer}: {have}; it has {names}",
                 f"capture again with --arrays {name}@{layer}",
             )
-        opened = zarr.open_array(found.layout.arrays, path=f"{name}/{layer}", mode="r")
-        return opened
+        return open_array(found, ArrayKey(name, layer))
 
     def expert_outputs(
         self, run: str | None = None, *, layer: int, where: str = "true"
@@ -264,16 +319,41 @@ class Database:
 
     def _trials(self, bound: Mapping[str, object]) -> list[str]:
         """The runs that a query over trials reads."""
-        rows = self._run(
-            "select run_id from trials "
-            "where ($variant is null or variant = $variant) "
-            "and ($experts is null or experts = $experts) order by variant, experts, trial",
-            {"variant": bound.get("variant"), "experts": bound.get("experts")},
-        ).fetchall()
+        chosen = {key: bound[key] for key in TRAINING if bound.get(key) is not None}
+        where = " and ".join(f"{key} = ${key}" for key in chosen) or "true"
+        order = ", ".join((*TRAINING, "trial"))
+        statement = f"select run_id from trials where {where} order by {order}"  # noqa: S608
+        rows = self._run(statement, chosen).fetchall()
         return [run_id for (run_id,) in rows]
 
-    def _with_runs(self, question: Question, bound: Mapping[str, object]) -> dict[str, object]:
-        names = {parameter.name for parameter in question.parameters}
+    def _bound_call(self, call: MacroCall) -> BoundCall:
+        """The values that a macro's query runs with, and the runs that it reads."""
+        given = bind(call.query, call.arguments, call.computed)
+        run_parameters = call.computed & set(RUN_PARAMETERS)
+        values = self._with_runs(call.query, given, call.computed)
+        if call.query.reads_trials:
+            runs = None if call.computed & set(TRAINING) else self._trials(values)
+        else:
+            named = (values.get(key) for key in RUN_PARAMETERS)
+            runs = None if run_parameters else [str(run) for run in named if run is not None]
+        for run_id in dict.fromkeys(runs or ()):
+            self._warn_if_incomplete(self.snapshot.run(run_id))
+        return BoundCall(call.query, values, runs)
+
+    def _beginnings(self, statement: Statement) -> dict[str, str]:
+        """The beginnings of runs' names that the macros of a statement are called with."""
+        given = {
+            str(call.arguments[key])
+            for call in statement.calls or ()
+            for key in RUN_PARAMETERS
+            if call.arguments.get(key) is not None
+        }
+        return {begun: self.snapshot.run(begun).run_id for begun in given - set(self.snapshot.runs)}
+
+    def _with_runs(
+        self, question: Question, bound: Mapping[str, Value], computed: Collection[str] = ()
+    ) -> dict[str, Value]:
+        names = {parameter.name for parameter in question.parameters} - set(computed)
         if isinstance(question, NamedQuery) and question.reads_trials:
             names.discard("run")
         resolved = dict(bound)
@@ -296,6 +376,12 @@ class Database:
                 f"no run in {self.snapshot.store} is complete yet: "
                 f"{', '.join(sorted(self.snapshot.runs))}",
                 "resume it by running its capture command again, or name it: --run RUN",
+            )
+        if self.snapshot.damaged:
+            raise StoreDamagedError(
+                f"every run in {self.snapshot.store} is damaged: "
+                f"{', '.join(sorted(self.snapshot.damaged))}",
+                "moedb verify",
             )
         raise RunNotFoundError(
             f"the store {self.snapshot.store} holds no runs", "moedb capture qwen-ioi"
@@ -325,8 +411,9 @@ class Database:
         self,
         name: str | None,
         statement: str,
-        parameters: dict[str, object],
+        parameters: Mapping[str, object],
         runs: tuple[RunReference, ...],
+        certain: bool = True,
     ) -> Provenance:
         return Provenance(
             name=name,
@@ -335,4 +422,5 @@ class Database:
             runs=runs,
             snapshot=self.snapshot.sha256,
             moedb_version=__version__,
+            certain=certain,
         )

@@ -144,17 +144,30 @@ def find_interventions(
     children = database.sql(_CHILDREN, {"run": own.run_id}).fetchall()
     if not children:
         raise RunNotFoundError(
-            f"no complete run in {database.snapshot.store} has interventions on {own.run_id}",
+            f"no complete run in {database.snapshot.store} has interventions on {own.run_id}"
+            f"{incomplete_interventions(database, own.run_id)}",
             f"moedb intervene --run {own.run_id} --kind random-routing {options}".rstrip(),
         )
     return [database.snapshot.run(child) for (child,) in children]
+
+
+def incomplete_interventions(database: "Database", run: str) -> str:
+    """Name the runs of interventions on ``run`` that are passed over, to end a sentence with."""
+    found = [
+        f"{each.run_id} is incomplete ({len(each.missing_units)} of {len(each.manifest.units)} "
+        "units are missing) and not read; its moedb intervene command, typed again, resumes it"
+        for each in database.snapshot.runs.values()
+        if each.row["parent_run_id"] == run and not each.is_complete
+    ]
+    return "".join(f"; {sentence}" for sentence in sorted(found))
 
 
 def captured_run(database: "Database", run: str) -> "RunSnapshot":
     """Return the run that a run of interventions continues; a captured run is returned itself."""
     own = database.snapshot.run(run)
     parent = own.row["parent_run_id"]
-    return database.snapshot.run(parent) if parent in database.snapshot.runs else own
+    there = {**database.snapshot.runs, **database.snapshot.damaged}
+    return database.snapshot.run(parent) if parent in there else own
 
 
 def intervention_effect(database: "Database", parameters: "Mapping[str, Value]") -> Computed:

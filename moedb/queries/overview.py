@@ -16,8 +16,20 @@ order by created_at, run_id
 
 
 def run_list(database: Database) -> Result:
-    """One row for each run, in the order in which they were started."""
-    return database.sql(_RUN_LIST)
+    """One row for each run, in the order in which they were started; damaged runs last.
+
+    Of a damaged run there is what could be read of it, and its status is ``damaged``.
+    """
+    sound = database.sql(_RUN_LIST)
+    damaged = database.snapshot.damaged
+    if not damaged:
+        return sound
+    columns = dict(zip(sound.columns, sound.types, strict=True))
+    rows = sound.fetchall()
+    for run_id, run in sorted(damaged.items()):
+        known = {**run.row, "run_id": run_id, "status": "damaged"}
+        rows.append(tuple(known.get(name) for name in columns))
+    return result_of_rows(columns, rows)
 
 
 def run_details(database: Database, run: str) -> Result:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 ParameterType = Literal["varchar", "integer", "double"]
 Value = str | int | float | None
+
+RUN_PARAMETERS = ("run", "run_b", "interventions")
+"""The parameters that hold a run's name."""
 
 _INTEGER_LIMIT = 2**31
 _ARTICLES = {"varchar": "a text", "integer": "an integer", "double": "a number"}
@@ -47,7 +50,9 @@ class Parameter:
     choices: tuple[str, ...] = ()
 
 
-def bind(query: Question, given: Mapping[str, object]) -> dict[str, Value]:
+def bind(
+    query: Question, given: Mapping[str, object], computed: Collection[str] = ()
+) -> dict[str, Value]:
     """Return a value for each parameter of ``query``, as DuckDB wants them.
 
     Parameters
@@ -56,6 +61,8 @@ def bind(query: Question, given: Mapping[str, object]) -> dict[str, Value]:
         The query, or the analysis.
     given
         Values by name; strings from a command line are converted. None asks for the default.
+    computed
+        Parameters whose values are not known yet: left out.
 
     Raises
     ------
@@ -77,6 +84,8 @@ def bind(query: Question, given: Mapping[str, object]) -> dict[str, Value]:
     values: dict[str, Value] = {}
     for name, parameter in by_name.items():
         value = given.get(name)
+        if name in computed:
+            continue
         if value is not None:
             values[name] = _convert(query, parameter, value)
         elif parameter.required:

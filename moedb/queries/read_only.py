@@ -46,6 +46,12 @@ def check_read_only(connection: duckdb.DuckDBPyConnection, statement: str) -> No
         )
 
 
+def explained(statement: str) -> str:
+    """Return the statement that ``explain`` explains; the same one without it."""
+    found = _EXPLAIN.match(statement)
+    return statement if found is None else explained(statement[found.end() :])
+
+
 def _quoting_hint(statement: str) -> str | None:
     """The name of a parameter of our macros is a keyword of DuckDB before 2.0."""
     if duckdb.__version__.startswith("1.") and _POSITION.search(statement):

@@ -10,7 +10,11 @@ from moedb.errors import MoedbError, RunNotFoundError, UsageError
 from moedb.queries.drawing import draw
 from moedb.queries.export import export, write_together
 from moedb.queries.formats import TableOptions, arrange, escape_markdown, render_sheet
-from moedb.queries.interventions import captured_run, find_interventions
+from moedb.queries.interventions import (
+    captured_run,
+    find_interventions,
+    incomplete_interventions,
+)
 from moedb.queries.report_sections import IOI_SECTIONS, Part
 from moedb.queries.result import CORRUPTED
 from moedb.visible import visible
@@ -170,7 +174,7 @@ def _write_part(
     try:
         result = database.query(part.query, **asked)
         if not result.fetchmany(1):
-            raise UsageError("the runs have no rows for it")
+            raise UsageError(_why_empty(database, part, asked))
     except MoedbError as error:
         return [_not_made(part.caption, error, missing)]
     lines: list[str] = []
@@ -188,6 +192,14 @@ def _write_part(
     if part.table:
         lines += _write_table(part, result, folder, files)
     return lines if lines[-1] else lines[:-1]
+
+
+def _why_empty(database: "Database", part: Part, asked: Mapping[str, object]) -> str:
+    if not part.of_interventions:
+        return "the run has no rows for it"
+    own = captured_run(database, str(asked["run"]))
+    unread = incomplete_interventions(database, own.run_id)
+    return f"no complete run of interventions on {own.run_id} has conditions for it{unread}"
 
 
 def _figures_of(

@@ -150,7 +150,7 @@ def test_the_time_of_a_store_is_in_utc_everywhere(tmp_path, monkeypatch) -> None
         relation = connection.sql(
             "select now() as now, timestamptz '2026-01-31 12:00:00+02' as x, [now()] as many"
         )
-        result = Result(relation, Provenance(None, "", {}, (), "", ""), connection)
+        result = Result(relation, lambda: Provenance(None, "", {}, (), "", ""), connection)
         text = render(result, format_)
         if format_ == "csv":
             assert text.splitlines()[1].split(",")[1] == "2026-01-31 10:00:00+00"

@@ -372,7 +372,7 @@ from moedb.queries.formats import render
 from moedb.queries.result import Provenance, Result
 connection = duckdb.connect()
 result = Result(connection.sql("select 1 as a, 2.5 as b, 'x' as c"),
-                Provenance(None, "", {}, (), "", ""), connection)
+                lambda: Provenance(None, "", {}, (), "", ""), connection)
 for format in ("table", "csv", "json", "jsonl"):
     render(result, format)
 print({"pandas", "pyarrow", "numpy", "matplotlib", "torch"} & set(sys.modules))

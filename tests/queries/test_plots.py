@@ -428,6 +428,20 @@ class TestClassExperts:
             "base, 3 experts\ntrial 0", "base, 3 experts\ntrial 1",
         ]  # fmt: skip
 
+    def test_each_way_of_training_has_a_panel(self, figure):
+        one = matched().assign(gate="weighted", balance="mean", aux_coefficient=1e-5)
+        frame = pd.concat([one, one.assign(gate="unweighted"), one.assign(aux_coefficient=None)])
+        axes = plot_class_expert_panels(frame, figure)
+        assert [ax.get_title() for ax in axes] == [
+            "base, 2 experts\ngate weighted\naux_coefficient 1e-05",
+            "base, 2 experts\ngate unweighted\naux_coefficient 1e-05",
+            "base, 2 experts\ngate weighted\naux_coefficient nan",
+        ]
+        many = [one.assign(aux_coefficient=number) for number in range(25)]
+        with pytest.raises(UsageError, match="25 panels are too many") as caught:
+            panels_of(pd.concat(many))
+        assert "-p aux_coefficient" in caught.value.hint
+
     def test_one_layer_of_a_run(self, figure):
         frame = by_class(layers=2)
         with pytest.raises(UsageError, match="more than one layer") as caught:
@@ -473,6 +487,15 @@ class TestRouterAblation:
         assert {ax.get_ylim() for ax in axes} == {(0.0, 1.0)}
         assert np.isnan([bar.get_height() for bar in axes[1].patches]).sum() == 3
         assert figure.legends[0].get_title().get_text() == "error bars: one sd over trials"
+
+    def test_ways_of_training_are_not_in_one_panel(self, figure):
+        one = ablation(("base",)).assign(gate="weighted", balance="mean", aux_coefficient=None)
+        frame = pd.concat([one, one.assign(gate="unweighted", balance="sum")])
+        axes = plot_router_ablation_variants(frame, figure)
+        assert [ax.get_title() for ax in axes] == [
+            "base\ngate weighted\nbalance mean", "base\ngate unweighted\nbalance sum",
+        ]  # fmt: skip
+        assert [len(ax.patches) for ax in axes] == [9, 9]
 
     def test_refusals(self, figure):
         frame = ablation()
