@@ -7,7 +7,8 @@ import click
 
 from moedb.errors import StoreDamagedError, UsageError
 from moedb.options import open_store, output_options, store_folder, store_option
-from moedb.terminal import emit, say
+from moedb.terminal import answer, emit, say
+from moedb.visible import visible
 
 if TYPE_CHECKING:
     from moedb.store.snapshot import RunSnapshot
@@ -77,15 +78,15 @@ def verify(run: str | None) -> None:
     snapshot = take_snapshot(store_folder())
     if run:
         found = snapshot.run(run)
-        click.echo(_soundness(found, verify_run(found)))
+        answer(_soundness(found, verify_run(found)))
         return
     damaged = []
     for run_id in sorted({**snapshot.runs, **snapshot.damaged}):
         try:
             found = snapshot.run(run_id)
-            click.echo(_soundness(found, verify_run(found)))
+            answer(_soundness(found, verify_run(found)))
         except StoreDamagedError as error:
-            click.echo(f"{run_id}: damaged: {error.message}")
+            answer(f"{run_id}: damaged: {error.message}")
             damaged.append(run_id)
     if damaged:
         raise StoreDamagedError(
@@ -114,6 +115,7 @@ def rm(run: str, yes: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError(f"deleting {run} wants a yes", f"moedb rm {run} --yes")
-        click.confirm(f"Delete {run} from {store_folder()}?", abort=True, err=True)
+        asked = visible(f"Delete {run} from {store_folder()}?")
+        click.confirm(asked, abort=True, err=True)
     remove_run(store_folder(), run)
     say(f"deleted {run}")

@@ -329,8 +329,8 @@ def sql_of(name: str) -> str:
 
 def relation_of(
     columns: Sequence[AnalysisColumn], rows: Sequence[tuple[object, ...]]
-) -> "duckdb.DuckDBPyRelation":
-    """Put rows into a DuckDB relation of its own, in their order."""
+) -> "tuple[duckdb.DuckDBPyConnection, duckdb.DuckDBPyRelation]":
+    """Put rows into a DuckDB relation of its own, in their order; return its connection too."""
     import duckdb
     import pyarrow as pa
 
@@ -348,4 +348,4 @@ def relation_of(
     connection.register("computed", pa.table(cells))
     connection.execute("create table given as select * from computed")
     connection.unregister("computed")
-    return connection.table("given")
+    return connection, connection.table("given")

@@ -34,6 +34,7 @@ from moedb.queries.statement import MacroCall, Statement, read_statement
 from moedb.queries.trials import TRAINING
 from moedb.schemas.arrays import array_spec
 from moedb.store.connection import connect
+from moedb.store.execution import run_interruptibly
 from moedb.store.layout import store_path
 from moedb.store.snapshot import RunSnapshot, Snapshot, take_snapshot, warn_of_damage
 
@@ -177,7 +178,7 @@ class Database:
             sources = self._sources.find(read, given, found, calls)
             return self._provenance(None, statement, given, sources.runs, sources.certain)
 
-        return Result(relation, find_provenance)
+        return Result(relation, find_provenance, self._connection)
 
     def of_run(self, run: str) -> "Database":
         """Return a database whose tables and views hold the rows of one run alone.
@@ -216,13 +217,14 @@ class Database:
             If there is no such query, parameter or run.
         """
         question = find_question(name)
+        connection = self._connection
         bound = self._with_runs(question, bind(question, parameters))
         used = [str(bound[key]) for key in RUN_PARAMETERS if bound.get(key) is not None]
         for run_id in dict.fromkeys(used):
             self._warn_if_incomplete(self.snapshot.run(run_id))
         if isinstance(question, Analysis):
             computed = question.function(self, bind(question, bound))
-            relation = relation_of(question.columns, computed.rows)
+            connection, relation = relation_of(question.columns, computed.rows)
             used = list(computed.run_ids)
             where = f"-- computed in Python by {question.function_name}, from the rows of:"
             statement = f"{where}\n{computed.sql}"
@@ -237,7 +239,7 @@ class Database:
         if "split" in bound:
             runs = tuple(narrowed(run, bound["split"], splits_read) for run in runs)
         provenance = self._provenance(question.name, statement, bound, runs)
-        return Result(relation, lambda: provenance)
+        return Result(relation, lambda: provenance, connection)
 
     def array(self, run: str | None, name: str, layer: int) -> "zarr.Array[Any]":
         """Open one array of a run; its rows are ``tokens.array_row``.
@@ -301,10 +303,12 @@ class Database:
         return read_expert_outputs(self, self._run_snapshot(run).run_id, layer, where)
 
     def _run(self, statement: str, parameters: Mapping[str, object]) -> duckdb.DuckDBPyRelation:
+        params = dict(parameters) or None
         try:
-            if parameters:
-                return self._connection.sql(statement, params=dict(parameters))
-            return self._connection.sql(statement)
+            # with parameters, and for some statements, DuckDB runs it here
+            return run_interruptibly(
+                self._connection, lambda: self._connection.sql(statement, params=params)
+            )
         except duckdb.PermissionException as error:
             raise SqlRefusedError(
                 f"the SQL reaches outside the store, which is refused: {error}",

@@ -133,7 +133,7 @@ def write_rows(folder: Path, start: int, values: Mapping[ArrayKey, Rows]) -> Non
             stored[start + first : start + first + len(block)] = block
 
 
-def open_array(run: RunSnapshot, key: ArrayKey) -> zarr.Array[Any]:
+def open_array(run: RunSnapshot, key: ArrayKey) -> "zarr.Array[Any]":
     """Open an array of a run for reading, after checking that it is what the run says it is.
 
     Raises
@@ -184,7 +184,7 @@ def _check_form(folder: Path, key: ArrayKey, expected: ArrayForm | None) -> None
 
 def _open(
     folder: Path, key: ArrayKey, expected: ArrayForm | None, mode: Literal["r", "r+"]
-) -> zarr.Array[Any]:
+) -> "zarr.Array[Any]":
     """Open an array of the group at ``folder``. Nothing else in moedb opens arrays."""
     path = folder / key.path / METADATA
     try:

@@ -8,7 +8,9 @@ import inspect
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import pytest
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -195,7 +197,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 def tiny_config(name: str, settings: dict[str, Any]) -> Any:
-    """A tiny configuration of a family."""
+    """A tiny configuration of a family; skips where this release of transformers has none."""
+    if name not in CONFIG_MAPPING:
+        pytest.skip(f"transformers {transformers.__version__} has no {name}")
     config_class = CONFIG_MAPPING[name]
     known = {*vars(config_class()), *inspect.signature(config_class.__init__).parameters}
     renamed = getattr(config_class, "attribute_map", {})

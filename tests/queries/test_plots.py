@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from moedb.errors import UsageError
@@ -205,11 +206,11 @@ def assert_readable(drawn):
             assert all(one[1] <= two[0] for one, two in pairwise(spans))
             texts += labels
     boxes = [text.get_window_extent(renderer) for text in texts if text.get_text()]
-    for box in boxes:
-        assert box.x0 >= whole.x0 - 1
-        assert box.x1 <= whole.x1 + 1
-        assert box.y0 >= whole.y0 - 1
-        assert box.y1 <= whole.y1 + 1
+    for box in boxes:  # to two pixels: releases of matplotlib differ by as much
+        assert box.x0 >= whole.x0 - 2
+        assert box.x1 <= whole.x1 + 2
+        assert box.y0 >= whole.y0 - 2
+        assert box.y1 <= whole.y1 + 2
     footer = drawn.texts[0].get_window_extent(renderer)
     assert sum(box.overlaps(footer) for box in boxes) == 1
 
@@ -471,7 +472,7 @@ class TestRouterAblation:
         expected = frame.sort_values("experts")[["learned", "random", "reinitialized"]].T
         np.testing.assert_array_equal(heights, expected)
         assert [label.get_text() for label in ax.get_xticklabels()] == ["2", "3", "5"]
-        bars = [container for container in ax.containers if container.get_label()[0] == "_"]
+        bars = [each for each in ax.containers if isinstance(each, ErrorbarContainer)]
         lengths = [np.diff(s[:, 1])[0] for bar in bars for s in bar[2][0].get_segments()]
         np.testing.assert_allclose(lengths, [0.04] * 3 + [0.08] * 3)
 
