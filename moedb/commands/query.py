@@ -26,14 +26,19 @@ def ask(
     """Run a named query or SQL, whichever is given."""
     if (name is None) == (sql is None):
         raise UsageError("give either the name of a query or --sql", "moedb query")
+    given: dict[str, object] = {}
+    for key, value in (*parameters, *([] if run is None else [("run", run)])):
+        if given.get(key, value) != value:
+            raise UsageError(
+                f"the parameter {key!r} is given twice: {given[key]!r} and {value!r}",
+                "give it once",
+            )
+        given[key] = value
     database = open_store()
-    given: dict[str, object] = dict(parameters)
     if name is None:
         if run is not None:
             given["run"] = database.snapshot.run(run).run_id
         return database.sql(sql or "", given)
-    if run is not None:
-        given["run"] = run
     return database.query(name, **given)
 
 

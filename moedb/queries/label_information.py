@@ -317,5 +317,5 @@ def _of_layer(
         _WITHIN_EXAMPLES if labelled.on_tokens else _OVER_EXAMPLES,
         float(null.mean()) if permutations else None,
         float(null.max()) if permutations else None,
-        (1 + reached) / (1 + permutations),
+        (1 + reached) / (1 + permutations) if permutations else None,
     )

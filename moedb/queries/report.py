@@ -166,13 +166,13 @@ def _write_part(
     try:
         result = database.query(part.query, **asked)
         if not result.fetchmany(1):
-            raise UsageError("the runs have no rows for it")
+            raise UsageError(result.why_empty())
     except MoedbError as error:
         return [_not_made(part.caption, error, missing)]
     lines: list[str] = []
     if part.figure:
         for stem, caption, rows in _figures_of(database, part, asked, result):
-            options = {} if part.value is None else {"value": part.value}
+            options: dict[str, Any] = {} if part.value is None else {"value": part.value}
             try:
                 for ending in _FIGURES:
                     files += draw(part.query, rows, folder / f"{stem}{ending}", **options)

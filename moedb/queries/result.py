@@ -4,9 +4,9 @@ Importing this module costs nothing: pandas and pyarrow are imported by the meth
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -197,10 +197,14 @@ class Result:
         The DuckDB relation, to build on.
     provenance
         Where the rows come from.
+    explain
+        Says why there are no rows, where it is asked of a result without any; None where nothing
+        is known about it.
     """
 
     relation: "duckdb.DuckDBPyRelation"
     provenance: Provenance
+    explain: Callable[[], str] | None = None
 
     @property
     def columns(self) -> list[str]:
@@ -234,7 +238,14 @@ class Result:
 
     def limit(self, n: int) -> "Result":
         """Return the result cut to its first ``n`` rows."""
-        return Result(self.relation.limit(n), self.provenance)
+        explain = self.explain if n else lambda: "it is cut to its first 0 rows"
+        return replace(self, relation=self.relation.limit(n), explain=explain)
+
+    def why_empty(self) -> str:
+        """Say why a result without rows has none."""
+        if self.explain is not None:
+            return self.explain()
+        return "the SQL selects nothing" if self.provenance.runs else "there is nothing to list"
 
     def __repr__(self) -> str:
         from moedb.queries.formats import TableOptions, arrange, render_sheet
@@ -245,6 +256,8 @@ class Result:
             return f"<Result: {error.message}>"
         text = render_sheet(sheet, "table", TableOptions())
         more = f"first {_ROWS_SHOWN} rows; " if sheet.truncated else ""
+        if not sheet.rows:
+            more = f"no rows: {self.why_empty()}\n"
         return f"{str(text).rstrip()}\n{more}{self.provenance.footer()}"
 
 

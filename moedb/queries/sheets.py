@@ -16,6 +16,7 @@ _Key = tuple[bool, str]
 _INTEGERS = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?$|U?INTEGER$|DECIMAL\(\d+,\s*0\)$")
 _FLOATS = re.compile(r"(FLOAT|DOUBLE|REAL|DECIMAL.*|BIGNUM|VARINT)$")
 _LABEL = re.compile(r"[A-Za-z0-9:._/+-]+")
+_MOST_ROWS = 2**62
 PAPER_PRECISION = 3
 """Digits after the point in a table for a paper, where none are asked for."""
 
@@ -157,7 +158,7 @@ def arrange(result: Result, options: TableOptions) -> Sheet:
         for position, (name, sql_type) in enumerate(zip(names, types, strict=True))
     )
     if options.pivot is None:
-        cut = result if options.limit is None else result.limit(options.limit + 1)
+        cut = result if options.limit is None else result.limit(min(options.limit + 1, _MOST_ROWS))
         sheet = Sheet(result, columns, tuple(cut.fetchall()))
     else:
         sheet = _pivot(result, columns, options.pivot)
