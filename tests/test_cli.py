@@ -232,6 +232,49 @@ def test_sql_comes_from_a_file_or_stdin(
     assert out == "ab\r\nxy\r\n"
 
 
+def test_exports_of_sql_name_the_runs_and_splits_that_they_read(moedb: Run, tmp_path: Path) -> None:
+    other, newest = [row["run_id"] for row in json.loads(moedb("runs", "--format", "json")[1])]
+    table = tmp_path / "end.md"
+
+    def exported(sql: str, *options: str) -> tuple[list[str], str]:
+        code, _, err = moedb("export", "--sql", sql, "-o", str(table), *options)
+        assert code == 0, err
+        sidecar = json.loads((tmp_path / "end.md.provenance.json").read_text())
+        assert sidecar["sql"] == sql
+        line = table.read_text().splitlines()[-1]
+        assert all(run["run_id"] in line for run in sidecar["runs"])
+        return [run["run_id"] for run in sidecar["runs"]], line
+
+    by_role = "from routing_by_class(key := 'role', layer := 3)"
+    runs, line = exported(by_role)
+    assert runs == [newest] and "40 examples without their 40 corrupted twins" in line
+    assert exported(by_role, "--run", other[:-2])[0] == [other]
+    assert exported(f"select model from runs where run_id = '{other}'")[0] == [other]
+    assert exported("select 1 as one") == ([], "from no run; moedb 0.1.0")
+    runs, line = exported("select count(*) as n from examples")
+    assert set(runs) == {newest, other} and "any of these 2 runs" in line
+    runs, _ = exported("select count(*) as n from examples", "--run", other)
+    assert runs == [other] and "| 80 |" in " ".join(table.read_text().split())
+
+
+def test_sql_says_where_it_reads_several_runs_together(moedb: Run) -> None:
+    code, out, err = moedb("sql", "select count(*) as n from examples", "--format", "csv")
+    assert (code, out) == (0, "n\r\n160\r\n")
+    assert "the SQL reads the tables of 2 runs together; for one of them: --run RUN" in err
+    other = json.loads(moedb("runs", "--format", "json")[1])[1]["run_id"]
+    for arguments in (
+        ("select count(*) as n from examples", "--run", other[:-1]),
+        (f"select count(*) as n from examples where run_id = '{other}'",),
+    ):
+        code, out, err = moedb("sql", *arguments, "--format", "csv")
+        assert (code, out) == (0, "n\r\n80\r\n")
+        assert "together" not in err and f"run {other}, 40 examples" in err
+    assert "together" not in moedb("sql", "from runs")[2]
+    assert "together" not in moedb("sql", "from expert_frequency()")[2]
+    code, _, err = moedb("sql", "select 1", "--run", "nope")
+    assert code == 2 and "no run named 'nope'" in err
+
+
 def test_show_says_what_a_run_holds(moedb: Run) -> None:
     run_id = json.loads(moedb("runs", "--format", "json")[1])[0]["run_id"]
     _, out, _ = moedb("show", run_id, "--format", "json")

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from moedb.commands.query import ask
+from moedb.commands.query import ask, say_sources
 from moedb.errors import UsageError
 from moedb.options import (
     COUNT,
@@ -63,7 +63,7 @@ def export(
     result = ask(name, statement, run, parameters)
     for path in write_table(result, output, table, allow_empty=allow_empty):
         say(f"wrote {path}")
-    say(result.provenance.footer())
+    say_sources(result)
 
 
 @click.command()
@@ -102,4 +102,4 @@ def plot(
     given = {key: each for key, each in (("value", value), ("top", top)) if each is not None}
     for path in draw(name, result, output, allow_empty=allow_empty, **given):
         say(f"wrote {path}")
-    say(result.provenance.footer())
+    say_sources(result)

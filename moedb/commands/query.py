@@ -27,7 +27,8 @@ def ask(
     if (name is None) == (sql is None):
         raise UsageError("give either the name of a query or --sql", "moedb query")
     given: dict[str, object] = {}
-    for key, value in (*parameters, *([] if run is None else [("run", run)])):
+    with_run = [("run", run)] if run is not None and name is not None else []
+    for key, value in (*parameters, *with_run):
         if given.get(key, value) != value:
             raise UsageError(
                 f"the parameter {key!r} is given twice: {given[key]!r} and {value!r}",
@@ -36,10 +37,21 @@ def ask(
         given[key] = value
     database = open_store()
     if name is None:
-        if run is not None:
-            given["run"] = database.snapshot.run(run).run_id
-        return database.sql(sql or "", given)
+        return database.sql(sql or "", given, run=run)
     return database.query(name, **given)
+
+
+def say_sources(result: "Result") -> None:
+    """Say on stderr which runs a result is from, and where one might have been meant."""
+    provenance = result.provenance
+    say(provenance.footer())
+    if not provenance.certain:
+        incomplete = sum(run.status != "complete" for run in provenance.runs)
+        say(
+            f"the SQL reads the tables of {len(provenance.runs)} runs together"
+            + (f", {incomplete} of them incomplete" if incomplete else "")
+            + "; for one of them: --run RUN, or where run_id = '...'"
+        )
 
 
 @click.command()
@@ -75,18 +87,25 @@ def query(
         return
     result = ask(name, None, run, parameters)
     emit(result, **output)
-    say(result.provenance.footer())
+    say_sources(result)
 
 
 @click.command()
 @click.argument("statement", required=False)
 @click.option("-f", "--file", type=click.Path(path_type=Path), help="Read the SQL from a file.")
+@click.option(
+    "-r",
+    "--run",
+    help="Let tables and views hold this run alone; the beginning of its name does.  "
+    "[default: every run]",
+)
 @parameter_option
 @output_options
 @store_option
 def sql(
     statement: str | None,
     file: Path | None,
+    run: str | None,
     parameters: tuple[tuple[str, str], ...],
     **output: Any,
 ) -> None:
@@ -108,6 +127,6 @@ def sql(
             raise UsageError(f"cannot read {file}: {error}") from error
     elif statement == "-":
         statement = sys.stdin.read()
-    result = open_store().sql(statement or "", dict(parameters))
+    result = ask(None, statement or "", run, parameters)
     emit(result, **output)
-    say(result.provenance.footer())
+    say_sources(result)

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
@@ -24,12 +24,14 @@ from moedb.queries.expert_outputs import ExpertOutputs, read_expert_outputs
 from moedb.queries.macros import create_macros
 from moedb.queries.memo import Memo
 from moedb.queries.parameter_values import check_values
-from moedb.queries.parameters import bind
+from moedb.queries.parameters import RUN_PARAMETERS, Value, bind
 from moedb.queries.query_file import NamedQuery
 from moedb.queries.question import Question
-from moedb.queries.read_only import check_read_only
+from moedb.queries.read_only import check_read_only, explained
 from moedb.queries.references import SPLITS, narrowed, references
 from moedb.queries.result import Provenance, Result, RunReference
+from moedb.queries.sql_sources import BoundCall, SourceFinder
+from moedb.queries.statement import MacroCall, Statement, read_statement
 from moedb.schemas.arrays import array_spec
 from moedb.store.connection import connect
 from moedb.store.snapshot import RunSnapshot, Snapshot, take_snapshot
@@ -40,8 +42,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DEFAULT_STORE = "moedb-store"
-RUN_PARAMETERS = ("run", "run_b", "interventions")
-"""The parameters of named queries that hold a run's name."""
 
 
 def default_store() -> Path:
@@ -95,6 +95,8 @@ class Database:
         self.snapshot = snapshot
         self.memo = Memo()
         self._connection = connect(snapshot)
+        self._sources = SourceFinder(snapshot, self._connection, lambda: self._splits)
+        self._of_one_run: dict[str, Database] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -112,10 +114,19 @@ class Database:
 
     def close(self) -> None:
         """Close the connection, and forget what was computed."""
+        for database in self._of_one_run.values():
+            database.close()
         self.memo.clear()
+        self._sources.close()
         self._connection.close()
 
-    def sql(self, statement: str, parameters: Mapping[str, object] | None = None) -> Result:
+    def sql(
+        self,
+        statement: str,
+        parameters: Mapping[str, object] | None = None,
+        *,
+        run: str | None = None,
+    ) -> Result:
         """Run one SQL statement that reads.
 
         Parameters
@@ -125,6 +136,9 @@ class Database:
             macros. ``$name`` is taken from ``parameters``.
         parameters
             Values of the statement's parameters.
+        run
+            The run, or an unambiguous beginning of its name, whose rows alone all tables and views
+            hold; it is also the value of ``$run``. None for all runs.
 
         Raises
         ------
@@ -132,19 +146,54 @@ class Database:
             If it would write, or reach outside the store.
         SqlError
             If DuckDB cannot run it; the message is DuckDB's own.
+        RunNotFoundError, ParameterError
+            If a macro is called with a run that is not there, or with a wrong value.
         """
+        given = dict(parameters or {})
         check_read_only(self._connection, statement)
-        create_macros(self._connection, used_in=statement)
+        if run is not None:
+            return self.of_run(run).sql(statement, parameters)
+        marks = self._connection.extract_statements(statement)[0].named_parameters
+        if self.snapshot.chosen is not None and "run" in marks:
+            given.setdefault("run", self.snapshot.chosen)
+        read = explained(statement)
+        found = read_statement(self._connection, read, given)
+        calls = [self._bound_call(call) for call in found.calls or ()]
+        create_macros(self._connection, statement, self._beginnings(found))
         try:
-            relation = self._run(statement, parameters or {})
+            relation = self._run(statement, given)
         except SqlError as error:
             if not isinstance(error.__cause__, duckdb.CatalogException):
                 raise
             # With every macro there, DuckDB can say which name was meant.
             create_macros(self._connection)
-            relation = self._run(statement, parameters or {})
-        runs = self._references(self.snapshot.runs)
-        return Result(relation, self._provenance(None, statement, dict(parameters or {}), runs))
+            relation = self._run(statement, given)
+
+        def find_provenance() -> Provenance:
+            sources = self._sources.find(read, given, found, calls)
+            return self._provenance(None, statement, given, sources.runs, sources.certain)
+
+        return Result(relation, find_provenance)
+
+    def of_run(self, run: str) -> "Database":
+        """Return a database whose tables and views hold the rows of one run alone.
+
+        Parameters
+        ----------
+        run
+            The run, or an unambiguous beginning of its name. It is closed with this database.
+
+        Raises
+        ------
+        RunNotFoundError
+            If there is none, or the beginning fits several.
+        """
+        run_id = self.snapshot.run(run).run_id
+        if self.snapshot.chosen == run_id:
+            return self
+        if run_id not in self._of_one_run:
+            self._of_one_run[run_id] = Database(self.snapshot.only(run_id))
+        return self._of_one_run[run_id]
 
     def query(self, name: str, **parameters: object) -> Result:
         """Run a named query, or an analysis in Python.
@@ -188,7 +237,7 @@ class Database:
         if "split" in bound:
             runs = tuple(narrowed(run, bound["split"], splits_read) for run in runs)
         provenance = self._provenance(question.name, statement, bound, runs)
-        return Result(relation, provenance, partial(why_empty, self, question, bound))
+        return Result(relation, lambda: provenance, partial(why_empty, self, question, bound))
 
     def array(self, run: str | None, name: str, layer: int) -> "zarr.Array[Any]":
         """Open one array of a run; its rows are ``tokens.array_row``.
@@ -273,8 +322,35 @@ class Database:
         ).fetchall()
         return [run_id for (run_id,) in rows]
 
-    def _with_runs(self, question: Question, bound: Mapping[str, object]) -> dict[str, object]:
-        names = {parameter.name for parameter in question.parameters}
+    def _bound_call(self, call: MacroCall) -> BoundCall:
+        """The values that a macro's query runs with, and the runs that it reads."""
+        given = bind(call.query, call.arguments, call.computed)
+        run_parameters = call.computed & set(RUN_PARAMETERS)
+        values = self._with_runs(call.query, given, call.computed)
+        if call.query.reads_trials:
+            runs = None if call.computed & {"variant", "experts"} else self._trials(values)
+        else:
+            named = (values.get(key) for key in RUN_PARAMETERS)
+            runs = None if run_parameters else [str(run) for run in named if run is not None]
+        for run_id in dict.fromkeys(runs or ()):
+            self._warn_if_incomplete(self.snapshot.run(run_id))
+        check_values(self, call.query, values)
+        return BoundCall(call.query, values, runs)
+
+    def _beginnings(self, statement: Statement) -> dict[str, str]:
+        """The beginnings of runs' names that the macros of a statement are called with."""
+        given = {
+            str(call.arguments[key])
+            for call in statement.calls or ()
+            for key in RUN_PARAMETERS
+            if call.arguments.get(key) is not None
+        }
+        return {begun: self.snapshot.run(begun).run_id for begun in given - set(self.snapshot.runs)}
+
+    def _with_runs(
+        self, question: Question, bound: Mapping[str, Value], computed: Collection[str] = ()
+    ) -> dict[str, Value]:
+        names = {parameter.name for parameter in question.parameters} - set(computed)
         if isinstance(question, NamedQuery) and question.reads_trials:
             names.discard("run")
         resolved = dict(bound)
@@ -326,8 +402,9 @@ class Database:
         self,
         name: str | None,
         statement: str,
-        parameters: dict[str, object],
+        parameters: Mapping[str, object],
         runs: tuple[RunReference, ...],
+        certain: bool = True,
     ) -> Provenance:
         return Provenance(
             name=name,
@@ -336,4 +413,5 @@ class Database:
             runs=runs,
             snapshot=self.snapshot.sha256,
             moedb_version=__version__,
+            certain=certain,
         )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from moedb.queries.catalog import catalog
+from moedb.queries.parameters import RUN_PARAMETERS
 from moedb.queries.query_file import PARAMETER_MARK
 
 if TYPE_CHECKING:
@@ -15,7 +17,11 @@ if TYPE_CHECKING:
     from moedb.queries.query_file import NamedQuery
 
 
-def create_macros(connection: duckdb.DuckDBPyConnection, used_in: str | None = None) -> None:
+def create_macros(
+    connection: duckdb.DuckDBPyConnection,
+    used_in: str | None = None,
+    run_names: Mapping[str, str] | None = None,
+) -> None:
     """Define every named query as a table macro: ``from routing_by_class(key := 'template')``.
 
     A macro has its query's parameters, by name or in their order, and their defaults; null stands
@@ -28,6 +34,8 @@ def create_macros(connection: duckdb.DuckDBPyConnection, used_in: str | None = N
         Where the macros are made: in its current schema.
     used_in
         Some SQL: define no more than the macros that it names, at some 10 ms each.
+    run_names
+        Beginnings of runs' names that may be given for them, with the whole names.
     """
     wanted = [
         query
@@ -59,25 +67,39 @@ def create_macros(connection: duckdb.DuckDBPyConnection, used_in: str | None = N
             connection.execute(f"create temp table {_quoted(relation)} ({', '.join(columns)})")
             stand_ins.append(relation)
         for query in wanted:
-            connection.execute(_macro_sql(query, catalog_name, schema_name))
+            connection.execute(_macro_sql(query, catalog_name, schema_name, run_names or {}))
     finally:
         for relation in stand_ins:
             connection.execute(f"drop table temp.{_quoted(relation)}")
 
 
-def _macro_sql(query: NamedQuery, catalog_name: str, schema_name: str) -> str:
+def describe_macro(connection: duckdb.DuckDBPyConnection, query: NamedQuery) -> dict[str, str]:
+    """Return the SQL type of each column of a macro, which must be defined."""
+    nulls = ", ".join("null" for parameter in query.parameters if parameter.required)
+    described = connection.execute(f"describe from {_quoted(query.macro_name)}({nulls})").fetchall()
+    return {name: sql_type for name, sql_type, *_ in described}
+
+
+def _macro_sql(
+    query: NamedQuery, catalog_name: str, schema_name: str, run_names: Mapping[str, str]
+) -> str:
     defaults = {parameter.name: _literal(parameter.default) for parameter in query.parameters}
+    whole_names = " ".join(
+        f"when {_literal(begun)} then {_literal(whole)}"
+        for begun, whole in sorted(run_names.items())
+    )
 
     def replacement(mark: re.Match[str]) -> str:
         name, default = _quoted(mark[1]), defaults[mark[1]]
+        if mark[1] in RUN_PARAMETERS and whole_names:
+            return f"case {name} {whole_names} else {name} end"
         return name if default == "null" else f"coalesce({name}, {default})"
 
-    # parameters without a default come first, as positional ones must
-    ordered = sorted(query.parameters, key=lambda parameter: not parameter.required)
+    parameters = {parameter.name: parameter for parameter in query.parameters}
     signature = ", ".join(
-        _quoted(parameter.name)
-        + ("" if parameter.required else f" := {_literal(parameter.default)}")
-        for parameter in ordered
+        _quoted(name)
+        + ("" if parameters[name].required else f" := {_literal(parameters[name].default)}")
+        for name in query.positional
     )
     macro = f"{_quoted(catalog_name)}.{_quoted(schema_name)}.{_quoted(query.macro_name)}"
     body = PARAMETER_MARK.sub(replacement, query.sql)

@@ -49,6 +49,9 @@ _NAMED: Mapping[str, Named] = {
     "experts": "trial-experts",
 }
 _LEAST = {"position": 0, "seed": 0, "m": 1}
+RUN_PARAMETERS = ("run", "run_b", "interventions")
+"""The parameters that hold a run's name."""
+
 _INTEGER_LIMIT = 2**31
 _ARTICLES = {"varchar": "a text", "integer": "an integer", "double": "a number"}
 
@@ -100,7 +103,7 @@ class Parameter:
 
 
 def bind(
-    query: Question, given: Mapping[str, object], unknown: Collection[str] = ()
+    query: Question, given: Mapping[str, object], computed: Collection[str] = ()
 ) -> dict[str, Value]:
     """Return a value for each parameter of ``query``, as DuckDB wants them.
 
@@ -110,9 +113,8 @@ def bind(
         The query, or the analysis.
     given
         Values by name; strings from a command line are converted. None asks for the default.
-    unknown
-        Parameters whose values are not known, as those of a macro that are columns. They are left
-        out of what is returned.
+    computed
+        Parameters whose values are not known yet: left out.
 
     Raises
     ------
@@ -133,9 +135,9 @@ def bind(
             )
     values: dict[str, Value] = {}
     for name, parameter in by_name.items():
-        if name in unknown:
-            continue
         value = given.get(name)
+        if name in computed:
+            continue
         if value is not None:
             values[name] = _convert(query, parameter, value)
         elif parameter.required:

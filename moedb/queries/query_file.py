@@ -75,6 +75,12 @@ class NamedQuery(Question):
         return tuple(needed)
 
     @property
+    def positional(self) -> tuple[str, ...]:
+        """The names of its macro's parameters in their order: those without a default first."""
+        ordered = sorted(self.parameters, key=lambda parameter: not parameter.required)
+        return tuple(parameter.name for parameter in ordered)
+
+    @property
     def reads_trials(self) -> bool:
         """Whether it is about all trials of the store, where no run is named."""
         return _TRIALS.search(self.sql) is not None

@@ -43,3 +43,9 @@ def check_read_only(connection: duckdb.DuckDBPyConnection, statement: str) -> No
             "(select, from, with, values, describe, summarize, show, explain)",
             "results go to files with: moedb export --sql ... -o FILE",
         )
+
+
+def explained(statement: str) -> str:
+    """Return the statement that ``explain`` explains; the same one without it."""
+    found = _EXPLAIN.match(statement)
+    return statement if found is None else explained(statement[found.end() :])

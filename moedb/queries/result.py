@@ -6,7 +6,8 @@ Importing this module costs nothing: pandas and pyarrow are imported by the meth
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +116,9 @@ class Provenance:
         Hash of the snapshot of the store that it read.
     moedb_version
         The version of moedb that ran it.
+    certain
+        Whether all of ``runs`` were read. False where any of them may have been: SQL that was
+        typed over the tables of several runs.
     """
 
     name: str | None
@@ -123,6 +127,7 @@ class Provenance:
     runs: tuple[RunReference, ...]
     snapshot: str
     moedb_version: str
+    certain: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as values that JSON can hold."""
@@ -131,6 +136,7 @@ class Provenance:
             "sql": self.sql,
             "parameters": json_value(self.parameters),
             "runs": [asdict(run) for run in self.runs],
+            **({} if self.certain else {"certain": False}),
             "snapshot": self.snapshot,
             "moedb_version": self.moedb_version,
         }
@@ -145,11 +151,16 @@ class Provenance:
         'model m (sha256 1a2b3c4d), run text-9f8e7d, 200 examples; moedb 0.1.0'
         >>> Provenance(None, "select 1", {}, (), "c0ffee", "0.1.0").footer()
         'from no run; moedb 0.1.0'
+        >>> both = Provenance(None, "from tokens", {}, (run, run), "c0ffee", "0.1.0", False)
+        >>> both.footer()[:25]
+        'any of these 2 runs: mode'
         """
         if not self.runs:
             parts = ["from no run"]
         elif len(self.runs) <= RUNS_NAMED:
             parts = [f"{run.model_line}, {run.run_line}" for run in self.runs]
+            if not self.certain:
+                parts[0] = f"any of these {len(self.runs)} runs: {parts[0]}"
         else:
             models = list(dict.fromkeys(run.model_line for run in self.runs))
             incomplete = sum(run.status != "complete" for run in self.runs)
@@ -157,7 +168,8 @@ class Provenance:
                 f" ({incomplete} incomplete)" if incomplete else ""
             )
             more = [f"{len(models) - RUNS_NAMED} more models"] if len(models) > RUNS_NAMED else []
-            parts = [f"{counted} of " + ", ".join(models[:RUNS_NAMED] + more)]
+            which = "" if self.certain else "any of "
+            parts = [f"{which}{counted} of " + ", ".join(models[:RUNS_NAMED] + more)]
         return " ".join("; ".join([*parts, f"moedb {self.moedb_version}"]).split())
 
 
@@ -195,16 +207,21 @@ class Result:
     ----------
     relation
         The DuckDB relation, to build on.
-    provenance
-        Where the rows come from.
+    find_provenance
+        Finds where the rows come from; called once, when it is asked for.
     explain
         Says why there are no rows, where it is asked of a result without any; None where nothing
         is known about it.
     """
 
     relation: "duckdb.DuckDBPyRelation"
-    provenance: Provenance
+    find_provenance: Callable[[], Provenance]
     explain: Callable[[], str] | None = None
+
+    @cached_property
+    def provenance(self) -> Provenance:
+        """Where the rows come from."""
+        return self.find_provenance()
 
     @property
     def columns(self) -> list[str]:
@@ -239,7 +256,7 @@ class Result:
     def limit(self, n: int) -> "Result":
         """Return the result cut to its first ``n`` rows."""
         explain = self.explain if n else lambda: "it is cut to its first 0 rows"
-        return replace(self, relation=self.relation.limit(n), explain=explain)
+        return Result(self.relation.limit(n), lambda: self.provenance, explain)
 
     def why_empty(self) -> str:
         """Say why a result without rows has none."""

@@ -28,9 +28,8 @@ def result_of_rows(columns: Mapping[str, str], rows: Iterable[Sequence[object]])
     marks = ", ".join("?" for _ in columns)
     for row in rows:
         connection.execute(f"insert into given values ({marks})", list(row))  # noqa: S608
-    return Result(
-        connection.table("given"), Provenance(None, "from given", {}, (), "", __version__)
-    )
+    provenance = Provenance(None, "from given", {}, (), "", __version__)
+    return Result(connection.table("given"), lambda: provenance)
 
 
 def table_list() -> Result:

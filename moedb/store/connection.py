@@ -36,5 +36,5 @@ def connect(snapshot: Snapshot) -> duckdb.DuckDBPyConnection:
             create_rows_view(connection, RUNS, [run.row for run in snapshot.runs.values()])
         else:
             create_table_view(connection, table, files[table.name])
-    create_derived_views(connection)
+    create_derived_views(connection, snapshot.chosen)
     return connection

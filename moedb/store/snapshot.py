@@ -1,7 +1,7 @@
 """A consistent view of a store: the manifests, read once."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -81,10 +81,26 @@ class RunSnapshot:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All runs of a store at one moment."""
+    """All runs of a store at one moment.
+
+    Attributes
+    ----------
+    store
+        The store's folder.
+    runs
+        The runs by name.
+    chosen
+        The default run, where one was named; else it is the newest complete one.
+    """
 
     store: Path
     runs: dict[str, RunSnapshot]
+    chosen: str | None = None
+
+    def only(self, run_id: str) -> "Snapshot":
+        """Return the snapshot of one run, which is then the default run whatever its status."""
+        run = self.run(run_id)
+        return replace(self, runs={run.run_id: run}, chosen=run.run_id)
 
     def run(self, run_id: str) -> RunSnapshot:
         """Return a run by its name, or by an unambiguous beginning of it.
@@ -114,6 +130,8 @@ class Snapshot:
         Runs made from another one, such as interventions on it, hold no routing of their own, so
         they are for those who name them.
         """
+        if self.chosen is not None:
+            return self.runs[self.chosen]
         complete = [
             run
             for run in self.runs.values()

@@ -36,15 +36,27 @@ def create_table_view(
     )
 
 
-def create_derived_views(connection: duckdb.DuckDBPyConnection) -> None:
+def create_derived_views(
+    connection: duckdb.DuckDBPyConnection, latest_run: str | None = None
+) -> None:
     """Define the views of ``moedb/sql/views``, in the order of their file names.
 
     The tables must be there already, as tables or as views.
+
+    Parameters
+    ----------
+    connection
+        Where the views are made.
+    latest_run
+        The run that ``latest_run`` shall be; None for the one that its SQL finds.
     """
     folder = resources.files("moedb") / "sql" / "views"
     for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if file.name.endswith(".sql"):
             connection.execute(file.read_text(encoding="utf-8"))
+    if latest_run is not None:
+        chosen = f"select run_id from runs where run_id = {_literal(latest_run)}"  # noqa: S608
+        connection.execute(f"create or replace view latest_run as {chosen}")
 
 
 def create_rows_view(

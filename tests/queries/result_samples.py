@@ -39,7 +39,7 @@ def a_provenance(*runs: RunReference, **changes: Any) -> Provenance:
 
 
 def a_result(sql: str, provenance: Provenance | None = None) -> Result:
-    return Result(duckdb.connect().sql(sql), provenance or a_provenance())
+    return Result(duckdb.connect().sql(sql), lambda: provenance or a_provenance())
 
 
 def rows_result(types: Sequence[tuple[str, str]], rows: Sequence[Sequence[Any]]) -> Result:
@@ -50,7 +50,7 @@ def rows_result(types: Sequence[tuple[str, str]], rows: Sequence[Sequence[Any]])
     marks = ", ".join("?" for _ in types)
     for row in rows:
         connection.execute(f"insert into given values ({marks})", list(row))
-    return Result(connection.sql("select * from given"), a_provenance())
+    return Result(connection.sql("select * from given"), a_provenance)
 
 
 def the_sample() -> Result:
