@@ -219,19 +219,21 @@ def capture_text(
       moedb capture text --dataset fr_gsd-ud-test.conllu --token-label upos --label sent_id
       moedb capture text --dataset stanfordnlp/imdb --split test --label label --shuffle
     """
+    from moedb.capture.text.documents import Columns
+    from moedb.capture.text.reading import open_source
+
+    columns = Columns(text_column, labels, words_column, token_labels)
+    source = open_source(dataset, split=split, subset=subset, lines=lines)
+    source.check_columns(columns.options)
+    # these import torch, which takes seconds: not before the data are there
     from moedb.capture.jobs.text import TextOptions, text_dataset
     from moedb.capture.language import plan_language_capture
     from moedb.capture.planning import CaptureOptions
-    from moedb.capture.text.documents import Columns
-    from moedb.capture.text.reading import open_source
 
     output = {key: options.pop(key) for key in OUTPUT}
     names = ("unaligned", "max_length", "stride", "truncate", "max_examples", "max_tokens")
     chosen = {name: options.pop(name) for name in (*names, "shuffle", "seed")}
-    columns = Columns(text_column, labels, words_column, token_labels)
     text_options = TextOptions(columns=columns, **chosen)
-    source = open_source(dataset, split=split, subset=subset, lines=lines)
-    source.check_columns(columns.options)
     planned = plan_language_capture(
         CaptureOptions(**_in_bytes(options)),
         functools.partial(text_dataset, source=source, options=text_options),

@@ -204,9 +204,8 @@ def _interventions(asked: _Asked) -> str | None:
     found = intervention_runs(asked.reader, asked.run_id)
     kinds = asked.bound.get("kind")
     of = "" if kinds is None else f" under {kinds}"
-    return (
-        f"no answer{of} of {_listed(found)} has a logit difference in {asked.read}"
-        + _unfinished(asked)
+    return f"no answer{of} of {found.named} has a logit difference in {asked.read}" + _unfinished(
+        asked
     )
 
 
@@ -214,9 +213,9 @@ def _ablations(asked: _Asked) -> str | None:
     run = asked.bound.get("interventions") or asked.run_id
     found = intervention_runs(asked.reader, str(run))
     return (
-        f"no single expert was ablated in {_listed(found)}, which have "
-        f"{', '.join(found.kinds()) or 'no interventions'}; moedb intervene --kind ablate-experts "
-        "--each ablates them one by one" + _unfinished(asked)
+        f"no single expert was ablated in {found.named}, where the interventions are: "
+        f"{', '.join(found.kinds()) or 'none'}; moedb intervene --kind ablate-experts --each "
+        "ablates them one by one" + _unfinished(asked)
     )
 
 
@@ -225,11 +224,6 @@ def _unfinished(asked: _Asked) -> str:
     if not unfinished:
         return ""
     return f". Not complete, and so not read: {', '.join(sorted(unfinished))}"
-
-
-def _listed(found: RunContents) -> str:
-    runs = [run.run_id for run in found.runs]
-    return f"run {runs[0]}" if len(runs) == 1 else f"runs {', '.join(runs)}"
 
 
 def _rows_of_arrays(asked: _Asked) -> str | None:

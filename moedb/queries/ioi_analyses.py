@@ -268,7 +268,7 @@ IOI_ANALYSES = (
         ),
         source="direct logit attribution, Elhage et al. 2021; Wang et al. 2022",
         function=expert_attribution,
-        needs=_ANSWERS,
+        needs=("routing", *_ANSWERS),
     ),
     Analysis(
         name="expert-effect",

@@ -38,6 +38,7 @@ _LONGEST_NAME = 40
 _TABLES_OF: "Mapping[Named, tuple[str, ...]]" = {
     "label": LABEL_TABLES,
     "example-label": ("example_labels",),
+    "example-label-or-none": ("example_labels",),
 }
 _WORDS_OF = {"run_labels": "of runs", "example_labels": "of examples", "token_labels": "of tokens"}
 _CAPTURE = "moedb capture"
@@ -157,9 +158,8 @@ class _Check:
         run = self.bound.get("run")
         if run is not None:
             trials = self._only_run(trials, str(run))
-        return RunContents(
-            self.reader, tuple(self.reader.snapshot.run(trial.run_id) for trial in trials)
-        )
+        runs = tuple(self.reader.snapshot.run(trial.run_id) for trial in trials)
+        return RunContents(self.reader, runs, "trials")
 
     def _only_run(self, trials: Sequence[Trial], run: str) -> list[Trial]:
         found = [trial for trial in trials if trial.run_id == run]
@@ -213,8 +213,7 @@ class _Check:
             for kind in [name.strip() for name in str(given).split(",")] if kinds else []:
                 if kind not in kinds:
                     raise self.refuse(
-                        f"no interventions of kind {kind!r} in "
-                        f"{', '.join(run.run_id for run in about.runs)}; {offer(kind, kinds)}"
+                        f"no interventions of kind {kind!r} in {about.named}; {offer(kind, kinds)}"
                     )
 
     def _check_split(self, about: RunContents) -> None:
@@ -306,7 +305,9 @@ class _Check:
             self._check_groups(asked)
             return
         for named, tables in _TABLES_OF.items():
-            for _, key in self._given(named):
+            for parameter, key in self._given(named):
+                if named == "example-label-or-none" and key == parameter.default:
+                    continue
                 self.check_label(asked, key, tables=tables)
 
     def _check_groups(self, asked: RunContents) -> None:
@@ -385,7 +386,7 @@ class _Check:
 
 def offer(given: object, valid: Iterable[str]) -> str:
     """Return the valid names as a hint, those nearest to what was given where they are many."""
-    names = list(valid)
+    names = sorted(set(valid))
     return _offer_of_many(str(given), names, len(names))
 
 

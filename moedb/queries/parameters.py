@@ -18,6 +18,7 @@ Named = Literal[
     "split",
     "label",
     "example-label",
+    "example-label-or-none",
     "label-value",
     "layer",
     "layer-before-another",
@@ -29,7 +30,11 @@ Named = Literal[
     "variant",
     "trial-experts",
 ]
-"""What of a run the value of a parameter can name: see :mod:`~.parameter_values`."""
+"""What of a run the value of a parameter can name: see :mod:`~.parameter_values`.
+
+``label`` is the key of a label, ``example-label`` that of a label of examples, and so is
+``example-label-or-none``, but that a run without the default label is answered all the same.
+"""
 
 Value = str | int | float | None
 

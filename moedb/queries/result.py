@@ -210,8 +210,7 @@ class Result:
     find_provenance
         Finds where the rows come from; called once, when it is asked for.
     explain
-        Says why there are no rows, where it is asked of a result without any; None where nothing
-        is known about it.
+        Says why there are no rows, asked of a result without any; None where nothing is known.
     """
 
     relation: "duckdb.DuckDBPyRelation"
@@ -262,7 +261,7 @@ class Result:
         """Say why a result without rows has none."""
         if self.explain is not None:
             return self.explain()
-        return "the SQL selects nothing" if self.provenance.runs else "there is nothing to list"
+        return "the SQL selects nothing"
 
     def __repr__(self) -> str:
         from moedb.queries.formats import TableOptions, arrange, render_sheet

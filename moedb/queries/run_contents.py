@@ -37,6 +37,7 @@ _IN_SPLIT = {
     "example_labels": f"(example_labels.run_id, example_labels.example_id) in {_EXAMPLES}",
     "token_labels": f"(token_labels.run_id, token_labels.token_idx) in {_TOKENS}",
 }
+_RUNS_NAMED = 4
 _VALUES_SHOWN = 20
 
 
@@ -50,17 +51,22 @@ class RunContents:
         What reads them.
     runs
         The runs.
+    are
+        What they are: runs, or trials.
     """
 
     reader: Reader
     runs: "tuple[RunSnapshot, ...]"
+    are: str = "runs"
 
     @property
     def named(self) -> str:
-        """The runs, for a sentence: ``run X``, or how many trials they are."""
+        """The runs, for a sentence: by their names, or how many they are."""
         if len(self.runs) == 1:
             return f"run {self.runs[0].run_id}"
-        return f"the {len(self.runs)} trials"
+        if len(self.runs) > _RUNS_NAMED or self.are != "runs":
+            return f"the {len(self.runs)} {self.are}"
+        return f"runs {', '.join(run.run_id for run in self.runs)}"
 
     @property
     def experts(self) -> dict[int, int]:
