@@ -223,7 +223,7 @@ def _unfinished(asked: _Asked) -> str:
     unfinished = incomplete_interventions(asked.reader, asked.run_id)
     if not unfinished:
         return ""
-    return f". Not complete, and so not read: {', '.join(sorted(unfinished))}"
+    return f". Not complete, and so not read: {', '.join(unfinished)}"
 
 
 def _rows_of_arrays(asked: _Asked) -> str | None:

@@ -13,6 +13,7 @@ from moedb.queries.bootstrap import (
     percentile_interval,
 )
 from moedb.queries.result import Computed
+from moedb.queries.run_contents import incomplete_interventions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -143,8 +144,10 @@ def find_interventions(
         return [own]
     children = database.sql(_CHILDREN, {"run": own.run_id}).fetchall()
     if not children:
+        begun = ", ".join(incomplete_interventions(database, own.run_id))
         raise RunNotFoundError(
-            f"no complete run in {database.snapshot.store} has interventions on {own.run_id}",
+            f"no complete run in {database.snapshot.store} has interventions on {own.run_id}"
+            + (f"; {begun} is not complete: run its command again" if begun else ""),
             f"moedb intervene --run {own.run_id} --kind random-routing {options}".rstrip(),
         )
     return [database.snapshot.run(child) for (child,) in children]

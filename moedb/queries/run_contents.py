@@ -4,7 +4,7 @@ All of it is in the manifests and in tables that are small beside the decisions,
 can be checked before it is asked.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -224,11 +224,11 @@ def intervention_runs(reader: Reader, run: str) -> RunContents:
     return RunContents(reader, on_it) if on_it else own
 
 
-def incomplete_interventions(reader: Reader, run: str) -> Mapping[str, "RunSnapshot"]:
-    """The unfinished runs of interventions on a run, by name."""
+def incomplete_interventions(reader: Reader, run: str) -> list[str]:
+    """The names of the unfinished runs of interventions on a run."""
     captured = reader.snapshot.run(run).run_id
-    return {
-        run_id: each
+    return sorted(
+        run_id
         for run_id, each in reader.snapshot.runs.items()
         if not each.is_complete and each.row["parent_run_id"] == captured
-    }
+    )
