@@ -46,6 +46,7 @@ _LIST = (
                 20_000,
                 False,
                 "cluster no more than this many tokens of a layer, evenly spread; all when null",
+                least=1,
             ),
             Parameter(
                 "restarts",
@@ -53,6 +54,8 @@ _LIST = (
                 10,
                 False,
                 "how often k-means++ chooses first centres; the tightest clusters are taken",
+                least=1,
+                most=1000,
             ),
             Parameter("seed", "integer", 0, False, "the seed of that choice"),
         ),
@@ -113,7 +116,15 @@ _LIST = (
             SPLIT,
             Parameter("layer", "integer", None, False, "the MoE layer; all when null"),
             CLUSTER,
-            Parameter("permutations", "integer", 100, False, "how often the labels are shuffled"),
+            Parameter(
+                "permutations",
+                "integer",
+                100,
+                False,
+                "how often the labels are shuffled; 0 for no p-value",
+                least=0,
+                most=1_000_000,
+            ),
             Parameter("seed", "integer", 0, False, "the seed of the shuffling"),
         ),
         columns=(
@@ -151,7 +162,7 @@ _LIST = (
             AnalysisColumn("null_highest", "the largest information of a permutation", "DOUBLE"),
             AnalysisColumn(
                 "p_value",
-                "(1 + permutations that reach information) / (1 + permutations)",
+                "(1 + permutations that reach information) / (1 + permutations); null without any",
                 "DOUBLE",
             ),
         ),
@@ -168,13 +179,16 @@ _LIST = (
             Parameter(
                 "layer", "integer", None, False, "the MoE layer; all that keep outputs when null"
             ),
-            Parameter("min_tokens", "integer", 2, False, "leave out pairs with fewer tokens"),
+            Parameter(
+                "min_tokens", "integer", 2, False, "leave out pairs with fewer tokens", least=1
+            ),
             Parameter(
                 "max_tokens",
                 "integer",
                 None,
                 False,
                 "read no more than this many tokens of a layer, evenly spread; all when null",
+                least=1,
             ),
         ),
         columns=(

@@ -15,6 +15,7 @@ from moedb.queries.bootstrap import (
 )
 from moedb.queries.clusters import Clusters, clusters_of
 from moedb.queries.result import Computed
+from moedb.queries.run_contents import incomplete_interventions
 from moedb.queries.shares import change_of_share
 
 if TYPE_CHECKING:
@@ -151,21 +152,20 @@ def find_interventions(
     if not children:
         raise RunNotFoundError(
             f"no complete run in {database.snapshot.store} has interventions on {own.run_id}"
-            f"{incomplete_interventions(database, own.run_id)}",
+            f"{not_read(database, own.run_id)}",
             f"moedb intervene --run {own.run_id} --kind random-routing {options}".rstrip(),
         )
     return [database.snapshot.run(child) for (child,) in children]
 
 
-def incomplete_interventions(database: "Database", run: str) -> str:
+def not_read(database: "Database", run: str) -> str:
     """Name the runs of interventions on ``run`` that are passed over, to end a sentence with."""
-    found = [
-        f"{each.run_id} is incomplete ({len(each.missing_units)} of {len(each.manifest.units)} "
+    unfinished = (database.snapshot.run(name) for name in incomplete_interventions(database, run))
+    return "".join(
+        f"; {each.run_id} is incomplete ({len(each.missing_units)} of {len(each.manifest.units)} "
         "units are missing) and not read; its moedb intervene command, typed again, resumes it"
-        for each in database.snapshot.runs.values()
-        if each.row["parent_run_id"] == run and not each.is_complete
-    ]
-    return "".join(f"; {sentence}" for sentence in sorted(found))
+        for each in unfinished
+    )
 
 
 def captured_run(database: "Database", run: str) -> "RunSnapshot":

@@ -9,12 +9,15 @@ from moedb.queries.lens_effect import lens_effect
 from moedb.queries.logit_lens import logit_lens
 from moedb.queries.parameters import Parameter
 
+_ANSWERS = ("predictions", "predictions.logit_diff")
 _SAMPLES = Parameter(
     "samples",
     "integer",
     1000,
     False,
     "how often the prompts are drawn for the intervals; 0 for none",
+    least=0,
+    most=100_000,
 )
 _SEED = Parameter("seed", "integer", 0, False, "the seed of the drawing")
 _INTERVAL = (
@@ -150,6 +153,7 @@ IOI_ANALYSES = (
         ),
         source="nostalgebraist 2020; logit difference after Wang et al. 2022",
         function=logit_lens,
+        needs=("logit_lens",),
     ),
     Analysis(
         name="intervention-effect",
@@ -185,6 +189,7 @@ IOI_ANALYSES = (
         ),
         source="Divák & Velja; normalized effect after Heimersheim & Nanda 2024",
         function=intervention_effect,
+        needs=_ANSWERS,
     ),
     Analysis(
         name="lens-effect",
@@ -222,6 +227,7 @@ IOI_ANALYSES = (
         ),
         source="nostalgebraist 2020; Divák & Velja",
         function=lens_effect,
+        needs=_ANSWERS,
     ),
     Analysis(
         name="expert-attribution",
@@ -245,6 +251,7 @@ IOI_ANALYSES = (
                 None,
                 False,
                 "only this many rows, the largest by size; all when null",
+                least=1,
             ),
         ),
         columns=(
@@ -281,6 +288,7 @@ IOI_ANALYSES = (
         ),
         source="direct logit attribution, Elhage et al. 2021; Wang et al. 2022",
         function=expert_attribution,
+        needs=("routing", *_ANSWERS),
     ),
     Analysis(
         name="expert-effect",
@@ -367,5 +375,6 @@ IOI_ANALYSES = (
         ),
         source="moedb",
         function=expert_effect,
+        needs=_ANSWERS,
     ),
 )

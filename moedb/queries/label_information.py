@@ -357,5 +357,5 @@ def _of_layer(
         labelled.permuted_over,
         float(null.mean()) if permutations else None,
         float(null.max()) if permutations else None,
-        (1 + reached) / (1 + permutations),
+        (1 + reached) / (1 + permutations) if permutations else None,
     )

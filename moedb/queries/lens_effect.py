@@ -112,8 +112,9 @@ def lens_effect(database: "Database", parameters: "Mapping[str, Value]") -> Comp
         ignore_index=True,
     )
     if readings.empty:
+        of = "".join(f", {name} {value}," for name, value in asked.items() if value is not None)
         raise RunNotFoundError(
-            f"no readings of the logit lens in {', '.join(run.run_id for run in runs)}",
+            f"no readings of the logit lens{of} in {', '.join(run.run_id for run in runs)}",
             "intervene again, with --lens",
         )
     readings = grouped(readings)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import moedb
-from moedb.errors import ArrayNotFoundError, ParameterError, RunNotFoundError
+from moedb.errors import ArrayNotFoundError, ParameterError, RunNotFoundError, UsageError
 from moedb.queries.database import Database
 from tests.queries import synthetic_ioi as ioi
 from tests.queries.interval_oracle import bca, bca_of_mean, newcombe
@@ -135,11 +135,17 @@ class TestLogitLens:
             assert row[2:] == pytest.approx(expected, rel=1e-6)
 
     def test_without_readings_there_are_no_rows(self, made: Made) -> None:
-        assert made.database.query("logit-lens", run=CAPTURED, condition=4).fetchall() == []
-        assert made.database.query("logit-lens", run=INTERVENED).fetchall() == []
+        with pytest.raises(ParameterError, match=r"no condition 4 in run .*valid: 0"):
+            made.database.query("logit-lens", run=CAPTURED, condition=4)
+        with pytest.raises(UsageError, match="has no readings of the logit lens") as caught:
+            made.database.query("logit-lens", run=INTERVENED)
+        assert caught.value.hint == "intervene again, with --lens"
+        elsewhere = made.database.query("logit-lens", run=CAPTURED, position=0)
+        assert elsewhere.fetchall() == []
+        assert "at other positions: 1, 2" in elsewhere.why_empty()
 
     def test_refuses_a_negative_number_of_samples(self, made: Made) -> None:
-        with pytest.raises(ParameterError, match="samples is -1, not 0 or more"):
+        with pytest.raises(ParameterError, match="samples is -1, not 0 to 100000"):
             made.database.query("logit-lens", run=CAPTURED, samples=-1)
 
 
@@ -215,9 +221,9 @@ class TestExpertAttribution:
         with pytest.raises(ArrayNotFoundError, match="last token of 8 of 8 prompts"):
             made.database.query("expert-attribution", run=NO_LAST)
 
-    def test_no_prompts_give_no_rows(self, made: Made) -> None:
-        result = made.database.query("expert-attribution", run=CAPTURED, split="held-out")
-        assert result.fetchall() == []
+    def test_refuses_a_split_that_is_not_there(self, made: Made) -> None:
+        with pytest.raises(ParameterError, match=r"no split 'held-out' in run .*clean, corrupted"):
+            made.database.query("expert-attribution", run=CAPTURED, split="held-out")
 
 
 NAMES = [

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,26 @@ def test_writes_all_figures_and_tables_and_a_page(store: Path, tmp_path: Path) -
     assert f"Interventions: run {INTERVENED}." in page
     assert "Missing" not in page
     assert "\n\n\n" not in page
+
+
+def test_a_run_of_interventions_that_is_named_is_drawn_whole(store: Path, tmp_path: Path) -> None:
+    with moedb.open(store) as database:
+        written = write_ioi_report(database, tmp_path, interventions=INTERVENED)
+    assert written.missing == ()
+    assert any(path.name.startswith("lens-effect") for path in written.files)
+
+
+def test_names_interventions_that_were_not_finished(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    unfinished = tmp_path / "store"
+    shutil.copytree(store, unfinished)
+    (unfinished / "runs" / INTERVENED / "segments" / "final.json").unlink()
+    assert run_cli(["report", "ioi", "--store", str(unfinished), "-o", str(tmp_path / "x")]) == 0
+    err = capsys.readouterr().err
+    assert f"{INTERVENED} is not complete: run its command again" in err
+    assert run_cli(["query", "expert-effect", "--store", str(unfinished)]) == 2
+    assert f"{INTERVENED} is not complete" in capsys.readouterr().err
 
 
 def test_says_what_is_missing(bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
