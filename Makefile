@@ -1,28 +1,41 @@
 # Two commands do all set-up: `make demo` and `make test`.
 PYTHON ?= python3
 VENV   ?= .venv
+LOWEST ?= .venv-lowest
 BIN    := $(VENV)/bin
 STORE  ?= moedb-store
 
-.PHONY: help demo test lint docs clean
+.PHONY: help demo test test-lowest lint docs clean
 
 help:
 	@echo "make demo   install, capture the embedded model over IOI prompts, print tables"
 	@echo "make test   install, run the tests"
+	@echo "make test-lowest   the same with the lowest versions that pyproject.toml allows"
 	@echo "make lint   install, run ruff, mypy and import-linter"
 	@echo "make docs   write the generated pages in docs/ again"
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+# what it is given: folder, constraints, extra
+define install
 	@$(PYTHON) -c 'import sys; sys.exit("moedb needs Python 3.11 or newer; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,hub]'
-	@touch $@
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check -c $(2) -e '.[$(3),hub]'
+	@touch $(1)/.installed
+endef
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(call install,$(VENV),constraints.txt,dev)
+
+$(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
+	$(call install,$(LOWEST),constraints-lowest.txt,test)
 
 demo: $(VENV)/.installed
 	MOEDB_STORE=$(STORE) PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/demo.sh
 
 test: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
+test-lowest: $(LOWEST)/.installed
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
@@ -35,4 +48,4 @@ docs: $(VENV)/.installed
 	$(BIN)/python docs/models.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

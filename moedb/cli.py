@@ -14,7 +14,9 @@ from moedb.commands.query import query, sql
 from moedb.commands.report import report
 from moedb.commands.store import rm, runs, schema, show, verify
 from moedb.commands.train import train
-from moedb.terminal import run_guarded
+from moedb.options import StorePath
+from moedb.store.spilling import delete_spill_on_signals
+from moedb.terminal import SafeFormatter, leave, run_guarded
 
 
 @click.group(
@@ -26,15 +28,13 @@ from moedb.terminal import run_guarded
 )
 @click.version_option(__version__, "--version", prog_name="moedb")
 @click.option("-v", "--verbose", is_flag=True, help="Log more; show tracebacks.")
-@click.option("--store", type=click.Path(path_type=Path), help="The store's folder.")
+@click.option("--store", type=StorePath(), help="The store's folder.")
 def cli(verbose: bool, store: Path | None) -> None:
     """Run Mixture-of-Experts models once; ask what they did inside, in SQL, ever after."""
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(message)s",
-        stream=sys.stderr,
-        force=True,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(SafeFormatter("%(message)s"))
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, handlers=[handler], force=True)
 
 
 for command in (
@@ -62,4 +62,5 @@ def run_cli(arguments: list[str]) -> int:
 
 def main() -> None:
     """Run the command line with the arguments that the program was given."""
-    sys.exit(run_cli(sys.argv[1:]))
+    delete_spill_on_signals()
+    leave(run_cli(sys.argv[1:]))

@@ -18,12 +18,22 @@ FORMATS = ("table", "csv", "json", "jsonl", "markdown", "latex", "html", "parque
 Command = Callable[..., Any]
 
 
+class StorePath(click.Path):
+    """The path of a store, which is no URL."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Refuse URLs before they are taken for folders."""
+        from moedb.store.layout import store_path
+
+        return store_path(value)
+
+
 def store_option(command: Command) -> Command:
     """Add ``--store``; it may also stand before the command's name."""
 
     @click.option(
         "--store",
-        type=click.Path(path_type=Path),
+        type=StorePath(),
         help="The store's folder.  [default: MOEDB_STORE, or ./moedb-store]",
     )
     @functools.wraps(command)

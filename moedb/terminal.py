@@ -1,14 +1,20 @@
 """What reaches the user: rows on stdout, everything else on stderr, and the exit code."""
 
+import io
+import logging
 import os
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from moedb.errors import MoedbError, UsageError
+from moedb.store.execution import is_anything_running
+from moedb.store.spilling import delete_spill
+from moedb.visible import visible_lines
 
 if TYPE_CHECKING:
     from moedb.queries.result import Result
@@ -16,12 +22,25 @@ if TYPE_CHECKING:
 TERMINAL_ROWS = 100
 """Rows of a table on a terminal, where --limit does not say."""
 
-_INTERRUPTED = "interrupted; what was committed stays, and the same command resumes"
+_INTERRUPTED = "interrupted; what a capture committed stays, and the same command resumes"
 
 
 def say(text: str) -> None:
-    """Tell the user something, on stderr."""
-    click.echo(text, err=True)
+    """Tell the user something, on stderr; what is in it cannot act on the terminal."""
+    click.echo(visible_lines(text), err=True)
+
+
+def answer(text: str) -> None:
+    """Print one line of an answer on stdout, as safe to look at."""
+    click.echo(visible_lines(text))
+
+
+class SafeFormatter(logging.Formatter):
+    """Formats log messages as :func:`say` does."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the message, and the traceback if it has one."""
+        return visible_lines(super().format(record))
 
 
 def emit(
@@ -53,11 +72,29 @@ def emit(
         rendered = render_sheet(sheet, chosen, options)
         if isinstance(rendered, bytes) and sys.stdout.isatty():
             raise UsageError(f"{chosen} is not for a terminal", "name a file: -o FILE")
-        click.echo(rendered, nl=False)
+        # click takes escape sequences out of what goes to no terminal: data are exact
+        click.echo(rendered, nl=False, color=True)
     if not sheet.rows and not sheet.truncated:
         say(f"no rows: {result.why_empty()}")
     if sheet.truncated:
         say(f"only the first {limit} rows; more with --limit N")
+
+
+def _show(error: click.ClickException) -> None:
+    text = io.StringIO()
+    error.show(text)
+    say(text.getvalue().rstrip("\n"))
+
+
+def leave(code: int) -> NoReturn:
+    """End the process, at once where an interrupted query still runs."""
+    if is_anything_running():
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        delete_spill()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run_guarded(command: click.Command, arguments: list[str]) -> int:
@@ -71,7 +108,7 @@ def run_guarded(command: click.Command, arguments: list[str]) -> int:
         say("stopped" if declined else _INTERRUPTED)
         return 130
     except click.ClickException as error:
-        error.show()
+        _show(error)
         return error.exit_code
     except BrokenPipeError:
         # The reader of stdout has gone; keep Python from complaining at exit.
@@ -79,12 +116,12 @@ def run_guarded(command: click.Command, arguments: list[str]) -> int:
         return 0
     except MoedbError as error:
         if verbose:
-            traceback.print_exc()
+            say(traceback.format_exc().rstrip("\n"))
         say(f"Error: {error}")
         return error.exit_code
     except Exception as error:
         if verbose:
-            traceback.print_exc()
+            say(traceback.format_exc().rstrip("\n"))
         say(f"Error: {type(error).__name__}: {error}")
         say("  this is not an error that moedb expects; moedb -v ... shows where it comes from")
         return 1

@@ -14,11 +14,15 @@ from moedb.capture.planning import CaptureOptions
 from tests.capture.cifar_images import make_image_sets
 
 N_TEST, DRAWS, SEED = 400, 3, 7
+BASE, SHORT = "base-8,8,8,16-3-epochs", "short-4-3-epochs"
 
 
 @dataclass(frozen=True)
 class CifarStore:
-    """Where the store and the trained models are, and the images that were captured."""
+    """Where the store and the trained models are, and the images that were captured.
+
+    The variants of its trials are named ``BASE`` and ``SHORT``.
+    """
 
     folder: Path
     models: Path
@@ -26,7 +30,10 @@ class CifarStore:
 
 
 def make_cifar_store(folder: Path) -> CifarStore:
-    """Two trials of the base model with 2 and with 3 experts, one of the short with 2."""
+    """Two trials of the base model with 2 and with 3 experts, one of the short with 2.
+
+    And a trial of the base model with 3 experts whose outputs are not weighted.
+    """
     train, test = make_image_sets(700, N_TEST, seed=1)
     base = CifarTrainingConfig(
         model=cifar_moe_config("base", 2, (8, 8, 8, 16)),
@@ -38,8 +45,20 @@ def make_cifar_store(folder: Path) -> CifarStore:
         max_head_learning_rate=1e-2,  # for so few steps
     )
     short = base.model_copy(update={"model": cifar_moe_config("short", 2, (4,))})
+    unweighted = base.model_copy(
+        update={
+            "model": cifar_moe_config("base", 2, (8, 8, 8, 16), "unweighted"),
+            "balance": "count",
+            "aux_coefficient": 1e-2,
+        }
+    )
     dataset = cifar_dataset(test, n=None, draws=DRAWS, seed=SEED)
-    for config in (*plan_trials(base, (2, 3), range(2)), *plan_trials(short, (2,), range(1))):
+    planned = [
+        *plan_trials(base, (2, 3), range(2)),
+        *plan_trials(short, (2,), range(1)),
+        *plan_trials(unweighted, (3,), range(1)),
+    ]
+    for config in planned:
         model = folder / "models" / config.name
         train_cifar_moe(config, train, test, model)
         capture(plan_cifar_capture(CaptureOptions(str(model)), dataset), folder / "store")

@@ -44,15 +44,20 @@ def test_train_then_capture_then_ask(
     monkeypatch.chdir(tmp_path)
     train = ["train", "cifar-moe", "--variant", "short", "--filters", "4", "--epochs", "2"]
     train += ["--experts", "2", "--experts", "3", "--aux-coefficient", "0.1", "--data", str(data)]
+    train += ["--gate", "unweighted", "--balance", "count"]
     code, out, err = moedb(*train)
     assert code == 0, err
-    folders = ["cifar-moe/cifar-moe-short-2-trial-0", "cifar-moe/cifar-moe-short-3-trial-0"]
+    names = [f"cifar-moe-short-{n}-unweighted-count-0.1-trial-0" for n in (2, 3)]
+    folders = [f"cifar-moe/{name}" for name in names]
     assert out.split() == folders
     assert err.count("test accuracy") == 2
     assert "epoch 2" in err
     for folder in folders:
         summary = json.loads(Path(folder, "training.json").read_text())
         assert summary["config"]["aux_coefficient"] == 0.1
+        config = json.loads(Path(folder, "config.json").read_text())
+        chosen = config["gate"], config["balance"], config["aux_coefficient"]
+        assert chosen == ("unweighted", "count", 0.1)
 
     code, again, err = moedb(*train)
     assert (code, again) == (0, out)
@@ -61,9 +66,9 @@ def test_train_then_capture_then_ask(
     capture = ["capture", "cifar-moe", "--data", str(data), "--draws", "2"]
     code, dry, err = moedb(*capture, "--dry-run", "--format", "csv")
     assert code == 0, err
-    # conditions: none, 2 x (random, reweighted, untrained), 2 or 3 forced experts
-    assert f"cifar-moe-short-2-trial-0,table,predictions,{120 * 9}" in dry
-    assert f"cifar-moe-short-3-trial-0,table,predictions,{120 * 10}" in dry
+    # conditions: none, 2 x (random, untrained), 2 or 3 forced experts
+    assert f"{names[0]},table,predictions,{120 * 7}" in dry
+    assert f"{names[1]},table,predictions,{120 * 8}" in dry
     assert not (tmp_path / "moedb-store").exists()
 
     code, out, err = moedb(*capture)
@@ -76,7 +81,15 @@ def test_train_then_capture_then_ask(
 
     code, out, _ = moedb("query", "router-ablation", "--format", "csv")
     assert code == 0
-    assert [line.split(",")[:2] for line in out.split()[1:]] == [["short", "2"], ["short", "3"]]
+    rows = [line.split(",")[:6] for line in out.split()[1:]]
+    training = ["unweighted", "count", "0.1", ""]
+    assert rows == [["short-4-2-epochs", n, *training] for n in ("2", "3")]
+    code, out, err = moedb("query", "router-ablation", "-p", "gate", "weighted")
+    assert code == 0
+    assert out.strip() == "" or "airplane" not in out
+    code, _, err = moedb("query", "router-ablation", "-p", "gate", "heavy")
+    assert code == 2
+    assert "one of weighted, unweighted" in err
     code, out, _ = moedb("verify")
     assert out.count("sound") == 2
 
@@ -104,8 +117,13 @@ def test_a_folder_of_another_run_is_not_trained_into(
         (["train", "cifar-moe", "--filters", "8,16", "--data", "."], "2 numbers of filters"),
         (["train", "cifar-moe", "--filters", "8,x,1,1", "--data", "."], "invalid literal"),
         (["train", "cifar-moe", "--experts", "1", "--data", "."], "1 is not in the range"),
-        (["train", "cifar-moe", "--aux-coefficient", "-1"], "-1.0 is not in the range 0<=x<=1000000"),
+        (
+            ["train", "cifar-moe", "--aux-coefficient", "-1"],
+            "-1.0 is not in the range 0<=x<=1000000",
+        ),
         (["train", "cifar-moe", "--aux-coefficient", "nan"], "nan is no number in the range"),
+        (["train", "cifar-moe", "--gate", "shut"], "'weighted', 'unweighted'"),
+        (["train", "cifar-moe", "--balance", "batch"], "'mean', 'count', 'sum'"),
         (["train", "cifar-moe", "--device", "warp", "--data", "."], "no device 'warp'"),
         (["capture", "cifar-moe", "--data", "."], "cifar-moe does not exist"),
         (["capture", "cifar-moe", "--model", ".", "--data", "."], "holds no trained CIFAR MoE"),

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
 from moedb.capture.hub import hub_failure, tidy_output
 from moedb.capture.machine import has_fast_bfloat16
+from moedb.capture.safe_config import WEIGHT_INDEX, WITHOUT_CODE, read_config
 from moedb.errors import ModelError, ModelNotFoundError, UsageError, did_you_mean
 from moedb.store.files import sha256_of_file
 
@@ -34,6 +35,11 @@ DTYPES: dict[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+
+CODE_IS_NOT_RUN = (
+    "it comes with code of its own (auto_map), which moedb does not run; a newer transformers may "
+    "have the model: pip install -U 'transformers<6'"
+)
 
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 """The ways in which transformers spreads a model's layers over several devices."""
@@ -152,6 +158,12 @@ def _checkpoint(name: str, folder: Path, revision: str | None) -> Checkpoint:
             f"{folder} has no config.json: it is not a model folder",
             "a model folder holds config.json, tokenizer files and *.safetensors",
         )
+    if (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{folder} holds an adapter beside the model (adapter_config.json); whether it would "
+            "be applied depends on what is installed",
+            "merge it (merge_and_unload of peft) and save_pretrained(FOLDER), or move its files",
+        )
     paths = [folder / "config.json", *weight_files(folder)]
     digest = hashlib.sha256()
     # Hashing lets other threads run; twice as many, since some wait for the disk.
@@ -170,11 +182,12 @@ def weight_files(folder: Path) -> list[Path]:
         If there are none, or some that its index names are missing.
     """
     files = sorted(folder.glob("*.safetensors"))
-    index = folder / "model.safetensors.index.json"
+    index = folder / WEIGHT_INDEX
     if index.is_file():
         try:
-            needed = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, AttributeError, OSError) as error:
+            weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            needed = {str(name) for name in weight_map.values()}
+        except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
             raise ModelError(f"{index} is not a weight index: {error}") from error
         missing = sorted(needed - {path.name for path in files})
         if missing:
@@ -198,14 +211,21 @@ def load_config(checkpoint: Checkpoint) -> Any:
     Raises
     ------
     ModelError
-        If transformers does not know it.
+        If transformers does not know it, or it cannot be had without code that comes with it.
     """
     try:
-        return AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
+        config = read_config(checkpoint.folder)
+        text = config.get_text_config()
+    except ModelError as error:
+        raise ModelError(f"{checkpoint.name}: {error.message}", error.hint) from error
     except Exception as error:  # the file is a stranger's, and each model family checks its own way
         raise ModelError(
             f"the configuration of {checkpoint.name} cannot be read: {_first_line(error)}"
         ) from error
+    # Models of text and images put this id where an image is, even where none is; any will do.
+    if text is not config and getattr(text, "pad_token_id", 0) is None:
+        text.pad_token_id = 0
+    return config
 
 
 def load_skeleton(checkpoint: Checkpoint) -> PreTrainedModel:
@@ -213,11 +233,12 @@ def load_skeleton(checkpoint: Checkpoint) -> PreTrainedModel:
     config = load_config(checkpoint)
     try:
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config)
-    except (ValueError, KeyError, TypeError) as error:
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except Exception as error:  # each model family builds itself of a stranger's numbers
         raise ModelError(
             f"{checkpoint.name} is not a causal language model that transformers knows: "
-            f"{_first_line(error)}"
+            f"{_first_line(error)}",
+            CODE_IS_NOT_RUN if getattr(config, "auto_map", None) else None,
         ) from error
 
 
@@ -239,19 +260,19 @@ def load_model(checkpoint: Checkpoint, dtype: str, device: str) -> PreTrainedMod
     ModelError
         If the weights do not fit the configuration or cannot be read.
     """
-    from safetensors import SafetensorError
-
+    config = load_config(checkpoint)
     logging.disable_progress_bar()
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             checkpoint.folder,
+            config=config,
             dtype=DTYPES[dtype],
             device_map=device if device in DEVICE_MAPS else None,
-            local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
+            **WITHOUT_CODE,
         )
-    except (ValueError, OSError, RuntimeError, KeyError, SafetensorError) as error:
+    except Exception as error:  # the files are a stranger's
         raise ModelError(
             f"the weights of {checkpoint.name} cannot be loaded: {_first_line(error)}"
         ) from error
@@ -280,10 +301,11 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
             "save it there with tokenizer.save_pretrained(FOLDER)",
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
-    except (ValueError, OSError, KeyError, TypeError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, **WITHOUT_CODE)
+    except Exception as error:  # the files are a stranger's
         raise ModelError(
-            f"{checkpoint.name} has no tokenizer that can be read: {_first_line(error)}"
+            f"{checkpoint.name} has no tokenizer that can be read: {_first_line(error)}",
+            "code that comes with a tokenizer is not run; a tokenizer.json is read",
         ) from error
     if not tokenizer.is_fast:
         raise ModelError(f"the tokenizer of {checkpoint.name} gives no character offsets")

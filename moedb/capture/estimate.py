@@ -1,11 +1,13 @@
 """What a capture will write, before compression."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from moedb.capture.shape import ModelShape, array_bytes
 from moedb.capture.survey import Survey
 from moedb.schemas import tables
+from moedb.schemas.manifests import UnitRange
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,12 @@ class Estimate:
     def n_bytes(self) -> int:
         """All bytes together."""
         return sum(self.table_bytes.values()) + sum(self.array_bytes.values())
+
+    def bytes_of(self, units: Sequence[UnitRange]) -> int:
+        """The bytes of some of the units."""
+        tokens, rows = sum(unit.n_tokens for unit in units), sum(unit.n_rows for unit in units)
+        tables = sum(self.table_bytes.values()) * tokens / max(self.n_tokens, 1)
+        return ceil(tables + sum(self.array_bytes.values()) * rows / max(self.n_rows, 1))
 
     def rows(self) -> list[tuple[str, str, int, int]]:
         """One row for each table and each kind of array: kind, name, rows, bytes."""

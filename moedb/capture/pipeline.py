@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,8 +25,9 @@ from moedb.errors import CaptureError
 from moedb.schemas import tables
 from moedb.schemas.manifests import RunManifest
 from moedb.store.layout import RunLayout
-from moedb.store.snapshot import RunSnapshot, read_run
-from moedb.store.writing import RunWriter, check_writable, timestamp
+from moedb.store.snapshot import RunSnapshot, check_files, read_run
+from moedb.store.writability import check_writable, is_store
+from moedb.store.writing import RunWriter, timestamp
 
 EVERYTHING = Shard()
 
@@ -116,11 +118,13 @@ def capture(
         If there is no room on the disk. What was committed stays, and the same capture resumes.
     """
     progress = progress or Silent()
-    check_writable(store)
     done = committed_run(store, planned.run_id)
     if done is not None and done.is_complete:
         return CaptureOutcome(planned.run_id, len(planned.units), 0)
-    needed, free = planned.estimate.n_bytes, free_bytes(store)
+    check_writable(store, planned.run_id)
+    missing = range(len(planned.units)) if done is None else done.missing_units
+    needed = planned.estimate.bytes_of([planned.units[unit] for unit in missing])
+    free = free_bytes(store)
     if needed > free:
         raise CaptureError(
             f"the capture takes up to {needed / 1e9:.2f} GB, the disk of {store} has "
@@ -148,8 +152,18 @@ def full_disk_explained(run_id: str) -> Iterator[None]:
 
 
 def committed_run(store: Path, run_id: str) -> RunSnapshot | None:
-    """What the store has of a run, if anything."""
-    return read_run(store, run_id) if RunLayout(store, run_id).manifest.exists() else None
+    """What the store has of a run, if anything.
+
+    Raises
+    ------
+    StoreError
+        If ``store`` is something else than a store, or the run is damaged.
+    """
+    if not is_store(store) or not os.path.lexists(RunLayout(store, run_id).manifest):
+        return None
+    found = read_run(store, run_id)
+    check_files(found)
+    return found
 
 
 def _run(

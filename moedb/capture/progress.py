@@ -6,6 +6,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from moedb.visible import visible_lines
+
 
 class RichProgress:
     """Shows a bar where stderr is a terminal; notes are written in any case."""
@@ -25,7 +27,7 @@ class RichProgress:
 
     def note(self, text: str) -> None:
         """Write a line."""
-        self._console.print(text, markup=False)
+        self._console.print(visible_lines(text), markup=False)
 
     def begin(self, n_tokens: int, done: int) -> None:
         """Start the bar; what was committed earlier counts as done."""

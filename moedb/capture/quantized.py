@@ -9,6 +9,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from moedb.capture.checkpoints import DTYPES, Checkpoint, load_config
+from moedb.capture.safe_config import check_implementations
 from moedb.errors import ModelError
 
 
@@ -36,7 +37,7 @@ def load_gptq(checkpoint: Checkpoint, dtype: str, device: str) -> PreTrainedMode
     Raises
     ------
     ModelError
-        If gptqmodel is not installed or cannot load it.
+        If gptqmodel is not installed or cannot load it, or it names code of the hub.
     """
     try:
         from gptqmodel import GPTQModel
@@ -45,8 +46,11 @@ def load_gptq(checkpoint: Checkpoint, dtype: str, device: str) -> PreTrainedMode
             f"{checkpoint.name} is quantized by GPTQ, which needs gptqmodel: {error}",
             "pip install 'moedb[gptq]'",
         ) from error
+    check_implementations(checkpoint.folder)
     try:
-        loaded = GPTQModel.load(str(checkpoint.folder), device=device, dtype=DTYPES[dtype])
+        loaded = GPTQModel.load(
+            str(checkpoint.folder), device=device, dtype=DTYPES[dtype], trust_remote_code=False
+        )
     except (ValueError, OSError, RuntimeError, KeyError, NotImplementedError) as error:
         raise ModelError(
             f"the quantized weights of {checkpoint.name} cannot be loaded: {error}",

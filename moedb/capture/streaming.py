@@ -230,7 +230,9 @@ def streamed_model(
     logging.disable_progress_bar()
     config = load_config(checkpoint)
     with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype])
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=DTYPES[dtype], trust_remote_code=False
+        )
     path = find_blocks(model)[0].decoder_path.rpartition(".")[0]
     layers = list(model.get_submodule(path).children())
     load = LoadStateDictConfig(

@@ -73,6 +73,7 @@ def capture_qwen_ioi(
     from moedb.capture.jobs.qwen_ioi import plan_qwen_ioi
     from moedb.capture.planning import CaptureOptions
 
+    _check_store(dry_run)
     output = {key: options.pop(key) for key in OUTPUT}
     planned = plan_qwen_ioi(
         CaptureOptions(**_in_bytes(options)),
@@ -133,6 +134,7 @@ def capture_cifar_moe(
     from moedb.capture.jobs.cifar_moe import cifar_dataset, find_trials
     from moedb.capture.planning import CaptureOptions
 
+    _check_store(dry_run)
     output = {key: options.pop(key) for key in OUTPUT}
     folders = find_trials(models)
     dataset = cifar_dataset(load_cifar10(data, "test"), n=n, draws=draws, seed=seed)
@@ -222,6 +224,7 @@ def capture_text(
     from moedb.capture.text.documents import Columns
     from moedb.capture.text.reading import open_source
 
+    _check_store(dry_run)
     columns = Columns(text_column, labels, words_column, token_labels)
     source = open_source(dataset, split=split, subset=subset, lines=lines)
     source.check_columns(columns.options)
@@ -239,6 +242,14 @@ def capture_text(
         functools.partial(text_dataset, source=source, options=text_options),
     )
     _run_captures([planned], dry_run, shard, output)
+
+
+def _check_store(dry_run: bool) -> None:
+    """Check that there is a use in planning: torch and a model's hash take seconds."""
+    from moedb.store.writability import check_worth_capturing
+
+    if not dry_run:
+        check_worth_capturing(store_folder())
 
 
 def _in_bytes(options: dict[str, Any]) -> dict[str, Any]:

@@ -44,4 +44,5 @@ def ioi(run: str | None, interventions: str | None, output: Path) -> None:
     written = write_ioi_report(open_store(), output, run, interventions)
     for sentence in written.missing:
         say(f"missing: {sentence}")
-    say(f"wrote {len(written.files)} files; begin with {written.files[-1]}")
+    lacking = f"; {len(written.missing)} parts are missing, see above" if written.missing else ""
+    say(f"wrote {len(written.files)} files; begin with {written.files[-1]}{lacking}")

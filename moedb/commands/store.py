@@ -1,13 +1,18 @@
 """The store: what it holds, whether it is sound, and deleting from it."""
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from moedb.errors import UsageError
+from moedb.errors import StoreDamagedError, UsageError
 from moedb.options import open_store, output_options, store_folder, store_option
-from moedb.terminal import emit, say
+from moedb.terminal import answer, emit, say
+from moedb.visible import visible
+
+if TYPE_CHECKING:
+    from moedb.store.snapshot import RunSnapshot
+    from moedb.store.verification import Verification
 
 
 @click.command()
@@ -71,9 +76,26 @@ def verify(run: str | None) -> None:
     from moedb.store.verification import verify_run
 
     snapshot = take_snapshot(store_folder())
-    for found in [snapshot.run(run)] if run else list(snapshot.runs.values()):
-        state = "" if found.is_complete else " (incomplete)"
-        click.echo(f"{found.run_id}{state}: {verify_run(found)}")
+    if run:
+        found = snapshot.run(run)
+        answer(_soundness(found, verify_run(found)))
+        return
+    damaged = []
+    for run_id in sorted({**snapshot.runs, **snapshot.damaged}):
+        try:
+            found = snapshot.run(run_id)
+            answer(_soundness(found, verify_run(found)))
+        except StoreDamagedError as error:
+            answer(f"{run_id}: damaged: {error.message}")
+            damaged.append(run_id)
+    if damaged:
+        raise StoreDamagedError(
+            f"damaged: {', '.join(damaged)}", "restore them, or remove them: moedb rm RUN"
+        )
+
+
+def _soundness(run: "RunSnapshot", found: "Verification") -> str:
+    return f"{run.run_id}{'' if run.is_complete else ' (incomplete)'}: {found}"
 
 
 @click.command()
@@ -87,11 +109,13 @@ def rm(run: str, yes: bool) -> None:
     Example:
       moedb rm qwen-ioi-3f2a9c1b7d
     """
-    from moedb.store.writing import remove_run
+    from moedb.store.removal import check_removable, remove_run
 
+    check_removable(store_folder(), run)
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError(f"deleting {run} wants a yes", f"moedb rm {run} --yes")
-        click.confirm(f"Delete {run} from {store_folder()}?", abort=True, err=True)
+        asked = visible(f"Delete {run} from {store_folder()}?")
+        click.confirm(asked, abort=True, err=True)
     remove_run(store_folder(), run)
     say(f"deleted {run}")

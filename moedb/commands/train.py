@@ -10,7 +10,7 @@ from moedb.options import COUNT, SEED, FiniteRange
 from moedb.terminal import say
 
 if TYPE_CHECKING:
-    from moedb.capture.cifar.config import Augmentation
+    from moedb.capture.cifar.config import Augmentation, Balance, Gate
 
 
 @click.group()
@@ -86,11 +86,27 @@ def train_qwen_moe_mini(
     help="Mirror half of the images, others each epoch; crop also shifts each by up to 4 pixels.",
 )
 @click.option(
+    "--gate",
+    type=click.Choice(["weighted", "unweighted"]),
+    default="weighted",
+    show_default=True,
+    help="Multiply an expert's output by the router's probability of it, or take it as it is: then "
+    "the router learns to balance alone.",
+)
+@click.option(
+    "--balance",
+    type=click.Choice(["mean", "count", "sum"]),
+    default="mean",
+    show_default=True,
+    help="The loss that has experts used evenly: shares times mean probabilities, numbers of "
+    "images times mean probabilities, or numbers times summed probabilities.",
+)
+@click.option(
     "--aux-coefficient",
     type=FiniteRange(0, 1e6),
     default=1e-5,
     show_default=True,
-    help="Weight of the loss that has experts used evenly.",
+    help="Factor of that loss.",
 )
 @click.option("--device", help="cpu, cuda, mps.  [default: what there is]")
 @click.option(
@@ -108,6 +124,8 @@ def train_cifar_moe(
     epochs: int,
     filters: str | None,
     augmentation: "Augmentation",
+    gate: "Gate",
+    balance: "Balance",
     aux_coefficient: float,
     device: str | None,
     autocast: bool | None,
@@ -132,6 +150,8 @@ def train_cifar_moe(
         seed=seed,
         epochs=epochs,
         augmentation=augmentation,
+        gate=gate,
+        balance=balance,
         aux_coefficient=aux_coefficient,
         device=device,
         autocast=autocast,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from moedb.errors import UsageError
 from moedb.queries.analysis import RUN, SPLIT, Analysis, AnalysisColumn
 from moedb.queries.catalog import catalog, no_such_query
+from moedb.queries.clusters import CLUSTER
 from moedb.queries.ioi_analyses import IOI_ANALYSES
 from moedb.queries.kmeans_baseline import kmeans_baseline
 from moedb.queries.label_information import label_information
@@ -114,6 +115,7 @@ _LIST = (
             RUN,
             SPLIT,
             Parameter("layer", "integer", None, False, "the MoE layer; all when null"),
+            CLUSTER,
             Parameter(
                 "permutations",
                 "integer",
@@ -134,6 +136,11 @@ _LIST = (
                 "BIGINT",
             ),
             AnalysisColumn("n_examples", "examples that these tokens are in", "BIGINT"),
+            AnalysisColumn(
+                "n_clusters",
+                "clusters of these examples; as many where they are independent of each other",
+                "BIGINT",
+            ),
             AnalysisColumn("n_values", "values of the label", "BIGINT"),
             AnalysisColumn("information", "I(label; expert) in bits", "DOUBLE"),
             AnalysisColumn("label_entropy", "H(label) over the decisions, in bits", "DOUBLE"),
@@ -143,8 +150,10 @@ _LIST = (
             AnalysisColumn(
                 "permuted",
                 "what is shuffled: examples, where labels of examples or of the run are permuted "
-                "over the labelled examples; tokens within examples, where the key is on tokens "
-                "and labels are permuted over the labelled tokens of each example",
+                "over the labelled examples; examples by KEY, where all examples of a cluster have "
+                "the same label and the clusters are permuted; examples within KEY, where they "
+                "differ and are permuted within each cluster; tokens within examples, where the "
+                "key is on tokens and labels are permuted over the labelled tokens of each example",
                 "VARCHAR",
             ),
             AnalysisColumn(
@@ -201,7 +210,8 @@ _LIST = (
             AnalysisColumn(
                 "cka",
                 "linear CKA of the outputs, centred over the tokens; near 1 for any two experts "
-                "where n_tokens is small beside d_model; null where an output never varies",
+                "where n_tokens is small beside d_model; null where an output never varies beyond "
+                "the rounding of the number format that the model ran in",
                 "DOUBLE",
             ),
             AnalysisColumn("norm_a", "mean norm of E_a(x) over the tokens", "DOUBLE"),
@@ -223,12 +233,47 @@ _LIST = (
             Parameter(
                 "experts", "integer", None, False, "the trials' number of experts; all when null"
             ),
+            Parameter(
+                "gate",
+                "varchar",
+                None,
+                False,
+                "the trials' gate, weighted or unweighted; all when null",
+                ("weighted", "unweighted"),
+            ),
+            Parameter(
+                "balance",
+                "varchar",
+                None,
+                False,
+                "the trials' balance loss, mean, count or sum; all when null",
+                ("mean", "count", "sum"),
+            ),
+            Parameter(
+                "aux_coefficient", "double", None, False, "the factor of that loss; all when null"
+            ),
             SPLIT,
             Parameter("layer", "integer", None, False, "the MoE layer; all when null"),
         ),
         columns=(
             AnalysisColumn("variant", "the trials' variant", "VARCHAR"),
             AnalysisColumn("experts", "the trials' number of experts", "INTEGER"),
+            AnalysisColumn(
+                "gate",
+                "whether expert outputs are multiplied by the router's probability (weighted) or "
+                "not",
+                "VARCHAR",
+            ),
+            AnalysisColumn(
+                "balance",
+                "how the load balancing loss adds up a step's images: mean, count or sum",
+                "VARCHAR",
+            ),
+            AnalysisColumn(
+                "aux_coefficient",
+                "the factor of that loss; null where the run does not say",
+                "DOUBLE",
+            ),
             AnalysisColumn("layer", "the MoE layer", "INTEGER"),
             AnalysisColumn("value", "the label's value, the class", "VARCHAR"),
             AnalysisColumn(
@@ -298,8 +343,8 @@ def sql_of(name: str) -> str:
 
 def relation_of(
     columns: Sequence[AnalysisColumn], rows: Sequence[tuple[object, ...]]
-) -> "duckdb.DuckDBPyRelation":
-    """Put rows into a DuckDB relation of its own, in their order."""
+) -> "tuple[duckdb.DuckDBPyConnection, duckdb.DuckDBPyRelation]":
+    """Put rows into a DuckDB relation of its own, in their order; return its connection too."""
     import duckdb
     import pyarrow as pa
 
@@ -317,4 +362,4 @@ def relation_of(
     connection.register("computed", pa.table(cells))
     connection.execute("create table given as select * from computed")
     connection.unregister("computed")
-    return connection.table("given")
+    return connection, connection.table("given")

@@ -6,6 +6,7 @@ The functions take ``ax`` and a frame, draw, and return ``ax``.
 from typing import TYPE_CHECKING
 
 from moedb.errors import UsageError
+from moedb.queries.class_figures import several_trainings, titled
 from moedb.queries.fitting import shown_name
 from moedb.queries.heatmaps import require_columns
 
@@ -41,7 +42,8 @@ def plot_router_ablation(result_df: "pd.DataFrame", ax: "Axes") -> "Axes":
     require_columns(result_df, ("experts", "n_trials", *_ROUTERS, *_DEVIATIONS.values()))
     if result_df["experts"].duplicated().any():
         raise UsageError(
-            "more than one row for a number of experts", "one row over the trials: -p level experts"
+            "more than one row for a number of experts",
+            "one row over the trials of one training: -p level experts -p gate GATE",
         )
     frame = result_df.sort_values("experts")
     places = np.arange(len(frame))
@@ -65,7 +67,7 @@ def plot_router_ablation(result_df: "pd.DataFrame", ax: "Axes") -> "Axes":
 
 
 def plot_router_ablation_variants(result_df: "pd.DataFrame", figure: "Figure") -> "list[Axes]":
-    """Draw :func:`plot_router_ablation` for each variant, side by side.
+    """Draw :func:`plot_router_ablation` for each variant and training, side by side.
 
     Parameters
     ----------
@@ -77,20 +79,22 @@ def plot_router_ablation_variants(result_df: "pd.DataFrame", figure: "Figure") -
     require_columns(result_df, ("variant", "n_trials", *_ROUTERS))
     if result_df[list(_ROUTERS)].isna().to_numpy().all():
         raise UsageError("no trial has an accuracy to draw: the runs hold no predictions")
-    groups = list(result_df.groupby("variant", sort=False, dropna=False))
+    keys = ["variant", *several_trainings(result_df)]
+    groups = list(result_df.groupby(keys, sort=False, dropna=False))
     if len(groups) > _MOST_VARIANTS:
         raise UsageError(
             f"{len(groups)} variants are too many for one figure: {_MOST_VARIANTS} at most",
-            "name one: -p variant NAME",
+            "name one: " + " ".join(f"-p {key} {key.upper()}" for key in keys),
         )
     # panels as wide as their bars need
     widths = [max(rows["experts"].nunique(), 1) for _, rows in groups]
     grid = figure.subplots(1, len(groups), squeeze=False, sharey=True, width_ratios=widths)
     axes = list(grid.flat)
-    for position, (ax, (variant, rows)) in enumerate(zip(axes, groups, strict=True)):
+    for position, (ax, (group, rows)) in enumerate(zip(axes, groups, strict=True)):
         plot_router_ablation(rows, ax)
-        if variant:
-            ax.set_title(shown_name(variant))
+        variant, *training = group
+        lines = (shown_name(variant) if variant else "") + titled(keys[1:], training)
+        ax.set_title(lines.strip())
         if position:
             ax.set_ylabel("")
     title = "error bars: one sd over trials" if (result_df["n_trials"] > 1).any() else None

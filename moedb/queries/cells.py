@@ -4,13 +4,10 @@ import datetime
 import decimal
 import json
 import math
-import re
 
 from moedb.queries.result import json_value
+from moedb.visible import visible
 
-VISIBLE_SPACE = "␣"
-_EDGE_SPACES = re.compile(r"^ +| +$| {2,}")
-_SHORT_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _LARGE = 1e15
 
 
@@ -74,31 +71,3 @@ def _significant(value: float) -> str:
     if 9999.5 <= abs(value) < _LARGE:
         return f"{value:z.0f}"
     return f"{value:z.4g}"
-
-
-def visible(text: str) -> str:
-    r"""Return text with everything shown that a terminal or a page would act on or swallow.
-
-    A newline becomes the two characters backslash and n, an escape ``\x1b``, other control and
-    format characters and unusual spaces their code points. A space is drawn as ``␣`` where it would
-    be lost: at the start, at the end, and in a run of spaces.
-
-    Examples
-    --------
-    >>> print(visible(" Mary"), visible("a\n"), visible("\x1b[31m"), visible("\u202e"))
-    ␣Mary a\n \x1b[31m \u202e
-    """
-    if not text.isprintable():
-        text = "".join(map(_visible_character, text))
-    return _EDGE_SPACES.sub(lambda spaces: VISIBLE_SPACE * len(spaces[0]), text)
-
-
-def _visible_character(character: str) -> str:
-    if character in _SHORT_ESCAPES:
-        return _SHORT_ESCAPES[character]
-    if character.isprintable():
-        return character
-    code = ord(character)
-    if code < 0x100:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _GROUP = ("variant", "experts")
+_TRAINING = ("gate", "balance", "aux_coefficient")
 _MOST_COLUMNS = 3
 _MOST_PANELS = 24
 
@@ -85,6 +86,7 @@ def panels_of(frame: "pd.DataFrame", keys: Sequence[str] = _GROUP) -> list[Panel
         The rows of a query over trials.
     keys
         The columns whose values tell the panels apart; ``variant`` and ``experts`` come first.
+        Behind these are gate, balance and aux_coefficient where the frame has several of them.
 
     Raises
     ------
@@ -92,11 +94,13 @@ def panels_of(frame: "pd.DataFrame", keys: Sequence[str] = _GROUP) -> list[Panel
         If there are too many panels for a figure, or a panel would have more than one layer.
     """
     require_columns(frame, keys)
+    keys = (*keys[:2], *several_trainings(frame), *keys[2:])
     groups = list(frame.groupby(list(keys), sort=False, dropna=False))
     if len(groups) > _MOST_PANELS:
         raise UsageError(
             f"{len(groups)} panels are too many for one figure: {_MOST_PANELS} at most",
-            "narrow it: -p variant NAME -p experts NUMBER",
+            "narrow it: "
+            + " ".join(f"-p {key} {key.upper()}" for key in keys if key in (*_GROUP, *_TRAINING)),
         )
     variants = list(frame["variant"].drop_duplicates())
     numbers = sorted(int(number) for number in frame["experts"].unique())
@@ -109,7 +113,7 @@ def panels_of(frame: "pd.DataFrame", keys: Sequence[str] = _GROUP) -> list[Panel
         title = f"{experts} experts" if experts != 1 else "1 expert"
         if variant:
             title = f"{shown_name(variant)}, {title}"
-        title += "".join(f"\n{name} {value}" for name, value in zip(keys[2:], key[2:], strict=True))
+        title += titled(keys[2:], key[2:])
         if "layer" in rows and rows["layer"].nunique() > 1:
             layers = ", ".join(map(str, sorted(rows["layer"].unique())))
             raise UsageError(f"{title}: layers {layers} in one panel", "name one: -p layer NUMBER")
@@ -119,6 +123,16 @@ def panels_of(frame: "pd.DataFrame", keys: Sequence[str] = _GROUP) -> list[Panel
             place = divmod(position, n_columns)
         panels.append(Panel(title, *place, rows))
     return panels
+
+
+def several_trainings(frame: "pd.DataFrame") -> list[str]:
+    """Which of gate, balance and aux_coefficient differ between the rows of a query over trials."""
+    return [key for key in _TRAINING if key in frame and frame[key].nunique(dropna=False) > 1]
+
+
+def titled(keys: Sequence[str], values: Sequence[object]) -> str:
+    """The lines of a panel's title that say what tells it from others, each with its key."""
+    return "".join(f"\n{key} {shown_name(value)}" for key, value in zip(keys, values, strict=True))
 
 
 def plot_class_pairs(

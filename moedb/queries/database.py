@@ -16,6 +16,7 @@ from moedb.errors import (
     RunNotFoundError,
     SqlError,
     SqlRefusedError,
+    StoreDamagedError,
 )
 from moedb.queries.analyses import find_question, relation_of
 from moedb.queries.analysis import Analysis
@@ -32,9 +33,12 @@ from moedb.queries.references import SPLITS, narrowed, references
 from moedb.queries.result import Provenance, Result, RunReference
 from moedb.queries.sql_sources import BoundCall, SourceFinder
 from moedb.queries.statement import MacroCall, Statement, read_statement
+from moedb.queries.trials import TRAINING
 from moedb.schemas.arrays import array_spec
 from moedb.store.connection import connect
-from moedb.store.snapshot import RunSnapshot, Snapshot, take_snapshot
+from moedb.store.execution import run_interruptibly
+from moedb.store.layout import store_path
+from moedb.store.snapshot import RunSnapshot, Snapshot, take_snapshot, warn_of_damage
 
 if TYPE_CHECKING:
     import zarr
@@ -46,7 +50,7 @@ DEFAULT_STORE = "moedb-store"
 
 def default_store() -> Path:
     """The store that is used when none is named: ``MOEDB_STORE``, or ``./moedb-store``."""
-    return Path(os.environ.get("MOEDB_STORE") or DEFAULT_STORE)
+    return store_path(os.environ.get("MOEDB_STORE") or DEFAULT_STORE)
 
 
 def open_database(store: str | Path | None = None) -> "Database":
@@ -65,14 +69,17 @@ def open_database(store: str | Path | None = None) -> "Database":
     Raises
     ------
     StoreError
-        If the store is missing, damaged or newer than this moedb.
+        If the store is missing, damaged or newer than this moedb. A run that is damaged is left
+        out, with a warning.
 
     Examples
     --------
     >>> db = open_database("moedb-store")  # doctest: +SKIP
     >>> db.query("expert-frequency").df()  # doctest: +SKIP
     """
-    return Database(take_snapshot(Path(store) if store is not None else default_store()))
+    snapshot = take_snapshot(store_path(store) if store is not None else default_store())
+    warn_of_damage(snapshot)
+    return Database(snapshot)
 
 
 class Database:
@@ -173,7 +180,7 @@ class Database:
             sources = self._sources.find(read, given, found, calls)
             return self._provenance(None, statement, given, sources.runs, sources.certain)
 
-        return Result(relation, find_provenance)
+        return Result(relation, find_provenance, self._connection)
 
     def of_run(self, run: str) -> "Database":
         """Return a database whose tables and views hold the rows of one run alone.
@@ -215,6 +222,7 @@ class Database:
             If the run holds nothing of what the query reads.
         """
         question = find_question(name)
+        connection = self._connection
         bound = self._with_runs(question, bind(question, parameters))
         used = [str(bound[key]) for key in RUN_PARAMETERS if bound.get(key) is not None]
         for run_id in dict.fromkeys(used):
@@ -222,7 +230,7 @@ class Database:
         check_values(self, question, bound)
         if isinstance(question, Analysis):
             computed = question.function(self, bind(question, bound))
-            relation = relation_of(question.columns, computed.rows)
+            connection, relation = relation_of(question.columns, computed.rows)
             used = list(computed.run_ids)
             where = f"-- computed in Python by {question.function_name}, from the rows of:"
             statement = f"{where}\n{computed.sql}"
@@ -237,7 +245,8 @@ class Database:
         if "split" in bound:
             runs = tuple(narrowed(run, bound["split"], splits_read) for run in runs)
         provenance = self._provenance(question.name, statement, bound, runs)
-        return Result(relation, lambda: provenance, partial(why_empty, self, question, bound))
+        explain = partial(why_empty, self, question, bound)
+        return Result(relation, lambda: provenance, connection, explain)
 
     def array(self, run: str | None, name: str, layer: int) -> "zarr.Array[Any]":
         """Open one array of a run; its rows are ``tokens.array_row``.
@@ -255,8 +264,10 @@ class Database:
         ------
         ArrayNotFoundError
             If the run holds no such array; the message says which layers it holds.
+        StoreDamagedError
+            If what is stored is not the array that the run says it holds.
         """
-        import zarr
+        from moedb.store.arrays import ArrayKey, open_array
 
         array_spec(name)
         found = self._run_snapshot(run)
@@ -268,8 +279,7 @@ class Database:
                 f"run {found.run_id} has no {name} of layer {layer}: {have}; it has {names}",
                 f"capture again with --arrays {name}@{layer}",
             )
-        opened = zarr.open_array(found.layout.arrays, path=f"{name}/{layer}", mode="r")
-        return opened
+        return open_array(found, ArrayKey(name, layer))
 
     def expert_outputs(
         self, run: str | None = None, *, layer: int, where: str = "true"
@@ -300,10 +310,12 @@ class Database:
         return read_expert_outputs(self, self._run_snapshot(run).run_id, layer, where)
 
     def _run(self, statement: str, parameters: Mapping[str, object]) -> duckdb.DuckDBPyRelation:
+        params = dict(parameters) or None
         try:
-            if parameters:
-                return self._connection.sql(statement, params=dict(parameters))
-            return self._connection.sql(statement)
+            # with parameters, and for some statements, DuckDB runs it here
+            return run_interruptibly(
+                self._connection, lambda: self._connection.sql(statement, params=params)
+            )
         except duckdb.PermissionException as error:
             raise SqlRefusedError(
                 f"the SQL reaches outside the store, which is refused: {error}",
@@ -314,12 +326,11 @@ class Database:
 
     def _trials(self, bound: Mapping[str, object]) -> list[str]:
         """The runs that a query over trials reads."""
-        rows = self._run(
-            "select run_id from trials "
-            "where ($variant is null or variant = $variant) "
-            "and ($experts is null or experts = $experts) order by variant, experts, trial",
-            {"variant": bound.get("variant"), "experts": bound.get("experts")},
-        ).fetchall()
+        chosen = {key: bound[key] for key in TRAINING if bound.get(key) is not None}
+        where = " and ".join(f"{key} = ${key}" for key in chosen) or "true"
+        order = ", ".join((*TRAINING, "trial"))
+        statement = f"select run_id from trials where {where} order by {order}"  # noqa: S608
+        rows = self._run(statement, chosen).fetchall()
         return [run_id for (run_id,) in rows]
 
     def _bound_call(self, call: MacroCall) -> BoundCall:
@@ -328,7 +339,7 @@ class Database:
         run_parameters = call.computed & set(RUN_PARAMETERS)
         values = self._with_runs(call.query, given, call.computed)
         if call.query.reads_trials:
-            runs = None if call.computed & {"variant", "experts"} else self._trials(values)
+            runs = None if call.computed & set(TRAINING) else self._trials(values)
         else:
             named = (values.get(key) for key in RUN_PARAMETERS)
             runs = None if run_parameters else [str(run) for run in named if run is not None]
@@ -373,6 +384,12 @@ class Database:
                 f"no run in {self.snapshot.store} is complete yet: "
                 f"{', '.join(sorted(self.snapshot.runs))}",
                 "resume it by running its capture command again, or name it: --run RUN",
+            )
+        if self.snapshot.damaged:
+            raise StoreDamagedError(
+                f"every run in {self.snapshot.store} is damaged: "
+                f"{', '.join(sorted(self.snapshot.damaged))}",
+                "moedb verify",
             )
         raise RunNotFoundError(
             f"the store {self.snapshot.store} holds no runs", "moedb capture qwen-ioi"

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moedb.errors import UsageError, did_you_mean
-from moedb.queries.cells import visible
 from moedb.queries.export import check_folder, empty_error, write_with_sidecar
 from moedb.queries.plots import PLOTS
 from moedb.queries.result import Provenance, Result, json_value
+from moedb.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,8 +10,8 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
 from moedb.errors import UsageError, did_you_mean
-from moedb.queries.cells import visible
 from moedb.queries.heatmaps import bar_ends, heatmap, require_columns
+from moedb.visible import visible
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from moedb.queries.cells import visible
+from moedb.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,7 +6,8 @@ line answers at once.
 Data formats hold the values as they are: CSV by RFC 4180 with floats in full and null empty; JSON
 with null for a number that is not finite; Parquet with the column types of the result. The formats
 to look at (``table``, ``markdown``, ``latex``, ``html``) round floats and show control characters
-as escapes and the spaces around a token as ``␣``; see :func:`moedb.queries.cells.visible`.
+as escapes and the spaces around a token as ``␣``; see
+:func:`moedb.visible.visible`.
 """
 
 import csv
@@ -19,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moedb.errors import UsageError, did_you_mean
-from moedb.queries.cells import plain_text, shown_text, visible
+from moedb.queries.cells import plain_text, shown_text
+from moedb.queries.conversions import NOT_IN_PARQUET, NOT_IN_PYTHON
 from moedb.queries.result import Result, json_value
 from moedb.queries.sheets import (
     PAPER_PRECISION,
@@ -28,6 +30,7 @@ from moedb.queries.sheets import (
     arrange,
     bold_cells,
 )
+from moedb.visible import visible
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -182,13 +185,17 @@ def _json_objects(sheet: Sheet) -> list[str]:
                 "give one of them another name: as",
             )
     return [
-        json.dumps(
-            {name: json_value(value) for name, value in zip(names, row, strict=True)},
-            ensure_ascii=False,
-            allow_nan=False,
-        )
+        _json_text({name: json_value(value) for name, value in zip(names, row, strict=True)})
         for row in sheet.rows
     ]
+
+
+def _json_text(value: object) -> str:
+    """Return JSON with everything escaped that a terminal would act on; the values are the same."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else json.dumps(c).strip('"') for c in text)
 
 
 def _markdown(sheet: Sheet, options: TableOptions) -> str:
@@ -199,23 +206,24 @@ def _markdown(sheet: Sheet, options: TableOptions) -> str:
     cells = [
         [
             f"**{text}**" if (r, c) in bold else text
-            for c, text in enumerate(_escape_markdown(shown_text(v, precision)) for v in row)
+            for c, text in enumerate(escape_markdown(shown_text(v, precision)) for v in row)
         ]
         for r, row in enumerate(sheet.rows)
     ]
     table = tabulate(
         cells,
-        headers=[_escape_markdown(header) for header in _headers(sheet, options)],
+        headers=[escape_markdown(header) for header in _headers(sheet, options)],
         tablefmt="pipe",
         colalign=_alignment(sheet),
         disable_numparse=True,
     )
-    caption = ["Table: " + _escape_markdown(visible(options.caption))] if options.caption else []
-    footer = [_escape_markdown(footer_line(sheet))] if options.footer else []
+    caption = ["Table: " + escape_markdown(visible(options.caption))] if options.caption else []
+    footer = [escape_markdown(footer_line(sheet))] if options.footer else []
     return "\n\n".join([*caption, table, *footer]) + "\n"
 
 
-def _escape_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
+    """Return text that Markdown prints as it is: no markup, no HTML, no formulas."""
     return _MARKDOWN_SPECIAL.sub(lambda found: "\\" + found[0], text)
 
 
@@ -277,14 +285,16 @@ def _arrow_table(sheet: Sheet) -> "pa.Table":
     import pyarrow as pa
 
     if sheet.spanner is None:
-        table = sheet.source.limit(len(sheet.rows)).arrow()
+        table = sheet.source.as_text(NOT_IN_PARQUET).limit(len(sheet.rows)).arrow()
         names = [column.name for column in sheet.columns]
         return table.select([column.source for column in sheet.columns]).rename_columns(names)
-    schema = sheet.source.limit(0).arrow().schema
-    arrays = [
-        pa.array([row[position] for row in sheet.rows], type=schema.field(column.source).type)
-        for position, column in enumerate(sheet.columns)
-    ]
+    schema = sheet.source.as_text(NOT_IN_PYTHON | NOT_IN_PARQUET).limit(0).arrow().schema
+    arrays = []
+    for position, column in enumerate(sheet.columns):
+        values, kind = [row[position] for row in sheet.rows], schema.field(column.source).type
+        if pa.types.is_string(kind):
+            values = [None if value is None else plain_text(value) for value in values]
+        arrays.append(pa.array(values, type=kind))
     return pa.Table.from_arrays(arrays, names=[column.name for column in sheet.columns])
 
 

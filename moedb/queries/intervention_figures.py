@@ -7,7 +7,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from moedb.errors import UsageError
-from moedb.queries.cells import visible
 from moedb.queries.expert_effect import describe
 from moedb.queries.heatmaps import heatmap, require_columns
 from moedb.queries.layer_axes import (
@@ -18,6 +17,7 @@ from moedb.queries.layer_axes import (
     check_value,
     finish_layers,
 )
+from moedb.visible import visible
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -3,8 +3,9 @@
 import unicodedata
 from typing import cast
 
-from moedb.queries.cells import shown_text, visible
+from moedb.queries.cells import shown_text
 from moedb.queries.sheets import PAPER_PRECISION, Sheet, TableOptions, bold_cells
+from moedb.visible import visible
 
 _NULL = "--"
 

@@ -1,6 +1,7 @@
 """What a store holds: its runs, and one run in detail."""
 
 import json
+from dataclasses import replace
 
 from moedb.queries.database import Database
 from moedb.queries.result import Result
@@ -16,10 +17,21 @@ order by created_at, run_id
 
 
 def run_list(database: Database) -> Result:
-    """One row for each run, in the order in which they were started."""
-    found = database.sql(_RUN_LIST)
-    empty = f"the store {database.snapshot.store} holds no runs; moedb capture qwen-ioi makes one"
-    return Result(found.relation, found.find_provenance, lambda: empty)
+    """One row for each run, in the order in which they were started; damaged runs last.
+
+    Of a damaged run there is what could be read of it, and its status is ``damaged``.
+    """
+    sound = database.sql(_RUN_LIST)
+    damaged = database.snapshot.damaged
+    if not damaged:
+        empty = f"{database.snapshot.store} holds no runs; moedb capture qwen-ioi makes one"
+        return replace(sound, explain=lambda: empty)
+    columns = dict(zip(sound.columns, sound.types, strict=True))
+    rows = sound.fetchall()
+    for run_id, run in sorted(damaged.items()):
+        known = {**run.row, "run_id": run_id, "status": "damaged"}
+        rows.append(tuple(known.get(name) for name in columns))
+    return result_of_rows(columns, rows)
 
 
 def run_details(database: Database, run: str) -> Result:

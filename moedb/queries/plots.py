@@ -108,7 +108,8 @@ def _paint_class_experts(
 ) -> "Figure":
     panels = panels_of(frame, keys)
     n_rows = 1 + max(panel.row for panel in panels)
-    room = min(max(0.7, 0.12 * len(classes_of(frame))), 2.5) + 0.12 * (1 + len(keys))
+    n_lines = 1 + max(panel.title.count("\n") for panel in panels)
+    room = min(max(0.7, 0.12 * len(classes_of(frame))), 2.5) + 0.12 * (2 + n_lines)
     figure = _new_figure(min(0.3 + n_rows * room, _TALLEST))
     plot_class_expert_panels(frame, figure, value=value, keys=keys)
     return figure

@@ -1,5 +1,6 @@
 """Writing a report: the figures and tables of its sections, and a page that puts them in order."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,12 @@ from moedb.errors import MoedbError, RunNotFoundError, UsageError
 from moedb.queries.analyses import find_question
 from moedb.queries.drawing import draw
 from moedb.queries.export import export, write_together
-from moedb.queries.formats import TableOptions, arrange, render_sheet
+from moedb.queries.formats import TableOptions, arrange, escape_markdown, render_sheet
 from moedb.queries.interventions import captured_run, find_interventions
 from moedb.queries.report_sections import IOI_SECTIONS, Part
 from moedb.queries.result import CORRUPTED
 from moedb.queries.run_contents import RunContents
+from moedb.visible import visible
 
 if TYPE_CHECKING:
     from moedb.queries.database import Database
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 PAGE = "ioi.md"
 _JOB = "qwen-ioi"
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
 _FIGURES = (".pdf", ".png")
 _ROWS_OF_PAGE = 40
 _ROWS_OF_TEX = 60
@@ -148,18 +151,20 @@ def _kinds_there(wanted: str, there: Sequence[str]) -> str:
 
 def _head(every: "Result", changed: "Sequence[RunSnapshot]", missing: Sequence[str]) -> list[str]:
     footer = every.provenance.footer()
-    lines = ["# Indirect object identification", "", f"Captured: {footer}.", ""]
+    lines = ["# Indirect object identification", "", f"Captured: {_written(footer)}.", ""]
     if changed:
-        lines += [f"Interventions: run {', '.join(run.run_id for run in changed)}.", ""]
+        ran = ", ".join(run.run_id for run in changed)
+        lines += [f"Interventions: run {_written(ran)}.", ""]
     lines += [
-        "Intervals are 95 % percentile bootstrap intervals over prompts. Beside each file is a "
-        "`.provenance.json` with its query, parameters, runs and hashes.",
+        "Intervals are of 95 %: of means by bootstrap over prompts (BCa), of changes of a share by "
+        "Wilson's intervals of both. Beside each file is a `.provenance.json` with its query, "
+        "parameters, runs and hashes.",
         "",
     ]
     if any(CORRUPTED in (run.splits or ()) for run in every.provenance.runs):
         lines += ["The corrupted twins count in the section on patching alone.", ""]
     if missing:
-        lines += ["Missing:", "", *(f"- {each}" for each in dict.fromkeys(missing)), ""]
+        lines += ["Missing:", "", *(f"- {_written(each)}" for each in dict.fromkeys(missing)), ""]
     return lines
 
 
@@ -188,7 +193,8 @@ def _write_part(
             except UsageError as error:
                 lines += [_not_made(f"Figure: {caption}", error, missing), ""]
                 continue
-            lines += [f"![{caption}]({stem}.png)", "", f"{caption}. [PDF]({stem}.pdf)", ""]
+            named = _written(caption)
+            lines += [f"![{named}]({stem}.png)", "", f"{named}. [PDF]({stem}.pdf)", ""]
     if part.table:
         lines += _write_table(part, result, folder, files)
     return lines if lines[-1] else lines[:-1]
@@ -206,7 +212,7 @@ def _figures_of(
         if part.by_kind or (n_series(frame) > MOST_SERIES and len(kinds) > 1):
             return [
                 (
-                    f"{part.stem}-{kind}",
+                    f"{part.stem}-{_NOT_IN_NAMES.sub('-', kind)}",
                     f"{part.caption}: {kind}",
                     database.query(part.query, **{**asked, "kind": kind}),
                 )
@@ -236,4 +242,9 @@ def _write_table(part: Part, result: "Result", folder: Path, files: list[Path]) 
 def _not_made(what: str, error: MoedbError, missing: list[str]) -> str:
     hint = f" ({error.hint})" if error.hint else ""
     missing.append(f"{what}: {error.message}{hint}")
-    return f"Missing: {what}: {error.message}{hint}."
+    return f"Missing: {_written(f'{what}: {error.message}{hint}')}."
+
+
+def _written(text: str) -> str:
+    """Text as a line of the page prints it: names come from the store, whoever made it."""
+    return escape_markdown(visible(text))

@@ -4,19 +4,22 @@ Importing this module costs nothing: pandas and pyarrow are imported by the meth
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from moedb.errors import MoedbError, SqlError
+from moedb.queries.conversions import NOT_IN_FRAMES, as_text
+from moedb.visible import visible
 
 if TYPE_CHECKING:
     import duckdb
     import pandas as pd
     import pyarrow as pa
+
+T = TypeVar("T")
 
 RUNS_NAMED = 4
 """A footer names up to this many runs one by one, and counts more."""
@@ -209,12 +212,15 @@ class Result:
         The DuckDB relation, to build on.
     find_provenance
         Finds where the rows come from; called once, when it is asked for.
+    connection
+        What runs the query, and is open as long as the result is there.
     explain
         Says why there are no rows, asked of a result without any; None where nothing is known.
     """
 
     relation: "duckdb.DuckDBPyRelation"
     find_provenance: Callable[[], Provenance]
+    connection: "duckdb.DuckDBPyConnection"
     explain: Callable[[], str] | None = None
 
     @cached_property
@@ -234,28 +240,37 @@ class Result:
 
     def fetchall(self) -> list[tuple[Any, ...]]:
         """Return all rows."""
-        with _sql_errors():
-            return self.relation.fetchall()
+        return self._run(lambda: self.relation.fetchall())
 
     def fetchmany(self, n: int) -> list[tuple[Any, ...]]:
         """Return the first ``n`` rows; the same ones at every call."""
         return self.limit(n).fetchall()
 
     def df(self) -> "pd.DataFrame":
-        """Return the rows as a pandas frame."""
-        with _sql_errors():
-            frame: pd.DataFrame = self.relation.df()
-            return frame
+        """Return the rows as a pandas frame; what pandas has no type for comes as text."""
+        readable = as_text(self.relation, NOT_IN_FRAMES)
+        frame: pd.DataFrame = self._run(lambda: readable.df())
+        return frame
 
     def arrow(self) -> "pa.Table":
-        """Return the rows as an Arrow table."""
-        with _sql_errors():
-            return self.relation.to_arrow_table()
+        """Return the rows as an Arrow table; what Arrow has no type for comes as text."""
+        readable = as_text(self.relation, NOT_IN_FRAMES)
+        return self._run(lambda: readable.to_arrow_table())
+
+    def as_text(self, types: Set[str]) -> "Result":
+        """Return the result with the values of some types as text.
+
+        Parameters
+        ----------
+        types
+            Such as :data:`moedb.queries.conversions.NOT_IN_PYTHON`.
+        """
+        return self._with(as_text(self.relation, types))
 
     def limit(self, n: int) -> "Result":
         """Return the result cut to its first ``n`` rows."""
         explain = self.explain if n else lambda: "it is cut to its first 0 rows"
-        return Result(self.relation.limit(n), lambda: self.provenance, explain)
+        return replace(self._with(self.relation.limit(n)), explain=explain)
 
     def why_empty(self) -> str:
         """Say why a result without rows has none."""
@@ -263,18 +278,32 @@ class Result:
             return self.explain()
         return "the SQL selects nothing"
 
+    def _with(self, relation: "duckdb.DuckDBPyRelation") -> "Result":
+        return replace(self, relation=relation, find_provenance=lambda: self.provenance)
+
+    def _run(self, work: "Callable[[], T]") -> "T":
+        """Compute rows; turn what DuckDB raises meanwhile into :class:`SqlError`."""
+        import duckdb
+
+        from moedb.store.execution import run_interruptibly
+
+        try:
+            return run_interruptibly(self.connection, work)
+        except duckdb.Error as error:
+            raise SqlError(str(error)) from error
+
     def __repr__(self) -> str:
         from moedb.queries.formats import TableOptions, arrange, render_sheet
 
         try:
             sheet = arrange(self, TableOptions(limit=_ROWS_SHOWN))
         except MoedbError as error:
-            return f"<Result: {error.message}>"
+            return f"<Result: {visible(error.message)}>"
         text = render_sheet(sheet, "table", TableOptions())
         more = f"first {_ROWS_SHOWN} rows; " if sheet.truncated else ""
         if not sheet.rows:
-            more = f"no rows: {self.why_empty()}\n"
-        return f"{str(text).rstrip()}\n{more}{self.provenance.footer()}"
+            more = f"no rows: {visible(self.why_empty())}\n"
+        return f"{str(text).rstrip()}\n{more}{visible(self.provenance.footer())}"
 
 
 def json_value(value: object) -> Any:
@@ -313,14 +342,3 @@ def json_value(value: object) -> Any:
 
 def _counted(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
-
-
-@contextmanager
-def _sql_errors() -> Iterator[None]:
-    """Turn what DuckDB raises while the rows are computed into :class:`SqlError`."""
-    import duckdb
-
-    try:
-        yield
-    except duckdb.Error as error:
-        raise SqlError(str(error)) from error

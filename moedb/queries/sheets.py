@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from moedb.errors import UsageError, did_you_mean
 from moedb.queries.cells import plain_text, shown_text
+from moedb.queries.conversions import NOT_IN_PYTHON
 from moedb.queries.result import Result
 
 Kind = Literal["integer", "float", "text"]
@@ -157,11 +158,12 @@ def arrange(result: Result, options: TableOptions) -> Sheet:
         SheetColumn(name, kind_of(sql_type), sql_type, position)
         for position, (name, sql_type) in enumerate(zip(names, types, strict=True))
     )
+    exact = result.as_text(NOT_IN_PYTHON)
     if options.pivot is None:
-        cut = result if options.limit is None else result.limit(min(options.limit + 1, _MOST_ROWS))
+        cut = exact if options.limit is None else exact.limit(min(options.limit + 1, _MOST_ROWS))
         sheet = Sheet(result, columns, tuple(cut.fetchall()))
     else:
-        sheet = _pivot(result, columns, options.pivot)
+        sheet = _pivot(exact, columns, options.pivot)
     if options.columns is not None:
         sheet = _pick(sheet, options.columns)
     if options.limit is not None and len(sheet.rows) > options.limit:

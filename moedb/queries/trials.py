@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from moedb.queries.database import Database
     from moedb.queries.parameters import Value
 
+TRAINING = ("variant", "experts", "gate", "balance", "aux_coefficient")
+"""What trials that may be averaged have in common: columns of the view ``trials``."""
+
 _LEAST_GAIN = 1e-9
 
 _COUNTS = """
@@ -25,10 +28,19 @@ with chosen_trials as (
         trials.run_id,
         trials.variant,
         trials.experts,
+        trials.gate,
+        trials.balance,
+        trials.aux_coefficient,
         trials.trial
     from trials
     where (cast($variant as varchar) is null or trials.variant = cast($variant as varchar))
         and (cast($experts as integer) is null or trials.experts = cast($experts as integer))
+        and (cast($gate as varchar) is null or trials.gate = cast($gate as varchar))
+        and (cast($balance as varchar) is null or trials.balance = cast($balance as varchar))
+        and (
+            cast($aux_coefficient as double) is null
+            or trials.aux_coefficient = cast($aux_coefficient as double)
+        )
 ),
 
 classes as (
@@ -72,6 +84,9 @@ select
     chosen_trials.run_id,
     chosen_trials.variant,
     chosen_trials.experts,
+    chosen_trials.gate,
+    chosen_trials.balance,
+    chosen_trials.aux_coefficient,
     experts.layer,
     class_sizes.value,
     experts.expert,
@@ -85,6 +100,9 @@ where cast($layer as integer) is null or experts.layer = cast($layer as integer)
 order by
     chosen_trials.variant,
     chosen_trials.experts,
+    chosen_trials.gate,
+    chosen_trials.balance,
+    chosen_trials.aux_coefficient,
     experts.layer,
     try_cast(class_sizes.value as double) nulls last,
     class_sizes.value,
@@ -181,20 +199,21 @@ def routing_by_class_over_trials(
     database
         The store; its view ``trials`` says which runs are trials of what.
     parameters
-        key, variant, experts, split and layer.
+        key, variant, experts, gate, balance, aux_coefficient, split and layer.
     """
     counts = database.sql(_COUNTS, parameters).df()
     rows = [
         row
-        for _, group in counts.groupby(["variant", "experts", "layer"], sort=False, dropna=False)
+        for _, group in counts.groupby([*TRAINING, "layer"], sort=False, dropna=False)
         for row in _matched_rows(group)
     ]
     return Computed(rows, _COUNTS, tuple(counts["run_id"].drop_duplicates()))
 
 
 def _matched_rows(group: "pd.DataFrame") -> Iterable[tuple[Any, ...]]:
-    """The rows of the trials of one variant, number of experts and layer."""
+    """The rows of the trials of one model, training and layer."""
     import numpy as np
+    import pandas as pd
 
     values = list(group["value"].drop_duplicates())
     runs = list(group["run_id"].drop_duplicates())
@@ -224,6 +243,9 @@ def _matched_rows(group: "pd.DataFrame") -> Iterable[tuple[Any, ...]]:
             yield (
                 None if first["variant"] is None else str(first["variant"]),
                 int(first["experts"]),
+                str(first["gate"]),
+                str(first["balance"]),
+                None if pd.isna(first["aux_coefficient"]) else float(first["aux_coefficient"]),
                 int(first["layer"]),
                 value,
                 number,

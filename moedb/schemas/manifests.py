@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any, Self
 
 from moedb.errors import StoreDamagedError
+from moedb.schemas.tables import MOE_LAYERS, RUNS, Column, Table
 
 FORMAT_NAME = "moedb"
 FORMAT_VERSION = (1, 0)
@@ -23,9 +24,45 @@ def _expect(value: object, kind: type | tuple[type, ...], where: str) -> None:
         raise StoreDamagedError(f"{where}: expected {names}, got {value!r}")
 
 
+def _expect_text(value: object, where: str) -> None:
+    _expect(value, str, where)
+    try:
+        str(value).encode()
+    except UnicodeEncodeError as error:
+        raise StoreDamagedError(f"{where}: expected Unicode text, got {value!r}") from error
+    if "\0" in str(value):
+        raise StoreDamagedError(f"{where}: expected no null character, got {value!r}")
+
+
+def _expect_count(value: object, where: str) -> None:
+    _expect(value, int, where)
+    if int(value) < 0:  # type: ignore[call-overload]
+        raise StoreDamagedError(f"{where}: expected 0 or more, got {value!r}")
+
+
+def _expect_cell(value: object, column: Column, where: str) -> None:
+    if column.type == "string":
+        _expect_text(value, where)
+        return
+    _expect(value, int, where)
+    bits = 31 if column.type == "int32" else 63
+    if not -(2**bits) <= int(value) < 2**bits:  # type: ignore[call-overload]
+        raise StoreDamagedError(f"{where}: expected {column.type}, got {value!r}")
+
+
+def _expect_row(row: object, table: Table, derived: set[str], where: str) -> None:
+    """Check a row of ``table`` but for the columns that are ``derived``."""
+    _expect(row, dict, where)
+    for column in table.columns:
+        if column.name not in derived:
+            value = row.get(column.name)  # type: ignore[attr-defined]
+            if value is not None or not column.nullable:
+                _expect_cell(value, column, f"{where}: {column.name}")
+
+
 def _expect_relative(path: str, where: str) -> None:
     """Refuse paths that lead out of the run's folder."""
-    _expect(path, str, where)
+    _expect_text(path, where)
     parts = PurePosixPath(path).parts
     if not parts or path.startswith("/") or ".." in parts or "\\" in path:
         raise StoreDamagedError(f"{where}: expected a path inside the run, got {path!r}")
@@ -45,14 +82,14 @@ class Manifest:
         """
         try:
             content = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise StoreDamagedError(f"{where} is not valid JSON: {error}") from error
         _expect(content, dict, where)
         try:
             return cls._from_dict(content)
         except StoreDamagedError as error:
             raise StoreDamagedError(f"{where}: {error.message}") from error
-        except (TypeError, KeyError, ValueError) as error:
+        except (AttributeError, TypeError, KeyError, ValueError) as error:
             raise StoreDamagedError(f"{where} is not a {cls.__name__}: {error}") from error
 
     @classmethod
@@ -93,7 +130,7 @@ class UnitRange:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            _expect(getattr(self, field.name), int, field.name)
+            _expect_count(getattr(self, field.name), field.name)
 
 
 @dataclass(frozen=True)
@@ -124,10 +161,15 @@ class RunManifest(Manifest):
     arrays: dict[str, tuple[int, ...]]
 
     def __post_init__(self) -> None:
-        _expect(self.run_id, str, "run_id")
-        _expect(self.row, dict, "row")
-        _expect(self.unit_rows, int, "unit_rows")
-        _expect(self.arrays, dict, "arrays")
+        _expect_text(self.run_id, "run_id")
+        _expect_row(self.row, RUNS, {"run_id", "status", "finished_at"}, "row")
+        _expect_count(self.unit_rows, "unit_rows")
+        for row in self.layers:
+            _expect_row(row, MOE_LAYERS, {"run_id"}, "layers")
+        for name, layers in self.arrays.items():
+            _expect(name, str, "arrays")
+            for layer in layers:
+                _expect(layer, int, f"arrays: {name}")
 
     @classmethod
     def _from_dict(cls, content: dict[str, Any]) -> Self:
@@ -156,7 +198,7 @@ class FileEntry:
 
     def __post_init__(self) -> None:
         _expect_relative(self.path, "path")
-        _expect(self.n_bytes, int, "n_bytes")
+        _expect_count(self.n_bytes, "n_bytes")
         _expect(self.sha256, str, "sha256")
 
 
@@ -168,7 +210,7 @@ class TableEntry:
     n_rows: int
 
     def __post_init__(self) -> None:
-        _expect(self.n_rows, int, "n_rows")
+        _expect_count(self.n_rows, "n_rows")
 
 
 @dataclass(frozen=True)
@@ -195,7 +237,7 @@ class SegmentManifest(Manifest):
 
     def __post_init__(self) -> None:
         _expect(self.unit, str, "unit")
-        _expect(self.committed_at, str, "committed_at")
+        _expect_text(self.committed_at, "committed_at")
         _expect(self.tables, dict, "tables")
 
     @classmethod

@@ -3,14 +3,25 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, BloscShuffle
+from zarr.codecs import BloscCodec
 
+from moedb.errors import StoreDamagedError
 from moedb.schemas.arrays import CHUNK_ROWS, DIMENSION_NAMES, SHARD_ROWS, ArraySpec, array_spec
+from moedb.schemas.manifests import RunManifest
+from moedb.store.array_metadata import (
+    COMPRESSION,
+    METADATA,
+    SHUFFLE,
+    ArrayForm,
+    read_form,
+)
+from moedb.store.containment import check_inside, check_tree
+from moedb.store.snapshot import RunSnapshot, check_committed
 
 Activations = NDArray[np.floating[Any]]
 
@@ -28,11 +39,39 @@ class ArrayKey:
         return f"{self.name}/{self.layer}"
 
 
+def array_form(manifest: RunManifest, key: ArrayKey) -> ArrayForm:
+    """The form that an array of a run has, by the run's configuration.
+
+    Raises
+    ------
+    ArrayNotFoundError
+        If there is no such kind of array.
+    """
+    row = next((row for row in manifest.layers if row["layer"] == key.layer), {})
+    sizes = {
+        "E": row.get("n_experts", 0),
+        "k": row.get("top_k", 0),
+        "d": manifest.row["d_model"],
+        "h": row.get("d_expert", 0),
+    }
+    dtype = "float16" if manifest.row["dtype"] == "float16" else "float32"
+    return ArrayForm((manifest.n_rows, *row_shape(array_spec(key.name), sizes)), dtype)
+
+
+def array_forms(manifest: RunManifest) -> dict[ArrayKey, ArrayForm]:
+    """The arrays that a run has, by its configuration."""
+    keys = [ArrayKey(name, layer) for name, kept in manifest.arrays.items() for layer in kept]
+    return {key: array_form(manifest, key) for key in keys}
+
+
+def row_shape(spec: ArraySpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """The shape of one row, from the sizes of the axes."""
+    return tuple(sizes[axis] for axis in spec.axes)
+
+
 def create_arrays(
     folder: Path,
-    shapes: Mapping[ArrayKey, tuple[int, ...]],
-    n_rows: int,
-    dtype: str,
+    forms: Mapping[ArrayKey, ArrayForm],
     attributes: Mapping[str, Any],
 ) -> None:
     """Make a Zarr v3 group at ``folder`` with one array for each key, all values NaN.
@@ -41,27 +80,23 @@ def create_arrays(
     ----------
     folder
         Where; anything there is replaced.
-    shapes
-        For each array its shape without the first axis.
-    n_rows
-        Rows of every array, a multiple of ``SHARD_ROWS``.
-    dtype
-        ``float32`` or ``float16``.
+    forms
+        For each array its form; rows are a multiple of ``SHARD_ROWS``.
     attributes
         Attributes of the group.
     """
-    if n_rows % SHARD_ROWS:
-        raise ValueError(f"expected a multiple of {SHARD_ROWS} rows, got {n_rows}")
     group = zarr.open_group(folder, mode="w", zarr_format=3, attributes=dict(attributes))
-    for key, shape in sorted(shapes.items()):
-        spec = array_spec(key.name)
+    for key, form in sorted(forms.items()):
+        spec, (n_rows, *widths) = array_spec(key.name), form.shape
+        if n_rows % SHARD_ROWS:
+            raise ValueError(f"expected a multiple of {SHARD_ROWS} rows, got {n_rows}")
         group.create_array(
             key.path,
-            shape=(n_rows, *shape),
-            dtype=dtype,
-            chunks=(CHUNK_ROWS, *shape),
-            shards=(SHARD_ROWS, *shape),
-            compressors=BloscCodec(cname="lz4", shuffle=BloscShuffle.shuffle),
+            shape=form.shape,
+            dtype=form.dtype,
+            chunks=(CHUNK_ROWS, *widths),
+            shards=(SHARD_ROWS, *widths),
+            compressors=BloscCodec(cname=COMPRESSION, shuffle=SHUFFLE),
             fill_value=float("nan"),
             dimension_names=("row", *(DIMENSION_NAMES[axis] for axis in spec.axes)),
             attributes={"doc": spec.doc, "layer": key.layer},
@@ -86,9 +121,8 @@ def write_rows(folder: Path, start: int, values: Mapping[ArrayKey, Rows]) -> Non
     ValueError
         If the rows are not of the array's shape.
     """
-    group = zarr.open_group(folder, mode="r+")
     for key in sorted(values):
-        rows, stored = values[key], array(group, key)
+        rows, stored = values[key], _open(folder, key, None, "r+")
         for first in range(0, len(rows), SHARD_ROWS):
             block = rows[first : first + SHARD_ROWS]
             if block.shape[1:] != stored.shape[1:]:  # zarr would cut or repeat them
@@ -99,25 +133,69 @@ def write_rows(folder: Path, start: int, values: Mapping[ArrayKey, Rows]) -> Non
             stored[start + first : start + first + len(block)] = block
 
 
-def array(group: zarr.Group, key: ArrayKey) -> zarr.Array[Any]:
-    """The array ``key`` of an open group.
+def open_array(run: RunSnapshot, key: ArrayKey) -> "zarr.Array[Any]":
+    """Open an array of a run for reading, after checking that it is what the run says it is.
 
     Raises
     ------
-    KeyError
-        If the group does not hold it.
+    StoreDamagedError
+        If the array's metadata are not those that the run's configuration implies, a committed file
+        of it is missing or cut short, or there is a link in it.
     """
-    found = group[key.path]
-    if not isinstance(found, zarr.Array):
-        raise KeyError(key.path)
-    return found
+    try:
+        check_inside(run.layout.folder, f"{run.layout.arrays.name}/{key.path}/{METADATA}")
+        check_tree(run.layout.arrays / key.path)
+        for entry in run.shards():
+            if entry.path.startswith(f"{run.layout.arrays.name}/{key.path}/"):
+                check_committed(run, entry)
+        return _open(run.layout.arrays, key, array_form(run.manifest, key), "r")
+    except StoreDamagedError as error:
+        raise StoreDamagedError(
+            f"run {run.run_id}: {error.message}",
+            f"restore it, or remove the run: moedb rm {run.run_id}",
+        ) from error
+
+
+def missing_arrays(folder: Path, forms: Mapping[ArrayKey, ArrayForm]) -> list[ArrayKey]:
+    """Find the arrays that the group at ``folder`` has no readable metadata of.
+
+    Raises
+    ------
+    StoreDamagedError
+        If the metadata of one are there but not those of its form.
+    """
+    missing = []
+    for key, form in sorted(forms.items()):
+        try:
+            _check_form(folder, key, form)
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            missing.append(key)
+    return missing
+
+
+def _check_form(folder: Path, key: ArrayKey, expected: ArrayForm | None) -> None:
+    found = read_form(folder / key.path)
+    if expected is not None and found != expected:
+        raise StoreDamagedError(
+            f"{folder / key.path / METADATA}: expected {expected.dtype} of the shape "
+            f"{expected.shape}, got {found.dtype} of {found.shape}"
+        )
+
+
+def _open(
+    folder: Path, key: ArrayKey, expected: ArrayForm | None, mode: Literal["r", "r+"]
+) -> "zarr.Array[Any]":
+    """Open an array of the group at ``folder``. Nothing else in moedb opens arrays."""
+    path = folder / key.path / METADATA
+    try:
+        _check_form(folder, key, expected)
+        return zarr.open_array(folder, path=key.path, mode=mode, zarr_format=3)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StoreDamagedError(f"{path} is missing") from error
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise StoreDamagedError(f"{path} is not the metadata of an array: {error}") from error
 
 
 def shard_files(folder: Path) -> Iterable[Path]:
     """The files of the group at ``folder`` that hold values, in a fixed order."""
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "zarr.json")
-
-
-def row_shape(spec: ArraySpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    """The shape of one row, from the sizes of the axes."""
-    return tuple(sizes[axis] for axis in spec.axes)
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != METADATA)

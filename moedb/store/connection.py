@@ -1,14 +1,10 @@
 """A DuckDB connection over a snapshot that can read the store and nothing else."""
 
-import os
-import secrets
-import tempfile
-from pathlib import Path
-
 import duckdb
 
 from moedb.schemas.tables import RUNS, TABLES
 from moedb.store.snapshot import Snapshot
+from moedb.store.spilling import spill_folder
 from moedb.store.views import create_derived_views, create_rows_view, create_table_view
 
 
@@ -22,10 +18,11 @@ def connect(snapshot: Snapshot) -> duckdb.DuckDBPyConnection:
     files = {table.name: [str(path) for path in snapshot.files(table.name)] for table in TABLES}
     every_file = sorted(path for paths in files.values() for path in paths)
     # DuckDB may always use its folder for spilling, so that must be one that holds nothing else.
-    spill = Path(tempfile.gettempdir()) / f"moedb-spill-{os.getpid()}-{secrets.token_hex(4)}"
-    connection.execute("set temp_directory = ?", [str(spill)])
+    connection.execute("set temp_directory = ?", [str(spill_folder() or "")])
     # its bar, shown from the second second on, is written to stdout, between the rows
     connection.execute("set enable_progress_bar = false")
+    # the same SQL prints the same times everywhere
+    connection.execute("set TimeZone = 'UTC'")
     connection.execute("set python_enable_replacements = false")
     connection.execute("set allowed_paths = ?", [every_file])
     connection.execute("set enable_external_access = false")

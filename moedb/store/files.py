@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -14,6 +15,16 @@ def sync_directory(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """Make everything in ``folder``, and its entries, durable."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir():
+            sync_directory(path)
+        else:
+            sync_file(path)
+    sync_directory(folder)
 
 
 def sync_file(path: Path) -> None:
@@ -28,7 +39,7 @@ def sync_file(path: Path) -> None:
 def _write_temporary(path: Path, text: str) -> Path:
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as stream:
+        with temporary.open("x", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
@@ -57,10 +68,24 @@ def create_exclusively(path: Path, text: str) -> bool:
     return True
 
 
-def move_durably(source: Path, target: Path) -> None:
-    """Move the file ``source``, synced already, to ``target``, making folders as needed."""
-    make_directories(target.parent)
-    source.replace(target)
+def move_into(folder: Path, files: Mapping[str, Path]) -> None:
+    """Move files, synced already, into ``folder``, durably; folders are made as needed.
+
+    Parameters
+    ----------
+    folder
+        Where to.
+    files
+        For each path within ``folder`` the file that goes there.
+    """
+    for relative, source in files.items():
+        target = folder / relative
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.replace(target)
+    # Of folders that were there before, too: who made them may have been stopped before this.
+    parents = {folder / parent for relative in files for parent in Path(relative).parents}
+    for parent in sorted(parents, key=lambda parent: (-len(parent.parts), parent)):
+        sync_directory(parent)
 
 
 def make_directories(folder: Path) -> None:

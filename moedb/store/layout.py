@@ -1,13 +1,63 @@
-"""Where things are in a store."""
+"""Where things are in a store, and what they are called."""
 
+import re
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
+
+from moedb.errors import UsageError
 
 STORE_MANIFEST = "moedb.json"
 FIRST_UNIT = "first"
 """The segment with the rows that describe the run as a whole; committed before any unit."""
 FINAL_UNIT = "final"
 """The segment with the run's row of ``runs``; committed after every unit, it ends the run."""
+
+ARRAYS = "arrays.zarr"
+"""The folder of the arrays, in a run's."""
+
+STAGED = re.compile(r"\d+-[0-9a-f]+")
+"""Names of the folders in which writers stage."""
+TABLE_FILE = re.compile(rf"(?:{FIRST_UNIT}|{FINAL_UNIT}|\d{{6,}})-[0-9a-f]+\.parquet")
+"""Names of the files of a table."""
+DELETED = re.compile(r"\.deleted-.*-[0-9a-f]{16}", re.DOTALL)
+"""Names of runs that are being deleted."""
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # of two letters or more: C:/ is a disk
+
+
+def store_path(store: str | Path) -> Path:
+    """Return the path of a store, as its user names it.
+
+    Raises
+    ------
+    UsageError
+        If it is a URL.
+
+    Examples
+    --------
+    >>> store_path("moedb-store").name
+    'moedb-store'
+    """
+    text = str(store)
+    if found := _URL.match(text):
+        scheme = found[0].removesuffix(":/")
+        raise UsageError(
+            f"a store is a folder, and {text!r} looks like a URL: stores elsewhere "
+            f"({scheme}) are not supported",
+            "name a folder: --store DIR, or MOEDB_STORE",
+        )
+    return Path(store)
+
+
+def runs_folder(store: Path) -> Path:
+    """The folder of the runs."""
+    return store / "runs"
+
+
+def deleted_folder(store: Path, run_id: str) -> Path:
+    """A new name for a run that is being deleted; no reader takes it for a run."""
+    return runs_folder(store) / f".deleted-{run_id[:100]}-{secrets.token_hex(8)}"
 
 
 def unit_name(unit: int) -> str:
@@ -25,7 +75,7 @@ class RunLayout:
     @property
     def folder(self) -> Path:
         """The run's folder."""
-        return self.store / "runs" / self.run_id
+        return runs_folder(self.store) / self.run_id
 
     @property
     def manifest(self) -> Path:
@@ -45,7 +95,7 @@ class RunLayout:
     @property
     def arrays(self) -> Path:
         """The Zarr group of the arrays."""
-        return self.folder / "arrays.zarr"
+        return self.folder / ARRAYS
 
     @property
     def staging(self) -> Path:

@@ -1,19 +1,19 @@
 """Reading a run again: every checksum, and what must hold of the values."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import duckdb
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from moedb.errors import StoreDamagedError
+from moedb.schemas.arrays import ARRAY_NAMES
 from moedb.schemas.manifests import FileEntry
-from moedb.store.arrays import ArrayKey, array
+from moedb.store.arrays import ArrayKey, open_array
 from moedb.store.connection import connect
 from moedb.store.files import sha256_of_file
-from moedb.store.snapshot import RunSnapshot, Snapshot
+from moedb.store.snapshot import RunSnapshot, Snapshot, check_files
 
 EPSILON = {
     "float32": float(np.finfo(np.float32).eps),
@@ -87,38 +87,43 @@ def verify_run(run: RunSnapshot) -> Verification:
     StoreDamagedError
         At the first thing that is wrong; the message names the file, or the layer and the gap.
     """
+    check_files(run)
     n_files = n_bytes = 0
-    for entry in _files(run):
-        _check_file(run, entry)
+    for entry in (*run.table_files(), *run.shards()):
+        _check_sum(run, entry)
         n_files, n_bytes = n_files + 1, n_bytes + entry.n_bytes
+    for name, layers in run.manifest.arrays.items():
+        for layer in layers if name in ARRAY_NAMES else ():
+            open_array(run, ArrayKey(name, layer))
+    try:
+        summed = _check_values(run)
+    except (duckdb.Error, IndexError, KeyError, ValueError) as error:
+        what = " ".join(str(error).split())
+        raise StoreDamagedError(f"run {run.run_id}: its values cannot be read: {what}") from error
+    return Verification(n_files, n_bytes, run.n_rows("routing"), summed)
+
+
+def _check_values(run: RunSnapshot) -> int:
+    """Check what must hold of the values; return at how many layers the outputs were added up."""
     with connect(Snapshot(run.layout.store, {run.run_id: run})) as connection:
         for wrong, statement in _INVARIANTS.items():
             count = _scalar(connection.execute(statement).fetchone())
             if count:
                 raise StoreDamagedError(f"run {run.run_id}: {count:,} {wrong}")
-        summed = 0
-        for layer in run.manifest.layers:
-            summed += _check_layer(run, connection, layer)
-    return Verification(n_files, n_bytes, run.n_rows("routing"), summed)
+        return sum(_check_layer(run, connection, layer) for layer in run.manifest.layers)
 
 
 def _scalar(row: Any) -> int:
     return int(row[0]) if row else 0
 
 
-def _files(run: RunSnapshot) -> Iterator[FileEntry]:
-    for segment in run.segments.values():
-        yield from (entry.file for entry in segment.tables.values())
-        yield from segment.shards
-
-
-def _check_file(run: RunSnapshot, entry: FileEntry) -> None:
+def _check_sum(run: RunSnapshot, entry: FileEntry) -> None:
     path = run.layout.folder / entry.path
-    hint = f"restore it, or remove the run: moedb rm {run.run_id}"
-    if not path.is_file():
-        raise StoreDamagedError(f"run {run.run_id}: the committed file {path} is missing", hint)
-    if path.stat().st_size != entry.n_bytes or sha256_of_file(path) != entry.sha256:
-        raise StoreDamagedError(f"run {run.run_id}: {path} is not what was committed", hint)
+    if sha256_of_file(path) != entry.sha256:
+        raise StoreDamagedError(
+            f"run {run.run_id}: {path} is not what was committed",
+            f"restore it, or remove the run: moedb rm {run.run_id}",
+        )
 
 
 def _check_layer(run: RunSnapshot, connection: Any, row: dict[str, Any]) -> int:
@@ -140,11 +145,10 @@ def _check_layer(run: RunSnapshot, connection: Any, row: dict[str, Any]) -> int:
     shape = (n_tokens, top_k)
     array_rows = rows["array_row"].reshape(shape)[:, 0]
     experts, weights = rows["expert"].reshape(shape), rows["weight"].reshape(shape)
-    group = zarr.open_group(run.layout.arrays, mode="r")
     epsilon = EPSILON[run.manifest.row["dtype"]]
     where = f"run {run.run_id}, layer {layer}"
     if "router_logits" in kept and row["scoring"] != "other":
-        logits = _rows(group, "router_logits", layer, array_rows)
+        logits = _rows(run, "router_logits", layer, array_rows)
         expected = _weights(logits, experts, row["scoring"], bool(row["norm_topk_prob"]))
         ratio = weights / np.maximum(expected, 1e-30)
         # Some models scale every weight by one constant; it must be the same everywhere.
@@ -154,12 +158,12 @@ def _check_layer(run: RunSnapshot, connection: Any, row: dict[str, Any]) -> int:
     has_shared = bool(row["has_shared_expert"])
     if "expert_outputs" not in kept or (has_shared and "shared_outputs" not in kept):
         return 0
-    outputs = _rows(group, "expert_outputs", layer, array_rows)
+    outputs = _rows(run, "expert_outputs", layer, array_rows)
     total = np.einsum("trd,tr->td", outputs, weights.astype(np.float64))
     scale = (np.linalg.norm(outputs, axis=-1) * np.maximum(np.abs(weights), 1)).max(axis=1)
     if has_shared:
         gate = np.ma.filled(rows["shared_gate"].reshape(shape)[:, 0], np.nan)
-        shared = _rows(group, "shared_outputs", layer, array_rows)
+        shared = _rows(run, "shared_outputs", layer, array_rows)
         total += shared * gate.astype(np.float64)[:, None]
         scale = np.maximum(scale, np.linalg.norm(shared, axis=-1))
     norms = rows["moe_output_norm"].reshape(shape)[:, 0]
@@ -168,8 +172,9 @@ def _check_layer(run: RunSnapshot, connection: Any, row: dict[str, Any]) -> int:
     return 1
 
 
-def _rows(group: zarr.Group, name: str, layer: int, rows: NDArray[Any]) -> NDArray[np.float64]:
-    return np.asarray(array(group, ArrayKey(name, layer)).oindex[rows]).astype(np.float64)
+def _rows(run: RunSnapshot, name: str, layer: int, rows: NDArray[Any]) -> NDArray[np.float64]:
+    stored = open_array(run, ArrayKey(name, layer))
+    return np.asarray(stored.oindex[rows]).astype(np.float64)
 
 
 def _weights(

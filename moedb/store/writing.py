@@ -3,86 +3,54 @@
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from moedb.errors import RunNotFoundError, StoreError, did_you_mean
-from moedb.schemas.arrays import array_spec
-from moedb.schemas.manifests import (
-    FileEntry,
-    RunManifest,
-    SegmentManifest,
-    StoreManifest,
-    TableEntry,
-)
+from moedb.errors import StoreError
+from moedb.schemas.manifests import FileEntry, RunManifest, SegmentManifest, TableEntry
 from moedb.schemas.tables import MOE_LAYERS, RUNS, TABLE_NAMES, table
+from moedb.store.array_metadata import METADATA
 from moedb.store.arrays import (
     ArrayKey,
     Rows,
+    array_forms,
     create_arrays,
-    row_shape,
+    missing_arrays,
     shard_files,
     write_rows,
 )
+from moedb.store.containment import check_file, check_inside, check_tree, read_text
 from moedb.store.files import (
     create_exclusively,
     make_directories,
-    move_durably,
+    move_into,
     sha256_of_file,
     sync_directory,
     sync_file,
+    sync_tree,
 )
-from moedb.store.layout import FINAL_UNIT, FIRST_UNIT, STORE_MANIFEST, RunLayout, unit_name
+from moedb.store.layout import (
+    ARRAYS,
+    FINAL_UNIT,
+    FIRST_UNIT,
+    STAGED,
+    TABLE_FILE,
+    RunLayout,
+    unit_name,
+)
 from moedb.store.parquet import Columns, arrow_table, column_lists, write_parquet
-from moedb.store.snapshot import RunSnapshot, check_store, read_run, run_ids
+from moedb.store.removal import sweep_deleted
+from moedb.store.snapshot import RunSnapshot, check_files, read_run
+from moedb.store.writability import ensure_store
 
 
 def timestamp() -> str:
     """Now, ISO 8601, UTC, to the microsecond."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
-def check_writable(store: Path) -> None:
-    """Check that ``store`` is a store, or a new or empty folder that can become one.
-
-    Raises
-    ------
-    StoreError
-        If the folder holds something else, or is a store that cannot be read.
-    """
-    if (store / STORE_MANIFEST).exists():
-        check_store(store)
-    elif _holds_something_else(store):
-        raise StoreError(
-            f"{store} is neither empty nor a moedb store", "name another folder: --store DIR"
-        )
-
-
-def ensure_store(store: Path) -> None:
-    """Make ``store`` a store if it is a new or empty folder; check it otherwise.
-
-    Raises
-    ------
-    StoreError
-        If the folder holds something else, or is a store that cannot be read.
-    """
-    check_writable(store)
-    make_directories(store)
-    create_exclusively(store / STORE_MANIFEST, StoreManifest().to_json())
-
-
-def _holds_something_else(store: Path) -> bool:
-    if not store.exists():
-        return False
-    if not store.is_dir():
-        return True
-    names = {entry.name for entry in store.iterdir()}
-    # Another process may be making the store at this moment.
-    return STORE_MANIFEST not in names and any(STORE_MANIFEST not in name for name in names)
 
 
 class RunWriter:
@@ -99,14 +67,32 @@ class RunWriter:
     def __init__(self, store: Path, manifest: RunManifest) -> None:
         ensure_store(store)
         self.layout = RunLayout(store, manifest.run_id)
-        make_directories(self.layout.segments)
-        create_exclusively(self.layout.manifest, manifest.to_json())
+        check_tree(self.layout.folder)
+        try:
+            make_directories(self.layout.segments)
+            create_exclusively(self.layout.manifest, manifest.to_json())
+        except FileNotFoundError as error:
+            raise self._deleted() from error
+        self._configuration = self._read_configuration()
         self.manifest = self.snapshot().manifest
-        self._create_arrays()
+        # Whoever made these folders may have been stopped before their entries were durable.
+        for folder in (self.layout.folder, self.layout.folder.parent, store):
+            sync_directory(folder)
+        with self._deletion_explained():
+            self._create_arrays()
 
     def snapshot(self) -> RunSnapshot:
-        """What is committed of the run now."""
-        return read_run(self.layout.store, self.layout.run_id)
+        """What is committed of the run now.
+
+        Raises
+        ------
+        StoreError
+            If the run was deleted, or is damaged.
+        """
+        with self._deletion_explained():
+            found = read_run(self.layout.store, self.layout.run_id)
+        self._check_there()
+        return found
 
     def has_unit(self, unit: int) -> bool:
         """Whether a unit is committed by now, by whichever writer."""
@@ -150,60 +136,108 @@ class RunWriter:
         Raises
         ------
         StoreError
-            If units are missing.
+            If units are missing, or files of committed ones, or the run was deleted.
         """
         snapshot = self.snapshot()
         if snapshot.missing_units:
             raise StoreError(f"run {snapshot.run_id} lacks the units {snapshot.missing_units}")
+        check_files(snapshot)
         if not snapshot.is_complete:
             row = {**snapshot.row, "status": "complete", "finished_at": timestamp()}
             self._commit(FINAL_UNIT, {RUNS.name: column_lists([row], RUNS)}, {}, 0)
         self._remove_orphans()
+        sweep_deleted(self.layout.store)
+
+    def _read_configuration(self) -> str | None:
+        try:
+            return read_text(self.layout.manifest)
+        except OSError:
+            return None
+
+    def _check_there(self) -> None:
+        """Check that the run is the one that this writer began with."""
+        if self._configuration is None or self._read_configuration() != self._configuration:
+            raise self._deleted()
+
+    def _deleted(self) -> StoreError:
+        return StoreError(
+            f"run {self.layout.run_id} was deleted while it was being written",
+            "the same command captures it again",
+        )
+
+    @contextmanager
+    def _deletion_explained(self) -> Iterator[None]:
+        """Say of whatever goes wrong after the run was deleted that this is why."""
+        try:
+            yield
+        except Exception:
+            self._check_there()
+            raise
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the run's lock, which keeps others from committing and from deleting the run."""
+        self._check_there()
+        check_file(self.layout.lock)
+        with FileLock(self.layout.lock):
+            try:
+                self._check_there()
+            except StoreError:
+                if not os.path.lexists(self.layout.manifest):  # taking the lock made it anew
+                    self.layout.lock.unlink(missing_ok=True)
+                raise
+            yield
 
     def _create_arrays(self) -> None:
-        if not self.manifest.arrays or self.layout.arrays.exists():
+        """Make the arrays that are not there; those of a run that was made half are completed."""
+        forms = array_forms(self.manifest)
+        if not missing_arrays(self.layout.arrays, forms):
             return
         with self._staging() as folder:
             self._create_arrays_in(folder)
-            try:
-                (folder / "arrays.zarr").rename(self.layout.arrays)
-            except OSError:
-                # Another writer's group, which is the same, got there first.
-                if not self.layout.arrays.is_dir():
-                    raise
-            sync_directory(self.layout.folder)
+            sync_tree(folder / ARRAYS)
+            with self._locked():
+                missing = missing_arrays(self.layout.arrays, forms)
+                if missing and not self.layout.arrays.exists():
+                    (folder / ARRAYS).rename(self.layout.arrays)
+                    sync_directory(self.layout.folder)
+                elif missing:
+                    self._move_metadata(folder, missing)
+
+    def _move_metadata(self, folder: Path, keys: Sequence[ArrayKey]) -> None:
+        """Put the metadata of arrays, and of the groups that they are in, to their places."""
+        groups = ("", *sorted({key.name for key in keys}))
+        places = [Path(ARRAYS) / group / METADATA for group in groups]
+        places += [Path(ARRAYS) / key.path / METADATA for key in keys]
+        move_into(self.layout.folder, {str(place): folder / place for place in places})
 
     def _create_arrays_in(self, folder: Path) -> None:
-        layers = {row["layer"]: row for row in self.manifest.layers}
-        d_model = self.manifest.row["d_model"]
-        shapes = {}
-        for name, kept in self.manifest.arrays.items():
-            for layer in kept:
-                row = layers.get(layer, {})
-                sizes = {
-                    "E": row.get("n_experts", 0),
-                    "k": row.get("top_k", 0),
-                    "d": d_model,
-                    "h": row.get("d_expert", 0),
-                }
-                shapes[ArrayKey(name, layer)] = row_shape(array_spec(name), sizes)
         attributes = {"run_id": self.manifest.run_id, "model": self.manifest.row["model"]}
-        dtype = "float16" if self.manifest.row["dtype"] == "float16" else "float32"
-        create_arrays(folder / "arrays.zarr", shapes, self.manifest.n_rows, dtype, attributes)
+        create_arrays(folder / ARRAYS, array_forms(self.manifest), attributes)
 
     @contextmanager
     def _staging(self) -> Iterator[Path]:
         """Yield a folder of this writer's own; its lock says that the writer is alive."""
         folder = self.layout.staging / f"{os.getpid()}-{secrets.token_hex(6)}"
-        make_directories(self.layout.staging)
+        self.layout.staging.mkdir(parents=True, exist_ok=True)
         lock = _staging_lock(folder)
         with lock:
-            make_directories(folder)
+            folder.mkdir()
             try:
                 yield folder
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
                 Path(lock.lock_file).unlink(missing_ok=True)
+                self._remove_stub()
+
+    def _remove_stub(self) -> None:
+        """Remove the folders that staging made anew where the run was deleted meanwhile."""
+        if os.path.lexists(self.layout.manifest):
+            return
+        with suppress(OSError):
+            self.layout.staging.rmdir()
+        with suppress(OSError):
+            self.layout.folder.rmdir()
 
     def _commit(
         self,
@@ -214,17 +248,17 @@ class RunWriter:
     ) -> bool:
         if self.layout.segment(unit).exists():
             return False
-        with self._staging() as folder:
+        with self._deletion_explained(), self._staging() as folder:
             entries = self._stage_tables(folder, unit, tables)
             shards = self._stage_arrays(folder, first_row, arrays)
-            with FileLock(self.layout.lock):
+            with self._locked():
                 if self.layout.segment(unit).exists():
                     return False
-                files = [entry.file for entry in entries.values()] + shards
+                files = [entry.file.path for entry in entries.values()]
+                files += [shard.path for shard in shards]
                 for file in files:
-                    move_durably(folder / file.path, self.layout.folder / file.path)
-                for parent in sorted({(self.layout.folder / f.path).parent for f in files}):
-                    sync_directory(parent)
+                    check_inside(self.layout.folder, file)
+                move_into(self.layout.folder, {file: folder / file for file in files})
                 manifest = SegmentManifest(unit, timestamp(), entries, tuple(shards))
                 return create_exclusively(self.layout.segment(unit), manifest.to_json())
 
@@ -247,19 +281,21 @@ class RunWriter:
     ) -> list[FileEntry]:
         if not arrays:
             return []
-        staged = folder / "arrays.zarr"
+        staged = folder / ARRAYS
         self._create_arrays_in(folder)
         write_rows(staged, first_row, arrays)
         return [_entry(path, str(path.relative_to(folder))) for path in shard_files(staged)]
 
     def _remove_orphans(self) -> None:
         """Delete files that writers left when they were stopped: nothing names them."""
-        with FileLock(self.layout.lock):
+        with self._locked():
+            check_tree(self.layout.folder)
             snapshot = self.snapshot()
-            named = {path for name in TABLE_NAMES for path in snapshot.files(name)}
-            for path in self.layout.tables.glob("*/*.parquet"):
-                if path not in named:
-                    path.unlink(missing_ok=True)
+            named = {self.layout.folder / entry.path for entry in snapshot.table_files()}
+            for name in TABLE_NAMES:
+                for path in (self.layout.tables / name).glob("*.parquet"):
+                    if path not in named and TABLE_FILE.fullmatch(path.name):
+                        path.unlink(missing_ok=True)
             self._sweep_staging()
 
     def _sweep_staging(self) -> None:
@@ -268,7 +304,7 @@ class RunWriter:
         if not staging.is_dir():
             return
         names = {entry.name.removesuffix(".lock") for entry in staging.iterdir()}
-        for folder in (staging / name for name in names):
+        for folder in (staging / name for name in names if STAGED.fullmatch(name)):
             lock = _staging_lock(folder)
             with suppress(Timeout), lock.acquire(timeout=0):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -284,25 +320,3 @@ def _staging_lock(folder: Path) -> FileLock:
 def _entry(path: Path, relative: str) -> FileEntry:
     sync_file(path)
     return FileEntry(relative, path.stat().st_size, sha256_of_file(path))
-
-
-def remove_run(store: Path, run_id: str) -> None:
-    """Delete a run, its configuration first, so that no reader sees half of it.
-
-    The run may be damaged; its name must be whole.
-
-    Raises
-    ------
-    RunNotFoundError
-        If the store has no run of this name.
-    """
-    check_store(store)
-    known = list(run_ids(store))
-    if run_id not in known:
-        raise RunNotFoundError(
-            f"no run named {run_id!r} in {store}; {did_you_mean(run_id, known)}", "moedb runs"
-        )
-    layout = RunLayout(store, run_id)
-    layout.manifest.unlink()
-    sync_directory(layout.folder)
-    shutil.rmtree(layout.folder)

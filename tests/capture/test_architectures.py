@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 
 from moedb.capture.activations import BatchActivations
 from moedb.capture.blocks import MoEBlock, find_blocks
-from moedb.capture.checkpoints import find_checkpoint
+from moedb.capture.checkpoints import find_checkpoint, load_model
 from moedb.capture.checks import check_batch
 from moedb.capture.first_layers import (
     extended,
@@ -36,9 +36,12 @@ from moedb.store.verification import verify_run
 from tests.capture.tiny_models import (
     FAMILIES,
     REFUSED,
+    WITH_IMAGES,
     Family,
     described,
+    random_model_of,
     short_texts,
+    tiny_config_with_images,
     tiny_model,
 )
 
@@ -212,6 +215,31 @@ def test_a_capture_of_a_family_is_stored_and_verified(name: str, tmp_path: Path)
     assert verify_run(stored).n_layers_summed == len(layers) > 0
     assert {row["scoring"] for row in layers} == {FAMILIES[name].scoring}
     assert {row["has_shared_expert"] for row in layers} == {int(bool(FAMILIES[name].shared))}
+
+
+@pytest.mark.parametrize("name", WITH_IMAGES)
+def test_a_model_of_text_and_images_without_padding_is_captured(name: str, tmp_path: Path) -> None:
+    """Its forward puts the id of padding where an image is, and null is none."""
+    folder = tmp_path / "model"
+    model: Any = random_model_of(tiny_config_with_images(name))
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(find_checkpoint("qwen-moe-mini").folder).save_pretrained(folder)
+    options = CaptureOptions(model=str(folder), arrays=("all",), batch_size=4)
+    run_id = capture(plan_language_capture(options, short_texts), tmp_path / "store").run_id
+    stored = read_run(tmp_path / "store", run_id)
+    assert verify_run(stored).n_layers_summed == len(stored.manifest.layers) > 0
+    # The text's own model, with the same weights, takes no images and needs no padding.
+    text: Any = tiny_model(WITH_IMAGES[name][0], FAMILIES[WITH_IMAGES[name][0]].settings)
+    weights = {
+        key.replace("language_model.", ""): value for key, value in model.state_dict().items()
+    }
+    text.load_state_dict(weights, strict=False)
+    assert {*text.state_dict()} <= {*weights}
+    loaded = load_model(find_checkpoint(str(folder)), "float32", "cpu")
+    ids = torch.tensor([PROMPTS[0]])
+    with torch.no_grad():
+        expected = text(input_ids=ids, use_cache=False).logits
+        close(loaded(input_ids=ids, use_cache=False).logits, expected)
 
 
 def test_the_docs_list_every_family() -> None:

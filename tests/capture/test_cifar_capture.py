@@ -22,7 +22,7 @@ from moedb.store.snapshot import take_snapshot
 from moedb.store.verification import verify_run
 from moedb.store.writing import RunWriter
 from tests.capture.cifar_images import make_image_sets
-from tests.cifar_store import DRAWS, N_TEST, SEED, CifarStore
+from tests.cifar_store import BASE, DRAWS, N_TEST, SEED, SHORT, CifarStore
 from tests.contents import run_contents
 
 BATCH = 250
@@ -33,20 +33,26 @@ def database(cifar_store: CifarStore) -> Database:
     return open_database(cifar_store.folder)
 
 
+@pytest.fixture(scope="module", params=["weighted", "unweighted"])
+def gate(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def run(database: Database) -> str:
+def run(database: Database, gate: str) -> str:
     """The run of the base model with 3 experts, trial 0."""
-    return str(
-        database.sql(
-            "select run_id from trials where variant = 'base' and experts = 3 and trial = 0"
-        ).fetchall()[0][0]
-    )
+    [[found]] = database.sql(
+        "select run_id from trials "
+        "where variant = $variant and experts = 3 and trial = 0 and gate = $gate",
+        {"variant": BASE, "gate": gate},
+    ).fetchall()
+    return str(found)
 
 
 class Plain:
     """The same model by a plain forward pass over all images, and numpy."""
 
-    def __init__(self, folder: Path, images: ImageSet) -> None:
+    def __init__(self, folder: Path, images: ImageSet, gate: str) -> None:
         model, _ = load_cifar_moe(folder)
         with torch.no_grad():
             parts = [model(part) for part in torch.from_numpy(images.images).split(BATCH)]
@@ -60,6 +66,8 @@ class Plain:
         exponentials = np.exp(self.scores.astype(np.float64))
         self.probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
         self.weights = self.probabilities.max(axis=1)
+        if gate == "unweighted":
+            self.weights = np.ones(len(images))
         self.head = model.classifier.weight.detach().numpy(), model.classifier.bias.detach().numpy()
         self.labels = images.labels
         self.model = model
@@ -80,8 +88,9 @@ class Plain:
 
 
 @pytest.fixture(scope="module")
-def plain(cifar_store: CifarStore) -> Plain:
-    return Plain(cifar_store.models / "cifar-moe-base-3-trial-0", cifar_store.test)
+def plain(cifar_store: CifarStore, gate: str) -> Plain:
+    trained = {"weighted": "3", "unweighted": "3-unweighted-count-0.01"}[gate]
+    return Plain(cifar_store.models / f"cifar-moe-base-{trained}-trial-0", cifar_store.test, gate)
 
 
 def test_routing_and_answers_are_a_plain_forward_s(
@@ -96,6 +105,11 @@ def test_routing_and_answers_are_a_plain_forward_s(
     ).df()
     assert rows["expert"].tolist() == plain.experts.tolist()
     np.testing.assert_allclose(rows["weight"], plain.weights, rtol=1e-5)
+    # the stored weight is what multiplies: the answers follow from it and the expert's output
+    outputs = plain.every[np.arange(N_TEST), plain.experts]
+    assert plain.accuracy(outputs, rows["weight"].to_numpy()) == pytest.approx(
+        (plain.logits.argmax(axis=1) == plain.labels).mean(), abs=1.5 / N_TEST
+    )
     assert rows["predicted"].tolist() == [CLASSES[c] for c in plain.logits.argmax(axis=1)]
     assert rows["target"].tolist() == [CLASSES[c] for c in plain.labels]
 
@@ -127,7 +141,9 @@ def accuracies(database: Database, run: str, kind: str) -> list[float]:
     ]
 
 
-def test_random_routing_is_what_numpy_draws(database: Database, run: str, plain: Plain) -> None:
+def test_random_routing_is_what_numpy_draws(
+    database: Database, run: str, plain: Plain, gate: str
+) -> None:
     images = np.arange(N_TEST)
     kept, reweighted = [], []
     for draw in range(DRAWS):
@@ -138,6 +154,8 @@ def test_random_routing_is_what_numpy_draws(database: Database, run: str, plain:
     # an image on the edge between two classes may fall to either side by rounding
     edge = pytest.approx(kept, abs=1.5 / N_TEST)
     assert accuracies(database, run, "random-routing") == edge
+    if gate == "unweighted":  # there is no other weight to draw with
+        reweighted = []
     assert accuracies(database, run, "random-routing-reweighted") == pytest.approx(
         reweighted, abs=1.5 / N_TEST
     )
@@ -157,7 +175,7 @@ def test_untrained_experts_are_seeded_and_near_chance(
     assert np.mean(found) < 0.35
 
 
-def test_queries_agree_with_numpy(database: Database, run: str, plain: Plain) -> None:
+def test_queries_agree_with_numpy(database: Database, run: str, plain: Plain, gate: str) -> None:
     shares = plain.shares()
     order = {name: index for index, name in enumerate(CLASSES)}
 
@@ -171,33 +189,91 @@ def test_queries_agree_with_numpy(database: Database, run: str, plain: Plain) ->
     for _, row in by_class.iterrows():
         assert row["share"] == pytest.approx(shares[order[row["value"]], row["expert"]], abs=1e-12)
 
-    chosen = {"variant": "short", "experts": 2}
+    chosen = {"variant": SHORT, "experts": 2}
     short = database.query("class-covariance", **chosen).df()
     assert short["n_trials"].tolist() == [1] * 100
-    single = database.sql("select run_id from trials where variant = 'short'").fetchall()[0][0]
+    [[single]] = database.sql(
+        "select run_id from trials where variant = $variant", {"variant": SHORT}
+    ).fetchall()
     rows = database.query("routing-by-class", key="class", run=single).df()
     grid = rows.pivot(index="value", columns="expert", values="share").loc[list(CLASSES)]
     expected = np.cov(grid.to_numpy(), bias=True)
     np.testing.assert_allclose(matrix(short, "covariance"), expected, atol=1e-12)
 
-    table = database.query("router-ablation", level="trial", variant="base", experts=3).df()
+    chosen = {"variant": BASE, "experts": 3, "gate": gate}
+    table = database.query("router-ablation", level="trial", **chosen).df()
+    assert len(table) == {"weighted": 2, "unweighted": 1}[gate]
     first = table[table["trial"] == 0].iloc[0]
     assert first["learned"] == pytest.approx((plain.logits.argmax(axis=1) == plain.labels).mean())
     assert first["random"] == pytest.approx(np.mean(accuracies(database, run, "random-routing")))
 
 
-def test_a_run_is_sound_and_labelled(cifar_store: CifarStore, run: str) -> None:
+def test_a_run_is_sound_and_labelled(cifar_store: CifarStore, run: str, gate: str) -> None:
     snapshot = take_snapshot(cifar_store.folder)
     assert verify_run(snapshot.run(run)).n_layers_summed == 1
+    training = {"weighted": ("1e-05", "mean"), "unweighted": ("0.01", "count")}[gate]
     rows = open_database(cifar_store.folder).sql(
         "select key, value from run_labels where run_id = $run order by key", {"run": run}
     )
     assert [tuple(row) for row in rows.fetchall()] == [
+        ("aux_coefficient", training[0]),
+        ("balance", training[1]),
         ("experts", "3"),
+        ("gate", gate),
         ("seed", "0"),
         ("trial", "0"),
-        ("variant", "base"),
+        ("variant", BASE),
     ]
+
+
+def test_trials_trained_otherwise_are_not_averaged(database: Database) -> None:
+    table = database.query("router-ablation", variant=BASE, experts=3).df()
+    assert table[["gate", "balance", "aux_coefficient", "n_trials"]].values.tolist() == [
+        ["unweighted", "count", 1e-2, 1],
+        ["weighted", "mean", 1e-5, 2],
+    ]
+    for name in ("class-correlation", "routing-by-class-over-trials"):
+        rows = database.query(name, variant=BASE, experts=3, gate="weighted").df()
+        assert set(rows["n_trials"]) == {2}
+
+
+def test_a_model_of_an_earlier_version_is_weighted_and_mean(
+    tmp_path: Path, cifar_store: CifarStore
+) -> None:
+    import json
+    import shutil
+
+    folder = tmp_path / "earlier"
+    shutil.copytree(cifar_store.models / "cifar-moe-base-3-trial-0", folder)
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    for key in ("gate", "balance", "aux_coefficient", "epochs", "augmentation"):
+        del config[key]
+    path.write_text(json.dumps(config))
+    summary_path = folder / "training.json"
+    summary = json.loads(summary_path.read_text())
+    del summary["config"]["balance"], summary["config"]["model"]["gate"]
+    summary["config"]["aux_coefficient"] = 0.1
+    summary_path.write_text(json.dumps(summary))
+    dataset = cifar_dataset(cifar_store.test, n=20, draws=1, seed=0)
+
+    def planned() -> dict[str, str]:
+        return dict(plan_cifar_capture(CaptureOptions(str(folder)), dataset).run_labels)
+
+    labels = planned()
+    assert (labels["gate"], labels["balance"]) == ("weighted", "mean")
+    assert (labels["aux_coefficient"], labels["variant"]) == ("0.1", BASE)
+    del summary["config"]["aux_coefficient"]
+    for damaged in (summary, []):
+        summary_path.write_text(json.dumps(damaged))
+        with pytest.raises(ModelError, match=r"training\.json: does not say how the model was"):
+            planned()
+    path.write_text(json.dumps({**config, "aux_coefficient": 1e-5, "balance": "most"}))
+    with pytest.raises(ModelError, match=r"config\.json: balance: Input should be 'mean', 'count'"):
+        planned()
+    path.write_text(json.dumps({**config, "gate": "shut"}))
+    with pytest.raises(ModelError, match=r"config\.json: gate: Input should be 'weighted' or"):
+        planned()
 
 
 @pytest.fixture(scope="module")
@@ -278,7 +354,7 @@ def test_trials_are_found_by_folder_and_by_folder_of_them(
     tmp_path: Path, cifar_store: CifarStore
 ) -> None:
     everything = find_trials([cifar_store.models])
-    assert len(everything) == 5
+    assert len(everything) == 6
     one = cifar_store.models / "cifar-moe-base-2-trial-1"
     assert find_trials([one]) == [one]
     assert find_trials([one, cifar_store.models]) == [one, *(f for f in everything if f != one)]

@@ -186,6 +186,51 @@ def test_a_pickle_of_other_functions_is_refused(tmp_path, module, name):
     assert_refused(tmp_path, str(tmp_path / "data_batch_1"), f"{module}.{name}")
 
 
+class Array:
+    """An array with a dtype whose state says something else than its name."""
+
+    def __init__(self, code, state, content=bytes(24)):
+        self.code, self.state, self.content = code, state, content
+
+    def __reduce__(self):
+        dtype = Dtype(self.code, self.state)
+        reconstruct = np.empty(0).__reduce__()[0]
+        return reconstruct, (np.ndarray, (0,), b"b"), (1, (3,), dtype, False, self.content)
+
+
+class Dtype:
+    def __init__(self, code, state):
+        self.code, self.state = code, state
+
+    def __reduce__(self):
+        return np.dtype, (self.code, False, True), self.state
+
+
+PLAIN = (3, "|", None, None, None, -1, -1, 0)
+FIELDS = ("a",), {"a": (np.dtype("u1"), 0)}
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (Array("O", PLAIN), "not numbers"),
+        (Array("O8", PLAIN, [1]), "not numbers"),
+        (Array("V8", (3, "|", None, *FIELDS, 8, 1, 0x3F)), "not numbers"),
+        (Array("u8", (3, "<", None, *FIELDS, 8, 1, 0)), "a number format with the state"),
+        (Array("u8", (3, "<", (np.dtype("O"), (3,)), None, None, 8, 1, 0)), ""),
+        (Array("u8", (3, "?", None, None, None, -1, -1, 0)), "a number format with the state"),
+        (Array("u8", PLAIN, [1, 2, 3]), "an array of something else than bytes"),
+        (Array("u8", PLAIN, bytes(23)), "cannot be read"),
+        (Array("u8", PLAIN, bytes(32)), "cannot be read"),
+    ],
+)
+def test_an_array_of_anything_but_numbers_is_refused(tmp_path, array, message):
+    """numpy takes such states at their word: bytes become pointers."""
+    path = tmp_path / "data_batch_1"
+    path.write_bytes(pickle.dumps({b"data": array, b"labels": [0]}))
+    assert_refused(tmp_path, str(path), message)
+
+
 BATCH = python_3_pickle(4)(TRAIN)
 
 

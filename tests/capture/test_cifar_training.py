@@ -24,7 +24,7 @@ from moedb.capture.cifar.config import (
     ConvStage,
     cifar_moe_config,
 )
-from moedb.capture.cifar.model import CifarMoE, Routing, switch_loss
+from moedb.capture.cifar.model import CifarMoE, Routing, balance_loss
 from moedb.capture.cifar.training import BusyError, train_cifar_moe
 from moedb.capture.cifar.trials import plan_trials
 from moedb.errors import ModelError, UsageError
@@ -47,9 +47,9 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def training_config(variant="base", n_experts=3, epochs=3, **changes):
+def training_config(variant="base", n_experts=3, epochs=3, gate="weighted", **changes):
     filters = {"base": (8, 16, 16, 32), "short": (16,)}[variant]
-    shape = cifar_moe_config(variant, n_experts, filters)
+    shape = cifar_moe_config(variant, n_experts, filters, gate)
     settings = {"batch_size": 32, "n_validation": N_HELD_OUT, "trial": 0, "seed": 0, **changes}
     settings.setdefault("max_head_learning_rate", 1e-2)  # for so few steps
     return CifarTrainingConfig(model=shape, epochs=epochs, **settings)
@@ -206,10 +206,35 @@ def test_trials_come_trial_by_trial_each_with_its_seed():
     assert len({c.name for c in planned}) == len(planned)
 
 
+def test_what_is_trained_otherwise_has_another_folder_and_another_variant():
+    def name(gate="weighted", **changes):
+        return training_config("short", 5, gate=gate, **changes).name
+
+    assert name() == "cifar-moe-short-5-trial-0"
+    assert name("unweighted") == "cifar-moe-short-5-unweighted-trial-0"
+    assert name(balance="sum") == "cifar-moe-short-5-sum-trial-0"
+    assert name("unweighted", balance="count", aux_coefficient=1e-2, trial=3) == (
+        "cifar-moe-short-5-unweighted-count-0.01-trial-3"
+    )
+
+    def variant(variant, filters=None, **changes):
+        config = CifarTrainingConfig(
+            model=cifar_moe_config(variant, 2, filters), trial=0, seed=0, **changes
+        )
+        return config.variant_name(config.model)
+
+    assert [variant("base"), variant("short", aux_coefficient=1)] == ["base", "short"]
+    assert variant("short", (64,)) == "short-64"
+    assert variant("base", (128, 256, 256, 512)) == "base"
+    assert variant("base", (32, 64, 64, 128), epochs=4, augmentation="flip") == (
+        "base-32,64,64,128-4-epochs-flip"
+    )
+
+
 # ---------------------------------------------------------------------------------- the model
 
 
-def forward_by_hand(model, images):
+def forward_by_hand(model, images, weighted):
     """The published architecture, written out over the state of a model in eval mode."""
     state, shape = model.state_dict(), model.config
     hidden = (images.float() / 255 - state["image_mean"]) / state["image_std"]
@@ -232,15 +257,16 @@ def forward_by_hand(model, images):
         weight = [state[f"moe.experts.{expert}.{layer}.weight"] for layer in (0, 2)]
         bias = [state[f"moe.experts.{expert}.{layer}.bias"] for layer in (0, 2)]
         output = weight[1] @ F.relu(weight[0] @ vector + bias[0]) + bias[1]
-        outputs.append(output * row[expert])
+        outputs.append(output * row[expert] if weighted else output)
     logits = torch.stack(outputs) @ state["classifier.weight"].T + state["classifier.bias"]
     return logits, scores, probabilities
 
 
+@pytest.mark.parametrize("gate", ["weighted", "unweighted"])
 @pytest.mark.parametrize("variant", ["base", "short"])
-def test_forward_pass_by_hand(variant, images):
+def test_forward_pass_by_hand(variant, gate, images):
     torch.manual_seed(5)
-    model = CifarMoE(training_config(variant, n_experts=4).model)
+    model = CifarMoE(training_config(variant, n_experts=4, gate=gate).model)
     for name, tensor in model.state_dict().items():
         if name.endswith(("1.bias", "image_mean")):
             tensor.normal_(0, 0.5)
@@ -253,11 +279,14 @@ def test_forward_pass_by_hand(variant, images):
         model(torch.from_numpy(images[0].images[:40]))
         pixels = torch.from_numpy(images[1].images[:40])
         logits, routing = model.eval()(pixels)
-        expected, scores, probabilities = forward_by_hand(model, pixels)
+        expected, scores, probabilities = forward_by_hand(model, pixels, gate == "weighted")
     torch.testing.assert_close(routing.logits, scores, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)
     assert torch.equal(routing.expert_ids, probabilities.argmax(dim=1))
-    torch.testing.assert_close(routing.weights, probabilities.amax(dim=1))
+    largest = probabilities.amax(dim=1)
+    torch.testing.assert_close(
+        routing.weights, largest if gate == "weighted" else torch.ones_like(largest)
+    )
     assert len(routing.expert_ids.unique()) > 1
 
 
@@ -266,16 +295,68 @@ def routing_of(probabilities):
     return Routing(probabilities.log(), expert_ids, weights)
 
 
-def test_switch_loss_by_hand():
-    # Three of four images go to expert 0: f = (3/4, 1/4). P = (2.2/4, 1.8/4) = (0.55, 0.45).
-    # 2 (0.75 * 0.55 + 0.25 * 0.45) = 1.05
+@pytest.mark.parametrize(
+    ("balance", "uneven", "even", "collapsed"),
+    [
+        # Three of four images go to expert 0: f = (3/4, 1/4). P = (2.2/4, 1.8/4) = (0.55, 0.45).
+        # 2 (0.75 * 0.55 + 0.25 * 0.45) = 1.05
+        ("mean", 1.05, 1.0, 4.0),
+        # n = (3, 1): 2 (3 * 0.55 + 1 * 0.45) = 4.2; even 3 * 3 * (1/3); collapsed 4 * 6 * 1
+        ("count", 4.2, 3.0, 24.0),
+        # S = (2.2, 1.8): 2 (3 * 2.2 + 1 * 1.8) = 16.8; even 3 * 3 * 1 * 1; collapsed 4 * 6 * 6
+        ("sum", 16.8, 9.0, 144.0),
+    ],
+)
+def test_balance_losses_by_hand(balance, uneven, even, collapsed):
     first = torch.tensor([0.8, 0.6, 0.6, 0.2])
-    found = switch_loss(routing_of(torch.stack([first, 1 - first], dim=1)))
-    assert found.item() == pytest.approx(1.05)
-    even = switch_loss(routing_of(torch.eye(3) * 0.7 + 0.1))
-    assert even.item() == pytest.approx(1.0)
-    collapsed = torch.tensor([[1.0, 1e-9, 1e-9, 1e-9]]).expand(6, 4)
-    assert switch_loss(routing_of(collapsed)).item() == pytest.approx(4.0)
+    found = balance_loss(routing_of(torch.stack([first, 1 - first], dim=1)), balance)
+    assert found.item() == pytest.approx(uneven)
+    found = balance_loss(routing_of(torch.eye(3) * 0.7 + 0.1), balance)
+    assert found.item() == pytest.approx(even)
+    to_one = torch.tensor([[1.0, 1e-9, 1e-9, 1e-9]]).expand(6, 4)
+    assert balance_loss(routing_of(to_one), balance).item() == pytest.approx(collapsed)
+
+
+@pytest.mark.parametrize("gate", ["weighted", "unweighted"])
+@pytest.mark.parametrize(("balance", "factor"), [("mean", 1), ("count", 32), ("sum", 32 * 32)])
+def test_a_step_descends_the_two_losses(gate, balance, factor, images, tmp_path, monkeypatch):
+    config = training_config("short", gate=gate, balance=balance, aux_coefficient=0.25)
+    run = training._Run(config, {}, *images, tmp_path)
+    run.model.train()
+    pixels, labels = run.train.images[:32], run.train.labels[:32]
+    twin = CifarMoE(config.model)
+    twin.load_state_dict(run.model.state_dict())
+    logits, routing = twin.train()(pixels)
+    probabilities = routing.logits.softmax(dim=1)
+    counts = F.one_hot(routing.expert_ids, 3).sum(dim=0)
+    switch = 3 * (counts / 32 * probabilities.mean(dim=0)).sum()
+    (F.cross_entropy(logits, labels) + 0.25 * factor * switch).backward()
+    found = {}
+
+    def read():
+        found.update({name: p.grad.clone() for name, p in run.model.named_parameters()})
+
+    monkeypatch.setattr(run.optimizer, "step", read)
+    monkeypatch.setattr(run.schedule, "step", lambda: None)
+    run._step(pixels, labels)
+    for name, parameter in twin.named_parameters():
+        torch.testing.assert_close(found[name], parameter.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_unweighted_the_answer_teaches_the_router_nothing(images, tmp_path):
+    def router_gradient(gate, aux_coefficient):
+        config = training_config("short", gate=gate, aux_coefficient=aux_coefficient)
+        run = training._Run(config, {}, *images, tmp_path)
+        run.optimizer.step = run.schedule.step = lambda: None
+        run.optimizer.zero_grad = lambda set_to_none: None
+        run.model.train()
+        run._step(run.train.images[:32], run.train.labels[:32])
+        return run.model.moe.router.weight.grad
+
+    assert router_gradient("weighted", 0.0).abs().max() > 1e-4
+    gradient = router_gradient("unweighted", 0.0)
+    assert gradient is None or not gradient.any()
+    assert router_gradient("unweighted", 1.0).abs().max() > 1e-6
 
 
 # ---------------------------------------------------------------------------------- training
@@ -400,7 +481,7 @@ def test_bf16(tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_the_run(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "switch_loss", lambda routing: routing.logits.sum() * np.nan)
+    monkeypatch.setattr(training, "balance_loss", lambda routing, _: routing.logits.sum() * np.nan)
     with pytest.raises(ModelError, match="the loss is nan in epoch 1"):
         train_cifar_moe(training_config(), *images, tmp_path)
 
@@ -553,6 +634,25 @@ def test_another_run_is_refused(undisturbed, images, tmp_path):
         for others in ((other_images[0], images[1]), (images[0], other_images[1])):
             with pytest.raises(UsageError, match="holds a run over other images"):
                 train_cifar_moe(training_config(), *others, folder)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_that_does_not_say_is_weighted_and_mean(finished, undisturbed, images, tmp_path):
+    folder = tmp_path / "model"
+    if finished:
+        shutil.copytree(undisturbed, folder)
+        state_path = folder / "training.json"
+    else:
+        stop(training_config(), images, folder, 2 * N_LEARNT)
+        state_path = folder / "checkpoints" / "step-00000001" / "state.json"
+    state = json.loads(state_path.read_text())
+    del state["config"]["balance"], state["config"]["model"]["gate"]
+    state_path.write_text(json.dumps(state))
+    with pytest.raises(UsageError, match="holds a run with balance mean, not sum"):
+        train_cifar_moe(training_config(balance="sum"), *images, folder)
+    with pytest.raises(UsageError, match="holds a run with gate weighted, not unweighted"):
+        train_cifar_moe(training_config(gate="unweighted"), *images, folder)
+    assert train_cifar_moe(training_config(), *images, folder)["epoch"] == 3
 
 
 def truncate(path):

@@ -242,10 +242,24 @@ class TestRouting:
         torch.testing.assert_close(equal.sum(-1), weights.sum(-1))
         assert equal.unique().numel() == 1
 
-    def test_a_choice_that_is_not_the_top_k_is_told(self) -> None:
-        other = torch.tensor([[[0, 2]]])
-        assert edits.is_top_k(self.logits, self.chosen).all()
-        assert not edits.is_top_k(self.logits, other).any()
+    @pytest.mark.parametrize("tied", [(0, 1), (0, 2), (1, 0)])
+    def test_where_experts_tie_the_models_own_choice_stays(self, tied: tuple[int, int]) -> None:
+        """Of 0, 1 and 2 the model took any two; 1 that was not taken is no better than they."""
+        logits = torch.tensor([[[2.0, 2.0, 2.0, 5.0, 1.0, -1.0]]])
+        chosen = torch.tensor([[[3, *tied]]])
+        given = self.rule.weights(logits, chosen)
+        experts, weights = edits.without_experts(self.rule, logits, chosen, given, [3])
+        left = ({0, 1, 2} - set(tied)).pop()
+        assert experts.tolist() == [[[left, *tied]]]
+        shares = logits[0, 0].exp() / logits[0, 0].exp().sum()
+        torch.testing.assert_close(weights[0, 0], shares[[left, *tied]])
+
+    def test_several_that_leave_are_followed_by_the_next_best_in_order(self) -> None:
+        logits = torch.tensor([[[6.0, 5.0, 4.0, 3.0, 3.0, 2.0, 7.0]]])
+        chosen = torch.tensor([[[6, 0, 1]]])
+        given = self.rule.weights(logits, chosen)
+        experts, _ = edits.without_experts(self.rule, logits, chosen, given, [6, 1, 2])
+        assert experts.tolist() == [[[3, 0, 4]]]  # 2 is gone too; of 3 and 4 the lower index first
 
     def test_draws_are_uniform_never_twice_and_by_example(self) -> None:
         drawn = edits.drawn_experts(1, 0, 5, 3, 6000, 8, 3)
@@ -255,6 +269,135 @@ class TestRouting:
         assert torch.equal(edits.drawn_experts(1, 0, 5, 3, 10, 8, 3), drawn[:10])
         for numbers in ((2, 0, 5, 3), (1, 1, 5, 3), (1, 0, 6, 3), (1, 0, 5, 4)):
             assert not torch.equal(edits.drawn_experts(*numbers, 6000, 8, 3), drawn)
+
+
+SOFTMAX, SIGMOID = RouterRule("softmax", False), RouterRule("sigmoid", True)
+HALF = (torch.bfloat16, torch.float16)
+
+
+def next_above(value: float, dtype: torch.dtype = torch.float32) -> float:
+    one = torch.tensor(value, dtype=dtype)
+    return float(torch.nextafter(one, torch.tensor(torch.inf, dtype=dtype)))
+
+
+class TestIsTopK:
+    """Whether a choice is the top-k of the logits, told from rounding by constructed cases."""
+
+    @staticmethod
+    def fits(
+        rule: RouterRule,
+        logits: list[float],
+        chosen: list[int],
+        dtype: torch.dtype = torch.float32,
+    ) -> bool:
+        found = edits.is_top_k(rule, torch.tensor([logits], dtype=dtype), torch.tensor([chosen]))
+        assert found.shape == (1,)
+        return bool(found)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, *HALF])
+    @pytest.mark.parametrize("rule", [SOFTMAX, SIGMOID], ids=["softmax", "sigmoid"])
+    def test_a_plain_choice_and_one_that_is_not(self, rule: RouterRule, dtype: torch.dtype) -> None:
+        logits = [4.0, 3.0, 2.0, 1.0]
+        assert self.fits(rule, logits, [0, 1], dtype) and self.fits(rule, logits, [1, 0], dtype)
+        assert not self.fits(rule, logits, [0, 2], dtype)
+        assert not self.fits(rule, logits, [2, 3], dtype)
+
+    @pytest.mark.parametrize("chosen", [[0, 1], [0, 2], [0, 3]])
+    def test_of_an_exact_tie_either_is_the_top_k(self, chosen: list[int]) -> None:
+        assert self.fits(SOFTMAX, [5.0, 1.75, 1.75, 1.75, 0.0], chosen)
+        assert not self.fits(SOFTMAX, [5.0, 1.75, 1.75, 1.75, 0.0], [0, 4])
+
+    @pytest.mark.parametrize("value", [1.75, -3.5, 0.001])
+    def test_a_difference_in_the_last_bit_is_rounding(self, value: float) -> None:
+        """As far apart as 2.4e-7 of 1.75 is, with another expert 4 above."""
+        above = next_above(value)
+        assert above != value
+        assert self.fits(SOFTMAX, [value + 4, value, above], [0, 1])
+        assert self.fits(SIGMOID, [value + 4, value, above], [0, 1])
+
+    @pytest.mark.parametrize("gap", [1e-3, 1e-4, 2e-5])
+    def test_more_than_rounding_is_not(self, gap: float) -> None:
+        assert not self.fits(SOFTMAX, [5.75, 1.75, 1.75 + gap], [0, 1])
+        assert not self.fits(SIGMOID, [5.75, -1.75, -1.75 + gap], [0, 1])
+
+    def test_every_choice_that_float32_makes_of_its_own_scores_passes(self) -> None:
+        """Logits a few units in the last place apart, from far below the largest to near it."""
+        generator = torch.Generator().manual_seed(0)
+        for distance in (0.0, 1.0, 10.0, 40.0, 80.0):
+            steps = torch.randint(0, 4, (4000, 12), generator=generator)
+            near = torch.rand(4000, 1, generator=generator) * 8 - 4
+            logits = near + steps * near.abs() * torch.finfo(torch.float32).eps
+            logits = torch.cat([logits, near + distance], dim=-1)
+            for rule, scores in (
+                (SOFTMAX, logits.softmax(dim=-1)),
+                (SOFTMAX, (logits - logits.logsumexp(dim=-1, keepdim=True)).exp()),
+                (SIGMOID, logits.sigmoid()),
+                (SIGMOID, 1 / (1 + (-logits).exp())),
+            ):
+                # The worst that ties allow: the lowest logits of those with like scores.
+                chosen = scores.double().add(-1e-9 * scores * steps_of(logits)).topk(4).indices
+                assert edits.is_top_k(rule, logits, chosen).all(), (rule, distance)
+
+    def test_saturated_scores_tie_while_logits_differ(self) -> None:
+        """Beside a logit of 200 every other probability is zero; above 20 every sigmoid is one."""
+        logits = torch.tensor([200.0, 3.0, 2.0, -1.0])
+        assert logits.softmax(dim=-1)[1:].tolist() == [0, 0, 0]
+        assert self.fits(SOFTMAX, logits.tolist(), [0, 3])
+        assert not self.fits(SOFTMAX, [60.0, 3.0, 2.0, -1.0], [0, 3])
+        high = torch.tensor([30.0, 25.0, 20.0, 5.0])
+        assert high.sigmoid()[:3].tolist() == [1, 1, 1]
+        assert self.fits(SIGMOID, high.tolist(), [2, 1])
+        assert not self.fits(SIGMOID, high.tolist(), [0, 3])
+        assert not self.fits(SOFTMAX, [1.0, 40.0, -60.0, -61.0], [1, 3])
+
+    @pytest.mark.parametrize("dtype", HALF)
+    def test_scores_that_tie_in_a_short_format(self, dtype: torch.dtype) -> None:
+        """Logits are finer near zero than the scores that are rounded to the same format."""
+        logits = torch.tensor([0.001, 0.002, -2.0], dtype=dtype)
+        assert logits[0] < logits[1]
+        assert logits.sigmoid()[0] == logits.sigmoid()[1]
+        assert self.fits(SIGMOID, logits.tolist(), [0], dtype)
+        assert not self.fits(SIGMOID, logits.tolist(), [0])  # float32 tells them apart
+        # A whole step of the format at 1: the scores differ by more than their rounding.
+        step = next_above(8.0, dtype)
+        assert self.fits(SOFTMAX, [9.0, 8.0, 8.0, 1.0], [0, 2], dtype)
+        assert not self.fits(SOFTMAX, [9.0, 8.0, step + (step - 8), 1.0], [0, 1], dtype)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, *HALF])
+    @pytest.mark.parametrize("bias", [0.1, 0.03])
+    def test_a_bias_of_the_router_is_told(self, bias: float, dtype: torch.dtype) -> None:
+        """As of DeepSeek-V3: the largest of sigmoid + bias are taken."""
+        generator = torch.Generator().manual_seed(1)
+        logits = torch.randn(500, 32, generator=generator).to(dtype)
+        biases = torch.linspace(-bias, bias, 32)
+        plain = logits.float().sigmoid()
+        assert edits.is_top_k(SIGMOID, logits, plain.topk(4).indices).all()
+        fits = edits.is_top_k(SIGMOID, logits, (plain + biases).topk(4).indices)
+        moved = (plain + biases).topk(4).indices.sort().values != plain.topk(
+            4
+        ).indices.sort().values
+        assert not fits[moved.any(dim=-1)].all() and fits[~moved.any(dim=-1)].all()
+        assert int((~fits).sum()) > 50
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_groups_of_experts_are_told(self, dtype: torch.dtype) -> None:
+        """As of DeepSeek-V2: the best of the best group alone are taken."""
+        logits = torch.randn(200, 32, generator=torch.Generator().manual_seed(2)).to(dtype)
+        by_group = logits.float().view(200, 4, 8)
+        best = by_group.amax(dim=-1).argmax(dim=-1)
+        chosen = by_group[torch.arange(200), best].topk(3).indices + 8 * best.unsqueeze(-1)
+        assert int((~edits.is_top_k(SOFTMAX, logits, chosen)).sum()) > 100
+
+    def test_padding_is_not_counted(self, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+        nothing_fits = torch.zeros(4, 6, dtype=torch.bool)
+        monkeypatch.setattr(edits, "is_top_k", lambda *_: nothing_fits)
+        outcome = engine.run(Pass((*TWINS, *CLEAN), watched=frozenset({1, 3})))
+        assert outcome.not_top_k == {1: 20, 3: 20}
+
+
+def steps_of(logits: torch.Tensor) -> torch.Tensor:
+    """(token, expert): the place of each logit in its row, the lowest first."""
+    return logits.argsort(dim=-1).argsort(dim=-1)
 
 
 @pytest.mark.parametrize(

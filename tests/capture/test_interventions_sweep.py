@@ -449,7 +449,7 @@ class TestRefusals:
         plan.parent.logit_diffs[2] += 0.5
         with pytest.raises(CheckError, match=r"at example 2 .*rounding explains"):
             run_sweep(plan, own_store)
-        assert not read_run(own_store, plan.run_id).files("predictions")
+        assert plan.run_id not in take_snapshot(own_store).runs
 
     @pytest.fixture
     def of_family(self, tmp_path: Path) -> Callable[[str], tuple[Path, Path]]:
@@ -476,6 +476,7 @@ class TestRefusals:
         with pytest.raises(ModelError, match=r"not the top-k of the router's logits") as caught:
             run_sweep(plan, store)
         assert "--form zero" in str(caught.value)
+        assert plan.run_id not in take_snapshot(store).runs, "an empty run was left behind"
         plan = planned(store, folder, kinds=("ablate-experts",), experts="1", form="zero")
         assert run_sweep(plan, store).units_now == len(plan.units)
 

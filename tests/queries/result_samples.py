@@ -39,7 +39,8 @@ def a_provenance(*runs: RunReference, **changes: Any) -> Provenance:
 
 
 def a_result(sql: str, provenance: Provenance | None = None) -> Result:
-    return Result(duckdb.connect().sql(sql), lambda: provenance or a_provenance())
+    connection = duckdb.connect()
+    return Result(connection.sql(sql), lambda: provenance or a_provenance(), connection)
 
 
 def rows_result(types: Sequence[tuple[str, str]], rows: Sequence[Sequence[Any]]) -> Result:
@@ -50,7 +51,7 @@ def rows_result(types: Sequence[tuple[str, str]], rows: Sequence[Sequence[Any]])
     marks = ", ".join("?" for _ in types)
     for row in rows:
         connection.execute(f"insert into given values ({marks})", list(row))
-    return Result(connection.sql("select * from given"), a_provenance)
+    return Result(connection.sql("select * from given"), a_provenance, connection)
 
 
 def the_sample() -> Result:

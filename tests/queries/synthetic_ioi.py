@@ -53,10 +53,11 @@ def manifest(
     arrays: Mapping[str, Sequence[int]],
     parent: str | None = None,
     day: int = 1,
+    model: str = "hand-made",
 ) -> RunManifest:
     row = {
         "job": job,
-        "model": "hand-made",
+        "model": model,
         "model_revision": None,
         "model_sha256": "ab" * 32,
         "architecture": "None",
@@ -110,10 +111,11 @@ def write_captured(
     run_id: str = CAPTURED,
     arrays: Mapping[str, Sequence[int]] = ARRAYS,
     last_token_kept: bool = True,
+    model: str = "hand-made",
 ) -> list[Prompt]:
     """Prompts of three tokens; each clean one comes before its twin, the last has no foil."""
     rng = np.random.default_rng(5)
-    planned = manifest(run_id, "qwen-ioi", arrays)
+    planned = manifest(run_id, "qwen-ioi", arrays, model=model)
     writer = RunWriter(store, planned)
     writer.begin({"conditions": columns([_condition(0, "none")])})
     prompts: list[Prompt] = []

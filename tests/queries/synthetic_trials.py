@@ -27,6 +27,8 @@ class Trial:
         When it was captured, and whether that came to its end.
     n_draws
         Draws of each of the ablations.
+    gate, balance, aux_coefficient
+        Labels too; a run from before there were such labels has None.
     """
 
     run_id: str
@@ -36,6 +38,9 @@ class Trial:
     created_at: str = "2026-02-01"
     status: str = "complete"
     n_draws: int = 3
+    gate: str | None = None
+    balance: str | None = None
+    aux_coefficient: float | None = None
 
 
 NEWEST = (
@@ -47,13 +52,23 @@ NEWEST = (
     Trial("cifar-moe-s20", "short", 2, 0),
     Trial("cifar-moe-s21", "short", 2, 1),
     Trial("cifar-moe-s30", "short", 3, 0, n_draws=0),
+    # trained otherwise than s20 and s21, which are said to be weighted and mean by no label
+    Trial("cifar-moe-t20", "short", 2, 0, "2026-02-04", "complete", 3, "weighted", "mean", 1e-5),
+    Trial("cifar-moe-t21", "short", 2, 1, "2026-02-04", "complete", 3, "weighted", "mean", 1e-5),
+    Trial("cifar-moe-k20", "short", 2, 0, "2026-02-04", "complete", 3, "weighted", "mean", 1e-2),
+    Trial("cifar-moe-c20", "short", 2, 0, "2026-02-04", "complete", 3, "weighted", "count", 1e-5),
+    Trial("cifar-moe-g20", "short", 2, 0, "2026-02-04", "complete", 3, "unweighted", "mean", 1e-5),
+    Trial("cifar-moe-g21", "short", 2, 1, "2026-02-04", "complete", 3, "unweighted", "mean", 1e-5),
+    Trial("cifar-moe-g30", "short", 3, 0, "2026-02-04", "complete", 3, "unweighted", "sum", 1e-5),
 )
-"""The trials that the view shows; the last has no ablations."""
+"""The trials that the view shows; ``s30`` has no ablations."""
 
 OTHERS = (
     # captured before b30, and at the same time as b21 under an earlier name
     Trial("cifar-moe-z30", "base", 3, 0, "2026-02-02"),
     Trial("cifar-moe-a21", "base", 2, 1),
+    # an earlier capture of g20
+    Trial("cifar-moe-h20", "short", 2, 0, "2026-02-01", "complete", 3, "unweighted", "mean", 1e-5),
     Trial("cifar-moe-u22", "base", 2, 2, "2026-02-09", "incomplete"),
     Trial("cifar-moe-u20", "base", 2, 0, "2026-02-09", "incomplete"),
 )
@@ -111,6 +126,9 @@ def _make_run(rng: np.random.Generator, trial: Trial) -> dict[str, list[dict[str
         "trial": str(trial.trial),
         "seed": "7",
     }
+    for key in ("gate", "balance", "aux_coefficient"):
+        if getattr(trial, key) is not None:
+            labels[key] = str(getattr(trial, key))
     for key, value in labels.items():
         add("run_labels", key=key, value=value)
     # three experts: a second layer, of another size

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moedb.errors import UsageError
-from moedb.queries.cells import shown_text, visible
+from moedb.queries.cells import shown_text
 from moedb.queries.formats import FORMATS, TableOptions, arrange, format_of_path, render
+from moedb.visible import visible
 from tests.queries.result_samples import (
     FOOTER,
     HOSTILE,
@@ -369,8 +370,9 @@ def test_formats_of_the_terminal_import_neither_pandas_nor_pyarrow():
 import sys, duckdb
 from moedb.queries.formats import render
 from moedb.queries.result import Provenance, Result
-result = Result(duckdb.connect().sql("select 1 as a, 2.5 as b, 'x' as c"),
-                Provenance(None, "", {}, (), "", ""))
+connection = duckdb.connect()
+result = Result(connection.sql("select 1 as a, 2.5 as b, 'x' as c"),
+                lambda: Provenance(None, "", {}, (), "", ""), connection)
 for format in ("table", "csv", "json", "jsonl"):
     render(result, format)
 print({"pandas", "pyarrow", "numpy", "matplotlib", "torch"} & set(sys.modules))

@@ -16,6 +16,7 @@ from moedb.queries.database import Database
 from moedb.queries.drawing import style_file
 from moedb.queries.lens_figures import plot_lens_effect
 from moedb.store.writing import RunWriter
+from tests.queries.interval_oracle import bca_of_mean
 from tests.queries.ioi_frames import lens_effects
 from tests.queries.synthetic_ioi import INTERVENED, columns, manifest
 
@@ -127,11 +128,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
         yield Made(database, readings)
 
 
-def interval(values: list[float], seed: int) -> list[float]:
-    drawn = np.random.default_rng(seed).integers(len(values), size=(SAMPLES, len(values)))
-    return np.percentile(np.array(values)[drawn].mean(axis=1), [2.5, 97.5]).tolist()
-
-
 @pytest.mark.parametrize("split", [None, "all", "clean", "corrupted"])
 def test_is_the_difference_at_each_place(made: Made, split: str | None) -> None:
     found = made.database.query(
@@ -161,7 +157,7 @@ def test_is_the_difference_at_each_place(made: Made, split: str | None) -> None:
                     (
                         *(kind, layer, None, json.dumps(kept), own, read, place),
                         *(len(numbers), len(examples), np.mean(values), np.mean(changes)),
-                        *interval(changes, 3),
+                        *bca_of_mean(changes, SAMPLES, 3),
                     )
                 )
     assert [row[:9] for row in found] == [row[:9] for row in expected]

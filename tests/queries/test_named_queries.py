@@ -98,7 +98,7 @@ def ask_macro(
     connection: duckdb.DuckDBPyConnection, name: str, given: dict[str, object]
 ) -> pd.DataFrame:
     written = ", ".join(
-        f"{key} := "
+        f'"{key}" := '
         + ("'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value))
         for key, value in given.items()
     )
@@ -155,7 +155,7 @@ def test_null_parameters_are_the_defaults(name: str, connection: duckdb.DuckDBPy
     optional = [parameter.name for parameter in query.parameters if not parameter.required]
     nulls = ", ".join(
         [f"{key} := '{value}'" for key, value in required.items()]
-        + [f"{key} := null" for key in optional]
+        + [f'"{key}" := null' for key in optional]
     )
     pd.testing.assert_frame_equal(
         connection.execute(f"from {query.macro_name}({nulls})").df(),

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from moedb.errors import UsageError
@@ -205,11 +206,11 @@ def assert_readable(drawn):
             assert all(one[1] <= two[0] for one, two in pairwise(spans))
             texts += labels
     boxes = [text.get_window_extent(renderer) for text in texts if text.get_text()]
-    for box in boxes:
-        assert box.x0 >= whole.x0 - 1
-        assert box.x1 <= whole.x1 + 1
-        assert box.y0 >= whole.y0 - 1
-        assert box.y1 <= whole.y1 + 1
+    for box in boxes:  # to two pixels: releases of matplotlib differ by as much
+        assert box.x0 >= whole.x0 - 2
+        assert box.x1 <= whole.x1 + 2
+        assert box.y0 >= whole.y0 - 2
+        assert box.y1 <= whole.y1 + 2
     footer = drawn.texts[0].get_window_extent(renderer)
     assert sum(box.overlaps(footer) for box in boxes) == 1
 
@@ -427,6 +428,20 @@ class TestClassExperts:
             "base, 3 experts\ntrial 0", "base, 3 experts\ntrial 1",
         ]  # fmt: skip
 
+    def test_each_way_of_training_has_a_panel(self, figure):
+        one = matched().assign(gate="weighted", balance="mean", aux_coefficient=1e-5)
+        frame = pd.concat([one, one.assign(gate="unweighted"), one.assign(aux_coefficient=None)])
+        axes = plot_class_expert_panels(frame, figure)
+        assert [ax.get_title() for ax in axes] == [
+            "base, 2 experts\ngate weighted\naux_coefficient 1e-05",
+            "base, 2 experts\ngate unweighted\naux_coefficient 1e-05",
+            "base, 2 experts\ngate weighted\naux_coefficient nan",
+        ]
+        many = [one.assign(aux_coefficient=number) for number in range(25)]
+        with pytest.raises(UsageError, match="25 panels are too many") as caught:
+            panels_of(pd.concat(many))
+        assert "-p aux_coefficient" in caught.value.hint
+
     def test_one_layer_of_a_run(self, figure):
         frame = by_class(layers=2)
         with pytest.raises(UsageError, match="more than one layer") as caught:
@@ -457,7 +472,7 @@ class TestRouterAblation:
         expected = frame.sort_values("experts")[["learned", "random", "reinitialized"]].T
         np.testing.assert_array_equal(heights, expected)
         assert [label.get_text() for label in ax.get_xticklabels()] == ["2", "3", "5"]
-        bars = [container for container in ax.containers if container.get_label()[0] == "_"]
+        bars = [each for each in ax.containers if isinstance(each, ErrorbarContainer)]
         lengths = [np.diff(s[:, 1])[0] for bar in bars for s in bar[2][0].get_segments()]
         np.testing.assert_allclose(lengths, [0.04] * 3 + [0.08] * 3)
 
@@ -472,6 +487,15 @@ class TestRouterAblation:
         assert {ax.get_ylim() for ax in axes} == {(0.0, 1.0)}
         assert np.isnan([bar.get_height() for bar in axes[1].patches]).sum() == 3
         assert figure.legends[0].get_title().get_text() == "error bars: one sd over trials"
+
+    def test_ways_of_training_are_not_in_one_panel(self, figure):
+        one = ablation(("base",)).assign(gate="weighted", balance="mean", aux_coefficient=None)
+        frame = pd.concat([one, one.assign(gate="unweighted", balance="sum")])
+        axes = plot_router_ablation_variants(frame, figure)
+        assert [ax.get_title() for ax in axes] == [
+            "base\ngate weighted\nbalance mean", "base\ngate unweighted\nbalance sum",
+        ]  # fmt: skip
+        assert [len(ax.patches) for ax in axes] == [9, 9]
 
     def test_refusals(self, figure):
         frame = ablation()

@@ -121,6 +121,31 @@ def test_says_what_is_missing(bare: Path, tmp_path: Path, capsys: pytest.Capture
     assert linked(page) <= names
 
 
+@pytest.mark.parametrize("with_others", [True, False])
+def test_a_run_of_interventions_that_was_cut_short_is_named(
+    with_others: bool, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    store, cut_short = tmp_path / "store", "intervene-fffffffff0"
+    prompts = ioi.write_captured(store)
+    splits = {p.example_id: p.split for p in prompts}
+    ablations = [s for s in make_settings(prompts) if s.kind in ("none", "ablate-experts")]
+    others = [s for s in make_settings(prompts) if s.kind != "ablate-experts"]
+    assert len(ablations) > 1 < len(others)
+    ioi.write_interventions(store, ablations, splits, {}, run_id=cut_short, day=3)
+    if with_others:
+        ioi.write_interventions(store, others, splits, {})
+    units = sorted((store / "runs" / cut_short / "segments").glob("0*.json"))
+    for lost in (store / "runs" / cut_short / "segments" / "final.json", *units[1:]):
+        lost.unlink()
+    assert run_cli(["report", "ioi", "--store", str(store), "-o", str(tmp_path / "out")]) == 0
+    err = " ".join(capsys.readouterr().err.split())
+    said = f"{cut_short} is incomplete ({len(units) - 1} of {len(units)} units are missing)"
+    assert "missing: Ablation of each expert, and what it writes: no complete run " in err
+    assert said in err and said in (tmp_path / "out" / PAGE).read_text()
+    assert re.search(r"parts are missing, see above", err)
+    assert ("Interventions: run" in (tmp_path / "out" / PAGE).read_text()) == with_others
+
+
 def test_many_interventions_have_a_figure_for_each_kind(tmp_path: Path) -> None:
     store = tmp_path / "store"
     prompts = ioi.write_captured(store)

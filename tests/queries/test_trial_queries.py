@@ -16,7 +16,11 @@ from tests.queries.oracle import Tables, entropy_bits, frame, in_order, of_run
 from tests.queries.synthetic_trials import NEWEST, Trial, as_tables
 
 NUMBERS = {"variant": "base", "experts": 2}
-TRIALS: list[dict[str, object]] = [{}, {"variant": "base"}, {"experts": 3}, NUMBERS]
+TRIALS: list[dict[str, object]] = [
+    *({}, {"variant": "base"}, {"experts": 3}, NUMBERS),
+    *({"gate": "unweighted"}, {"balance": "count"}, {"aux_coefficient": 1e-5}),
+    {"variant": "short", "experts": 2, "gate": "weighted", "balance": "mean"},
+]
 BY_CLASS: list[dict[str, object]] = [*TRIALS, {"key": "size"}, {"layer": 4}, {"key": "trial"}]
 SETTINGS: dict[str, list[dict[str, object]]] = {
     "router-ablation": [*TRIALS, *({"level": "trial", **trials} for trials in TRIALS)],
@@ -26,30 +30,46 @@ SETTINGS: dict[str, list[dict[str, object]]] = {
     "expert-accuracy": [*TRIALS, {"key": "size"}, {"run": "cifar-moe-b31"}],
     "load-balance-by-trial": TRIALS,
 }
-NOTHING: list[dict[str, object]] = [{"variant": "no such variant"}, {"experts": 4}]
-TEXTS = {"variant", "class_a", "class_b", "value"}
+NOTHING: list[dict[str, object]] = [
+    *({"variant": "no such variant"}, {"experts": 4}),
+    {"gate": "unweighted", "balance": "count"},
+]
+TEXTS = {"error_over", "variant", "gate", "balance", "class_a", "class_b", "value"}
+Training = tuple[str, int, str, str, float]
 
 
-def shown(variant: str | None, experts: int | None) -> list[Trial]:
-    """The trials that the parameters ask for, in order."""
+def training(trial: Trial) -> Training:
+    """What the trials have in common that are averaged; no number where the run does not say."""
+    coefficient = math.nan if trial.aux_coefficient is None else trial.aux_coefficient
+    gate, balance = trial.gate or "weighted", trial.balance or "mean"
+    return trial.variant, trial.experts, gate, balance, coefficient
+
+
+def shown(**chosen: object) -> list[Trial]:
+    """The trials that the parameters ask for, in order; coefficients that are not known last."""
+    names = ("variant", "experts", "gate", "balance", "aux_coefficient")
+    assert chosen.keys() <= set(names)
+    found = [
+        trial
+        for trial in NEWEST
+        if all(
+            chosen.get(name) in (None, value)
+            for name, value in zip(names, training(trial), strict=True)
+        )
+    ]
     return sorted(
-        (
-            trial
-            for trial in NEWEST
-            if variant in (None, trial.variant) and experts in (None, trial.experts)
-        ),
-        key=lambda trial: (trial.variant, trial.experts, trial.trial),
+        found,
+        key=lambda trial: (*training(trial)[:4], trial.aux_coefficient or math.inf, trial.trial),
     )
 
 
-def configurations(
-    variant: str | None, experts: int | None
-) -> Iterator[tuple[tuple[str, int], list[Trial]]]:
-    """Those trials by variant and number of experts."""
-    for key, trials in itertools.groupby(
-        shown(variant, experts), key=lambda trial: (trial.variant, trial.experts)
+def configurations(**chosen: object) -> Iterator[tuple[Training, list[Trial]]]:
+    """Those trials by what they have in common."""
+    for _, group in itertools.groupby(
+        shown(**chosen), key=lambda trial: (*training(trial)[:4], trial.aux_coefficient)
     ):
-        yield key, list(trials)
+        trials = list(group)
+        yield training(trials[0]), trials
 
 
 def correctness(tables: Tables, run_id: str, kind: str, expert: int | None = None) -> np.ndarray:
@@ -94,10 +114,13 @@ def ablate(tables: Tables, trials: list[Trial]) -> tuple[float, ...]:
         for right, drawn in zip(learned, draws["random-routing"], strict=True)
         if len(drawn)
     ]
-    error = math.nan
-    if differences:
-        pooled = np.concatenate(differences)
-        error = 100 * math.sqrt(np.var(pooled, ddof=1) / len(pooled)) / accuracy
+    decreases = [100 * (right - drawn) / right for right, drawn in by_trial]
+    error, over = math.nan, None
+    if len(differences) > 1:
+        error, over = spread(decreases) / math.sqrt(len(differences)), "trials"
+    elif differences:
+        (own,) = differences
+        error, over = 100 * math.sqrt(np.var(own, ddof=1) / len(own)) / accuracy, "images"
     return (
         len(trials),
         sum(map(len, learned)),
@@ -106,27 +129,28 @@ def ablate(tables: Tables, trials: list[Trial]) -> tuple[float, ...]:
         *means,
         100 - 100 * means[0] / accuracy,
         error,
+        over,
         spread([right for right, _ in by_trial]),
         spread([drawn for _, drawn in by_trial]),
-        spread([100 * (right - drawn) / right for right, drawn in by_trial]),
+        spread(decreases),
     )
 
 
 def router_ablation(
     tables: Tables,
     level: str = "experts",
-    variant: str | None = None,
-    experts: int | None = None,
+    **chosen: object,
 ) -> pd.DataFrame:
     rows: list[tuple[object, ...]] = []
-    for key, trials in configurations(variant, experts):
+    for key, trials in configurations(**chosen):
         if level == "trial":
             rows += [(*key, trial.trial, *ablate(tables, [trial])) for trial in trials]
         else:
             rows.append((*key, math.nan, *ablate(tables, trials)))
     return frame(
-        "variant experts trial n_trials n_images n_correct learned random reweighted "
-        "reinitialized decrease decrease_error learned_sd random_sd decrease_sd",
+        "variant experts gate balance aux_coefficient trial n_trials n_images n_correct learned "
+        "random reweighted reinitialized decrease decrease_error error_over learned_sd random_sd "
+        "decrease_sd",
         rows,
     )
 
@@ -161,12 +185,11 @@ def class_pairs(
     tables: Tables,
     measure: Callable[[np.ndarray, np.ndarray], float],
     key: str = "class",
-    variant: str | None = None,
-    experts: int | None = None,
     layer: int | None = None,
+    **chosen: object,
 ) -> Iterator[tuple[tuple[object, ...], list[float]]]:
     """The measure of each pair of classes over the trials, with the columns that name the pair."""
-    for configuration, trials in configurations(variant, experts):
+    for configuration, trials in configurations(**chosen):
         of_trials = [counts_by_class(tables, trial.run_id, key, layer) for trial in trials]
         for each in sorted({each for counts in of_trials for each in counts}):
             values = in_order(list({value for counts in of_trials for value in counts[each]}))
@@ -201,7 +224,8 @@ def over_trials(
         there = [value for value in found if not math.isnan(value)]
         summary = (np.mean(there), min(there), max(there)) if there else (math.nan,) * 3
         rows.append((*pair, len(there), *summary))
-    return frame(f"variant experts layer class_a class_b n_trials {name} lowest highest", rows)
+    names = "variant experts gate balance aux_coefficient layer class_a class_b n_trials"
+    return frame(f"{names} {name} lowest highest", rows)
 
 
 def class_correlation(tables: Tables, **parameters: object) -> pd.DataFrame:
@@ -220,18 +244,18 @@ def class_consistency(tables: Tables, **parameters: object) -> pd.DataFrame:
         (*pair, len(found), sum(found), sum(found) / len(found))
         for pair, found in class_pairs(tables, together, **parameters)  # type: ignore[arg-type]
     ]
-    return frame("variant experts layer class_a class_b n_trials n_together share", rows)
+    names = "variant experts gate balance aux_coefficient layer class_a class_b n_trials"
+    return frame(f"{names} n_together share", rows)
 
 
 def expert_accuracy(
     tables: Tables,
     key: str = "class",
     run: str | None = None,
-    variant: str | None = None,
-    experts: int | None = None,
+    **chosen: object,
 ) -> pd.DataFrame:
     rows: list[tuple[object, ...]] = []
-    for trial in shown(variant, experts):
+    for trial in shown(**chosen):
         if run not in (None, trial.run_id):
             continue
         labels = of_run(tables, "example_labels", trial.run_id)
@@ -249,8 +273,7 @@ def expert_accuracy(
                 right = forced[expert][images]
                 rows.append(
                     (
-                        trial.variant,
-                        trial.experts,
+                        *training(trial),
                         trial.trial,
                         value,
                         expert,
@@ -262,15 +285,15 @@ def expert_accuracy(
                     )
                 )
     return frame(
-        "variant experts trial value expert n_images n_correct accuracy learned routed", rows
+        "variant experts gate balance aux_coefficient trial value expert n_images n_correct "
+        "accuracy learned routed",
+        rows,
     )
 
 
-def load_balance_by_trial(
-    tables: Tables, variant: str | None = None, experts: int | None = None
-) -> pd.DataFrame:
+def load_balance_by_trial(tables: Tables, **chosen: object) -> pd.DataFrame:
     rows: list[tuple[object, ...]] = []
-    for trial in shown(variant, experts):
+    for trial in shown(**chosen):
         routing = of_run(tables, "routing", trial.run_id)
         mass = of_run(tables, "router_mass", trial.run_id)
         for shape in of_run(tables, "moe_layers", trial.run_id).itertuples():
@@ -282,8 +305,7 @@ def load_balance_by_trial(
             mean_probability = wide.to_numpy(dtype=np.float64).mean(axis=0)
             rows.append(
                 (
-                    trial.variant,
-                    trial.experts,
+                    *training(trial),
                     trial.trial,
                     shape.layer,
                     len(chosen),
@@ -295,8 +317,8 @@ def load_balance_by_trial(
                 )
             )
     return frame(
-        "variant experts trial layer n_decisions n_dead normalized_entropy largest_share "
-        "smallest_share switch_loss",
+        "variant experts gate balance aux_coefficient trial layer n_decisions n_dead "
+        "normalized_entropy largest_share smallest_share switch_loss",
         rows,
     )
 
@@ -347,7 +369,8 @@ def assert_same_rows(actual: pd.DataFrame, expected: pd.DataFrame) -> None:
     for column in expected.columns:
         left, right = actual[column], expected[column]
         if column in TEXTS:
-            assert left.tolist() == right.tolist(), column
+            texts = [[None if pd.isna(text) else text for text in side] for side in (left, right)]
+            assert texts[0] == texts[1], column
         else:
             np.testing.assert_allclose(
                 left.to_numpy(dtype=np.float64, na_value=np.nan),
@@ -417,21 +440,30 @@ def test_trial_routing_counts_every_value_and_expert(
     tables: Tables, connection: duckdb.DuckDBPyConnection
 ) -> None:
     expected = [
-        (trial.run_id, trial.variant, trial.experts, trial.trial, key, value, layer, expert, count)
-        for trial in shown(None, None)
-        for key in ("class", "size", "trial", "seed", "variant", "experts")
+        (
+            *(trial.run_id, *training(trial)[:4], trial.aux_coefficient, trial.trial),
+            *(key, value, layer, expert, count),
+        )
+        for trial in shown()
+        for key in (
+            *("class", "size", "trial", "seed", "variant", "experts"),
+            *("gate", "balance", "aux_coefficient"),
+        )
         for layer, values in counts_by_class(tables, trial.run_id, key, None).items()
         for value, counts in values.items()
         for expert, count in enumerate(counts.tolist())
     ]
     assert any(count == 0 for *_, count in expected)
     rows = connection.execute("from trial_routing").fetchall()
-    assert sorted(rows) == sorted(expected)
+    assert sorted(rows, key=repr) == sorted(expected, key=repr)
     described = connection.execute("describe trial_routing").fetchall()
     assert [row[:2] for row in described] == [
         ("run_id", "VARCHAR"),
         ("variant", "VARCHAR"),
         ("experts", "INTEGER"),
+        ("gate", "VARCHAR"),
+        ("balance", "VARCHAR"),
+        ("aux_coefficient", "DOUBLE"),
         ("trial", "INTEGER"),
         ("key", "VARCHAR"),
         ("value", "VARCHAR"),
@@ -444,15 +476,21 @@ def test_trial_routing_counts_every_value_and_expert(
 def test_the_view_has_the_newest_complete_capture_of_each_trial(
     connection: duckdb.DuckDBPyConnection,
 ) -> None:
-    rows = connection.execute("from trials order by variant, experts, trial").fetchall()
+    rows = connection.execute(
+        "from trials order by variant, experts, gate, balance, aux_coefficient, trial"
+    ).fetchall()
     assert rows == [
-        (trial.run_id, trial.variant, trial.experts, trial.trial) for trial in shown(None, None)
+        (trial.run_id, *training(trial)[:4], trial.aux_coefficient, trial.trial)
+        for trial in shown()
     ]
     described = connection.execute("describe trials").fetchall()
     assert [row[:2] for row in described] == [
         ("run_id", "VARCHAR"),
         ("variant", "VARCHAR"),
         ("experts", "INTEGER"),
+        ("gate", "VARCHAR"),
+        ("balance", "VARCHAR"),
+        ("aux_coefficient", "DOUBLE"),
         ("trial", "INTEGER"),
     ]
 
@@ -476,7 +514,10 @@ def test_a_trial_needs_its_two_labels_and_no_variant() -> None:
         for run_id, of_it in labels.items()
     ]
     rows = synthetic.connect(as_tables(runs)).execute("from trials order by variant").fetchall()
-    assert rows == [("whole", "", 2, 0), ("again", "base", 2, 0)]
+    assert rows == [
+        ("whole", "", 2, "weighted", "mean", None, 0),
+        ("again", "base", 2, "weighted", "mean", None, 0),
+    ]
 
 
 def test_matrices_are_symmetric_and_whole(connection: duckdb.DuckDBPyConnection) -> None:
@@ -516,10 +557,11 @@ def test_a_dead_expert_has_the_smallest_share(connection: duckdb.DuckDBPyConnect
 
 def test_a_trial_without_ablations_has_none(connection: duckdb.DuckDBPyConnection) -> None:
     for level in ("experts", "trial"):
-        given = {"level": level, "variant": "short", "experts": 3}
+        given = {"level": level, "variant": "short", "experts": 3, "gate": "weighted"}
         row = ask(connection, "router-ablation", given).iloc[0]
         assert (row["n_trials"], row["n_images"]) == (1, synthetic_trials.N_IMAGES)
         absent = ["random", "reweighted", "reinitialized", "decrease", "decrease_error"]
+        absent.append("error_over")
         assert row[[*absent, "learned_sd", "random_sd", "decrease_sd"]].isna().all()
         assert row["learned"] > 0
 
@@ -592,8 +634,9 @@ def test_router_ablation_by_hand() -> None:
     assert (both["learned"], both["random"], both["reweighted"]) == (0.625, 0.5, 0.5)
     assert pd.isna(both["reinitialized"])
     assert both["decrease"] == pytest.approx(20)
-    # differences 0, 1/2, 1, 0 and 0, 1/2, -1/2, -1/2: squares 2, about 1/8 they add up to 15/8
-    assert both["decrease_error"] == pytest.approx(100 * math.sqrt(15 / 8 / 7 / 8) / 0.625)
+    # the same four images twice are no eight: what varies are the decreases of 50 and -25
+    assert (first["error_over"], both["error_over"]) == ("images", "trials")
+    assert both["decrease_error"] == pytest.approx(75 / math.sqrt(2) / math.sqrt(2))
     assert both["learned_sd"] == pytest.approx(0.25 / math.sqrt(2))
     assert both["random_sd"] == pytest.approx(0.25 / math.sqrt(2))
     assert both["decrease_sd"] == pytest.approx(75 / math.sqrt(2))

@@ -19,7 +19,8 @@ from moedb.store.writing import RunWriter
 
 CLASSES = ("airplane", "bird", "cat")
 LAYER = 3
-# (variant, experts, trial, created at): the one of 3 experts was captured twice
+# (variant, experts, trial, created at, gate): the one of 3 experts was captured twice, and the last
+# two are trained otherwise than the first of the base model, whose runs have no label that says how
 TRIALS = (
     ("base", 2, 0, "2026-01-01"),
     ("base", 2, 1, "2026-01-02"),
@@ -27,6 +28,8 @@ TRIALS = (
     ("short", 2, 0, "2026-01-04"),
     ("base", 3, 0, "2026-01-05"),
     ("base", 3, 0, "2026-01-06"),
+    ("base", 2, 0, "2026-01-07", "unweighted"),
+    ("base", 2, 1, "2026-01-08", "unweighted"),
 )
 
 
@@ -38,7 +41,15 @@ def images(trial: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return classes, (experts + trial) % 3, rng.random(60) < 0.1
 
 
-def write_trial(store: Path, number: int, variant: str, experts: int, trial: int, at: str) -> None:
+def write_trial(
+    store: Path,
+    number: int,
+    variant: str,
+    experts: int,
+    trial: int,
+    at: str,
+    gate: str | None = None,
+) -> None:
     classes, chosen, corrupted = images(number)
     n = len(classes)
     manifest = RunManifest(
@@ -78,6 +89,8 @@ def write_trial(store: Path, number: int, variant: str, experts: int, trial: int
     )
     writer = RunWriter(store, manifest)
     labels = {"variant": variant, "experts": str(experts), "trial": str(trial)}
+    if gate is not None:
+        labels |= {"gate": gate, "balance": "count", "aux_coefficient": "1e-05"}
     writer.begin({"run_labels": {"key": list(labels), "value": list(labels.values())}})
     numbers = np.arange(n)
     tables = {
@@ -229,17 +242,22 @@ def _of_trials(values: np.ndarray) -> tuple[float, float, float, float]:
 
 class TestRoutingByClassOverTrials:
     @pytest.mark.parametrize(
-        ("variant", "experts", "numbers", "split"),
+        ("variant", "experts", "gate", "numbers", "split"),
         [
-            ("base", 2, [0, 1, 2], None),
-            ("base", 2, [0, 1, 2], "all"),
-            ("short", 2, [3], None),
-            ("base", 3, [5], None),
+            ("base", 2, "weighted", [0, 1, 2], None),
+            ("base", 2, "weighted", [0, 1, 2], "all"),
+            ("base", 2, "unweighted", [6, 7], None),
+            ("short", 2, None, [3], None),
+            ("base", 3, None, [5], None),
         ],
     )
-    def test_agrees_with_brute_force(self, db, variant, experts, numbers, split):
+    def test_agrees_with_brute_force(self, db, variant, experts, gate, numbers, split):
         result = db.query(
-            "routing-by-class-over-trials", variant=variant, experts=experts, split=split
+            "routing-by-class-over-trials",
+            variant=variant,
+            experts=experts,
+            gate=gate,
+            split=split,
         )
         frame = result.df()
         expected = expected_rows(numbers, experts, split)
@@ -257,9 +275,15 @@ class TestRoutingByClassOverTrials:
 
     def test_every_group_is_there_and_matching_undoes_the_orders(self, db):
         frame = db.query("routing-by-class-over-trials").df()
-        groups = frame[["variant", "experts"]].drop_duplicates().itertuples(index=False)
-        assert [tuple(group) for group in groups] == [("base", 2), ("base", 3), ("short", 2)]
-        sums = frame.groupby(["variant", "experts", "value"])["share"].sum()
+        training = ["variant", "experts", "gate", "balance", "aux_coefficient"]
+        groups = frame[training].drop_duplicates().fillna(-1).itertuples(index=False)
+        assert [tuple(group) for group in groups] == [
+            ("base", 2, "unweighted", "count", 1e-5),
+            ("base", 2, "weighted", "mean", -1),
+            ("base", 3, "weighted", "mean", -1),
+            ("short", 2, "weighted", "mean", -1),
+        ]
+        sums = frame.groupby([*training, "value"], dropna=False)["share"].sum()
         np.testing.assert_allclose(sums, 1.0)
         assert frame.query("variant == 'base' and experts == 2")["sd"].notna().all()
 
@@ -273,6 +297,8 @@ class TestRoutingByClassOverTrials:
     def test_bad_requests(self, db):
         with pytest.raises(ParameterError, match="did you mean variant"):
             db.query("routing-by-class-over-trials", varaint="base")
+        with pytest.raises(ParameterError, match="one of weighted, unweighted"):
+            db.query("routing-by-class-over-trials", gate="none")
         with pytest.raises(ParameterError, match="an integer"):
             db.query("routing-by-class-over-trials", experts="two")
         for given, message in (
@@ -296,8 +322,10 @@ class TestRoutingByClassOverTrials:
         ]  # fmt: skip
         frame = pd.DataFrame(
             rows, columns=["run_id", "value", "expert", "n_decisions", "n_tokens"]
-        ).assign(variant="", experts=2, layer=0)
-        found = [row[3:] for row in _matched_rows(frame)]
+        ).assign(
+            variant="", experts=2, gate="weighted", balance="mean", aux_coefficient=None, layer=0
+        )
+        found = [row[6:] for row in _matched_rows(frame)]
         assert [row[:4] for row in found] == [
             ("x", 0, 2, 0.875), ("x", 1, 2, 0.125), ("y", 0, 1, 0.0), ("y", 1, 1, 1.0),
         ]  # fmt: skip
@@ -309,7 +337,10 @@ class TestQueriesOverTrials:
     @pytest.mark.parametrize("name", ["class-correlation", "class-consistency"])
     def test_the_provenance_names_the_trials(self, db, name):
         runs = [run.run_id[-1] for run in db.query(name, variant="base").provenance.runs]
-        assert runs == ["0", "1", "2", "5"]
+        assert runs == ["6", "7", "0", "1", "2", "5"]
+        runs = [run.run_id[-1] for run in db.query(name, gate="unweighted").provenance.runs]
+        assert runs == ["6", "7"]
+        assert db.query(name, aux_coefficient=1e-5, balance="mean").provenance.runs == ()
         result = db.query(name, variant="base", experts=3)
         assert [run.run_id[-1] for run in result.provenance.runs] == ["5"]
         assert "run cifar-moe-0000000005" in result.provenance.footer()
@@ -317,7 +348,7 @@ class TestQueriesOverTrials:
     def test_a_run_that_is_not_named_is_every_trial(self, db):
         result = db.query("expert-accuracy")
         assert result.provenance.parameters["run"] is None
-        assert len(result.provenance.runs) == 5
+        assert len(result.provenance.runs) == 7
         named = db.query("expert-accuracy", run="cifar-moe-0000000003")
         assert [run.run_id[-1] for run in named.provenance.runs] == ["3"]
 
@@ -325,7 +356,8 @@ class TestQueriesOverTrials:
 class TestCommands:
     def test_query_export_and_plot(self, store, tmp_path, capfd):
         name = "routing-by-class-over-trials"
-        chosen = ["-p", "variant", "base", "-p", "experts", "2", "--store", str(store)]
+        group = ["-p", "variant", "base", "-p", "experts", "2", "--store", str(store)]
+        chosen = [*group, "-p", "gate", "weighted"]
         assert run_cli(["query", name, *chosen, "--format", "csv"]) == 0
         out, err = capfd.readouterr()
         assert out.splitlines()[0] == ",".join(ANALYSES[name].column_names)
@@ -334,6 +366,9 @@ class TestCommands:
         pivot = ["--pivot", "value", "expert", "share", "-o", str(table)]
         assert run_cli(["export", name, *chosen, *pivot]) == 0
         assert table.read_text().splitlines()[0] == "value,0,1"
+        capfd.readouterr()
+        assert run_cli(["export", name, *group, *pivot]) == 2
+        assert "more than one" in capfd.readouterr().err
         sidecar = json.loads((tmp_path / "t.csv.provenance.json").read_text())
         assert sidecar["sql"].startswith(
             "-- computed in Python by moedb.queries.trials.routing_by_class_over_trials"

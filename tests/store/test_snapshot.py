@@ -13,7 +13,7 @@ from moedb.errors import (
 )
 from moedb.schemas.manifests import StoreManifest
 from moedb.store.layout import RunLayout
-from moedb.store.snapshot import take_snapshot
+from moedb.store.snapshot import read_run, take_snapshot
 from moedb.store.verification import verify_run
 
 from .samples import RUN_ID, write_sample
@@ -62,7 +62,7 @@ def test_a_newer_minor_version_may_add_fields(store: Path) -> None:
 def test_a_damaged_manifest_is_named(store: Path, name: str, text: str, message: str) -> None:
     (RunLayout(store, RUN_ID).folder / name).write_text(text)
     with pytest.raises(StoreDamagedError, match=message) as caught:
-        take_snapshot(store)
+        read_run(store, RUN_ID)
     assert name.split("/")[-1] in str(caught.value)
 
 
@@ -73,7 +73,7 @@ def test_a_manifest_cannot_point_outside_its_run(store: Path, path: str) -> None
     content["tables"]["routing"]["file"]["path"] = path
     manifest.write_text(json.dumps(content))
     with pytest.raises(StoreDamagedError, match="expected a path inside the run"):
-        take_snapshot(store)
+        read_run(store, RUN_ID)
 
 
 def test_a_missing_or_short_file_is_named(store: Path) -> None:
@@ -81,10 +81,10 @@ def test_a_missing_or_short_file_is_named(store: Path) -> None:
     whole = file.read_bytes()
     file.write_bytes(whole[:-1])
     with pytest.raises(StoreDamagedError, match=f"{len(whole) - 1} bytes, committed were"):
-        take_snapshot(store)
+        read_run(store, RUN_ID)
     file.unlink()
     with pytest.raises(StoreDamagedError, match=f"{file.name} is missing"):
-        take_snapshot(store)
+        read_run(store, RUN_ID)
 
 
 def test_a_run_is_found_by_the_beginning_of_its_name(store: Path) -> None:

@@ -15,11 +15,13 @@ import zarr
 from moedb.errors import StoreError
 from moedb.schemas.arrays import SHARD_ROWS
 from moedb.schemas.tables import TOKENS
+from moedb.store.array_metadata import ArrayForm
 from moedb.store.arrays import ArrayKey, create_arrays, write_rows
 from moedb.store.layout import RunLayout
 from moedb.store.parquet import arrow_table
+from moedb.store.removal import remove_run
 from moedb.store.snapshot import read_run, take_snapshot
-from moedb.store.writing import RunWriter, remove_run
+from moedb.store.writing import RunWriter
 from tests.contents import run_contents
 
 from .samples import RUN_ID, sample_manifest, unit_rows, write_sample
@@ -57,7 +59,7 @@ def test_rows_that_no_unit_wrote_are_nan(tmp_path: Path) -> None:
 
 def test_rows_of_another_shape_are_refused(tmp_path: Path) -> None:
     key = ArrayKey("expert_outputs", 0)
-    create_arrays(tmp_path / "arrays", {key: (2, 3)}, SHARD_ROWS, "float32", {})
+    create_arrays(tmp_path / "arrays", {key: ArrayForm((SHARD_ROWS, 2, 3), "float32")}, {})
     with pytest.raises(ValueError, match=r"expert_outputs/0: .* shape \(2, 3\), got \(1, 3\)"):
         write_rows(tmp_path / "arrays", 0, {key: np.zeros((5, 1, 3), np.float32)})
 
@@ -130,7 +132,7 @@ class FailAt:
 def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], FailAt]]:
     def install(n: int) -> FailAt:
         fault = FailAt(n)
-        monkeypatch.setattr(os, "fsync", fault.wrap(os.fsync))
+        monkeypatch.setattr(os, "fsync", fault.wrap(lambda descriptor: None))
         monkeypatch.setattr(os, "link", fault.wrap(os.link))
         monkeypatch.setattr(Path, "mkdir", fault.wrap(Path.mkdir))
         monkeypatch.setattr(Path, "replace", fault.wrap(Path.replace))

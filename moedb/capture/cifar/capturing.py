@@ -13,8 +13,8 @@ from torch import nn
 from moedb.capture.activations import LayerActivations
 from moedb.capture.blocks import MoEBlock
 from moedb.capture.checkpoints import check_device, default_device, local_checkpoint
-from moedb.capture.cifar.checkpoint import load_cifar_moe
-from moedb.capture.cifar.config import CLASSES, CifarMoEConfig
+from moedb.capture.cifar.checkpoint import load_cifar_moe, read_recipe
+from moedb.capture.cifar.config import CLASSES, CifarMoEConfig, CifarRecipe
 from moedb.capture.cifar.model import CifarMoE, Expert, Routing
 from moedb.capture.conditions import UNTOUCHED, Condition
 from moedb.capture.jobs.cifar_moe import ImageDataset
@@ -69,13 +69,23 @@ def plan_cifar_capture(options: CaptureOptions, dataset: ImageDataset) -> Captur
         device=device,
         open_model=partial(_open, folder, dataset, device),
         conditions=cifar_conditions(model.config, settings["draws"], settings["seed"]),
-        run_labels={
-            "variant": model.config.variant,
-            "experts": str(model.config.n_experts),
-            "trial": str(config["trial"]),
-            "seed": str(config["seed"]),
-        },
+        run_labels=run_labels(model.config, read_recipe(folder, config), config),
     )
+
+
+def run_labels(
+    shape: CifarMoEConfig, recipe: CifarRecipe, config: Mapping[str, Any]
+) -> dict[str, str]:
+    """What tells a trial's run from others'; ``config`` has the trial's number and seed."""
+    return {
+        "variant": recipe.variant_name(shape),
+        "experts": str(shape.n_experts),
+        "gate": shape.gate,
+        "balance": recipe.balance,
+        "aux_coefficient": str(recipe.aux_coefficient),
+        "trial": str(config["trial"]),
+        "seed": str(config["seed"]),
+    }
 
 
 def moe_block(config: CifarMoEConfig) -> MoEBlock:
@@ -97,15 +107,17 @@ def cifar_conditions(config: CifarMoEConfig, draws: int, seed: int) -> tuple[Con
     ``random-routing``: each image goes to an expert drawn uniformly, whose output gets the weight
     that the router gave its own choice, so that nothing but the choice changes.
     ``random-routing-reweighted``: the same draws, with the router's probability of the drawn
-    expert as weight. ``reinitialize-experts``: the learned router before experts that were never
-    trained. ``force-experts``: every image goes to one expert, weighted as in ``random-routing``.
+    expert as weight; left out where outputs are not weighted. ``reinitialize-experts``: the
+    learned router before experts that were never trained. ``force-experts``: every image goes to
+    one expert, weighted as in ``random-routing``.
     """
     layer = moe_block(config).layer
     numbered = [{"seed": seed, "draw": draw} for draw in range(draws)]
+    reweighted = numbered if config.gate == "weighted" else []
     return (
         UNTOUCHED,
         *(Condition(RANDOM_ROUTING, layer, None, params) for params in numbered),
-        *(Condition(RANDOM_ROUTING_REWEIGHTED, layer, None, params) for params in numbered),
+        *(Condition(RANDOM_ROUTING_REWEIGHTED, layer, None, params) for params in reweighted),
         *(Condition(REINITIALIZE_EXPERTS, layer, None, params) for params in numbered),
         *(Condition(FORCE_EXPERTS, layer, expert) for expert in range(config.n_experts)),
     )
@@ -169,7 +181,8 @@ class CapturedCifarMoE:
     @property
     def blocks(self) -> tuple[BlockWiring, ...]:
         """Its one MoE layer."""
-        rule = RouterRule("softmax", norm_topk_prob=False)
+        # One weight divided by its sum is 1, the factor on an output that none multiplies.
+        rule = RouterRule("softmax", norm_topk_prob=self._model.config.gate == "unweighted")
         return (BlockWiring(moe_block(self._model.config), "moe.router", rule, False, False),)
 
     @torch.no_grad()

@@ -11,13 +11,15 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from moedb.capture.cifar.config import CifarMoEConfig, CifarTrainingConfig
+from moedb.capture.cifar.config import CifarMoEConfig, CifarRecipe, CifarTrainingConfig
 from moedb.capture.cifar.model import CifarMoE
 from moedb.capture.training_state import ELSEWHERE, read_summary, write_json
 from moedb.errors import ModelError, UsageError
 from moedb.store.files import sync_directory, sync_file
 
 MODEL_TYPE = "cifar-moe"
+EARLIER = {"gate": "weighted", "balance": "mean"}
+"""What a run has that was trained before there was a choice, and so does not say."""
 CONFIG, WEIGHTS, SUMMARY = "config.json", "model.safetensors", "training.json"
 
 
@@ -45,7 +47,7 @@ def check_identity(folder: Path, state: Any, identity: dict[str, Any]) -> None:
     """
     if not isinstance(state, dict) or not isinstance(state.get("config"), dict):
         raise UsageError(f"{folder}: its training state cannot be understood", ELSEWHERE)
-    found = _flattened(state["config"])
+    found = {**EARLIER, **_flattened(state["config"])}
     for key, value in _flattened(identity["config"]).items():
         if found.get(key) != value:
             raise UsageError(
@@ -76,6 +78,7 @@ def write_finished(
         "architectures": [type(model).__name__],
         "trial": config.trial,
         "seed": config.seed,
+        **config.model_dump(mode="json", include=set(CifarRecipe.model_fields)),
         **config.model.model_dump(mode="json"),
     }
     write_json(partial / CONFIG, shape)
@@ -113,13 +116,42 @@ def load_cifar_moe(folder: Path) -> tuple[CifarMoE, dict[str, Any]]:
         model = CifarMoE(CifarMoEConfig(**fields))
         model.load_state_dict(load_file(str(folder / WEIGHTS)))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "shape"
-        raise ModelError(f"{folder / CONFIG}: {where}: {first['msg']}") from error
+        raise ModelError(f"{folder / CONFIG}: {_first(error)}") from error
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
         raise ModelError(f"the weights in {folder} cannot be loaded: {reason}") from error
     return model.eval(), config
+
+
+def read_recipe(folder: Path, config: dict[str, Any]) -> CifarRecipe:
+    """How a model was trained, by its ``config``; by its summary where it is an earlier one.
+
+    Raises
+    ------
+    ModelError
+        If neither says.
+    """
+    path = folder / CONFIG
+    stored: Any = config
+    if "aux_coefficient" not in config:  # the summary had it from the start
+        path = folder / SUMMARY
+        try:
+            summary = read_summary(path)
+        except UsageError as error:
+            raise ModelError(error.message) from error
+        stored = summary.get("config") if isinstance(summary, dict) else None
+        if not isinstance(stored, dict) or "aux_coefficient" not in stored:
+            raise ModelError(f"{path}: does not say how the model was trained")
+    try:
+        return CifarRecipe.model_validate(stored)
+    except ValidationError as error:
+        raise ModelError(f"{path}: {_first(error)}") from error
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "shape"
+    return f"{where}: {first['msg']}"
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -7,6 +7,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Variant = Literal["base", "short"]
+Gate = Literal["weighted", "unweighted"]
+"""Whether an expert's output is multiplied by the router's probability of it, or taken as it is."""
+Balance = Literal["mean", "count", "sum"]
+"""How the load balancing loss adds up the images of a step; see `balance_loss`."""
 
 CLASSES = (
     "airplane",
@@ -51,6 +55,9 @@ class CifarMoEConfig(BaseModel):
     batch_norm : bool
         Whether each convolution, before its ReLU, and the vector that the MoE layer reads are
         normalized over the batch.
+    gate : {"weighted", "unweighted"}
+        Whether the chosen expert's output is multiplied by its softmax probability. Without that
+        the router learns by the load balancing loss alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,6 +68,7 @@ class CifarMoEConfig(BaseModel):
     n_experts: int = Field(ge=2)
     d_expert: int = Field(512, ge=1)
     batch_norm: bool = True
+    gate: Gate = "weighted"  # what a model is that does not say: there was no other
 
     @model_validator(mode="after")
     def _fits(self) -> CifarMoEConfig:
@@ -88,7 +96,10 @@ _FINAL_POOL: dict[Variant, int] = {"base": 4, "short": 8}
 
 
 def cifar_moe_config(
-    variant: Variant, n_experts: int, filters: tuple[int, ...] | None = None
+    variant: Variant,
+    n_experts: int,
+    filters: tuple[int, ...] | None = None,
+    gate: Gate = "weighted",
 ) -> CifarMoEConfig:
     """Shape of a variant of Poetzscher's models.
 
@@ -100,6 +111,8 @@ def cifar_moe_config(
         Routed experts.
     filters
         Other numbers of filters, one for each convolution; experts get as wide as their input.
+    gate
+        Whether outputs are multiplied by the router's probability.
 
     Raises
     ------
@@ -118,6 +131,7 @@ def cifar_moe_config(
         stages=tuple(ConvStage(filters=n, pool=pool) for n, pool in stages),
         final_pool=_FINAL_POOL[variant],
         n_experts=n_experts,
+        gate=gate,
     )
     return shape.model_copy(update={"d_expert": shape.d_model})
 
@@ -125,7 +139,47 @@ def cifar_moe_config(
 Augmentation = Literal["crop", "flip", "none"]
 
 
-class CifarTrainingConfig(BaseModel):
+class CifarRecipe(BaseModel):
+    """What trials are trained alike in, beside their shape. Frozen, and part of config.json.
+
+    Attributes
+    ----------
+    epochs : int
+        Passes over the training images.
+    augmentation : {"crop", "flip", "none"}
+        Whether each image is shown as it is, by chance mirrored left to right, or that and moved
+        by up to four pixels along each side.
+    balance : {"mean", "count", "sum"}
+        Which load balancing loss; see `moedb.capture.cifar.model.balance_loss`.
+    aux_coefficient : float
+        Factor of the load balancing loss.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    epochs: int = Field(10, ge=1)
+    augmentation: Augmentation = "crop"
+    balance: Balance = "mean"  # what a run had that does not say: there was no other
+    aux_coefficient: float = Field(1e-5, ge=0)
+
+    def variant_name(self, shape: CifarMoEConfig) -> str:
+        """The variant's name, with what is not as in the paper's experiments appended.
+
+        Such as ``base``, or ``base-32,64,64,128-4-epochs-flip``: trials of the same name and
+        number of experts can be averaged.
+        """
+        parts: list[str] = [shape.variant]
+        filters = tuple(stage.filters for stage in shape.stages)
+        if filters != tuple(n for n, _ in _STAGES[shape.variant]):
+            parts.append(",".join(map(str, filters)))
+        if self.epochs != 10:
+            parts.append(f"{self.epochs}-epochs")
+        if self.augmentation != "crop":
+            parts.append(self.augmentation)
+        return "-".join(parts)
+
+
+class CifarTrainingConfig(CifarRecipe):
     """A training run. Frozen, and stored with the weights.
 
     Attributes
@@ -134,19 +188,14 @@ class CifarTrainingConfig(BaseModel):
         What is trained.
     trial, seed : int
         The trial's number, and the seed of its first weights and of the order of its images.
-    epochs, batch_size : int
-        Passes over the training images, and images of a step.
+    batch_size : int
+        Images of a step.
     max_learning_rate, weight_decay : float
         AdamW under one cycle of learning rates: the largest, of the convolutions.
     max_head_learning_rate : float
         The largest of the router, the experts and the classifier, in the same cycle.
-    aux_coefficient : float
-        Factor of the load balancing loss.
     n_validation : int
         Images at the end of the training split that are not trained on.
-    augmentation : {"crop", "flip", "none"}
-        Whether each image is shown as it is, by chance mirrored left to right, or that and moved
-        by up to four pixels along each side.
     autocast : bool
         Compute in bf16 where it is safe to.
     device : str
@@ -158,18 +207,21 @@ class CifarTrainingConfig(BaseModel):
     model: CifarMoEConfig
     trial: int = Field(ge=0)
     seed: int = Field(ge=0)
-    epochs: int = Field(10, ge=1)
     batch_size: int = Field(512, ge=2)
     max_learning_rate: float = Field(1e-2, gt=0)
     max_head_learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
-    aux_coefficient: float = Field(1e-5, ge=0)
     n_validation: int = Field(1000, ge=0)
-    augmentation: Augmentation = "crop"
     autocast: bool = False
     device: str = "cpu"
 
     @property
     def name(self) -> str:
-        """Name of the trial's folder."""
-        return f"cifar-moe-{self.model.variant}-{self.model.n_experts}-trial-{self.trial}"
+        """Name of the trial's folder; gate and balance are in it unless they are the first ones."""
+        parts = ["cifar-moe", self.model.variant, str(self.model.n_experts)]
+        for choice, first in ((self.model.gate, "weighted"), (self.balance, "mean")):
+            if choice != first:
+                parts.append(choice)
+        if self.aux_coefficient != 1e-5:
+            parts.append(str(self.aux_coefficient))
+        return "-".join([*parts, "trial", str(self.trial)])

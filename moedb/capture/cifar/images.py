@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import io
-import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moedb.capture.cifar.config import CLASSES, IMAGE_SIZE
+from moedb.capture.cifar.pickles import read_batch
 from moedb.capture.hub import hub_failure, tidy_output
 from moedb.errors import DatasetError
 
@@ -168,11 +167,7 @@ def _read_binary(path: Path) -> ImageSet:
 
 
 def _read_python(path: Path) -> ImageSet:
-    with path.open("rb") as file:
-        content = _ArrayUnpickler(file, encoding="bytes").load()
-    by_name = {
-        key.decode() if isinstance(key, bytes) else key: value for key, value in content.items()
-    }
+    by_name = read_batch(path)
     if not {"data", "labels"} <= by_name.keys():
         raise DatasetError(
             f"{path}: expected data and labels, got {', '.join(map(str, by_name))}", THREE_WAYS
@@ -189,30 +184,6 @@ def _read_python(path: Path) -> ImageSet:
 def _channels_last(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
     planes = rows.reshape(-1, 3, IMAGE_SIZE, IMAGE_SIZE)
     return np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Reads the pickles of the original archive: dicts, lists, numbers and numpy arrays.
-
-    A pickle can name any function to call; this one refuses all but those that make an array, and
-    the one by which Python 3 writes bytes in an old protocol.
-    """
-
-    ALLOWED: ClassVar = {
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-        ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-        ("numpy.core.numeric", "_frombuffer"): np.empty(0).__reduce_ex__(5)[0],
-        ("numpy._core.numeric", "_frombuffer"): np.empty(0).__reduce_ex__(5)[0],
-        ("_codecs", "encode"): str.encode,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return an array's constructor; raise UnpicklingError for anything else."""
-        if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"it calls {module}.{name}, which no CIFAR batch needs")
-        return self.ALLOWED[module, name]
 
 
 _Layout = tuple[tuple[str, ...], Callable[[Path], ImageSet]]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from moedb.capture.cifar.config import CLASSES, CifarMoEConfig, ConvStage
+from moedb.capture.cifar.config import CLASSES, Balance, CifarMoEConfig, ConvStage, Gate
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Routing:
     expert_ids
         Int[Tensor, "image"]: the expert of each image.
     weights
-        Float[Tensor, "image"]: the factor on that expert's output, its softmax probability.
+        Float[Tensor, "image"]: the factor on that expert's output: its softmax probability, or 1
+        behind a router whose probabilities are no weights.
     """
 
     logits: torch.Tensor
@@ -30,13 +31,16 @@ class Routing:
 class Router(nn.Linear):
     """A linear map to one score for each expert; the best takes the image."""
 
-    def __init__(self, d_model: int, n_experts: int) -> None:
+    def __init__(self, d_model: int, n_experts: int, gate: Gate) -> None:
         super().__init__(d_model, n_experts)
+        self.gate = gate
 
     def route(self, features: torch.Tensor) -> Routing:
         """Choose an expert for each row of ``features``, (image, d_model)."""
         logits = self(features)
         weights, expert_ids = logits.float().softmax(dim=-1).max(dim=-1)
+        if self.gate == "unweighted":
+            weights = torch.ones_like(weights)
         return Routing(logits, expert_ids, weights)
 
 
@@ -50,9 +54,9 @@ class Expert(nn.Sequential):
 class MoELayer(nn.Module):
     """Experts of the same size, of which the router picks one for each image."""
 
-    def __init__(self, d_model: int, d_expert: int, n_experts: int) -> None:
+    def __init__(self, d_model: int, d_expert: int, n_experts: int, gate: Gate) -> None:
         super().__init__()
-        self.router = Router(d_model, n_experts)
+        self.router = Router(d_model, n_experts, gate)
         self.experts = nn.ModuleList(Expert(d_model, d_expert) for _ in range(n_experts))
 
     def expert_outputs(self, features: torch.Tensor, expert_ids: torch.Tensor) -> torch.Tensor:
@@ -96,7 +100,7 @@ class CifarMoE(nn.Module):
         self.norm = (
             nn.BatchNorm1d(config.d_model, affine=False) if config.batch_norm else nn.Identity()
         )
-        self.moe = MoELayer(config.d_model, config.d_expert, config.n_experts)
+        self.moe = MoELayer(config.d_model, config.d_expert, config.n_experts, config.gate)
         self.classifier = nn.Linear(config.d_model, len(CLASSES))
         # Faster on CPUs and GPUs alike; the images come with their channels last too.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -138,13 +142,25 @@ def _stage(n_inputs: int, stage: ConvStage, batch_norm: bool) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def switch_loss(routing: Routing) -> torch.Tensor:
-    """Load balancing loss of Fedus et al. 2022, equation 4.
+def balance_loss(routing: Routing, balance: Balance) -> torch.Tensor:
+    """Load balancing loss over the images of a step.
 
-    ``E * sum_e f_e P_e`` with f_e the share of the images that expert e gets and P_e its mean
-    probability; 1 when both are even.
+    With B images and E experts, n_e the images that expert e gets and p_e(i) the probability that
+    the router gives it for image i:
+
+    ``mean``
+        ``E * sum_e (n_e / B) (1 / B) sum_i p_e(i)``, equation 4 of Fedus et al. 2022; 1 when both
+        are even.
+    ``count``
+        ``E * sum_e n_e (1 / B) sum_i p_e(i)``, the product of the number of images and the mean
+        probability that Poetzscher writes of; B when even.
+    ``sum``
+        ``E * sum_e n_e sum_i p_e(i)``, both added up; B squared when even.
+
+    Gradients reach the router, and what it reads, through the probabilities alone.
     """
     n_images, n_experts = routing.logits.shape
     counts = torch.bincount(routing.expert_ids, minlength=n_experts).float()
     probabilities = routing.logits.float().softmax(dim=-1).mean(dim=0)
-    return n_experts * (counts / n_images * probabilities).sum()
+    mean = n_experts * (counts / n_images * probabilities).sum()
+    return mean * float(n_images) ** {"mean": 0, "count": 1, "sum": 2}[balance]

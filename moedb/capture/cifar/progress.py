@@ -6,6 +6,8 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from moedb.visible import visible
+
 
 class TrainingBar:
     """Shows a bar where stderr is a terminal; lines are written in any case."""
@@ -13,7 +15,7 @@ class TrainingBar:
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(),
@@ -26,9 +28,9 @@ class TrainingBar:
         """Start the bar of a trial; what was trained on earlier counts as done."""
         if self._task is not None:
             self._bar.remove_task(self._task)
-        self._task = self._bar.add_task(name, total=n_images, completed=done, figures="")
+        self._task = self._bar.add_task(visible(name), total=n_images, completed=done, figures="")
         if done:
-            self._console.print(f"{name}: continues at image {done:,} of {n_images:,}")
+            self._write(f"{name}: continues at image {done:,} of {n_images:,}")
 
     def advance(self, n_images: int, loss: float) -> None:
         """Move the bar on."""
@@ -44,7 +46,10 @@ class TrainingBar:
         if shares is not None:
             parts.append(f"validation accuracy {line['validation_accuracy']:.1%}")
             parts.append("experts " + " ".join(f"{share:.0%}" for share in shares))
-        self._console.print(", ".join(parts), markup=False)
+        self._write(", ".join(parts))
+
+    def _write(self, line: str) -> None:
+        self._console.print(visible(line), markup=False)
 
     def __enter__(self) -> Self:
         self._bar.start()

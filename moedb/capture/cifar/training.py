@@ -24,7 +24,7 @@ from moedb.capture.cifar.checkpoint import (
 )
 from moedb.capture.cifar.config import CifarTrainingConfig
 from moedb.capture.cifar.images import ImageSet
-from moedb.capture.cifar.model import CifarMoE, switch_loss
+from moedb.capture.cifar.model import CifarMoE, balance_loss
 from moedb.capture.machine import keep_freed_memory
 from moedb.capture.training_state import (
     last_checkpoint,
@@ -226,7 +226,7 @@ class _Run:
         with torch.autocast(config.device, torch.bfloat16, enabled=config.autocast):
             logits, routing = self.model(images)
         loss = functional.cross_entropy(logits.float(), labels)
-        total = loss + config.aux_coefficient * switch_loss(routing)
+        total = loss + config.aux_coefficient * balance_loss(routing, config.balance)
         if not torch.isfinite(total):
             raise ModelError(
                 f"{config.name}: the loss is {total.item()} in epoch {self.epoch + 1}",

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from moedb.capture.checkpoints import check_device, default_device
-from moedb.capture.cifar.config import Augmentation, CifarTrainingConfig, Variant, cifar_moe_config
+from moedb.capture.cifar.config import (
+    Augmentation,
+    Balance,
+    CifarTrainingConfig,
+    Gate,
+    Variant,
+    cifar_moe_config,
+)
 from moedb.capture.cifar.images import load_cifar10
 from moedb.capture.cifar.training import BusyError, TrainingProgress, train_cifar_moe
 from moedb.capture.machine import has_fast_bfloat16
@@ -20,6 +27,8 @@ def configure(
     seed: int,
     epochs: int,
     augmentation: Augmentation,
+    gate: Gate,
+    balance: Balance,
     aux_coefficient: float,
     device: str | None,
     autocast: bool | None,
@@ -36,8 +45,12 @@ def configure(
         Seed of trial 0; passes over the images.
     augmentation
         ``crop``, ``flip`` or ``none``.
+    gate
+        ``weighted`` or ``unweighted``.
+    balance
+        ``mean``, ``count`` or ``sum``.
     aux_coefficient
-        Weight of the Switch loss.
+        Factor of the load balancing loss.
     device, autocast
         None for what suits the machine.
 
@@ -54,7 +67,7 @@ def configure(
     kind = check_device(device or default_device()).partition(":")[0]
     try:
         numbers = None if filters is None else tuple(int(part) for part in filters.split(","))
-        model = cifar_moe_config(cast(Variant, variant), 2, numbers)
+        model = cifar_moe_config(cast(Variant, variant), 2, numbers, gate)
     except ValueError as error:
         reason = str(error).splitlines()[0]
         raise UsageError(
@@ -66,6 +79,7 @@ def configure(
         seed=seed,
         epochs=epochs,
         augmentation=augmentation,
+        balance=balance,
         aux_coefficient=aux_coefficient,
         device=kind,
         autocast=has_fast_bfloat16(kind) if autocast is None else autocast,

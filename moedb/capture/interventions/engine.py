@@ -149,9 +149,10 @@ class Engine:
         """Go through the layers as they run, and edit on the way."""
         residuals, middles, not_top_k = {}, {}, {}
         every_row = torch.arange(len(last))
+        tokens = torch.arange(shape[1])[None, :] <= last[:, None]
         n_layers = self.wiring.n_layers
         for layer in range(start, n_layers + 1):
-            watched = layer in batch.watched
+            watched = tokens if layer in batch.watched else None
             edits = LayerEdits(layer, self._blocks.get(layer), batch.edits, shape, watched)
             wanted = edits.values | {"residual_pre"}
             if batch.lens:
@@ -183,7 +184,7 @@ class Engine:
                         envoy.inputs = value
                     else:
                         envoy.output = value
-            if watched:
+            if watched is not None:
                 not_top_k[layer] = edits.n_not_top_k
         logits = self._nnsight.output.logits
         if logits.shape[1] == 1:

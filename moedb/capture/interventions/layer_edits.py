@@ -65,7 +65,8 @@ class LayerEdits:
     shape
         Rows and positions of the pass.
     watched
-        Whether to count the tokens whose experts are not the top-k of their logits.
+        (row, position): the tokens of which to count those whose experts are not the top-k of their
+        logits; None to count none.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class LayerEdits:
         wiring: BlockWiring | None,
         edits: Sequence[Edit],
         shape: tuple[int, int],
-        watched: bool = False,
+        watched: torch.Tensor | None = None,
     ) -> None:
         self._layer, self._wiring, self._shape = layer, wiring, shape
         self._edits = [edit for edit in edits if layer in edit.intervention.layers]
@@ -87,7 +88,7 @@ class LayerEdits:
     def values(self) -> frozenset[str]:
         """The values that the edits want to see, by the probe's names."""
         found = {name for edit in self._edits for name in edit.intervention.values}
-        if self._watched:
+        if self._watched is not None:
             found |= {"router_logits", "experts"}
         if self._wiring is not None and self._wiring.shared_is_beside and "block_output" in found:
             found.add("shared_outputs")
@@ -100,9 +101,9 @@ class LayerEdits:
             self._logits = self._by_row(seen["router_logits"])
         if "experts" in seen:
             self._experts = self._by_row(seen["experts"]).long()
-            if self._watched:
-                fits = change.is_top_k(self._logits, self._experts)
-                self.n_not_top_k = int((~fits).sum())
+            if self._watched is not None and self._wiring is not None:
+                fits = change.is_top_k(self._wiring.rule, self._logits, self._experts)
+                self.n_not_top_k = int((self._watched.to(fits.device) & ~fits).sum())
         if "weights" in seen:
             self._weights = self._by_row(seen["weights"])
             if any(edit.intervention.reroutes for edit in self._edits):

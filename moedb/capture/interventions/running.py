@@ -1,7 +1,8 @@
 """Running a sweep: what is missing of it, unit by unit, each with conditions of its own."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from moedb.errors import CheckError, ModelError
 from moedb.schemas import tables
 from moedb.schemas.manifests import RunManifest
 from moedb.store.parquet import Columns
+from moedb.store.writability import check_writable
 from moedb.store.writing import RunWriter, timestamp
 
 N_REHEARSED = 4
@@ -57,7 +59,8 @@ def run_sweep(planned: SweepPlan, store: Path, progress: Progress | None = None)
     CheckError
         If the untouched model does not answer as the parent run says.
     ModelError
-        If experts are to be removed from a choice that is not the top-k of the router's logits.
+        If experts are to be removed from a choice that is not the top-k of the router's logits. As
+        after a CheckError, the store has no new run.
     CaptureError
         If there is no room on the disk. What was committed stays, and the same sweep resumes.
     """
@@ -65,6 +68,7 @@ def run_sweep(planned: SweepPlan, store: Path, progress: Progress | None = None)
     done = committed_run(store, planned.run_id)
     if done is not None and done.is_complete:
         return CaptureOutcome(planned.run_id, len(planned.units), 0)
+    check_writable(store, planned.run_id)
     for note in planned.notes:
         progress.note(note)
     with full_disk_explained(planned.run_id), planned.open_engine() as engine:
@@ -137,28 +141,31 @@ class _Sweep:
         self._layers = {row["layer"]: row for row in planned.parent.layers}
 
     def run(self, store: Path) -> CaptureOutcome:
-        planned, progress = self._planned, self._progress
+        planned, units = self._planned, self._planned.units
+        begun = committed_run(store, planned.run_id)
+        before = tuple(range(len(units))) if begun is None else begun.missing_units
         self._rehearse()
+        total = sum(unit.n_tokens for unit in units)
+        self._progress.begin(total, total - sum(units[unit].n_tokens for unit in before))
+        # The untouched model is what can be refused. Until it has passed there is no run.
+        first = self._columns_of(0) if begun is None else None
         writer = RunWriter(store, sweep_manifest(planned))
         writer.begin({tables.CONDITIONS.name: condition_table(planned.conditions)})
-        units = planned.units
-        before = writer.snapshot().missing_units
-        total = sum(unit.n_tokens for unit in units)
-        progress.begin(total, total - sum(units[unit].n_tokens for unit in before))
         written = 0
         with UnitWriter() as queue:
             for unit in before:
                 if writer.has_unit(unit):  # another process was faster
                     continue
-                queue.submit(self._commit_of(unit, writer))
+                columns = first if unit == 0 and first is not None else self._columns_of(unit)
+                queue.submit(partial(writer.commit_unit, unit, columns, {}))
                 written += 1
         missing = writer.snapshot().missing_units
         if not missing:
             writer.finish()
         return CaptureOutcome(planned.run_id, len(units) - len(before), written, len(missing))
 
-    def _commit_of(self, unit: int, writer: RunWriter) -> Callable[[], object]:
-        """Run a unit through the model; return what commits it."""
+    def _columns_of(self, unit: int) -> dict[str, Columns]:
+        """Run a unit through the model; return its rows."""
         columns: dict[str, Columns] = {}
         if unit == 0:
             columns |= example_tables(self._planned.examples, 0)
@@ -171,7 +178,7 @@ class _Sweep:
         }
         if found.readings:
             columns[tables.LOGIT_LENS.name] = lens_table(found.readings)
-        return lambda: writer.commit_unit(unit, columns, {})
+        return columns
 
     def _batches(self, example_ids: Sequence[int], n_copies: int) -> list[list[int]]:
         """Batches of examples of like length, as large as that many copies of each allow.
@@ -217,8 +224,8 @@ class _Sweep:
             if count:
                 raise ModelError(
                     f"ablate-experts: at layer {layer} {count} tokens go to experts that are not "
-                    "the top-k of the router's logits (a bias, or groups of experts), so the next "
-                    "best cannot be told from the logits",
+                    "the top-k of the router's logits, by more than rounding (a bias, or groups of "
+                    "experts), so the next best cannot be told from the logits",
                     "--form zero takes the experts' outputs away instead",
                 )
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import zarr
 from numpy.typing import NDArray
 
 from moedb.capture.checkpoints import EMBEDDED_MODEL, Checkpoint, find_checkpoint
@@ -16,9 +15,9 @@ from moedb.capture.examples import Example, hash_examples
 from moedb.capture.ioi import single_token_names
 from moedb.capture.jobs.qwen_ioi import JOB
 from moedb.errors import DatasetError, ModelError, ModelNotFoundError, UsageError
-from moedb.store.arrays import ArrayKey
+from moedb.store.arrays import ArrayKey, open_array
 from moedb.store.connection import connect
-from moedb.store.snapshot import RunSnapshot, Snapshot, take_snapshot
+from moedb.store.snapshot import RunSnapshot, Snapshot, take_snapshot, warn_of_damage
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,7 @@ class ParentRun:
 
     def streams(self, layer: int) -> list[torch.Tensor]:
         """For each example the residual stream entering a layer, (position, d_model)."""
-        path = ArrayKey("residual_pre", layer).path
-        array = zarr.open_array(self.snapshot.layout.arrays, path=path, mode="r")
+        array = open_array(self.snapshot, ArrayKey("residual_pre", layer))
         values = torch.from_numpy(np.asarray(array[: 1 + max(int(r.max()) for r in self.rows)]))
         return [values[torch.from_numpy(rows)] for rows in self.rows]
 
@@ -138,6 +136,7 @@ def open_parent(store: Path, run: str) -> ParentRun:
         If it is not complete, or not of the job ``qwen-ioi``.
     """
     snapshot = take_snapshot(store)
+    warn_of_damage(snapshot)
     found = snapshot.run(run)
     job = found.manifest.row["job"]
     if job != JOB:

@@ -40,6 +40,7 @@ from moedb.capture.mini.evaluation import (
     measure_ioi,
 )
 from moedb.capture.mini.ngram import NGramModel
+from moedb.capture.safe_config import WITHOUT_CODE, read_config
 from moedb.errors import MoedbError, UsageError
 
 logger = logging.getLogger(__name__)
@@ -93,8 +94,10 @@ def evaluate(
                 f"{corpus_path}: not the corpus that {model_dir} was trained on; what is held out "
                 "can only be told for that one"
             )
-    tokenizer = AutoTokenizer.from_pretrained(str(model_dir), local_files_only=True)
-    model = AutoModelForCausalLM.from_pretrained(str(model_dir), local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(str(model_dir), **WITHOUT_CODE)
+    model = AutoModelForCausalLM.from_pretrained(
+        str(model_dir), config=read_config(model_dir), use_safetensors=True, **WITHOUT_CODE
+    )
     # The weights are bf16; the arithmetic is float32, which every processor does fast.
     model = model.float().eval()
     train, held_out = split_corpus(read_corpus(corpus_path), config.held_out_fraction)

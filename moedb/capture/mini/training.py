@@ -44,6 +44,7 @@ from moedb.capture.mini.optimization import (
 )
 from moedb.capture.mini.progress import Meter, show_progress
 from moedb.capture.mini.tokenizer import save_tokenizer, train_tokenizer
+from moedb.capture.safe_config import WITHOUT_CODE
 from moedb.capture.training_state import last_checkpoint
 from moedb.errors import ModelError
 
@@ -107,7 +108,7 @@ def train_mini(
         names = sorted({*templates.names, *(others.names if others else ())})
         tokenizer: Any = train_tokenizer([d.text for d in train], names, config.vocab_size)
         save_tokenizer(tokenizer, output)
-    tokenizer = AutoTokenizer.from_pretrained(str(output), local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(str(output), **WITHOUT_CODE)
     pieces = cut_pieces(tokenize_documents(train, tokenizer), config.max_length)
     held_out_pieces = cut_pieces(tokenize_documents(held_out, tokenizer), config.max_length)
     logger.info(

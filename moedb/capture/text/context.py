@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from transformers import AutoConfig
+from moedb.capture.safe_config import read_config
+from moedb.errors import ModelError
 
 _UNKNOWN = 1 << 30
 """Tokenizers that know of no limit give a number beyond any."""
@@ -20,9 +21,9 @@ def context_length(tokenizer: Any) -> int | None:
         As ``load_tokenizer`` gives it.
     """
     try:
-        config = AutoConfig.from_pretrained(tokenizer.name_or_path, local_files_only=True)
+        config = read_config(tokenizer.name_or_path)
         stated = getattr(config.get_text_config(), "max_position_embeddings", None)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, ModelError):
         stated = None
     if isinstance(stated, int) and stated > 0:
         return stated

@@ -3,9 +3,17 @@
 -- param key varchar = 'class': the label's key, of an example, a token or a run
 -- param variant varchar = null: the trials' variant; all when null
 -- param experts integer = null: the trials' number of experts; all when null
+-- param gate varchar = null in (weighted, unweighted): the trials' gate, weighted or
+--   unweighted; all when null
+-- param balance varchar = null in (mean, count, sum): the trials' balance loss, mean, count or
+--   sum; all when null
+-- param aux_coefficient double = null: the factor of that loss; all when null
 -- param layer integer = null: the MoE layer; all when null
 -- column variant: the trials' variant
 -- column experts: the trials' number of experts
+-- column gate: whether expert outputs are multiplied by the router's probability (weighted) or not
+-- column balance: how the load balancing loss adds up a step's images: mean, count or sum
+-- column aux_coefficient: the factor of that loss; null where the run does not say
 -- column layer: the MoE layer
 -- column class_a: a value of the label; each pair is there in both orders, and with itself
 -- column class_b: the other value
@@ -19,6 +27,9 @@ with class_counts as (
         trial_routing.run_id,
         trial_routing.variant,
         trial_routing.experts,
+        trial_routing.gate,
+        trial_routing.balance,
+        trial_routing.aux_coefficient,
         trial_routing.layer,
         trial_routing.value,
         trial_routing.expert,
@@ -28,6 +39,12 @@ with class_counts as (
         trial_routing.key = cast($key as varchar)
         and (cast($variant as varchar) is null or trial_routing.variant = cast($variant as varchar))
         and (cast($experts as integer) is null or trial_routing.experts = cast($experts as integer))
+        and (cast($gate as varchar) is null or trial_routing.gate = cast($gate as varchar))
+        and (cast($balance as varchar) is null or trial_routing.balance = cast($balance as varchar))
+        and (
+            cast($aux_coefficient as double) is null
+            or trial_routing.aux_coefficient = cast($aux_coefficient as double)
+        )
         and (cast($layer as integer) is null or trial_routing.layer = cast($layer as integer))
 ),
 
@@ -36,6 +53,9 @@ ranked_experts as (
         class_counts.run_id,
         class_counts.variant,
         class_counts.experts,
+        class_counts.gate,
+        class_counts.balance,
+        class_counts.aux_coefficient,
         class_counts.layer,
         class_counts.value,
         class_counts.expert,
@@ -51,6 +71,9 @@ main_experts as (
         ranked_experts.run_id,
         ranked_experts.variant,
         ranked_experts.experts,
+        ranked_experts.gate,
+        ranked_experts.balance,
+        ranked_experts.aux_coefficient,
         ranked_experts.layer,
         ranked_experts.value,
         ranked_experts.expert
@@ -62,6 +85,9 @@ final as (
     select
         main_a.variant,
         main_a.experts,
+        main_a.gate,
+        main_a.balance,
+        main_a.aux_coefficient,
         main_a.layer,
         main_a.value as class_a,
         main_b.value as class_b,
@@ -76,6 +102,9 @@ final as (
     group by
         main_a.variant,
         main_a.experts,
+        main_a.gate,
+        main_a.balance,
+        main_a.aux_coefficient,
         main_a.layer,
         main_a.value,
         main_b.value
@@ -84,6 +113,9 @@ final as (
 select
     final.variant,
     final.experts,
+    final.gate,
+    final.balance,
+    final.aux_coefficient,
     final.layer,
     final.class_a,
     final.class_b,
@@ -94,6 +126,9 @@ from final
 order by
     final.variant,
     final.experts,
+    final.gate,
+    final.balance,
+    final.aux_coefficient,
     final.layer,
     try_cast(final.class_a as double) nulls last,
     final.class_a,

@@ -3,9 +3,17 @@
 -- param key varchar = 'class': the label's key, of an example, a token or a run
 -- param variant varchar = null: the trials' variant; all when null
 -- param experts integer = null: the trials' number of experts; all when null
+-- param gate varchar = null in (weighted, unweighted): the trials' gate, weighted or
+--   unweighted; all when null
+-- param balance varchar = null in (mean, count, sum): the trials' balance loss, mean, count or
+--   sum; all when null
+-- param aux_coefficient double = null: the factor of that loss; all when null
 -- param layer integer = null: the MoE layer; all when null
 -- column variant: the trials' variant
 -- column experts: the trials' number of experts
+-- column gate: whether expert outputs are multiplied by the router's probability (weighted) or not
+-- column balance: how the load balancing loss adds up a step's images: mean, count or sum
+-- column aux_coefficient: the factor of that loss; null where the run does not say
 -- column layer: the MoE layer
 -- column class_a: a value of the label; each pair is there in both orders, and with itself
 -- column class_b: the other value
@@ -21,6 +29,9 @@ with class_counts as (
         trial_routing.run_id,
         trial_routing.variant,
         trial_routing.experts,
+        trial_routing.gate,
+        trial_routing.balance,
+        trial_routing.aux_coefficient,
         trial_routing.layer,
         trial_routing.value,
         trial_routing.expert,
@@ -30,6 +41,12 @@ with class_counts as (
         trial_routing.key = cast($key as varchar)
         and (cast($variant as varchar) is null or trial_routing.variant = cast($variant as varchar))
         and (cast($experts as integer) is null or trial_routing.experts = cast($experts as integer))
+        and (cast($gate as varchar) is null or trial_routing.gate = cast($gate as varchar))
+        and (cast($balance as varchar) is null or trial_routing.balance = cast($balance as varchar))
+        and (
+            cast($aux_coefficient as double) is null
+            or trial_routing.aux_coefficient = cast($aux_coefficient as double)
+        )
         and (cast($layer as integer) is null or trial_routing.layer = cast($layer as integer))
 ),
 
@@ -38,6 +55,9 @@ pair_sums as (
         counts_a.run_id,
         counts_a.variant,
         counts_a.experts,
+        counts_a.gate,
+        counts_a.balance,
+        counts_a.aux_coefficient,
         counts_a.layer,
         counts_a.value as class_a,
         counts_b.value as class_b,
@@ -56,6 +76,9 @@ pair_sums as (
         counts_a.run_id,
         counts_a.variant,
         counts_a.experts,
+        counts_a.gate,
+        counts_a.balance,
+        counts_a.aux_coefficient,
         counts_a.layer,
         counts_a.value,
         counts_b.value
@@ -67,6 +90,9 @@ spreads as (
     select
         pair_sums.variant,
         pair_sums.experts,
+        pair_sums.gate,
+        pair_sums.balance,
+        pair_sums.aux_coefficient,
         pair_sums.layer,
         pair_sums.class_a,
         pair_sums.class_b,
@@ -86,6 +112,9 @@ trial_pairs as (
     select
         spreads.variant,
         spreads.experts,
+        spreads.gate,
+        spreads.balance,
+        spreads.aux_coefficient,
         spreads.layer,
         spreads.class_a,
         spreads.class_b,
@@ -97,6 +126,9 @@ final as (
     select
         trial_pairs.variant,
         trial_pairs.experts,
+        trial_pairs.gate,
+        trial_pairs.balance,
+        trial_pairs.aux_coefficient,
         trial_pairs.layer,
         trial_pairs.class_a,
         trial_pairs.class_b,
@@ -108,6 +140,9 @@ final as (
     group by
         trial_pairs.variant,
         trial_pairs.experts,
+        trial_pairs.gate,
+        trial_pairs.balance,
+        trial_pairs.aux_coefficient,
         trial_pairs.layer,
         trial_pairs.class_a,
         trial_pairs.class_b
@@ -116,6 +151,9 @@ final as (
 select
     final.variant,
     final.experts,
+    final.gate,
+    final.balance,
+    final.aux_coefficient,
     final.layer,
     final.class_a,
     final.class_b,
@@ -127,6 +165,9 @@ from final
 order by
     final.variant,
     final.experts,
+    final.gate,
+    final.balance,
+    final.aux_coefficient,
     final.layer,
     try_cast(final.class_a as double) nulls last,
     final.class_a,

@@ -4,8 +4,16 @@
 -- param run varchar = null: the run of a trial; every trial when null
 -- param variant varchar = null: the trials' variant; all when null
 -- param experts integer = null: the trials' number of experts; all when null
+-- param gate varchar = null in (weighted, unweighted): the trials' gate, weighted or
+--   unweighted; all when null
+-- param balance varchar = null in (mean, count, sum): the trials' balance loss, mean, count or
+--   sum; all when null
+-- param aux_coefficient double = null: the factor of that loss; all when null
 -- column variant: the trial's variant
 -- column experts: the trial's number of experts
+-- column gate: whether expert outputs are multiplied by the router's probability (weighted) or not
+-- column balance: how the load balancing loss adds up a step's images: mean, count or sum
+-- column aux_coefficient: the factor of that loss; null where the run does not say
 -- column trial: the trial
 -- column value: the label's value
 -- column expert: the expert that every image is sent to (condition force-experts)
@@ -20,11 +28,20 @@ with selected_trials as (
         trials.run_id,
         trials.variant,
         trials.experts,
+        trials.gate,
+        trials.balance,
+        trials.aux_coefficient,
         trials.trial
     from trials
     where
         (cast($variant as varchar) is null or trials.variant = cast($variant as varchar))
         and (cast($experts as integer) is null or trials.experts = cast($experts as integer))
+        and (cast($gate as varchar) is null or trials.gate = cast($gate as varchar))
+        and (cast($balance as varchar) is null or trials.balance = cast($balance as varchar))
+        and (
+            cast($aux_coefficient as double) is null
+            or trials.aux_coefficient = cast($aux_coefficient as double)
+        )
         and (cast($run as varchar) is null or trials.run_id = cast($run as varchar))
 ),
 
@@ -84,6 +101,9 @@ final as (
     select
         selected_trials.variant,
         selected_trials.experts,
+        selected_trials.gate,
+        selected_trials.balance,
+        selected_trials.aux_coefficient,
         selected_trials.trial,
         forced_counts.value,
         forced_counts.layer,
@@ -107,6 +127,9 @@ final as (
 select
     final.variant,
     final.experts,
+    final.gate,
+    final.balance,
+    final.aux_coefficient,
     final.trial,
     final.value,
     final.expert,
@@ -119,6 +142,9 @@ from final
 order by
     final.variant,
     final.experts,
+    final.gate,
+    final.balance,
+    final.aux_coefficient,
     final.trial,
     try_cast(final.value as double) nulls last,
     final.value,

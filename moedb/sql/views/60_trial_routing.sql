@@ -3,6 +3,9 @@
 -- column run_id: the trial's run
 -- column variant: the trial's variant
 -- column experts: the trial's number of experts
+-- column gate: the trial's gate, weighted or unweighted
+-- column balance: the trial's load balancing loss: mean, count or sum
+-- column aux_coefficient: the factor of that loss; null where the run does not say
 -- column trial: the trial
 -- column key: the label's key, of an example, a token or a run
 -- column value: the label's value
@@ -16,6 +19,9 @@ with labelled_tokens as (
         trials.run_id,
         trials.variant,
         trials.experts,
+        trials.gate,
+        trials.balance,
+        trials.aux_coefficient,
         trials.trial,
         labels.key,
         labels.value,
@@ -31,6 +37,9 @@ classes as (
         labelled_tokens.run_id,
         labelled_tokens.variant,
         labelled_tokens.experts,
+        labelled_tokens.gate,
+        labelled_tokens.balance,
+        labelled_tokens.aux_coefficient,
         labelled_tokens.trial,
         labelled_tokens.key,
         labelled_tokens.value,
@@ -45,6 +54,9 @@ select
     classes.run_id,
     classes.variant,
     classes.experts,
+    classes.gate,
+    classes.balance,
+    classes.aux_coefficient,
     classes.trial,
     classes.key,
     classes.value,

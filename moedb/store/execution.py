@@ -1,0 +1,82 @@
+"""Running DuckDB so that Ctrl-C stops it."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import duckdb
+
+T = TypeVar("T")
+
+_POLL = 0.05
+_PATIENCE = 0.7
+"""Seconds that an interrupted query gets to end."""
+
+# Those that did not end; they keep the process from ending in the ordinary way.
+_abandoned: list[threading.Thread] = []
+
+
+def run_interruptibly(connection: "duckdb.DuckDBPyConnection", work: Callable[[], T]) -> T:
+    """Call ``work``, which runs something on ``connection``; Ctrl-C interrupts it.
+
+    DuckDB holds the thread that calls it until it is done: Python hears of a signal only after
+    that. So on the main thread, where signals arrive, another one does the work.
+
+    Parameters
+    ----------
+    connection
+        What is interrupted.
+    work
+        Runs a query, or fetches its rows.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If the user stopped it. The connection can be used again.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return work()
+    results: list[T] = []
+    errors: list[BaseException] = []
+    done = threading.Event()
+
+    def call() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            done.set()
+
+    thread = threading.Thread(target=call, name="moedb-query", daemon=True)
+    try:
+        thread.start()
+        while not done.wait(_POLL):
+            pass
+    except BaseException:
+        _interrupt(connection, thread, done)
+        raise
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def is_anything_running() -> bool:
+    """Whether an interrupted query did not end, so that the process can only be ended at once."""
+    return any(thread.is_alive() for thread in _abandoned)
+
+
+def _interrupt(
+    connection: "duckdb.DuckDBPyConnection", thread: threading.Thread, done: threading.Event
+) -> None:
+    if thread.ident is None:
+        return
+    _abandoned.append(thread)
+    deadline = time.monotonic() + _PATIENCE
+    # again and again: it may not have begun when the first one comes
+    while not done.wait(_POLL / 2) and time.monotonic() < deadline:
+        connection.interrupt()
+    if done.is_set():
+        _abandoned.remove(thread)

@@ -1,0 +1,70 @@
+"""The footers of Parquet files: whether they can be read, and hold the columns of their table."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import duckdb
+
+from moedb.errors import StoreDamagedError
+from moedb.schemas.tables import Table
+
+_PHYSICAL_TYPES = {
+    "int32": "INT32",
+    "int64": "INT64",
+    "float": "FLOAT",
+    "string": "BYTE_ARRAY",
+}
+
+_COLUMNS = """
+select file_name, list(name || ' ' || type)
+from parquet_schema($files)
+where type is not null
+group by file_name
+"""
+
+
+def damaged_footers(files: Mapping[Table, Iterable[Path]]) -> dict[Path, StoreDamagedError]:
+    """Find the files whose footers would keep every query on their table from running.
+
+    Parameters
+    ----------
+    files
+        For each table its files.
+
+    Returns
+    -------
+    dict
+        For each damaged file what is wrong with it.
+    """
+    pairs = [(table, path) for table, paths in files.items() for path in paths]
+    if not pairs:
+        return {}
+    with duckdb.connect(":memory:") as connection:
+        connection.execute("set enable_progress_bar = false")
+        try:
+            found = _columns(connection, {path for _, path in pairs})
+        except duckdb.Error:
+            found = {}
+        damaged = {}
+        for table, path in pairs:
+            try:
+                columns = found.get(path) or _columns(connection, [path])[path]
+                _check(path, table, columns)
+            except (duckdb.Error, KeyError) as error:
+                what = " ".join(str(error).split())
+                damaged[path] = StoreDamagedError(f"{path} is no Parquet file: {what}")
+            except StoreDamagedError as error:
+                damaged[path] = error
+    return damaged
+
+
+def _columns(connection: duckdb.DuckDBPyConnection, files: Iterable[Path]) -> dict[Path, set[str]]:
+    rows = connection.execute(_COLUMNS, {"files": [str(path) for path in files]}).fetchall()
+    return {Path(name): set(columns) for name, columns in rows}
+
+
+def _check(path: Path, table: Table, columns: set[str]) -> None:
+    expected = [f"{column.name} {_PHYSICAL_TYPES[column.type]}" for column in table.columns]
+    missing = [column for column in expected if column not in columns]
+    if missing:
+        raise StoreDamagedError(f"{path} lacks columns of {table.name}: {', '.join(missing)}")
