@@ -3,13 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from moedb.queries.interventions import captured_run, incomplete_interventions
 from moedb.queries.question import Question
 from moedb.queries.reader import Reader
 from moedb.queries.run_contents import (
     SELECTED,
     RunContents,
     as_ranges,
-    incomplete_interventions,
     intervention_runs,
 )
 
@@ -220,10 +220,8 @@ def _ablations(asked: _Asked) -> str | None:
 
 
 def _unfinished(asked: _Asked) -> str:
-    unfinished = incomplete_interventions(asked.reader, asked.run_id)
-    if not unfinished:
-        return ""
-    return f". Not complete, and so not read: {', '.join(unfinished)}"
+    captured = captured_run(asked.reader, asked.run_id)
+    return incomplete_interventions(asked.reader, captured.run_id)
 
 
 def _rows_of_arrays(asked: _Asked) -> str | None:

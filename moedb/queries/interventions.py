@@ -14,8 +14,8 @@ from moedb.queries.bootstrap import (
     warn_of_few,
 )
 from moedb.queries.clusters import Clusters, clusters_of
+from moedb.queries.reader import Reader
 from moedb.queries.result import Computed
-from moedb.queries.run_contents import incomplete_interventions
 from moedb.queries.shares import change_of_share
 
 if TYPE_CHECKING:
@@ -152,23 +152,24 @@ def find_interventions(
     if not children:
         raise RunNotFoundError(
             f"no complete run in {database.snapshot.store} has interventions on {own.run_id}"
-            f"{not_read(database, own.run_id)}",
+            f"{incomplete_interventions(database, own.run_id)}",
             f"moedb intervene --run {own.run_id} --kind random-routing {options}".rstrip(),
         )
     return [database.snapshot.run(child) for (child,) in children]
 
 
-def not_read(database: "Database", run: str) -> str:
+def incomplete_interventions(database: Reader, run: str) -> str:
     """Name the runs of interventions on ``run`` that are passed over, to end a sentence with."""
-    unfinished = (database.snapshot.run(name) for name in incomplete_interventions(database, run))
-    return "".join(
-        f"; {each.run_id} is incomplete ({len(each.missing_units)} of {len(each.manifest.units)} "
+    found = [
+        f"{each.run_id} is incomplete ({len(each.missing_units)} of {len(each.manifest.units)} "
         "units are missing) and not read; its moedb intervene command, typed again, resumes it"
-        for each in unfinished
-    )
+        for each in database.snapshot.runs.values()
+        if each.row["parent_run_id"] == run and not each.is_complete
+    ]
+    return "".join(f"; {sentence}" for sentence in sorted(found))
 
 
-def captured_run(database: "Database", run: str) -> "RunSnapshot":
+def captured_run(database: Reader, run: str) -> "RunSnapshot":
     """Return the run that a run of interventions continues; a captured run is returned itself."""
     own = database.snapshot.run(run)
     parent = own.row["parent_run_id"]

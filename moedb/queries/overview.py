@@ -24,8 +24,8 @@ def run_list(database: Database) -> Result:
     sound = database.sql(_RUN_LIST)
     damaged = database.snapshot.damaged
     if not damaged:
-        empty = f"the store {database.snapshot.store} holds no runs"
-        return replace(sound, explain=lambda: f"{empty}; moedb capture qwen-ioi makes one")
+        empty = f"{database.snapshot.store} holds no runs; moedb capture qwen-ioi makes one"
+        return replace(sound, explain=lambda: empty)
     columns = dict(zip(sound.columns, sound.types, strict=True))
     rows = sound.fetchall()
     for run_id, run in sorted(damaged.items()):

@@ -39,6 +39,7 @@ _TABLES_OF: "Mapping[Named, tuple[str, ...]]" = {
     "label": LABEL_TABLES,
     "example-label": ("example_labels",),
     "example-label-or-none": ("example_labels",),
+    "cluster-label": ("example_labels",),
 }
 _WORDS_OF = {"run_labels": "of runs", "example_labels": "of examples", "token_labels": "of tokens"}
 _CAPTURE = "moedb capture"
@@ -119,6 +120,11 @@ class _Check:
         check = _OF_QUESTION.get(self.question.name)
         if check is not None:
             check(self)
+
+    @property
+    def split(self) -> object:
+        """The split that is read; every one where it is not known."""
+        return self.bound.get("split", "all")
 
     def _runs(self) -> "list[RunSnapshot]":
         """The run, and the run that it is compared with."""
@@ -308,7 +314,8 @@ class _Check:
             for parameter, key in self._given(named):
                 if named == "example-label-or-none" and key == parameter.default:
                     continue
-                self.check_label(asked, key, tables=tables)
+                split = "all" if named == "cluster-label" else self.split
+                self.check_label(asked, key, None, split, tables)
 
     def _check_groups(self, asked: RunContents) -> None:
         """Check the label that tells two groups apart, each in its own run."""
@@ -327,10 +334,10 @@ class _Check:
             if run_b is None and value.name.endswith("_b") and "run_b" not in self.bound:
                 continue
             of = asked if run_b is None else contents(self.reader, str(run_b))
-            self.check_label(of, key, text)
+            self.check_label(of, key, text, self.split)
         known = all(value.name in self.bound for value in self.named["label-value"])
         if key is not None and not given and known:
-            self.check_label(asked, key)
+            self.check_label(asked, key, None, self.split)
             names = " and ".join(value.name for value in self.named["label-value"])
             raise self.refuse(
                 f"the key {key!r} is given, but none of its values",
@@ -348,11 +355,11 @@ class _Check:
         self,
         asked: RunContents,
         key: object,
-        value: object = None,
+        value: object,
+        split: object,
         tables: Sequence[str] = LABEL_TABLES,
     ) -> None:
-        """Refuse a label that no example, or token, of the selection has."""
-        split = self.bound.get("split", "all")
+        """Refuse a label that no example of a split, and no token of one, has."""
         if asked.has_label(key, value, split, tables):
             return
         keys = asked.label_keys(tables)

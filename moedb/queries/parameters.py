@@ -19,6 +19,7 @@ Named = Literal[
     "label",
     "example-label",
     "example-label-or-none",
+    "cluster-label",
     "label-value",
     "layer",
     "layer-before-another",
@@ -33,7 +34,8 @@ Named = Literal[
 """What of a run the value of a parameter can name: see :mod:`~.parameter_values`.
 
 ``label`` is the key of a label, ``example-label`` that of a label of examples, and so is
-``example-label-or-none``, but that a run without the default label is answered all the same.
+``example-label-or-none``, but that a run without the default label is answered all the same;
+``cluster-label`` is of examples of any split, as it groups them and does not select any.
 """
 
 Value = str | int | float | None
@@ -41,7 +43,7 @@ Value = str | int | float | None
 _NAMED: Mapping[str, Named] = {
     "split": "split",
     "key": "label",
-    "cluster": "example-label",
+    "cluster": "cluster-label",
     "value_a": "label-value",
     "value_b": "label-value",
     "layer": "layer",

@@ -11,10 +11,7 @@ from moedb.queries.analyses import find_question
 from moedb.queries.drawing import draw
 from moedb.queries.export import export, write_together
 from moedb.queries.formats import TableOptions, arrange, escape_markdown, render_sheet
-from moedb.queries.interventions import (
-    captured_run,
-    find_interventions,
-)
+from moedb.queries.interventions import captured_run, find_interventions
 from moedb.queries.report_sections import IOI_SECTIONS, Part
 from moedb.queries.result import CORRUPTED
 from moedb.queries.run_contents import RunContents

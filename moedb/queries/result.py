@@ -269,8 +269,14 @@ class Result:
 
     def limit(self, n: int) -> "Result":
         """Return the result cut to its first ``n`` rows."""
-        cut = self._with(self.relation.limit(n))
-        return cut if n else replace(cut, explain=lambda: "it is cut to its first 0 rows")
+        explain = self.explain if n else lambda: "it is cut to its first 0 rows"
+        return replace(self._with(self.relation.limit(n)), explain=explain)
+
+    def why_empty(self) -> str:
+        """Say why a result without rows has none."""
+        if self.explain is not None:
+            return self.explain()
+        return "the SQL selects nothing"
 
     def _with(self, relation: "duckdb.DuckDBPyRelation") -> "Result":
         return replace(self, relation=relation, find_provenance=lambda: self.provenance)
@@ -285,10 +291,6 @@ class Result:
             return run_interruptibly(self.connection, work)
         except duckdb.Error as error:
             raise SqlError(str(error)) from error
-
-    def why_empty(self) -> str:
-        """Say why a result without rows has none."""
-        return "the SQL selects nothing" if self.explain is None else self.explain()
 
     def __repr__(self) -> str:
         from moedb.queries.formats import TableOptions, arrange, render_sheet

@@ -222,13 +222,3 @@ def intervention_runs(reader: Reader, run: str) -> RunContents:
         if each.is_complete and each.row["parent_run_id"] == own.runs[0].run_id
     )
     return RunContents(reader, on_it) if on_it else own
-
-
-def incomplete_interventions(reader: Reader, run: str) -> list[str]:
-    """The names of the unfinished runs of interventions on a run."""
-    captured = reader.snapshot.run(run).run_id
-    return sorted(
-        run_id
-        for run_id, each in reader.snapshot.runs.items()
-        if not each.is_complete and each.row["parent_run_id"] == captured
-    )
