@@ -24,11 +24,11 @@ import nnsight
 import torch
 from transformers import AutoTokenizer, Qwen2MoeConfig, Qwen2MoeForCausalLM
 
-from moedb.capture.checkpoints import find_checkpoint, load_model
-from moedb.capture.jobs.qwen_ioi import ioi_dataset
-from moedb.capture.language import plan_language_capture, token_ids
-from moedb.capture.pipeline import capture, like_lengths
-from moedb.capture.planning import CaptureOptions, CapturePlan
+from moedb.capture.jobs.language import plan_language_capture, token_ids
+from moedb.capture.jobs.qwen_ioi.job import ioi_dataset
+from moedb.capture.models.checkpoints import find_checkpoint, load_model
+from moedb.capture.pipeline.plan import CaptureOptions, CapturePlan
+from moedb.capture.pipeline.running import capture, like_lengths
 
 BATCH = 32
 

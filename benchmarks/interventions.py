@@ -24,14 +24,14 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from moedb.capture.interventions.choices import Choices
-from moedb.capture.interventions.edits import drawn_experts
+from moedb.capture.interventions.edit_arithmetic import drawn_experts
+from moedb.capture.interventions.parent_run import open_parent
 from moedb.capture.interventions.planning import Resources, SweepPlan, plan_sweep
 from moedb.capture.interventions.running import run_sweep
-from moedb.capture.interventions.sources import open_parent
-from moedb.capture.jobs.qwen_ioi import ioi_dataset
-from moedb.capture.language import plan_language_capture
-from moedb.capture.pipeline import capture
-from moedb.capture.planning import CaptureOptions
+from moedb.capture.jobs.language import plan_language_capture
+from moedb.capture.jobs.qwen_ioi.job import ioi_dataset
+from moedb.capture.pipeline.plan import CaptureOptions
+from moedb.capture.pipeline.running import capture
 
 EXPERT = 0
 CHOICES = Choices(

@@ -21,8 +21,8 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2MoeConfig
 
-from moedb.capture.checkpoints import find_checkpoint
-from moedb.capture.ioi.templates import SLOT, load_ioi_templates
+from moedb.capture.jobs.qwen_ioi.templates import SLOT, load_ioi_templates
+from moedb.capture.models.checkpoints import find_checkpoint
 
 SHAPE = {
     "vocab_size": 151_936,

@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from moedb.cli import cli
-from moedb.queries.analyses import ANALYSES
-from moedb.queries.catalog import catalog
-from moedb.queries.parameters import Parameter
+from moedb.queries.analyses.registry import ANALYSES
+from moedb.queries.questions.catalog import catalog
+from moedb.queries.questions.parameters import Parameter
 from moedb.schemas.arrays import ARRAYS, CHUNK_ROWS, SHARD_ROWS
 from moedb.schemas.manifests import FORMAT_VERSION
 from moedb.schemas.tables import TABLES

@@ -6,8 +6,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from moedb.capture.blocks import find_blocks  # noqa: E402
-from moedb.capture.rehearsal import traced  # noqa: E402
+from moedb.capture.structure.blocks import find_blocks  # noqa: E402
+from moedb.capture.tracing.rehearsal import traced  # noqa: E402
 from moedb.errors import ModelError  # noqa: E402
 from tests.capture.tiny_models import FAMILIES, REFUSED, described, tiny_model  # noqa: E402
 

@@ -8,11 +8,12 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from moedb.version import __version__
+
 if TYPE_CHECKING:
     from moedb.queries.database import Database as Database
     from moedb.queries.database import open_database as open
 
-__version__ = "0.1.0"
 __all__ = ["Database", "__version__", "open"]
 
 _LAZY = {

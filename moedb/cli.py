@@ -6,17 +6,16 @@ from pathlib import Path
 
 import click
 
-from moedb import __version__
 from moedb.commands.capture import capture
-from moedb.commands.export import export, plot
+from moedb.commands.export import export, plot, report
 from moedb.commands.intervene import intervene
+from moedb.commands.options import StorePath
 from moedb.commands.query import query, sql
-from moedb.commands.report import report
 from moedb.commands.store import rm, runs, schema, show, verify
+from moedb.commands.terminal import SafeFormatter, leave, run_guarded
 from moedb.commands.train import train
-from moedb.options import StorePath
-from moedb.store.spilling import delete_spill_on_signals
-from moedb.terminal import SafeFormatter, leave, run_guarded
+from moedb.store.engine.spilling import delete_spill_on_signals
+from moedb.version import __version__
 
 
 @click.group(

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from moedb.capture.cifar.capturing import plan_cifar_capture
-from moedb.capture.cifar.config import CifarTrainingConfig, cifar_moe_config
-from moedb.capture.cifar.images import ImageSet
-from moedb.capture.cifar.training import train_cifar_moe
-from moedb.capture.cifar.trials import plan_trials
-from moedb.capture.jobs.cifar_moe import cifar_dataset
-from moedb.capture.pipeline import capture
-from moedb.capture.planning import CaptureOptions
+from moedb.capture.jobs.cifar_moe.config import CifarTrainingConfig, cifar_moe_config
+from moedb.capture.jobs.cifar_moe.dataset import cifar_dataset
+from moedb.capture.jobs.cifar_moe.images import ImageSet
+from moedb.capture.jobs.cifar_moe.job import plan_cifar_capture
+from moedb.capture.jobs.cifar_moe.training.trial import train_cifar_moe
+from moedb.capture.jobs.cifar_moe.training.trials import plan_trials
+from moedb.capture.pipeline.plan import CaptureOptions
+from moedb.capture.pipeline.running import capture
 from tests.capture.cifar_images import make_image_sets
 
 N_TEST, DRAWS, SEED = 400, 3, 7

@@ -36,7 +36,7 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from transformers import AutoTokenizer, Qwen2MoeConfig, Qwen2MoeForCausalLM
 
-    from moedb.capture.checkpoints import find_checkpoint
+    from moedb.capture.models.checkpoints import find_checkpoint
 
     folder = tmp_path_factory.mktemp("random-model")
     tokenizer = AutoTokenizer.from_pretrained(find_checkpoint("qwen-moe-mini").folder)
@@ -65,9 +65,9 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def mini_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with two runs of the embedded model: 40 prompts each, with twins, two seeds."""
-    from moedb.capture.jobs.qwen_ioi import plan_qwen_ioi
-    from moedb.capture.pipeline import capture
-    from moedb.capture.planning import CaptureOptions
+    from moedb.capture.jobs.qwen_ioi.job import plan_qwen_ioi
+    from moedb.capture.pipeline.plan import CaptureOptions
+    from moedb.capture.pipeline.running import capture
 
     store = tmp_path_factory.mktemp("mini") / "store"
     for seed in (0, 1):

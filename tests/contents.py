@@ -8,7 +8,7 @@ import numpy as np
 import zarr
 
 from moedb.schemas.tables import TABLES
-from moedb.store.snapshot import read_run
+from moedb.store.reading.snapshot import read_run
 
 TIMES = ("created_at", "finished_at")
 

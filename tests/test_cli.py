@@ -45,7 +45,7 @@ Run = Callable[..., tuple[int, str, str]]
 def dense_model(folder: Path) -> Path:
     from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
-    from moedb.capture.checkpoints import find_checkpoint
+    from moedb.capture.models.checkpoints import find_checkpoint
 
     config = Qwen2Config(
         vocab_size=4096,

@@ -13,8 +13,8 @@ from moedb.cli import run_cli
 from moedb.errors import StoreDamagedError
 from moedb.schemas.tables import TOKENS
 from moedb.store.layout import RunLayout
-from moedb.store.parquet import write_parquet
-from moedb.store.snapshot import take_snapshot
+from moedb.store.reading.snapshot import take_snapshot
+from moedb.store.writing.parquet import write_parquet
 from tests.store.samples import RUN_ID, sample_manifest, write_sample
 
 OLD, NEW = RUN_ID, "text-ffffffffff"

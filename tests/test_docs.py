@@ -19,7 +19,7 @@ import click
 import pytest
 
 from moedb.cli import cli, run_cli
-from moedb.queries.catalog import catalog
+from moedb.queries.questions.catalog import catalog
 from tests.cifar_store import BASE, SHORT, CifarStore
 
 ROOT = Path(__file__).parent.parent
@@ -281,7 +281,7 @@ def test_every_command_that_a_page_shows_can_be_typed(page: str) -> None:
 
 
 def known_queries() -> set[str]:
-    from moedb.queries.analyses import ANALYSES
+    from moedb.queries.analyses.registry import ANALYSES
 
     return {*catalog(), *ANALYSES}
 

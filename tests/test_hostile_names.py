@@ -12,7 +12,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from moedb.cli import run_cli
-from moedb.queries.report import PAGE
+from moedb.queries.report.writing import PAGE
 from tests.queries import synthetic_ioi as ioi
 from tests.queries.synthetic_ioi import CAPTURED
 from tests.queries.test_ioi_analyses import make_settings
@@ -133,8 +133,7 @@ def test_an_unexpected_error_is_harmless(moedb: Run, monkeypatch: pytest.MonkeyP
 
 
 def test_progress_takes_names_as_they_are(capfd: pytest.CaptureFixture[str]) -> None:
-    from moedb.capture.cifar.progress import TrainingBar
-    from moedb.capture.progress import RichProgress
+    from moedb.commands.progress import RichProgress, TrainingBar
 
     with RichProgress() as progress:
         progress.note(f"capturing {HOSTILE}")

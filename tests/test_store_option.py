@@ -9,11 +9,11 @@ import pytest
 import moedb
 from moedb.cli import run_cli
 from moedb.errors import StoreError, UsageError
-from moedb.store import writability
 from moedb.store.layout import RunLayout, store_path
-from moedb.store.removal import remove_run
-from moedb.store.snapshot import take_snapshot
-from moedb.store.writability import check_worth_capturing, check_writable
+from moedb.store.reading.snapshot import take_snapshot
+from moedb.store.writing import writability
+from moedb.store.writing.removal import remove_run
+from moedb.store.writing.writability import check_worth_capturing, check_writable
 from tests.store.samples import RUN_ID, write_sample
 from tests.unwritable import unwritable
 

@@ -10,9 +10,9 @@ from page import cleared, write_page
 
 import moedb
 from moedb.queries.database import Database
-from moedb.queries.drawing import draw
-from moedb.queries.result import Result
-from moedb.queries.sheets import TableOptions
+from moedb.queries.figures.drawing import draw
+from moedb.queries.results.result import Result
+from moedb.queries.results.sheets import TableOptions
 
 VEHICLES = ["airplane", "automobile", "ship", "truck"]
 

@@ -10,9 +10,9 @@ from page import cleared, write_page
 
 import moedb
 from moedb.queries.database import Database
-from moedb.queries.report import write_ioi_report
-from moedb.queries.result import Result
-from moedb.queries.sheets import TableOptions
+from moedb.queries.report.writing import write_ioi_report
+from moedb.queries.results.result import Result
+from moedb.queries.results.sheets import TableOptions
 
 ROUTING = ("random-routing", "uniform-weights", "swap-routing", "knock-out-shared")
 """The kinds of interventions that change a layer's routing, or its shared expert, as a whole."""

@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from moedb.queries.export import export
-from moedb.queries.result import Result
-from moedb.queries.sheets import TableOptions
+from moedb.queries.results.export import export
+from moedb.queries.results.result import Result
+from moedb.queries.results.sheets import TableOptions
 
 HERE = Path(__file__).parent
 _PLACE = re.compile(r"^@(\S+)@$", flags=re.MULTILINE)

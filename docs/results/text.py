@@ -10,8 +10,8 @@ from page import cleared, write_page
 
 import moedb
 from moedb.queries.database import Database
-from moedb.queries.result import Result
-from moedb.queries.sheets import TableOptions
+from moedb.queries.results.result import Result
+from moedb.queries.results.sheets import TableOptions
 
 CLASSES = """
 select

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moedb.options import (
+from moedb.commands.options import (
     COUNT,
     OUTPUT,
     capture_options,
@@ -15,12 +15,12 @@ from moedb.options import (
     store_folder,
     store_option,
 )
-from moedb.terminal import emit, say
+from moedb.commands.terminal import emit, say
 
 if TYPE_CHECKING:
-    from moedb.capture.lens import Positions
-    from moedb.capture.planning import CapturePlan
-    from moedb.capture.sharding import Shard
+    from moedb.capture.pipeline.plan import CapturePlan
+    from moedb.capture.pipeline.sharding import Shard
+    from moedb.capture.tracing.logit_lens import Positions
 
 
 @click.group()
@@ -70,8 +70,8 @@ def capture_qwen_ioi(
       moedb capture qwen-ioi
       moedb capture qwen-ioi --n 300 --arrays router_logits --arrays expert_outputs@2,4
     """
-    from moedb.capture.jobs.qwen_ioi import plan_qwen_ioi
-    from moedb.capture.planning import CaptureOptions
+    from moedb.capture.jobs.qwen_ioi.job import plan_qwen_ioi
+    from moedb.capture.pipeline.plan import CaptureOptions
 
     _check_store(dry_run)
     output = {key: options.pop(key) for key in OUTPUT}
@@ -129,10 +129,10 @@ def capture_cifar_moe(
       moedb capture cifar-moe --data cifar-10-batches-py
       moedb capture cifar-moe --model cifar-moe/cifar-moe-base-2-trial-0 --draws 20
     """
-    from moedb.capture.cifar.capturing import plan_cifar_capture
-    from moedb.capture.cifar.images import load_cifar10
-    from moedb.capture.jobs.cifar_moe import cifar_dataset, find_trials
-    from moedb.capture.planning import CaptureOptions
+    from moedb.capture.jobs.cifar_moe.dataset import cifar_dataset, find_trials
+    from moedb.capture.jobs.cifar_moe.images import load_cifar10
+    from moedb.capture.jobs.cifar_moe.job import plan_cifar_capture
+    from moedb.capture.pipeline.plan import CaptureOptions
 
     _check_store(dry_run)
     output = {key: options.pop(key) for key in OUTPUT}
@@ -221,17 +221,17 @@ def capture_text(
       moedb capture text --dataset fr_gsd-ud-test.conllu --token-label upos --label sent_id
       moedb capture text --dataset stanfordnlp/imdb --split test --label label --shuffle
     """
-    from moedb.capture.text.documents import Columns
-    from moedb.capture.text.reading import open_source
+    from moedb.capture.jobs.text.documents import Columns
+    from moedb.capture.jobs.text.sources.opening import open_source
 
     _check_store(dry_run)
     columns = Columns(text_column, labels, words_column, token_labels)
     source = open_source(dataset, split=split, subset=subset, lines=lines)
     source.check_columns(columns.options)
     # these import torch, which takes seconds: not before the data are there
-    from moedb.capture.jobs.text import TextOptions, text_dataset
-    from moedb.capture.language import plan_language_capture
-    from moedb.capture.planning import CaptureOptions
+    from moedb.capture.jobs.language import plan_language_capture
+    from moedb.capture.jobs.text.job import TextOptions, text_dataset
+    from moedb.capture.pipeline.plan import CaptureOptions
 
     output = {key: options.pop(key) for key in OUTPUT}
     names = ("unaligned", "max_length", "stride", "truncate", "max_examples", "max_tokens")
@@ -246,7 +246,7 @@ def capture_text(
 
 def _check_store(dry_run: bool) -> None:
     """Check that there is a use in planning: torch and a model's hash take seconds."""
-    from moedb.store.writability import check_worth_capturing
+    from moedb.store.writing.writability import check_worth_capturing
 
     if not dry_run:
         check_worth_capturing(store_folder())
@@ -269,7 +269,7 @@ def _run_captures(
         for planned in plans:
             _run_capture(planned, shard)
         return
-    from moedb.queries.rows import result_of_rows
+    from moedb.queries.results.rows import result_of_rows
 
     rows = []
     for planned in plans:
@@ -288,7 +288,7 @@ def _run_captures(
 
 
 def _announce(planned: "CapturePlan") -> None:
-    from moedb.capture.pipeline import free_bytes
+    from moedb.capture.pipeline.running import free_bytes
 
     estimate = planned.estimate
     say(
@@ -300,8 +300,8 @@ def _announce(planned: "CapturePlan") -> None:
 
 
 def _run_capture(planned: "CapturePlan", shard: "Shard") -> None:
-    from moedb.capture.pipeline import capture
-    from moedb.capture.progress import RichProgress
+    from moedb.capture.pipeline.running import capture
+    from moedb.commands.progress import RichProgress
 
     _announce(planned)
     if shard.count > 1:

@@ -5,18 +5,19 @@ from typing import Any
 
 import click
 
-from moedb.commands.query import ask, say_sources
-from moedb.errors import UsageError
-from moedb.options import (
+from moedb.commands.options import (
     COUNT,
     allow_empty_option,
     limit_option,
+    open_store,
     parameter_option,
     run_option,
     store_option,
     table_options,
 )
-from moedb.terminal import say
+from moedb.commands.query import ask, say_sources
+from moedb.commands.terminal import say
+from moedb.errors import UsageError
 
 
 @click.command()
@@ -50,8 +51,8 @@ def export(
       moedb export expert-frequency -o frequency.tex --pivot layer expert frequency
       moedb export ioi-logit-diff -o ioi.tex --caption "IOI by template" --label tab:ioi
     """
-    from moedb.queries.export import export as write_table
-    from moedb.queries.sheets import TableOptions
+    from moedb.queries.results.export import export as write_table
+    from moedb.queries.results.sheets import TableOptions
 
     columns = options.pop("columns")
     table = TableOptions(
@@ -91,8 +92,8 @@ def plot(
       moedb plot expert-frequency -o frequency.pdf
       moedb plot co-activation -o pairs.png -p layer 3 --value lift
     """
-    from moedb.queries.drawing import draw
-    from moedb.queries.plots import PLOTS
+    from moedb.queries.figures.drawing import draw
+    from moedb.queries.figures.registry import PLOTS
 
     if name not in PLOTS:
         from moedb.errors import did_you_mean
@@ -103,3 +104,43 @@ def plot(
     for path in draw(name, result, output, allow_empty=allow_empty, **given):
         say(f"wrote {path}")
     say_sources(result)
+
+
+@click.group()
+def report() -> None:
+    """Write a folder of figures and tables, with a page that puts them in order."""
+
+
+@report.command()
+@run_option
+@click.option(
+    "--interventions",
+    metavar="RUN",
+    help="The run with the interventions.  [default: every complete one on the run]",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="Folder to write to; made if it is not there.",
+)
+@store_option
+def ioi(run: str | None, interventions: str | None, output: Path) -> None:
+    """Report on a capture of indirect object identification prompts.
+
+    Figures as PDF and PNG, tables as LaTeX and CSV, a sidecar beside each, and a page, ioi.md. What
+    the runs do not hold is left out, and named.
+
+    \b
+    Example:
+      moedb report ioi -o report
+      moedb report ioi --run qwen-ioi-3a27 --interventions intervene-9c -o report
+    """
+    from moedb.queries.report.writing import write_ioi_report
+
+    written = write_ioi_report(open_store(), output, run, interventions)
+    for sentence in written.missing:
+        say(f"missing: {sentence}")
+    lacking = f"; {len(written.missing)} parts are missing, see above" if written.missing else ""
+    say(f"wrote {len(written.files)} files; begin with {written.files[-1]}{lacking}")

@@ -4,8 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moedb.errors import UsageError
-from moedb.options import (
+from moedb.commands.options import (
     COUNT,
     OUTPUT,
     SEED,
@@ -15,7 +14,8 @@ from moedb.options import (
     store_folder,
     store_option,
 )
-from moedb.terminal import emit, say
+from moedb.commands.terminal import emit, say
+from moedb.errors import UsageError
 
 if TYPE_CHECKING:
     from moedb.capture.interventions.planning import SweepPlan
@@ -140,8 +140,8 @@ def intervene(
       moedb intervene --run qwen-ioi-3f --kind patch --site residual --roles s1,s2,end
     """
     from moedb.capture.interventions.choices import Choices
+    from moedb.capture.interventions.parent_run import open_parent
     from moedb.capture.interventions.planning import Resources, plan_sweep
-    from moedb.capture.interventions.sources import open_parent
 
     output = {key: choices.pop(key) for key in OUTPUT}
     pairs = None if experts_sql is None else _expert_pairs(experts_sql)
@@ -185,7 +185,7 @@ def _announce(planned: "SweepPlan") -> None:
 
 def _list_conditions(planned: "SweepPlan", **output: Any) -> None:
     from moedb.capture.conditions import condition_table
-    from moedb.queries.rows import result_of_rows
+    from moedb.queries.results.rows import result_of_rows
 
     for note in planned.notes:
         say(note)
@@ -200,7 +200,7 @@ def _list_conditions(planned: "SweepPlan", **output: Any) -> None:
 
 def _run(planned: "SweepPlan") -> None:
     from moedb.capture.interventions.running import run_sweep
-    from moedb.capture.progress import RichProgress
+    from moedb.commands.progress import RichProgress
 
     with RichProgress() as progress:
         outcome = run_sweep(planned, store_folder(), progress)

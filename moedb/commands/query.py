@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moedb.errors import UsageError
-from moedb.options import (
+from moedb.commands.options import (
     open_store,
     output_options,
     parameter_option,
     run_option,
     store_option,
 )
-from moedb.terminal import emit, say
+from moedb.commands.terminal import emit, say
+from moedb.errors import UsageError
 
 if TYPE_CHECKING:
-    from moedb.queries.result import Result
+    from moedb.queries.results.result import Result
 
 
 def ask(
@@ -76,12 +76,12 @@ def query(
       moedb query co-activation --show-sql
     """
     if name is None:
-        from moedb.queries.rows import query_list
+        from moedb.queries.overview import query_list
 
         emit(query_list(), **output)
         return
     if show_sql:
-        from moedb.queries.analyses import sql_of
+        from moedb.queries.analyses.registry import sql_of
 
         click.echo(sql_of(name))
         return

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from moedb.commands.options import open_store, output_options, store_folder, store_option
+from moedb.commands.terminal import answer, emit, say
 from moedb.errors import StoreDamagedError, UsageError
-from moedb.options import open_store, output_options, store_folder, store_option
-from moedb.terminal import answer, emit, say
-from moedb.visible import visible
+from moedb.queries.results.visible import visible
 
 if TYPE_CHECKING:
-    from moedb.store.snapshot import RunSnapshot
+    from moedb.store.reading.snapshot import RunSnapshot
     from moedb.store.verification import Verification
 
 
@@ -57,7 +57,7 @@ def schema(table: str | None, **output: Any) -> None:
       moedb schema
       moedb schema routing
     """
-    from moedb.queries.rows import table_columns, table_list
+    from moedb.queries.results.rows import table_columns, table_list
 
     emit(table_columns(table) if table else table_list(), **output)
 
@@ -72,7 +72,7 @@ def verify(run: str | None) -> None:
     Example:
       moedb verify
     """
-    from moedb.store.snapshot import take_snapshot
+    from moedb.store.reading.snapshot import take_snapshot
     from moedb.store.verification import verify_run
 
     snapshot = take_snapshot(store_folder())
@@ -109,7 +109,7 @@ def rm(run: str, yes: bool) -> None:
     Example:
       moedb rm qwen-ioi-3f2a9c1b7d
     """
-    from moedb.store.removal import check_removable, remove_run
+    from moedb.store.writing.removal import check_removable, remove_run
 
     check_removable(store_folder(), run)
     if not yes:

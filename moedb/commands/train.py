@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from moedb.options import COUNT, SEED, FiniteRange
-from moedb.terminal import say
+from moedb.commands.options import COUNT, SEED, FiniteRange
+from moedb.commands.terminal import say
 
 if TYPE_CHECKING:
-    from moedb.capture.cifar.config import Augmentation, Balance, Gate
+    from moedb.capture.jobs.cifar_moe.config import Augmentation, Balance, Gate
 
 
 @click.group()
@@ -37,7 +37,7 @@ def train_qwen_moe_mini(
       moedb capture qwen-ioi --model my-mini
     """
     from moedb.capture.mini.config import MiniTrainingConfig
-    from moedb.capture.mini.training import train_mini
+    from moedb.capture.mini.training.loop import train_mini
 
     logging.getLogger("moedb").setLevel(logging.INFO)
     chosen = {key: value for key, value in (("steps", steps), ("seed", seed)) if value is not None}
@@ -140,9 +140,9 @@ def train_cifar_moe(
       moedb train cifar-moe --experts 2 --experts 3 --trials 10 --data cifar-10-batches-py
       moedb capture cifar-moe --data cifar-10-batches-py
     """
-    from moedb.capture.cifar.progress import TrainingBar
-    from moedb.capture.cifar.training import BusyError
-    from moedb.capture.cifar.trials import configure, train_trials
+    from moedb.capture.jobs.cifar_moe.training.trial import BusyError
+    from moedb.capture.jobs.cifar_moe.training.trials import configure, train_trials
+    from moedb.commands.progress import TrainingBar
 
     base = configure(
         variant,

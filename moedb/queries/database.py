@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import duckdb
 
-from moedb import __version__
 from moedb.errors import (
     ArrayNotFoundError,
     RunNotFoundError,
@@ -18,27 +17,29 @@ from moedb.errors import (
     SqlRefusedError,
     StoreDamagedError,
 )
-from moedb.queries.analyses import find_question, relation_of
-from moedb.queries.analysis import Analysis
-from moedb.queries.empty_results import why_empty
-from moedb.queries.expert_outputs import ExpertOutputs, read_expert_outputs
-from moedb.queries.macros import create_macros
-from moedb.queries.memo import Memo
-from moedb.queries.parameter_values import check_values
-from moedb.queries.parameters import RUN_PARAMETERS, Value, bind
-from moedb.queries.query_file import NamedQuery
-from moedb.queries.question import Question
-from moedb.queries.read_only import check_read_only, explained
-from moedb.queries.references import SPLITS, narrowed, references
-from moedb.queries.result import Provenance, Result, RunReference
-from moedb.queries.sql_sources import BoundCall, SourceFinder
-from moedb.queries.statement import MacroCall, Statement, read_statement
-from moedb.queries.trials import TRAINING
+from moedb.queries.analyses.analysis import Analysis
+from moedb.queries.analyses.registry import find_question, relation_of
+from moedb.queries.analyses.routing_over_trials import TRAINING
+from moedb.queries.checks.empty_results import why_empty
+from moedb.queries.checks.parameter_values import check_values
+from moedb.queries.questions.binding import bind
+from moedb.queries.questions.macros import create_macros
+from moedb.queries.questions.parameters import RUN_PARAMETERS, Value
+from moedb.queries.questions.query_file import NamedQuery
+from moedb.queries.questions.question import Question
+from moedb.queries.reading.expert_outputs import ExpertOutputs, read_expert_outputs
+from moedb.queries.reading.memo import Memo
+from moedb.queries.reading.read_only import check_read_only, explained
+from moedb.queries.reading.references import SPLITS, narrowed, references
+from moedb.queries.reading.sources.sql_sources import BoundCall, SourceFinder
+from moedb.queries.reading.sources.statement import MacroCall, Statement, read_statement
+from moedb.queries.results.result import Provenance, Result, RunReference
 from moedb.schemas.arrays import array_spec
-from moedb.store.connection import connect
-from moedb.store.execution import run_interruptibly
+from moedb.store.engine.connection import connect
+from moedb.store.engine.execution import run_interruptibly
 from moedb.store.layout import store_path
-from moedb.store.snapshot import RunSnapshot, Snapshot, take_snapshot, warn_of_damage
+from moedb.store.reading.snapshot import RunSnapshot, Snapshot, take_snapshot, warn_of_damage
+from moedb.version import __version__
 
 if TYPE_CHECKING:
     import zarr

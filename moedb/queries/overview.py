@@ -3,9 +3,11 @@
 import json
 from dataclasses import replace
 
+from moedb.queries.analyses.registry import ANALYSES
 from moedb.queries.database import Database
-from moedb.queries.result import Result
-from moedb.queries.rows import result_of_rows
+from moedb.queries.questions.catalog import catalog
+from moedb.queries.results.result import Result
+from moedb.queries.results.rows import result_of_rows
 from moedb.schemas.arrays import array_spec
 from moedb.schemas.tables import TABLES
 
@@ -78,3 +80,13 @@ def run_details(database: Database, run: str) -> Result:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def query_list() -> Result:
+    """One row for each named query and each analysis in Python."""
+    rows = [
+        (asked.name, ", ".join(parameter.name for parameter in asked.parameters), asked.answers)
+        for asked in (*catalog().values(), *ANALYSES.values())
+    ]
+    rows.sort()
+    return result_of_rows({"name": "VARCHAR", "parameters": "VARCHAR", "answers": "VARCHAR"}, rows)

@@ -21,7 +21,7 @@ from moedb.store.array_metadata import (
     read_form,
 )
 from moedb.store.containment import check_inside, check_tree
-from moedb.store.snapshot import RunSnapshot, check_committed
+from moedb.store.reading.snapshot import RunSnapshot, check_committed
 
 Activations = NDArray[np.floating[Any]]
 

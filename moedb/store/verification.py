@@ -11,9 +11,9 @@ from moedb.errors import StoreDamagedError
 from moedb.schemas.arrays import ARRAY_NAMES
 from moedb.schemas.manifests import FileEntry
 from moedb.store.arrays import ArrayKey, open_array
-from moedb.store.connection import connect
+from moedb.store.engine.connection import connect
 from moedb.store.files import sha256_of_file
-from moedb.store.snapshot import RunSnapshot, Snapshot, check_files
+from moedb.store.reading.snapshot import RunSnapshot, Snapshot, check_files
 
 EPSILON = {
     "float32": float(np.finfo(np.float32).eps),

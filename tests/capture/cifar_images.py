@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from moedb.capture.cifar.config import CLASSES, IMAGE_SIZE
-from moedb.capture.cifar.images import ImageSet
+from moedb.capture.jobs.cifar_moe.config import CLASSES, IMAGE_SIZE
+from moedb.capture.jobs.cifar_moe.images import ImageSet
 
 
 def make_image_sets(n_train: int, n_test: int, seed: int = 0) -> tuple[ImageSet, ImageSet]:

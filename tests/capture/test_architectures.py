@@ -13,25 +13,20 @@ import torch
 from torch import nn
 from transformers import AutoTokenizer
 
-from moedb.capture.activations import BatchActivations
-from moedb.capture.blocks import MoEBlock, find_blocks
-from moedb.capture.checkpoints import find_checkpoint, load_model
-from moedb.capture.checks import check_batch
-from moedb.capture.first_layers import (
-    extended,
-    layer_kinds,
-    n_first_layers,
-    only_first_layers,
-)
-from moedb.capture.language import plan_language_capture
-from moedb.capture.pipeline import capture
-from moedb.capture.planning import CaptureOptions
-from moedb.capture.probe import probe
-from moedb.capture.rehearsal import traced
-from moedb.capture.tap import tapped
-from moedb.capture.wiring import Wiring
+from moedb.capture.jobs.language import plan_language_capture
+from moedb.capture.models.checkpoints import find_checkpoint, load_model
+from moedb.capture.models.layer_ranges import only_first_layers
+from moedb.capture.pipeline.plan import CaptureOptions
+from moedb.capture.pipeline.running import capture
+from moedb.capture.structure.blocks import MoEBlock, find_blocks, layer_kinds, n_first_layers
+from moedb.capture.structure.model_probe import probe
+from moedb.capture.structure.taps import tapped
+from moedb.capture.structure.wiring import Wiring, extended
+from moedb.capture.tracing.activations import BatchActivations
+from moedb.capture.tracing.checks import check_batch
+from moedb.capture.tracing.rehearsal import traced
 from moedb.errors import ModelError
-from moedb.store.snapshot import read_run
+from moedb.store.reading.snapshot import read_run
 from moedb.store.verification import verify_run
 from tests.capture.tiny_models import (
     FAMILIES,

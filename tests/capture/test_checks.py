@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from moedb.capture.activations import BatchActivations, LayerActivations
-from moedb.capture.blocks import find_blocks
-from moedb.capture.checks import check_batch, sum_gap
-from moedb.capture.rehearsal import traced
-from moedb.capture.router import RouterRule
+from moedb.capture.structure.blocks import find_blocks
+from moedb.capture.structure.router_rule import RouterRule
+from moedb.capture.tracing.activations import BatchActivations, LayerActivations
+from moedb.capture.tracing.checks import check_batch, sum_gap
+from moedb.capture.tracing.rehearsal import traced
 from moedb.errors import CheckError
 
 pytestmark = pytest.mark.model

@@ -9,18 +9,18 @@ import pandas as pd
 import pytest
 import torch
 
-from moedb.capture.cifar.capturing import plan_cifar_capture
-from moedb.capture.cifar.checkpoint import load_cifar_moe
-from moedb.capture.cifar.config import CLASSES
-from moedb.capture.cifar.images import ImageSet
-from moedb.capture.jobs.cifar_moe import cifar_dataset, find_trials
-from moedb.capture.pipeline import CaptureOutcome, capture
-from moedb.capture.planning import CaptureOptions
+from moedb.capture.jobs.cifar_moe.checkpoint import load_cifar_moe
+from moedb.capture.jobs.cifar_moe.config import CLASSES
+from moedb.capture.jobs.cifar_moe.dataset import cifar_dataset, find_trials
+from moedb.capture.jobs.cifar_moe.images import ImageSet
+from moedb.capture.jobs.cifar_moe.job import plan_cifar_capture
+from moedb.capture.pipeline.plan import CaptureOptions
+from moedb.capture.pipeline.running import CaptureOutcome, capture
 from moedb.errors import ModelError, ModelNotFoundError, UsageError
 from moedb.queries.database import Database, open_database
-from moedb.store.snapshot import take_snapshot
+from moedb.store.reading.snapshot import take_snapshot
 from moedb.store.verification import verify_run
-from moedb.store.writing import RunWriter
+from moedb.store.writing.run_writer import RunWriter
 from tests.capture.cifar_images import make_image_sets
 from tests.cifar_store import BASE, DRAWS, N_TEST, SEED, SHORT, CifarStore
 from tests.contents import run_contents

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from moedb.capture.cifar.images import ImageSet, load_cifar10
+from moedb.capture.jobs.cifar_moe.images import ImageSet, load_cifar10
 from moedb.errors import DatasetError
 from tests.capture.cifar_images import make_image_sets
 
@@ -296,7 +296,7 @@ def test_a_split_that_is_missing(tmp_path):
 
 def test_without_data_and_network_the_three_ways_are_named(tmp_path):
     script = """
-from moedb.capture.cifar.images import load_cifar10
+from moedb.capture.jobs.cifar_moe.images import load_cifar10
 from moedb.errors import DatasetError
 try:
     load_cifar10(None, "train")

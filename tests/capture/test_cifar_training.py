@@ -15,18 +15,18 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from moedb.capture import machine
-from moedb.capture.cifar import training
-from moedb.capture.cifar.checkpoint import load_cifar_moe
-from moedb.capture.cifar.config import (
+from moedb.capture.jobs.cifar_moe import training
+from moedb.capture.jobs.cifar_moe.checkpoint import load_cifar_moe
+from moedb.capture.jobs.cifar_moe.config import (
     CifarMoEConfig,
     CifarTrainingConfig,
     ConvStage,
     cifar_moe_config,
 )
-from moedb.capture.cifar.model import CifarMoE, Routing, balance_loss
-from moedb.capture.cifar.training import BusyError, train_cifar_moe
-from moedb.capture.cifar.trials import plan_trials
+from moedb.capture.jobs.cifar_moe.model import CifarMoE, Routing, balance_loss
+from moedb.capture.jobs.cifar_moe.training.trial import BusyError, train_cifar_moe
+from moedb.capture.jobs.cifar_moe.training.trials import plan_trials
+from moedb.capture.models import device as machine
 from moedb.errors import ModelError, UsageError
 from tests.capture.cifar_images import make_image_sets
 
@@ -501,8 +501,8 @@ TRAIN_AND_DIE = """
 import os, sys
 from pathlib import Path
 import torch
-from moedb.capture.cifar.config import CifarTrainingConfig
-from moedb.capture.cifar.training import train_cifar_moe
+from moedb.capture.jobs.cifar_moe.config import CifarTrainingConfig
+from moedb.capture.jobs.cifar_moe.training.trial import train_cifar_moe
 from tests.capture.cifar_images import make_image_sets
 
 class Death:

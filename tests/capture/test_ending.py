@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from moedb.capture import ending, trace
-from moedb.capture.activations import BatchActivations
-from moedb.capture.blocks import find_blocks
-from moedb.capture.checkpoints import load_model, local_checkpoint
-from moedb.capture.rehearsal import traced
-from moedb.capture.trace import TracedModel
+from moedb.capture.models.checkpoints import load_model, local_checkpoint
+from moedb.capture.structure.blocks import find_blocks
+from moedb.capture.tracing import model_end as ending
+from moedb.capture.tracing import traced_model as trace
+from moedb.capture.tracing.activations import BatchActivations
+from moedb.capture.tracing.rehearsal import traced
+from moedb.capture.tracing.traced_model import TracedModel
 from moedb.errors import CheckError
 
 pytestmark = pytest.mark.model

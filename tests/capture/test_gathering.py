@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moedb.capture.gathering import GatheredRows
+from moedb.capture.pipeline.assembly import GatheredRows
 
 
 @given(

@@ -60,10 +60,10 @@ def test_a_quantized_checkpoint_is_captured_as_its_dequantized_weights_run(
     # gptqmodel divides the cores among its threads, and has none left of two.
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     pytest.importorskip("gptqmodel", reason="gptqmodel is not installed (pip install moedb[gptq])")
-    from moedb.capture.blocks import find_blocks
-    from moedb.capture.checkpoints import find_checkpoint
-    from moedb.capture.quantized import is_gptq, load_gptq
-    from moedb.capture.rehearsal import traced
+    from moedb.capture.models.checkpoints import find_checkpoint
+    from moedb.capture.models.quantized import is_gptq, load_gptq
+    from moedb.capture.structure.blocks import find_blocks
+    from moedb.capture.tracing.rehearsal import traced
 
     checkpoint = find_checkpoint(str(folder))
     assert is_gptq(checkpoint)
@@ -99,10 +99,10 @@ def test_a_capture_of_a_quantized_checkpoint_is_sound(
     folder = shared_data("qwen2moe-gptq/int4")
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     pytest.importorskip("gptqmodel", reason="gptqmodel is not installed (pip install moedb[gptq])")
-    from moedb.capture.language import plan_language_capture
-    from moedb.capture.pipeline import capture
-    from moedb.capture.planning import CaptureOptions
-    from moedb.store.snapshot import read_run
+    from moedb.capture.jobs.language import plan_language_capture
+    from moedb.capture.pipeline.plan import CaptureOptions
+    from moedb.capture.pipeline.running import capture
+    from moedb.store.reading.snapshot import read_run
     from moedb.store.verification import verify_run
     from tests.capture.tiny_models import short_texts
 

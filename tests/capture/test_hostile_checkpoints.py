@@ -16,7 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from moedb.capture.checkpoints import (
+from moedb.capture.jobs.text.tokenization import context_length
+from moedb.capture.models.checkpoints import (
     find_checkpoint,
     load_config,
     load_model,
@@ -24,10 +25,9 @@ from moedb.capture.checkpoints import (
     load_tokenizer,
     weight_files,
 )
-from moedb.capture.quantized import load_gptq
-from moedb.capture.safe_config import check_implementations
-from moedb.capture.streaming import streamed_model, weight_bytes
-from moedb.capture.text.context import context_length
+from moedb.capture.models.quantized import load_gptq
+from moedb.capture.models.safe_config import check_implementations
+from moedb.capture.models.streaming.streamed_model import streamed_model, weight_bytes
 from moedb.errors import ModelError
 
 pytestmark = pytest.mark.model

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from moedb.capture.cifar.images import HUB_ID
+from moedb.capture.jobs.cifar_moe.images import HUB_ID
 from moedb.queries.database import open_database
 from tests.capture.cifar_images import make_image_sets
 from tests.capture.hub_server import Done, Hub, Repository, run_moedb, running_hub

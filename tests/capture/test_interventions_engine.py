@@ -8,15 +8,15 @@ import pytest
 import torch
 from transformers import Qwen2MoeConfig, Qwen2MoeForCausalLM
 
-from moedb.capture.blocks import find_blocks
-from moedb.capture.interventions import edits
+from moedb.capture.interventions import edit_arithmetic as edits
 from moedb.capture.interventions.engine import Engine, Pass, PassOutcome
 from moedb.capture.interventions.kinds import FORMS, KINDS, SITES, Intervention
 from moedb.capture.interventions.layer_edits import Edit
-from moedb.capture.interventions.skipping import PassThrough, skipping
-from moedb.capture.rehearsal import traced
-from moedb.capture.router import RouterRule
-from moedb.capture.wiring import Read
+from moedb.capture.models.layer_ranges import PassThrough, skipping
+from moedb.capture.structure.blocks import find_blocks
+from moedb.capture.structure.router_rule import RouterRule
+from moedb.capture.structure.wiring import Read
+from moedb.capture.tracing.rehearsal import traced
 from tests.capture.test_architectures import with_lists
 from tests.capture.tiny_models import FAMILIES, tiny_model
 

@@ -18,15 +18,15 @@ import torch
 from torch.nn.functional import silu
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from moedb.capture.checkpoints import find_checkpoint
 from moedb.capture.interventions.choices import Choices
+from moedb.capture.interventions.parent_run import open_parent
 from moedb.capture.interventions.planning import Resources, plan_sweep
 from moedb.capture.interventions.running import run_sweep
-from moedb.capture.interventions.sources import open_parent
-from moedb.capture.jobs.qwen_ioi import ioi_dataset
-from moedb.capture.language import plan_language_capture
-from moedb.capture.pipeline import capture
-from moedb.capture.planning import CaptureOptions
+from moedb.capture.jobs.language import plan_language_capture
+from moedb.capture.jobs.qwen_ioi.job import ioi_dataset
+from moedb.capture.models.checkpoints import find_checkpoint
+from moedb.capture.pipeline.plan import CaptureOptions
+from moedb.capture.pipeline.running import capture
 
 pytestmark = pytest.mark.model
 

@@ -16,23 +16,23 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from moedb.capture.checkpoints import find_checkpoint
 from moedb.capture.interventions import kinds, planning, running
 from moedb.capture.interventions.choices import Choices
 from moedb.capture.interventions.engine import Engine, Pass, PassOutcome
+from moedb.capture.interventions.parent_run import open_parent
 from moedb.capture.interventions.planning import Resources, SweepPlan, grouped, plan_sweep
 from moedb.capture.interventions.running import run_sweep
-from moedb.capture.interventions.sources import open_parent
-from moedb.capture.jobs.qwen_ioi import ioi_dataset
-from moedb.capture.language import plan_language_capture
-from moedb.capture.pipeline import capture
-from moedb.capture.planning import CaptureOptions
-from moedb.capture.streaming import weight_bytes
+from moedb.capture.jobs.language import plan_language_capture
+from moedb.capture.jobs.qwen_ioi.job import ioi_dataset
+from moedb.capture.models.checkpoints import find_checkpoint
+from moedb.capture.models.streaming.streamed_model import weight_bytes
+from moedb.capture.pipeline.plan import CaptureOptions
+from moedb.capture.pipeline.running import capture
 from moedb.cli import run_cli
 from moedb.commands import intervene as command
 from moedb.errors import CheckError, ModelError, UsageError
 from moedb.queries.database import open_database
-from moedb.store.snapshot import read_run, take_snapshot
+from moedb.store.reading.snapshot import read_run, take_snapshot
 from moedb.store.verification import verify_run
 from tests.capture.tiny_models import FAMILIES, tiny_model
 from tests.stopping import stopping_at

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from moedb.capture.ioi import (
+from moedb.capture.jobs.qwen_ioi import (
     IOIPrompt,
     SentenceStream,
     corrupted_twin,

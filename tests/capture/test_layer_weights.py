@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from moedb.capture.deferred import Deferred, deferred, write
-from moedb.capture.weight_reading import BLOCK_BYTES, stored_tensors
+from moedb.capture.models.streaming.deferred import Deferred, deferred, write
+from moedb.capture.models.streaming.stored_tensors import BLOCK_BYTES, stored_tensors
 from moedb.errors import ModelError
 
 TENSORS = {

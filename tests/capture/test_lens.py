@@ -10,14 +10,14 @@ import torch
 import zarr
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from moedb.capture.blocks import find_blocks
-from moedb.capture.checkpoints import find_checkpoint
 from moedb.capture.examples import Example
-from moedb.capture.jobs.qwen_ioi import ioi_dataset, plan_qwen_ioi
-from moedb.capture.lens import LensReading, LogitLens, Positions, n_lens_tokens
-from moedb.capture.pipeline import capture
-from moedb.capture.planning import CaptureOptions
-from moedb.capture.rehearsal import traced
+from moedb.capture.jobs.qwen_ioi.job import ioi_dataset, plan_qwen_ioi
+from moedb.capture.models.checkpoints import find_checkpoint
+from moedb.capture.pipeline.plan import CaptureOptions
+from moedb.capture.pipeline.running import capture
+from moedb.capture.structure.blocks import find_blocks
+from moedb.capture.tracing.logit_lens import LensReading, LogitLens, Positions, n_lens_tokens
+from moedb.capture.tracing.rehearsal import traced
 from moedb.errors import ModelError
 from moedb.queries.database import open_database
 from tests.capture.tiny_models import FAMILIES, tiny_model

@@ -16,9 +16,9 @@ import torch
 import zarr
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from moedb.capture.jobs.qwen_ioi import plan_qwen_ioi
-from moedb.capture.pipeline import capture
-from moedb.capture.planning import CaptureOptions
+from moedb.capture.jobs.qwen_ioi.job import plan_qwen_ioi
+from moedb.capture.pipeline.plan import CaptureOptions
+from moedb.capture.pipeline.running import capture
 
 pytestmark = pytest.mark.model
 
@@ -284,8 +284,8 @@ def test_a_bf16_model_is_kept_to_the_bit(random_model: Path, tmp_path: Path) -> 
 
 
 def test_a_capture_leaves_the_model_as_it_found_it(random_model: Path) -> None:
-    from moedb.capture.blocks import find_blocks
-    from moedb.capture.rehearsal import traced
+    from moedb.capture.structure.blocks import find_blocks
+    from moedb.capture.tracing.rehearsal import traced
 
     model = AutoModelForCausalLM.from_pretrained(random_model).eval()
     names = [name for name, _ in model.named_modules()]

@@ -5,13 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moedb.capture.blocks import MoEBlock
-from moedb.capture.estimate import estimate
 from moedb.capture.examples import Dataset, Example
-from moedb.capture.selection import budgeted_arrays, parse_arrays, parse_layers
-from moedb.capture.shape import ModelShape, array_bytes
-from moedb.capture.survey import TokenSelection, survey
-from moedb.capture.units import UNIT_BYTES, UNIT_TOKENS, divide
+from moedb.capture.pipeline.array_selection import budgeted_arrays, parse_arrays, parse_layers
+from moedb.capture.pipeline.sizes import ModelShape, array_bytes, estimate
+from moedb.capture.pipeline.survey import TokenSelection, survey
+from moedb.capture.pipeline.units import UNIT_BYTES, UNIT_TOKENS, divide
+from moedb.capture.structure.blocks import MoEBlock
 from moedb.errors import UsageError
 from moedb.schemas.arrays import ARRAY_NAMES
 

@@ -11,13 +11,13 @@ from typing import NoReturn
 
 import pytest
 
-from moedb.capture.jobs.qwen_ioi import plan_qwen_ioi
-from moedb.capture.pipeline import capture
-from moedb.capture.planning import CaptureOptions, CapturePlan
+from moedb.capture.jobs.qwen_ioi.job import plan_qwen_ioi
+from moedb.capture.pipeline.plan import CaptureOptions, CapturePlan
+from moedb.capture.pipeline.running import capture
 from moedb.errors import CaptureError, CheckError, StoreDamagedError, StoreError
 from moedb.schemas.tables import TABLE_NAMES
 from moedb.store.layout import RunLayout
-from moedb.store.snapshot import read_run, take_snapshot
+from moedb.store.reading.snapshot import read_run, take_snapshot
 from tests.contents import run_contents
 from tests.stopping import stopping_at
 from tests.unwritable import unwritable
@@ -123,7 +123,7 @@ def test_a_full_disk_stops_the_capture_and_loses_nothing(
 ) -> None:
     import errno
 
-    from moedb.store import writing
+    from moedb.store.writing import run_writer as writing
 
     store = tmp_path / "store"
     real, calls = writing.write_rows, []
@@ -148,7 +148,7 @@ def test_a_full_disk_stops_the_capture_and_loses_nothing(
 def test_no_room_is_said_before_anything_runs(
     planned: CapturePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from moedb.capture import pipeline
+    from moedb.capture.pipeline import running as pipeline
 
     monkeypatch.setattr(pipeline, "free_bytes", lambda store: 1000)
     with pytest.raises(CaptureError, match=r"takes up to .* GB, the disk .* has 0.00 GB free"):
@@ -159,7 +159,7 @@ def test_no_room_is_said_before_anything_runs(
 def test_what_is_committed_is_not_counted_again(
     planned: CapturePlan, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from moedb.capture import pipeline
+    from moedb.capture.pipeline import running as pipeline
 
     store, units = tmp_path / "store", planned.units
     shutil.copytree(whole, store)
@@ -214,7 +214,7 @@ def test_a_capture_whose_run_is_deleted_meanwhile_fails(
 import threading, time
 from pathlib import Path
 from typing import NoReturn
-from moedb.store.removal import remove_run
+from moedb.store.writing.removal import remove_run
 
 def delete():
     while not Path({str(store / "runs" / planned.run_id / "segments" / "000000.json")!r}).exists():
@@ -235,7 +235,7 @@ threading.Thread(target=delete).start()
 def test_a_model_that_contradicts_itself_stops_the_capture(
     planned: CapturePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from moedb.capture import tap
+    from moedb.capture.structure import taps as tap
 
     real = tap.tapped_experts_forward
 

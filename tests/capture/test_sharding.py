@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from moedb.capture.jobs.cifar_moe import cifar_dataset
-from moedb.capture.pipeline import capture
-from moedb.capture.planning import CaptureOptions, CapturePlan
-from moedb.capture.sharding import Shard, parse_shard, shard_of_environment
+from moedb.capture.jobs.cifar_moe.dataset import cifar_dataset
+from moedb.capture.pipeline.plan import CaptureOptions, CapturePlan
+from moedb.capture.pipeline.running import capture
+from moedb.capture.pipeline.sharding import Shard, parse_shard, shard_of_environment
 from moedb.errors import UsageError
-from moedb.store.snapshot import read_run
+from moedb.store.reading.snapshot import read_run
 from tests.capture.cifar_images import make_image_sets
 from tests.cifar_store import CifarStore
 from tests.contents import run_contents
@@ -74,7 +74,7 @@ def test_wrong_shares_are_refused() -> None:
 
 def plan_many(models: Path) -> CapturePlan:
     """Five units of images."""
-    from moedb.capture.cifar.capturing import plan_cifar_capture
+    from moedb.capture.jobs.cifar_moe.job import plan_cifar_capture
 
     images = make_image_sets(10, 5 * 1024 - 300, seed=2)[1]
     dataset = cifar_dataset(images, n=None, draws=1, seed=0)
@@ -86,8 +86,8 @@ WORK = """
 import sys
 from pathlib import Path
 import torch
-from moedb.capture.pipeline import capture
-from moedb.capture.sharding import parse_shard
+from moedb.capture.pipeline.running import capture
+from moedb.capture.pipeline.sharding import parse_shard
 from tests.capture.test_sharding import plan_many
 torch.set_num_threads(1)
 models, store, shard = sys.argv[1:]

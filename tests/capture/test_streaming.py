@@ -16,18 +16,17 @@ from transformers import (
     Qwen2MoeConfig,
 )
 
-from moedb.capture import streaming
-from moedb.capture.activations import LayerActivations
-from moedb.capture.blocks import find_blocks
-from moedb.capture.checkpoints import load_model, local_checkpoint
-from moedb.capture.deferred import Deferred
-from moedb.capture.first_layers import only_first_layers
-from moedb.capture.interventions.skipping import skipping
-from moedb.capture.jobs.qwen_ioi import plan_qwen_ioi
-from moedb.capture.pipeline import capture
-from moedb.capture.planning import CaptureOptions
-from moedb.capture.rehearsal import traced
-from moedb.capture.streaming import Placement, opened_model, streamed_model
+from moedb.capture.jobs.qwen_ioi.job import plan_qwen_ioi
+from moedb.capture.models.checkpoints import load_model, local_checkpoint
+from moedb.capture.models.layer_ranges import only_first_layers, skipping
+from moedb.capture.models.streaming import streamed_model as streaming
+from moedb.capture.models.streaming.deferred import Deferred
+from moedb.capture.models.streaming.streamed_model import Placement, opened_model, streamed_model
+from moedb.capture.pipeline.plan import CaptureOptions
+from moedb.capture.pipeline.running import capture
+from moedb.capture.structure.blocks import find_blocks
+from moedb.capture.tracing.activations import LayerActivations
+from moedb.capture.tracing.rehearsal import traced
 from moedb.errors import ModelError, UsageError
 from tests.contents import run_contents
 

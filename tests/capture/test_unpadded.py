@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, MixtralConfig
 
-from moedb.capture.blocks import find_blocks
-from moedb.capture.rehearsal import traced
-from moedb.capture.unpadded import without_padding
+from moedb.capture.structure.blocks import find_blocks
+from moedb.capture.tracing.padding import without_padding
+from moedb.capture.tracing.rehearsal import traced
 
 LENGTHS = (5, 2, 7)
 MASK = torch.arange(max(LENGTHS))[None, :] < torch.tensor(LENGTHS)[:, None]

@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from moedb.capture.examples import Dataset, Example
-from moedb.capture.router import Scoring
-from moedb.capture.wiring import Wiring
+from moedb.capture.structure.router_rule import Scoring
+from moedb.capture.structure.wiring import Wiring
 
 Shared = Literal["", "plain", "gated", "beside the block"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from moedb.queries.catalog import catalog
+from moedb.queries.questions.catalog import catalog
 
 Tables = Mapping[str, pd.DataFrame]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import duckdb
 
-from moedb.queries.result import Provenance, Result, RunReference
+from moedb.queries.results.result import Provenance, Result, RunReference
 
 RUN = RunReference(
     "qwen-ioi-9f8e7d", "qwen-ioi", "qwen-moe-mini", "1a2b3c4d5e6f", "ioi", 200, "complete"

@@ -6,9 +6,9 @@ import duckdb
 import numpy as np
 import pandas as pd
 
-from moedb.queries.macros import create_macros
+from moedb.queries.questions.macros import create_macros
 from moedb.schemas.tables import TABLES
-from moedb.store.views import create_derived_views
+from moedb.store.engine.views import create_derived_views
 
 OLDER, NEWER, UNFINISHED = "qwen-ioi-0a", "qwen-ioi-1b", "qwen-ioi-2c"
 WORDS = (

@@ -13,7 +13,7 @@ import numpy as np
 
 from moedb.schemas.manifests import RunManifest, UnitRange
 from moedb.store.arrays import ArrayKey
-from moedb.store.writing import RunWriter
+from moedb.store.writing.run_writer import RunWriter
 
 CAPTURED, INTERVENED = "qwen-ioi-0123456789", "intervene-0123456789"
 N_EXPERTS, TOP_K, WIDTH, N_LAYERS = 5, 2, 8, 3

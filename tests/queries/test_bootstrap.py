@@ -8,8 +8,8 @@ import pytest
 from scipy.stats import binomtest
 from scipy.stats import bootstrap as scipy_bootstrap
 
-from moedb.queries.bootstrap import bootstrap, means, warn_of_few
-from moedb.queries.shares import change_of_share, share_of
+from moedb.queries.analyses.uncertainty.bootstrap import bootstrap, means, warn_of_few
+from moedb.queries.analyses.uncertainty.shares import change_of_share, share_of
 
 SAMPLES = 999
 

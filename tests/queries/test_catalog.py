@@ -9,10 +9,10 @@ import duckdb
 import pytest
 
 from moedb.errors import MoedbError, ParameterError, QueryNotFoundError
-from moedb.queries.catalog import catalog, named_query
-from moedb.queries.macros import create_macros
-from moedb.queries.parameters import bind
-from moedb.queries.query_file import NamedQuery, parse_query
+from moedb.queries.questions.binding import bind
+from moedb.queries.questions.catalog import catalog, named_query
+from moedb.queries.questions.macros import create_macros
+from moedb.queries.questions.query_file import NamedQuery, parse_query
 from tests.queries import synthetic
 
 NAMES = sorted(catalog())
@@ -264,7 +264,7 @@ def test_macro_is_a_table_like_any_other(connection: duckdb.DuckDBPyConnection) 
 def test_catalog_loads_fast_and_imports_little() -> None:
     program = (
         "import sys, time; start = time.perf_counter();"
-        "from moedb.queries.catalog import catalog; catalog();"
+        "from moedb.queries.questions.catalog import catalog; catalog();"
         "heavy = {'pandas', 'numpy', 'pyarrow', 'pydantic', 'duckdb', 'torch'} & set(sys.modules);"
         "sys.stdout.write(f'{heavy or None} {time.perf_counter() - start}')"
     )

@@ -8,9 +8,9 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from moedb.queries.formats import FORMATS, TableOptions, render
-from moedb.store.connection import connect
-from moedb.store.snapshot import take_snapshot
+from moedb.queries.results.formats import FORMATS, TableOptions, render
+from moedb.store.engine.connection import connect
+from moedb.store.reading.snapshot import take_snapshot
 from tests.queries.result_samples import a_result
 from tests.store.samples import write_sample
 
@@ -144,7 +144,7 @@ def test_the_time_of_a_store_is_in_utc_everywhere(tmp_path, monkeypatch) -> None
     monkeypatch.setitem(__import__("sys").modules, "pytz", None)
     write_sample(tmp_path / "store")
     connection = connect(take_snapshot(tmp_path / "store"))
-    from moedb.queries.result import Provenance, Result
+    from moedb.queries.results.result import Provenance, Result
 
     for format_ in FORMATS:
         relation = connection.sql(

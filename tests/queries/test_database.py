@@ -18,8 +18,8 @@ from moedb.errors import (
     SqlError,
     SqlRefusedError,
 )
-from moedb.queries.catalog import catalog
 from moedb.queries.database import Database
+from moedb.queries.questions.catalog import catalog
 from moedb.schemas.tables import TABLES
 
 from . import example_oracle, oracle, routing_oracle

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from moedb.errors import UsageError
-from moedb.queries.drawing import style_file
-from moedb.queries.example_heatmap import (
+from moedb.queries.figures.drawing import style_file
+from moedb.queries.figures.examples import (
     bands_of,
     plot_routing_by_example,
     plot_routing_by_example_bands,

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moedb.errors import MoedbError, UsageError
-from moedb.queries.export import TableOptions, export, sidecar_path, write_together
-from moedb.queries.formats import render
-from moedb.queries.latex import _SYMBOLS, escape_latex
-from moedb.visible import visible
+from moedb.queries.results.export import TableOptions, export, sidecar_path, write_together
+from moedb.queries.results.formats import render
+from moedb.queries.results.latex import _SYMBOLS, escape_latex
+from moedb.queries.results.visible import visible
 from tests.queries.result_samples import (
     FOOTER,
     HOSTILE,

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moedb.errors import UsageError
-from moedb.queries.cells import shown_text
-from moedb.queries.formats import FORMATS, TableOptions, arrange, format_of_path, render
-from moedb.visible import visible
+from moedb.queries.results.cells import shown_text
+from moedb.queries.results.formats import FORMATS, TableOptions, arrange, format_of_path, render
+from moedb.queries.results.visible import visible
 from tests.queries.result_samples import (
     FOOTER,
     HOSTILE,
@@ -368,8 +368,8 @@ class TestArrange:
 def test_formats_of_the_terminal_import_neither_pandas_nor_pyarrow():
     code = """
 import sys, duckdb
-from moedb.queries.formats import render
-from moedb.queries.result import Provenance, Result
+from moedb.queries.results.formats import render
+from moedb.queries.results.result import Provenance, Result
 connection = duckdb.connect()
 result = Result(connection.sql("select 1 as a, 2.5 as b, 'x' as c"),
                 lambda: Provenance(None, "", {}, (), "", ""), connection)

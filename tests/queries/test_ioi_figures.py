@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from moedb.errors import UsageError
-from moedb.queries.drawing import style_file
-from moedb.queries.expert_figures import plot_expert_attribution, plot_expert_effect
-from moedb.queries.intervention_figures import plot_intervention_effect
-from moedb.queries.lens_figures import plot_logit_lens
+from moedb.queries.figures.drawing import style_file
+from moedb.queries.figures.predictions.experts import plot_expert_attribution, plot_expert_effect
+from moedb.queries.figures.predictions.interventions import plot_intervention_effect
+from moedb.queries.figures.predictions.lens import plot_logit_lens
 from tests.queries.ioi_frames import ablations, attributions, effects, lens
 
 

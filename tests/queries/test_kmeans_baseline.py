@@ -10,11 +10,11 @@ from scipy.stats import hypergeom
 
 import moedb
 from moedb.errors import ArrayNotFoundError, ParameterError, UsageError
-from moedb.queries.analyses import ANALYSES
+from moedb.queries.analyses.kmeans_baseline import cluster, purity
+from moedb.queries.analyses.registry import ANALYSES
 from moedb.queries.database import Database
-from moedb.queries.kmeans_baseline import cluster, purity
 from moedb.store.arrays import ArrayKey
-from moedb.store.writing import RunWriter
+from moedb.store.writing.run_writer import RunWriter
 from tests.store.samples import D_MODEL, LAYERS, N_EXPERTS, sample_manifest, unit_rows
 
 GROUPED, BARE, PLAIN = (f"{name}-0123456789" for name in ("grouped", "bare", "plain"))

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 import moedb
 from moedb.errors import ParameterError, UsageError
 from moedb.queries.database import Database
-from moedb.queries.drawing import style_file
-from moedb.queries.lens_figures import plot_lens_effect
-from moedb.store.writing import RunWriter
+from moedb.queries.figures.drawing import style_file
+from moedb.queries.figures.predictions.lens import plot_lens_effect
+from moedb.store.writing.run_writer import RunWriter
 from tests.queries.interval_oracle import bca_of_mean
 from tests.queries.ioi_frames import lens_effects
 from tests.queries.synthetic_ioi import INTERVENED, columns, manifest

@@ -6,7 +6,7 @@ import pytest
 
 import moedb
 from moedb.errors import MoedbError
-from moedb.queries import interventions
+from moedb.queries.analyses.predictions import interventions
 from moedb.queries.database import Database
 from tests.queries import synthetic_ioi as ioi
 from tests.queries.synthetic_ioi import CAPTURED

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moedb.queries.catalog import named_query
-from moedb.queries.parameters import bind
+from moedb.queries.questions.binding import bind
+from moedb.queries.questions.catalog import named_query
 from tests.queries import example_oracle, oracle, routing_oracle, synthetic
 
 ORACLES = {**oracle.ORACLES, **example_oracle.ORACLES, **routing_oracle.ORACLES}

@@ -12,11 +12,16 @@ import zarr
 
 import moedb
 from moedb.errors import ArrayNotFoundError, ParameterError
-from moedb.queries.analyses import ANALYSES
+from moedb.queries.analyses.output_overlap import (
+    PairOverlap,
+    co_variation,
+    compare_all,
+    compare_chosen,
+)
+from moedb.queries.analyses.registry import ANALYSES
 from moedb.queries.database import Database
-from moedb.queries.output_overlap import PairOverlap, co_variation, compare_all, compare_chosen
 from moedb.store.arrays import ArrayKey
-from moedb.store.writing import RunWriter
+from moedb.store.writing.run_writer import RunWriter
 from tests.store.samples import LAYERS, N_EXPERTS, sample_manifest, unit_rows
 
 CHOSEN, EVERY, MIXED, TOP_ONE, BARE, PARTLY = (

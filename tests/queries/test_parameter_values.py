@@ -11,15 +11,16 @@ import pytest
 import moedb
 from moedb.cli import run_cli
 from moedb.errors import ParameterError, RunNotFoundError, UsageError
-from moedb.queries.analyses import ANALYSES, find_question
-from moedb.queries.catalog import catalog
+from moedb.queries.analyses.registry import ANALYSES, find_question
+from moedb.queries.checks.parameter_values import check_values, offer
 from moedb.queries.database import Database
-from moedb.queries.drawing import draw
-from moedb.queries.export import export, sidecar_path
-from moedb.queries.parameter_values import check_values, offer
-from moedb.queries.parameters import RUN_PARAMETERS, bind
-from moedb.queries.query_file import parse_query
-from moedb.queries.run_contents import RunContents
+from moedb.queries.figures.drawing import draw
+from moedb.queries.questions.binding import bind
+from moedb.queries.questions.catalog import catalog
+from moedb.queries.questions.parameters import RUN_PARAMETERS
+from moedb.queries.questions.query_file import parse_query
+from moedb.queries.reading.run_contents import RunContents
+from moedb.queries.results.export import export, sidecar_path
 
 pytestmark = pytest.mark.model
 

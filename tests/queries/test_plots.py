@@ -14,9 +14,8 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from moedb.errors import UsageError
-from moedb.queries import drawing
-from moedb.queries.bars import plot_router_ablation, plot_router_ablation_variants
-from moedb.queries.class_figures import (
+from moedb.queries.figures import drawing
+from moedb.queries.figures.classes import (
     panels_of,
     plot_class_expert_panels,
     plot_class_experts,
@@ -24,16 +23,20 @@ from moedb.queries.class_figures import (
     plot_class_pairs,
     plot_routing_by_class,
 )
-from moedb.queries.drawing import draw, style_file
-from moedb.queries.fitting import shown_name
-from moedb.queries.heatmaps import (
+from moedb.queries.figures.drawing import draw, style_file
+from moedb.queries.figures.expert_use import (
     co_activation_matrix,
     heatmap,
     plot_co_activation,
     plot_co_activation_layers,
     plot_expert_frequency,
 )
-from moedb.queries.plots import PLOTS
+from moedb.queries.figures.parts.text_fitting import shown_name
+from moedb.queries.figures.registry import PLOTS
+from moedb.queries.figures.router_ablation import (
+    plot_router_ablation,
+    plot_router_ablation_variants,
+)
 from tests.queries.ioi_frames import (
     ablations,
     attributions,
@@ -724,6 +727,7 @@ class TestDraw:
 
 
 def test_importing_plots_imports_no_matplotlib():
-    code = "import sys, moedb.queries.drawing; print({'matplotlib', 'pandas'} & set(sys.modules))"
+    module = "moedb.queries.figures.drawing"
+    code = f"import sys, {module}; print({{'matplotlib', 'pandas'}} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"

@@ -10,8 +10,8 @@ import pytest
 import moedb
 from moedb.cli import run_cli
 from moedb.errors import RunNotFoundError, UsageError
-from moedb.queries.report import PAGE, write_ioi_report
-from moedb.queries.report_sections import IOI_SECTIONS
+from moedb.queries.report.ioi import IOI_SECTIONS
+from moedb.queries.report.writing import PAGE, write_ioi_report
 from tests.queries import synthetic_ioi as ioi
 from tests.queries.synthetic_ioi import CAPTURED, INTERVENED, Setting
 from tests.queries.test_ioi_analyses import make_settings

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from moedb.errors import SqlError
-from moedb.queries.result import RunReference, json_value
+from moedb.queries.results.cells import json_value
+from moedb.queries.results.result import RunReference
 from tests.queries.result_samples import FOOTER, RUN, a_provenance, a_result
 
 BOTH = "5 examples and their 5 corrupted twins"
@@ -148,6 +149,6 @@ def test_json_value_of_nested_values():
 
 def test_importing_costs_nothing():
     heavy = "{'duckdb', 'pandas', 'pyarrow', 'numpy', 'tabulate', 'matplotlib', 'torch'}"
-    code = f"import sys, moedb.queries.result; print({heavy} & set(sys.modules))"
+    code = f"import sys, moedb.queries.results.result; print({heavy} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"

@@ -13,10 +13,10 @@ import pytest
 import moedb
 from moedb.cli import run_cli
 from moedb.errors import ParameterError
-from moedb.queries.analyses import ANALYSES
-from moedb.queries.label_information import label_information
-from moedb.queries.parameters import bind
-from moedb.queries.result import Computed
+from moedb.queries.analyses.label_information import label_information
+from moedb.queries.analyses.registry import ANALYSES
+from moedb.queries.questions.binding import bind
+from moedb.queries.results.result import Computed
 from tests.queries import oracle, synthetic
 from tests.queries.test_named_queries import KEYS, ask, make_small_run
 from tests.queries.test_trials import write_trial
@@ -368,7 +368,7 @@ class TestStore:
         assert run_cli(["export", *chosen, "-p", "seed", "4", "-o", str(table)]) == 0
         assert table.read_text().splitlines()[0] == lines[0]
         sidecar = json.loads((tmp_path / "t.csv.provenance.json").read_text())
-        assert "moedb.queries.label_information.label_information" in sidecar["sql"]
+        assert "moedb.queries.analyses.label_information.label_information" in sidecar["sql"]
         assert (sidecar["parameters"]["seed"], sidecar["parameters"]["permutations"]) == (4, 100)
         assert run_cli(["query", "label-information", "--store", str(store)]) == 2
         assert "needs the parameter 'key'" in capfd.readouterr().err

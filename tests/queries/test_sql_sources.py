@@ -20,9 +20,9 @@ CORRUPTED = ("corrupted",)
 @pytest.fixture(scope="module")
 def db(mini_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     """Two complete runs, and one that lacks its end."""
-    from moedb.capture.jobs.qwen_ioi import plan_qwen_ioi
-    from moedb.capture.pipeline import capture
-    from moedb.capture.planning import CaptureOptions
+    from moedb.capture.jobs.qwen_ioi.job import plan_qwen_ioi
+    from moedb.capture.pipeline.plan import CaptureOptions
+    from moedb.capture.pipeline.running import capture
 
     store = tmp_path_factory.mktemp("three") / "store"
     shutil.copytree(mini_store, store)

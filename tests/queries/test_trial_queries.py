@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moedb.queries.catalog import catalog, named_query
-from moedb.queries.parameters import bind
+from moedb.queries.questions.binding import bind
+from moedb.queries.questions.catalog import catalog, named_query
 from tests.queries import synthetic, synthetic_trials
 from tests.queries.oracle import Tables, entropy_bits, frame, in_order, of_run
 from tests.queries.synthetic_trials import NEWEST, Trial, as_tables

@@ -11,11 +11,11 @@ import pytest
 import moedb
 from moedb.cli import run_cli
 from moedb.errors import ParameterError, QueryNotFoundError
-from moedb.queries.analyses import ANALYSES, find_question
+from moedb.queries.analyses.registry import ANALYSES, find_question
+from moedb.queries.analyses.routing_over_trials import match_experts, number_experts
 from moedb.queries.database import Database
-from moedb.queries.trials import match_experts, number_experts
 from moedb.schemas.manifests import RunManifest, UnitRange
-from moedb.store.writing import RunWriter
+from moedb.store.writing.run_writer import RunWriter
 
 CLASSES = ("airplane", "bird", "cat")
 LAYER = 3
@@ -314,7 +314,7 @@ class TestRoutingByClassOverTrials:
             db.query("routing-by-class-over-trial")
 
     def test_a_class_that_a_trial_lacks_counts_in_the_others(self):
-        from moedb.queries.trials import _matched_rows
+        from moedb.queries.analyses.routing_over_trials import _matched_rows
 
         rows = [
             ("a", "x", 0, 3, 4), ("a", "x", 1, 1, 4), ("a", "y", 0, 0, 2), ("a", "y", 1, 2, 2),
@@ -371,7 +371,8 @@ class TestCommands:
         assert "more than one" in capfd.readouterr().err
         sidecar = json.loads((tmp_path / "t.csv.provenance.json").read_text())
         assert sidecar["sql"].startswith(
-            "-- computed in Python by moedb.queries.trials.routing_by_class_over_trials"
+            "-- computed in Python by moedb.queries.analyses.routing_over_trials."
+            "routing_by_class_over_trials"
         )
         assert len(sidecar["runs"]) == 3 and sidecar["parameters"]["key"] == "class"
         assert run_cli(["plot", name, *chosen, "-o", str(tmp_path / "t.pdf")]) == 0
@@ -383,7 +384,7 @@ class TestCommands:
         assert names == sorted(names) and set(ANALYSES) <= set(names)
         assert run_cli(["query", "output-overlap", "--show-sql"]) == 2
         err = capfd.readouterr().err
-        assert "in Python, by moedb.queries.output_overlap.output_overlap" in err
+        assert "in Python, by moedb.queries.analyses.output_overlap.output_overlap" in err
         assert run_cli(["query", "overlap", "--show-sql"]) == 0
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from moedb.schemas.manifests import RunManifest, UnitRange
 from moedb.store.arrays import ArrayKey
-from moedb.store.writing import RunWriter
+from moedb.store.writing.run_writer import RunWriter
 
 RUN_ID = "text-0123456789"
 LAYERS = (1, 3)

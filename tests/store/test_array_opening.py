@@ -17,7 +17,7 @@ from moedb.schemas.arrays import SHARD_ROWS
 from moedb.store.array_metadata import ArrayForm
 from moedb.store.arrays import ArrayKey, create_arrays, open_array
 from moedb.store.layout import RunLayout
-from moedb.store.snapshot import read_run
+from moedb.store.reading.snapshot import read_run
 from moedb.store.verification import verify_run
 
 from .samples import RUN_ID, write_sample

@@ -5,8 +5,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from moedb.store import connection
-from moedb.store.snapshot import take_snapshot
+from moedb.store.engine import connection
+from moedb.store.reading.snapshot import take_snapshot
 from tests.store.samples import write_sample
 
 _SLOW = "select sum(hash(i) % 11) from range(3000000) t(i)"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from moedb.store.writing import RunWriter
+from moedb.store.writing.run_writer import RunWriter
 
 from .samples import RUN_ID, sample_manifest, write_sample
 

@@ -10,9 +10,9 @@ import pytest
 
 from moedb.errors import StoreDamagedError, StoreError
 from moedb.store.layout import RunLayout
-from moedb.store.removal import remove_run
-from moedb.store.snapshot import take_snapshot
-from moedb.store.writing import RunWriter
+from moedb.store.reading.snapshot import take_snapshot
+from moedb.store.writing.removal import remove_run
+from moedb.store.writing.run_writer import RunWriter
 
 from .samples import RUN_ID, sample_manifest, unit_rows, write_sample
 

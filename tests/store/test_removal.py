@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from moedb.errors import RunNotFoundError, StoreError
-from moedb.store import removal
 from moedb.store.layout import RunLayout
-from moedb.store.removal import remove_run
-from moedb.store.snapshot import take_snapshot
+from moedb.store.reading.snapshot import take_snapshot
 from moedb.store.verification import verify_run
-from moedb.store.writing import RunWriter
+from moedb.store.writing import removal
+from moedb.store.writing.removal import remove_run
+from moedb.store.writing.run_writer import RunWriter
 from tests.contents import run_contents
 
 from .samples import RUN_ID, sample_manifest, unit_rows, write_sample
@@ -35,7 +35,7 @@ _KILLED = """
 import os, shutil, signal, sys
 from pathlib import Path
 
-from moedb.store.removal import remove_run
+from moedb.store.writing.removal import remove_run
 
 whole, copies, run = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 
@@ -135,7 +135,7 @@ class ActAt:
         ):
             patch.setattr(owner, name, self.wrap(getattr(owner, name)))
         for name in ("write_parquet", "write_rows", "create_arrays"):
-            module = sys.modules["moedb.store.writing"]
+            module = sys.modules["moedb.store.writing.run_writer"]
             patch.setattr(module, name, self.wrap(getattr(module, name)))
 
 

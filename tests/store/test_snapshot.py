@@ -13,7 +13,7 @@ from moedb.errors import (
 )
 from moedb.schemas.manifests import StoreManifest
 from moedb.store.layout import RunLayout
-from moedb.store.snapshot import read_run, take_snapshot
+from moedb.store.reading.snapshot import read_run, take_snapshot
 from moedb.store.verification import verify_run
 
 from .samples import RUN_ID, write_sample

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from moedb.store.spilling import LOCK_NAME, SPILL_PREFIX, sweep_spills
+from moedb.store.engine.spilling import LOCK_NAME, SPILL_PREFIX, sweep_spills
 
 # spills some 100 MB, says so, and waits to be stopped
 _SPILLING = """
 import sys, time, duckdb
-from moedb.store.spilling import delete_spill_on_signals, spill_folder
+from moedb.store.engine.spilling import delete_spill_on_signals, spill_folder
 delete_spill_on_signals()
 folder = spill_folder()
 connection = duckdb.connect()

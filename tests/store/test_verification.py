@@ -9,9 +9,9 @@ import pytest
 
 from moedb.errors import StoreDamagedError
 from moedb.store.arrays import ArrayKey
-from moedb.store.snapshot import read_run
+from moedb.store.reading.snapshot import read_run
 from moedb.store.verification import verify_run
-from moedb.store.writing import RunWriter
+from moedb.store.writing.run_writer import RunWriter
 
 from .samples import RUN_ID, sample_manifest, unit_rows
 

@@ -18,10 +18,10 @@ from moedb.schemas.tables import TOKENS
 from moedb.store.array_metadata import ArrayForm
 from moedb.store.arrays import ArrayKey, create_arrays, write_rows
 from moedb.store.layout import RunLayout
-from moedb.store.parquet import arrow_table
-from moedb.store.removal import remove_run
-from moedb.store.snapshot import read_run, take_snapshot
-from moedb.store.writing import RunWriter
+from moedb.store.reading.snapshot import read_run, take_snapshot
+from moedb.store.writing.parquet import arrow_table
+from moedb.store.writing.removal import remove_run
+from moedb.store.writing.run_writer import RunWriter
 from tests.contents import run_contents
 
 from .samples import RUN_ID, sample_manifest, unit_rows, write_sample
@@ -138,11 +138,11 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], FailAt]
         monkeypatch.setattr(Path, "replace", fault.wrap(Path.replace))
         monkeypatch.setattr(Path, "rename", fault.wrap(Path.rename))
         monkeypatch.setattr(
-            "moedb.store.writing.write_parquet",
-            fault.wrap(__import__("moedb.store.parquet", fromlist=["x"]).write_parquet),
+            "moedb.store.writing.run_writer.write_parquet",
+            fault.wrap(__import__("moedb.store.writing.parquet", fromlist=["x"]).write_parquet),
         )
         monkeypatch.setattr(
-            "moedb.store.writing.write_rows",
+            "moedb.store.writing.run_writer.write_rows",
             fault.wrap(__import__("moedb.store.arrays", fromlist=["x"]).write_rows),
         )
         return fault

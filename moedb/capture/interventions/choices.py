@@ -19,8 +19,8 @@ from moedb.capture.interventions.kinds import (
     SITES,
     Intervention,
 )
-from moedb.capture.interventions.sources import ParentRun
-from moedb.capture.selection import parse_layers
+from moedb.capture.interventions.parent_run import ParentRun
+from moedb.capture.pipeline.array_selection import parse_layers
 from moedb.errors import UsageError, did_you_mean
 
 SPLITS = ("all", "clean", "corrupted")

@@ -10,10 +10,10 @@ import nnsight
 import torch
 
 from moedb.capture.interventions.layer_edits import Edit, LayerEdits
-from moedb.capture.interventions.skipping import skipping
-from moedb.capture.lens import LogitLens, Point, after_attention, entering
-from moedb.capture.trace import TracedModel
-from moedb.capture.wiring import Read
+from moedb.capture.models.layer_ranges import skipping
+from moedb.capture.structure.wiring import Read
+from moedb.capture.tracing.logit_lens import LogitLens, Point, after_attention, entering
+from moedb.capture.tracing.traced_model import TracedModel
 
 
 @dataclass(frozen=True)

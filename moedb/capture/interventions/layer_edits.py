@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from moedb.capture.interventions import edits as change
+from moedb.capture.interventions import edit_arithmetic as change
 from moedb.capture.interventions.kinds import (
     ABLATE,
     BLOCK,
@@ -17,7 +17,7 @@ from moedb.capture.interventions.kinds import (
     UNIFORM,
     Intervention,
 )
-from moedb.capture.wiring import BlockWiring
+from moedb.capture.structure.wiring import BlockWiring
 
 _OF_VALUE = {
     "residual_pre": "residual",

@@ -6,25 +6,25 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from moedb.capture.blocks import MoEBlock, find_blocks
-from moedb.capture.checkpoints import (
+from moedb.capture.conditions import UNTOUCHED, Condition
+from moedb.capture.examples import Example
+from moedb.capture.interventions.choices import Choices, interventions_of
+from moedb.capture.interventions.engine import Engine
+from moedb.capture.interventions.kinds import ATTENTION, EXPERT, Intervention
+from moedb.capture.interventions.parent_run import ParentRun, check_twins, find_model
+from moedb.capture.jobs.language import open_language_model
+from moedb.capture.models.checkpoints import (
     Checkpoint,
     check_device,
     default_device,
     load_skeleton,
     load_tokenizer,
 )
-from moedb.capture.conditions import UNTOUCHED, Condition
-from moedb.capture.examples import Example
-from moedb.capture.interventions.choices import Choices, interventions_of
-from moedb.capture.interventions.engine import Engine
-from moedb.capture.interventions.kinds import ATTENTION, EXPERT, Intervention
-from moedb.capture.interventions.sources import ParentRun, check_twins, find_model
-from moedb.capture.language import open_language_model
-from moedb.capture.lens import Positions
-from moedb.capture.planning import check_placement
-from moedb.capture.quantized import is_gptq
-from moedb.capture.streaming import Placement
+from moedb.capture.models.quantized import is_gptq
+from moedb.capture.models.streaming.streamed_model import Placement
+from moedb.capture.pipeline.plan import check_placement
+from moedb.capture.structure.blocks import MoEBlock, find_blocks
+from moedb.capture.tracing.logit_lens import Positions
 from moedb.errors import ModelError, UsageError
 from moedb.schemas.manifests import UnitRange
 from moedb.store.files import sha256_of_json

@@ -10,18 +10,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from moedb import __version__
-from moedb.capture.answers import answer
-from moedb.capture.assembly import example_tables, lens_table
 from moedb.capture.conditions import condition_table
-from moedb.capture.interventions import edits
+from moedb.capture.interventions import edit_arithmetic as edits
 from moedb.capture.interventions.engine import Engine, Pass, PassOutcome
 from moedb.capture.interventions.kinds import RANDOM, Intervention
 from moedb.capture.interventions.layer_edits import Edit
 from moedb.capture.interventions.planning import JOB, Group, SweepPlan
-from moedb.capture.language import token_ids
-from moedb.capture.lens import LensTokens, LogitLens
-from moedb.capture.pipeline import (
+from moedb.capture.jobs.answers import answer
+from moedb.capture.jobs.language import token_ids
+from moedb.capture.pipeline.assembly import example_tables, lens_table
+from moedb.capture.pipeline.background_writer import UnitWriter
+from moedb.capture.pipeline.running import (
     CaptureOutcome,
     Progress,
     Silent,
@@ -30,13 +29,14 @@ from moedb.capture.pipeline import (
     library_versions,
     like_lengths,
 )
-from moedb.capture.writer import UnitWriter
+from moedb.capture.tracing.logit_lens import LensTokens, LogitLens
 from moedb.errors import CheckError, ModelError
 from moedb.schemas import tables
 from moedb.schemas.manifests import RunManifest
-from moedb.store.parquet import Columns
-from moedb.store.writability import check_writable
-from moedb.store.writing import RunWriter, timestamp
+from moedb.store.writing.parquet import Columns
+from moedb.store.writing.run_writer import RunWriter, timestamp
+from moedb.store.writing.writability import check_writable
+from moedb.version import __version__
 
 N_REHEARSED = 4
 """Examples on which the shortcuts of a pass are tried."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from moedb.capture.ioi import IOITemplates, SentenceStream, is_held_out_pair
+from moedb.capture.jobs.qwen_ioi import IOITemplates, SentenceStream, is_held_out_pair
 from moedb.errors import DatasetError, UsageError
 
 IntArray = npt.NDArray[np.int64]

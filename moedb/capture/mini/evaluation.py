@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from moedb.capture.ioi import IOIPrompt, IOITemplates, generate_prompts, is_held_out_pair
+from moedb.capture.jobs.qwen_ioi import IOIPrompt, IOITemplates, generate_prompts, is_held_out_pair
 from moedb.capture.mini.corpus import IntArray, held_out_batches, pad_rows
 
 FloatArray = npt.NDArray[np.float64]

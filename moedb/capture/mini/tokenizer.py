@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers import processors as post_processors
 from transformers import PreTrainedTokenizerFast
 
-from moedb.capture.ioi import single_token_names
+from moedb.capture.jobs.qwen_ioi import single_token_names
 from moedb.errors import UsageError
 
 END_OF_TEXT = "<|endoftext|>"

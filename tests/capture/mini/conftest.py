@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from moedb.capture.ioi import load_ioi_templates
+from moedb.capture.jobs.qwen_ioi import load_ioi_templates
 from moedb.capture.mini.config import MiniTrainingConfig
 from moedb.capture.mini.tokenizer import train_tokenizer
 

@@ -3,9 +3,9 @@ import json
 import pytest
 
 from moedb.capture.mini import card
-from moedb.capture.mini.card import evaluate, main, write_card
-from moedb.capture.mini.card_text import render_card
-from moedb.capture.mini.training import train_mini
+from moedb.capture.mini.card.measuring import evaluate, main, write_card
+from moedb.capture.mini.card.text import render_card
+from moedb.capture.mini.training.loop import train_mini
 from moedb.errors import UsageError
 
 

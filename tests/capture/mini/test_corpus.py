@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moedb.capture.ioi import is_held_out_pair, load_ioi_templates
+from moedb.capture.jobs.qwen_ioi import is_held_out_pair, load_ioi_templates
 from moedb.capture.mini.corpus import (
     CorpusBatches,
     IOIBatches,

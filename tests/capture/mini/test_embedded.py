@@ -9,17 +9,17 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from moedb.capture.ioi import (
+from moedb.capture.jobs.qwen_ioi import (
     generate_prompts,
     is_held_out_pair,
     load_ioi_templates,
     single_token_names,
     token_roles,
 )
-from moedb.capture.mini.card_text import render_card
+from moedb.capture.mini.card.text import render_card
 from moedb.capture.mini.config import MiniTrainingConfig
 
-FOLDER = Path(str(resources.files("moedb.capture"))) / "data" / "qwen-moe-mini"
+FOLDER = Path(str(resources.files("moedb.capture.mini"))) / "data" / "qwen-moe-mini"
 
 pytestmark = pytest.mark.skipif(
     not (FOLDER / "model.safetensors").is_file(), reason="qwen-moe-mini is not trained yet"

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from moedb.capture.ioi import generate_prompts, is_held_out_pair, load_ioi_templates
+from moedb.capture.jobs.qwen_ioi import generate_prompts, is_held_out_pair, load_ioi_templates
 from moedb.capture.mini.evaluation import (
     domain_information,
     ioi_logits,
@@ -10,7 +10,7 @@ from moedb.capture.mini.evaluation import (
     measure_ioi,
     mutual_information,
 )
-from moedb.capture.mini.optimization import build_model
+from moedb.capture.mini.training.optimization import build_model
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moedb.capture.mini.ngram import NGramModel
+from moedb.capture.mini.card.ngram import NGramModel
 from moedb.errors import UsageError
 
 

@@ -1,7 +1,7 @@
 import pytest
 from transformers import AutoTokenizer
 
-from moedb.capture.ioi import load_ioi_templates, single_token_names
+from moedb.capture.jobs.qwen_ioi import load_ioi_templates, single_token_names
 from moedb.capture.mini.tokenizer import save_tokenizer, train_tokenizer
 from moedb.errors import UsageError
 

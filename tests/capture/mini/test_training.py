@@ -8,17 +8,17 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from moedb.capture import training_state
 from moedb.capture.mini import training
 from moedb.capture.mini.config import MiniTrainingConfig
 from moedb.capture.mini.corpus import Batch, pad_rows
-from moedb.capture.mini.optimization import (
+from moedb.capture.mini.training.loop import train_mini
+from moedb.capture.mini.training.optimization import (
     batch_losses,
     build_model,
     learning_rate,
     switch_loss,
 )
-from moedb.capture.mini.training import train_mini
+from moedb.capture.models import training_checkpoints as training_state
 from moedb.errors import ModelError, UsageError
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from moedb.capture.checkpoints import find_checkpoint, load_tokenizer
+from moedb.capture.models.checkpoints import find_checkpoint, load_tokenizer
 
 
 @pytest.fixture(scope="session")

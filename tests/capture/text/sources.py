@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from moedb.capture.examples import Dataset
-from moedb.capture.jobs.text import TextOptions, text_dataset
-from moedb.capture.text.documents import Columns
-from moedb.capture.text.reading import open_source
+from moedb.capture.jobs.text.documents import Columns
+from moedb.capture.jobs.text.job import TextOptions, text_dataset
+from moedb.capture.jobs.text.sources.opening import open_source
 
 Write = Callable[[str, str], Path]
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moedb.capture.text.alignment import (
+from moedb.capture.jobs.text.alignment import (
     Stretch,
     WordNotFoundError,
     locate_words,

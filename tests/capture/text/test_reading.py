@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from moedb.capture.text.documents import Columns, DocumentReader
-from moedb.capture.text.hub import HubSource
-from moedb.capture.text.reading import open_source
+from moedb.capture.jobs.text.documents import Columns, DocumentReader
+from moedb.capture.jobs.text.sources.hub import HubSource
+from moedb.capture.jobs.text.sources.opening import open_source
 from moedb.errors import DatasetError, DatasetUnreachableError, MoedbError, UsageError
 from tests.capture.text.sources import write_jsonl, write_parquet
 
@@ -293,7 +293,7 @@ def test_hub_data_are_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
         return Stream(fails=keywords["split"] == "dead")
 
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
-    monkeypatch.setattr("moedb.capture.text.hub._revision", lambda name: "abc")
+    monkeypatch.setattr("moedb.capture.jobs.text.sources.hub._revision", lambda name: "abc")
     source = open_source("owner/set.v1", split="test", subset="en")
     assert isinstance(source, HubSource)
     assert asked == [

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moedb.capture.text.documents import Document
-from moedb.capture.text.shuffling import shuffled
+from moedb.capture.jobs.text.documents import Document
+from moedb.capture.jobs.text.shuffling import shuffled
 
 
 def documents(n: int, size: int = 1) -> list[Document]:

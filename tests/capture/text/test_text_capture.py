@@ -9,11 +9,11 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from moedb.capture.jobs.text import text_dataset
-from moedb.capture.language import plan_language_capture
-from moedb.capture.pipeline import capture
-from moedb.capture.planning import CaptureOptions
-from moedb.capture.text.spool import SpooledExamples
+from moedb.capture.jobs.language import plan_language_capture
+from moedb.capture.jobs.text.job import text_dataset
+from moedb.capture.jobs.text.spool import SpooledExamples
+from moedb.capture.pipeline.plan import CaptureOptions
+from moedb.capture.pipeline.running import capture
 from moedb.cli import run_cli
 from moedb.errors import DatasetError
 from moedb.queries.database import open_database
@@ -87,8 +87,8 @@ def test_a_spool_and_a_tuple_give_the_same_run(tmp_path: Path) -> None:
     from dataclasses import replace
     from functools import partial
 
-    from moedb.capture.jobs.text import TextOptions
-    from moedb.capture.text.reading import open_source
+    from moedb.capture.jobs.text.job import TextOptions
+    from moedb.capture.jobs.text.sources.opening import open_source
 
     source = open_source(str(write_parquet(tmp_path / "a.parquet", ROWS * 3)))
     make = partial(text_dataset, source=source, options=TextOptions(max_length=7))

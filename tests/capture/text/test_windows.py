@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moedb.capture.jobs.text import TextOptions
-from moedb.capture.text.windows import window_text, windows
+from moedb.capture.jobs.text.job import TextOptions
+from moedb.capture.jobs.text.windows import window_text, windows
 from moedb.errors import UsageError
 
 sizes = st.integers(1, 40).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n)))

@@ -1,0 +1,1 @@
+"""Training CIFAR MoEs: one trial, resumable at every epoch, and the trials of an experiment."""

@@ -1,0 +1,267 @@
+"""Capturing a transformers causal language model over tokenized texts."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from moedb.capture.examples import Dataset, Example
+from moedb.capture.jobs.answers import answer
+from moedb.capture.models.checkpoints import (
+    Checkpoint,
+    check_device,
+    default_device,
+    default_dtype,
+    find_checkpoint,
+    load_skeleton,
+    load_tokenizer,
+)
+from moedb.capture.models.quantized import is_gptq, load_gptq
+from moedb.capture.models.streaming.streamed_model import Placement, opened_model
+from moedb.capture.pipeline.plan import Batch, CaptureOptions, CapturePlan, complete_plan
+from moedb.capture.pipeline.sizes import ModelShape
+from moedb.capture.pipeline.survey import TokenSelection
+from moedb.capture.structure.blocks import MoEBlock, find_blocks
+from moedb.capture.structure.model_probe import BlockWiring
+from moedb.capture.tracing.batch_records import BatchReader, BatchRecords, to_numpy
+from moedb.capture.tracing.logit_lens import LensReading, LogitLens, Positions, n_lens_tokens
+from moedb.capture.tracing.model_end import BatchLogits
+from moedb.capture.tracing.rehearsal import traced
+from moedb.capture.tracing.traced_model import TracedModel
+from moedb.errors import ModelError, UsageError
+from moedb.schemas.arrays import ARRAY_NAMES
+
+MakeDataset = Callable[[Any], Dataset]
+"""Makes a job's dataset with the model's tokenizer."""
+
+
+def plan_language_capture(
+    options: CaptureOptions, make_dataset: MakeDataset, lens: Positions = "none"
+) -> CapturePlan:
+    """Resolve every choice of a capture, without loading weights.
+
+    Parameters
+    ----------
+    options
+        What the user chose.
+    make_dataset
+        Makes the examples.
+    lens
+        The tokens whose residual stream is read through the logit lens, of examples that have a
+        target and a foil.
+
+    Raises
+    ------
+    ModelError, UsageError
+        If the model is none that can be captured, or an option does not fit it.
+    """
+    device = check_device(options.device or default_device())
+    TokenSelection.parse(options.tokens)
+    checkpoint = find_checkpoint(options.model)
+    skeleton = load_skeleton(checkpoint)
+    blocks = tuple(find_blocks(skeleton))
+    dtype = options.dtype or default_dtype(checkpoint, device)
+    tokenizer = load_tokenizer(checkpoint)
+    dataset = make_dataset(tokenizer)
+    _check_vocabulary(dataset, skeleton.get_input_embeddings().num_embeddings, checkpoint)
+    absent = {"all_expert_outputs"}
+    if lens == "none":
+        absent.add("logit_direction")
+    if not all(_has_shared_expert(skeleton, block) for block in blocks):
+        absent.add("shared_outputs")
+    if is_gptq(checkpoint) or any(block.form != "stacked" for block in blocks):
+        absent.add("expert_neurons")
+    shape = ModelShape(
+        blocks=blocks,
+        n_layers=len(skeleton.get_submodule(blocks[0].decoder_path.rpartition(".")[0])),
+        d_model=skeleton.get_input_embeddings().embedding_dim,
+        itemsize=2 if dtype == "float16" else 4,
+        arrays=tuple(name for name in ARRAY_NAMES if name not in absent),
+    )
+    placement = Placement(dtype, device, options.max_bytes, options.device_map)
+    return complete_plan(
+        options,
+        checkpoint,
+        dataset,
+        shape,
+        dtype=dtype,
+        device=device,
+        open_model=partial(
+            open_language_model, checkpoint, tokenizer, blocks, placement, positions=lens
+        ),
+        settings={} if lens == "none" else {"lens": lens},
+        n_lens_tokens=n_lens_tokens(dataset.examples, lens),
+    )
+
+
+def _has_shared_expert(skeleton: Any, block: MoEBlock) -> bool:
+    """Guess from names, as nothing has run yet; opening the model checks the guess."""
+    layer = skeleton.get_submodule(block.decoder_path)
+    return any("shared" in path for path, _ in layer.named_modules())
+
+
+def _check_vocabulary(dataset: Dataset, n_vocabulary: int, checkpoint: Checkpoint) -> None:
+    ids = (token for example in dataset.examples for token in example.token_ids)
+    largest = max((token for token in ids if token is not None), default=-1)
+    if largest >= n_vocabulary:
+        raise UsageError(
+            f"the tokenizer of {checkpoint.name} gives token {largest}, "
+            f"but the model's vocabulary has {n_vocabulary}"
+        )
+
+
+@contextmanager
+def open_language_model(
+    checkpoint: Checkpoint,
+    tokenizer: Any,
+    blocks: Sequence[MoEBlock],
+    placement: Placement,
+    arrays: Mapping[str, tuple[int, ...]],
+    *,
+    positions: Positions = "none",
+) -> Iterator["LanguageModel"]:
+    """Load a model and make it ready to be traced.
+
+    Parameters
+    ----------
+    checkpoint, tokenizer
+        The model.
+    blocks
+        Its MoE blocks, as its skeleton has them.
+    placement
+        What it runs in, and where its weights go.
+    arrays
+        For each array name the layers that will be kept of it.
+    positions
+        The tokens whose residual stream is read through the logit lens.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be loaded or read, or lacks what the arrays hold.
+    """
+    with ExitStack() as stack:
+        if is_gptq(checkpoint):
+            model = load_gptq(checkpoint, placement.dtype, placement.device)
+        else:
+            model = stack.enter_context(opened_model(checkpoint, placement))
+        # Quantized experts come up in another form than the skeleton's.
+        loaded = find_blocks(model)
+        _check_sizes(checkpoint, blocks, loaded)
+        traced_model = stack.enter_context(traced(model, loaded, arrays.get("expert_neurons", ())))
+        _check_shared_experts(traced_model.wiring.blocks, arrays.get("shared_outputs", ()))
+        lens = None
+        if positions != "none":
+            lens = LogitLens(model, traced_model.wiring, traced_model.rehearsed)
+        yield LanguageModel(traced_model, tokenizer, lens, positions)
+
+
+def _check_sizes(
+    checkpoint: Checkpoint, planned: Sequence[MoEBlock], loaded: Sequence[MoEBlock]
+) -> None:
+    def sizes(blocks: Sequence[MoEBlock]) -> list[tuple[int, int, int]]:
+        return [(block.layer, block.n_experts, block.top_k) for block in blocks]
+
+    if sizes(loaded) != sizes(planned):
+        raise ModelError(f"{checkpoint.name}: its MoE blocks are not those of its configuration")
+
+
+def _check_shared_experts(wirings: Sequence[BlockWiring], wanted: Sequence[int]) -> None:
+    for wiring in wirings:
+        if wiring.block.layer in wanted and not wiring.has_shared_expert:
+            raise ModelError(
+                f"{wiring.block.path}: expected a shared expert, found none",
+                "leave shared_outputs out: name the others with --arrays",
+            )
+
+
+class LanguageModel:
+    """A traced language model, as the pipeline runs it.
+
+    Attributes
+    ----------
+    traced
+        The model.
+    lens
+        Its logit lens; None without one.
+    """
+
+    def __init__(
+        self,
+        model: TracedModel,
+        tokenizer: Any,
+        lens: LogitLens | None = None,
+        positions: Positions = "none",
+    ) -> None:
+        self.traced = model
+        self._tokenizer = tokenizer
+        self.lens = lens
+        self._positions = positions
+
+    @property
+    def blocks(self) -> tuple[BlockWiring, ...]:
+        """Its MoE blocks."""
+        return self.traced.wiring.blocks
+
+    def record(self, batch: Batch) -> BatchRecords:
+        """Run a batch, check it, and reduce it to what is stored.
+
+        Raises
+        ------
+        CheckError
+            If the batch contradicts the model's own arithmetic.
+        """
+        examples = batch.examples
+        reading = None
+        if self.lens is not None:
+            reading = LensReading(self.lens, examples, self._tokenizer, self._positions)
+        lengths = [len(example) for example in examples]
+        reader = BatchReader(self.blocks, lengths, batch.kept, batch.arrays, reading)
+        logits = self.traced.read([token_ids(example) for example in examples], reader)
+        lens = reader.read_lens()
+        next_logprobs, last = _read_off(logits, examples)
+        return BatchRecords(
+            examples=batch.indices,
+            layers=reader.layers,
+            next_logprobs=next_logprobs,
+            predictions=_predictions(last, examples, self._tokenizer),
+            arrays=reader.arrays,
+            lens=lens,
+        )
+
+
+def token_ids(example: Example) -> list[int]:
+    """The example's token ids; a text has one for every token."""
+    return [token_id for token_id in example.token_ids if token_id is not None]
+
+
+def _read_off(
+    logits: BatchLogits, examples: Sequence[Example]
+) -> tuple[NDArray[Any], dict[int, torch.Tensor]]:
+    """Each token's log-probability of the next, and the last logits of examples with a target."""
+    following = torch.cat([torch.tensor([*token_ids(example)[1:], 0]) for example in examples])
+    ends = np.cumsum([len(example) for example in examples])
+    found = np.empty(logits.n_tokens, dtype=np.float32)
+    last = {}
+    for rows, piece in logits.pieces():
+        values = piece.float()
+        chosen = following[rows].to(values.device).unsqueeze(-1)
+        found[rows] = to_numpy(values.log_softmax(dim=-1).gather(-1, chosen).squeeze(-1))
+        for index in np.flatnonzero((ends > rows.start) & (ends <= rows.stop)).tolist():
+            if examples[index].target_id is not None:
+                last[index] = piece[ends[index] - 1 - rows.start].clone()
+    found[ends - 1] = np.nan
+    return found, last
+
+
+def _predictions(
+    last: Mapping[int, torch.Tensor], examples: Sequence[Example], tokenizer: Any
+) -> tuple[tuple[dict[str, Any], ...], ...]:
+    return tuple(
+        (answer(last[index], example, tokenizer),) if index in last else ()
+        for index, example in enumerate(examples)
+    )

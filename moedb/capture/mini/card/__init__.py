@@ -1,0 +1,1 @@
+"""The model card of the embedded model: what is measured for it, and the text."""

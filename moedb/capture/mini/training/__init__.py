@@ -1,0 +1,1 @@
+"""Training the embedded model: the loop, its optimizer, its checkpoints, its progress."""

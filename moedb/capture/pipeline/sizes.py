@@ -1,0 +1,134 @@
+"""The sizes of a model, known without its weights, and what a capture of it will write."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+
+from moedb.capture.pipeline.survey import Survey
+from moedb.capture.structure.blocks import MoEBlock
+from moedb.schemas import tables
+from moedb.schemas.arrays import array_spec
+from moedb.schemas.manifests import UnitRange
+from moedb.store.arrays import ArrayKey, row_shape
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The sizes of a model, known without its weights, and the arrays it can give."""
+
+    blocks: tuple[MoEBlock, ...]
+    n_layers: int
+    d_model: int
+    itemsize: int
+    arrays: tuple[str, ...]
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The MoE layers."""
+        return tuple(block.layer for block in self.blocks)
+
+    def row_bytes(self, key: ArrayKey) -> int:
+        """Bytes of one row of an array, before compression."""
+        block = next((b for b in self.blocks if b.layer == key.layer), None)
+        sizes = {
+            "E": block.n_experts if block else 0,
+            "k": block.top_k if block else 0,
+            "h": block.d_expert if block else 0,
+            "d": self.d_model,
+        }
+        return int(np.prod(row_shape(array_spec(key.name), sizes))) * self.itemsize
+
+
+def array_bytes(
+    arrays: Mapping[str, tuple[int, ...]], shape: ModelShape, n_rows: int
+) -> dict[str, int]:
+    """Bytes of each kind of array over its layers, before compression."""
+    return {
+        name: n_rows * sum(shape.row_bytes(ArrayKey(name, layer)) for layer in layers)
+        for name, layers in arrays.items()
+    }
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a capture will write, before compression."""
+
+    n_examples: int
+    n_tokens: int
+    n_rows: int
+    table_rows: dict[str, int]
+    table_bytes: dict[str, int]
+    array_bytes: dict[str, int]
+
+    @property
+    def n_bytes(self) -> int:
+        """All bytes together."""
+        return sum(self.table_bytes.values()) + sum(self.array_bytes.values())
+
+    def bytes_of(self, units: Sequence[UnitRange]) -> int:
+        """The bytes of some of the units."""
+        tokens, rows = sum(unit.n_tokens for unit in units), sum(unit.n_rows for unit in units)
+        tables = sum(self.table_bytes.values()) * tokens / max(self.n_tokens, 1)
+        return ceil(tables + sum(self.array_bytes.values()) * rows / max(self.n_rows, 1))
+
+    def rows(self) -> list[tuple[str, str, int, int]]:
+        """One row for each table and each kind of array: kind, name, rows, bytes."""
+        found = [
+            ("table", name, self.table_rows[name], self.table_bytes[name])
+            for name in self.table_rows
+        ]
+        return found + [
+            ("array", name, self.n_rows, n_bytes) for name, n_bytes in self.array_bytes.items()
+        ]
+
+
+_WIDTHS = {"int32": 4, "int64": 8, "float": 4}
+
+
+def estimate(
+    found: Survey,
+    shape: ModelShape,
+    arrays: Mapping[str, tuple[int, ...]],
+    n_conditions: int = 1,
+    n_lens_tokens: int = 0,
+) -> Estimate:
+    """Work out rows and bytes of every table and array, before compression.
+
+    Parameters
+    ----------
+    found, shape, arrays
+        The examples, the model, and the arrays kept.
+    n_conditions
+        Conditions that predictions are stored for.
+    n_lens_tokens
+        Tokens whose residual stream is read through the logit lens.
+    """
+    n_examples, n_tokens, n_layers = found.n_examples, found.n_tokens, len(shape.blocks)
+    n_rows = found.n_kept if arrays else 0
+    rows = {
+        tables.EXAMPLES.name: n_examples,
+        tables.EXAMPLE_LABELS.name: found.n_labels,
+        tables.TOKENS.name: n_tokens,
+        tables.TOKEN_LABELS.name: found.n_token_labels,
+        tables.ROUTING.name: n_tokens * sum(block.top_k for block in shape.blocks),
+        tables.ROUTER_STATS.name: n_tokens * n_layers,
+        tables.ROUTER_MASS.name: n_examples * sum(block.n_experts for block in shape.blocks),
+        tables.PREDICTIONS.name: n_conditions * found.n_targets,
+        tables.LOGIT_LENS.name: 2 * n_lens_tokens * (1 + shape.n_layers + n_layers),
+    }
+    text_bytes = {
+        tables.EXAMPLES.name: found.text_bytes,
+        tables.TOKENS.name: found.token_bytes,
+        tables.EXAMPLE_LABELS.name: 12 * found.n_labels,
+        tables.TOKEN_LABELS.name: 8 * found.n_token_labels,
+        tables.PREDICTIONS.name: 16 * rows[tables.PREDICTIONS.name],
+        tables.LOGIT_LENS.name: 16 * rows[tables.LOGIT_LENS.name],
+    }
+    n_bytes = {
+        name: count * sum(_WIDTHS.get(column.type, 0) for column in tables.table(name).columns)
+        + text_bytes.get(name, 0)
+        for name, count in rows.items()
+    }
+    return Estimate(n_examples, n_tokens, n_rows, rows, n_bytes, array_bytes(arrays, shape, n_rows))

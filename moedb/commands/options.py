@@ -1,0 +1,249 @@
+"""The options that commands share, one decorator for each set, and the store that they name."""
+
+import functools
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from moedb.capture.pipeline.sharding import Shard
+    from moedb.queries.database import Database
+
+FORMATS = ("table", "csv", "json", "jsonl", "markdown", "latex", "html", "parquet")
+
+Command = Callable[..., Any]
+
+
+class StorePath(click.Path):
+    """The path of a store, which is no URL."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Refuse URLs before they are taken for folders."""
+        from moedb.store.layout import store_path
+
+        return store_path(value)
+
+
+def store_option(command: Command) -> Command:
+    """Add ``--store``; it may also stand before the command's name."""
+
+    @click.option(
+        "--store",
+        type=StorePath(),
+        help="The store's folder.  [default: MOEDB_STORE, or ./moedb-store]",
+    )
+    @functools.wraps(command)
+    def with_store(*args: Any, store: Path | None, **kwargs: Any) -> Any:
+        if store is not None:
+            click.get_current_context().find_root().params["store"] = store
+        return command(*args, **kwargs)
+
+    return with_store
+
+
+def store_folder() -> Path:
+    """Return the folder that ``--store`` names, else the default."""
+    from moedb.queries.database import default_store
+
+    given = click.get_current_context().find_root().params.get("store")
+    return Path(given) if given is not None else default_store()
+
+
+def open_store() -> "Database":
+    """Open the store that ``--store`` names, else the default."""
+    from moedb.queries.database import open_database
+
+    return open_database(store_folder())
+
+
+class FiniteRange(click.FloatRange):
+    """A number within limits; what is no number is refused, as it lies within any limits."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read a number, and check that it is one."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no number in the range {self._describe_range()}.", param, ctx)
+        return number
+
+
+SEED = click.IntRange(0, 2**31 - 1)
+COUNT = click.IntRange(1)
+"""A number of things of which there must be one."""
+
+GIGABYTES = 1_000_000
+"""GB at most, in options that take them."""
+
+limit_option = click.option("--limit", type=click.IntRange(0), help="Rows at most.")
+allow_empty_option = click.option(
+    "--allow-empty", is_flag=True, help="Write a file even where there are no rows for it."
+)
+
+
+OUTPUT = ("format_", "output", "limit", "allow_empty")
+"""The names of what :func:`output_options` adds, as :func:`~.terminal.emit` takes them."""
+
+
+def output_options(command: Command) -> Command:
+    """Add the options of every command that yields rows."""
+    for option in (
+        allow_empty_option,
+        limit_option,
+        click.option(
+            "-o", "--output", type=click.Path(path_type=Path), help="Write to this file instead."
+        ),
+        click.option(
+            "--format",
+            "format_",
+            type=click.Choice(FORMATS),
+            help="Format of the rows.  [default: by the ending of -o, else table]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def table_options(command: Command) -> Command:
+    """Add the options of a table for a paper."""
+    for option in (
+        click.option("--no-footer", is_flag=True, help="Leave out the line that names the model."),
+        click.option(
+            "--pivot",
+            nargs=3,
+            metavar="ROWS COLUMNS VALUES",
+            help="Lay one column's values out over rows and columns of two others.",
+        ),
+        click.option("--columns", help="Columns to show, in order, with commas between."),
+        click.option(
+            "--bold",
+            type=click.Choice(["row-max", "column-max"]),
+            help="Mark the largest value of each row or column.",
+        ),
+        click.option("--precision", type=click.IntRange(0, 17), help="Digits after the point."),
+        click.option("--label", help="LaTeX label."),
+        click.option("--caption", help="Caption."),
+    ):
+        command = option(command)
+    return command
+
+
+def run_option(command: Command) -> Command:
+    """Add ``--run``."""
+    return click.option(
+        "-r", "--run", help="The run, or the beginning of its name.  [default: newest complete]"
+    )(command)
+
+
+def parameter_option(command: Command) -> Command:
+    """Add ``-p``."""
+    return click.option(
+        "-p",
+        "--param",
+        "parameters",
+        nargs=2,
+        multiple=True,
+        metavar="KEY VALUE",
+        help="A parameter of the query; may be repeated.",
+    )(command)
+
+
+def _read_shard(context: click.Context, option: click.Parameter, text: str | None) -> "Shard":
+    from moedb.capture.pipeline.sharding import parse_shard, shard_of_environment
+
+    return shard_of_environment(os.environ) if text is None else parse_shard(text)
+
+
+def capture_options(batch_size: int) -> Callable[[Command], Command]:
+    """Add the options of every capture; ``batch_size`` is the default."""
+
+    def decorate(command: Command) -> Command:
+        for option in (
+            click.option(
+                "--seed", type=SEED, default=0, show_default=True, help="Seed of what is drawn."
+            ),
+            click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: what there is]"),
+            click.option(
+                "--dtype",
+                type=click.Choice(["float32", "bfloat16", "float16"]),
+                help="Number format.  [default: the checkpoint's; float32 for small ones on a CPU]",
+            ),
+            click.option(
+                "--batch-size",
+                type=COUNT,
+                default=batch_size,
+                show_default=True,
+                help="Examples of a forward pass.",
+            ),
+            click.option(
+                "--budget",
+                type=FiniteRange(0, GIGABYTES),
+                default=4.0,
+                show_default=True,
+                help="GB of arrays to keep.",
+            ),
+            click.option(
+                "--tokens",
+                default="all",
+                show_default=True,
+                help="Tokens the arrays keep: all, last, label:KEY=VALUE.",
+            ),
+            click.option(
+                "--arrays",
+                multiple=True,
+                metavar="NAME[@LAYERS]",
+                help="Arrays to keep: all, none, or names; may be repeated.  [default: what fits]",
+            ),
+            click.option(
+                "--layers",
+                default="all",
+                show_default=True,
+                help="Layers whose arrays are kept: 0,4-7.",
+            ),
+            click.option(
+                "--shard",
+                metavar="I/N",
+                callback=_read_shard,
+                help="Take share I (from 0) of N, for N processes on one run.  [default: as "
+                "SLURM_ARRAY_TASK_ID or torchrun's RANK says, else everything]",
+            ),
+            click.option("--dry-run", is_flag=True, help="Say what would be written, and stop."),
+        ):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def placement_options(command: Command) -> Command:
+    """Add where the weights of a language model go."""
+    for option in (
+        click.option(
+            "--device-map",
+            type=click.Choice(["auto", "balanced", "balanced_low_0", "sequential"]),
+            help="Spread the layers over the GPUs that there are.  [default: one device]",
+        ),
+        click.option(
+            "--max-memory",
+            type=FiniteRange(0, GIGABYTES, min_open=True),
+            help="GB of weights to hold; a larger model is read layer by layer, once for each "
+            "batch, so take a large --batch-size.  [default: 0.6 of what is free]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def language_model_options(command: Command) -> Command:
+    """Add ``--model`` and where its weights go, for a language model."""
+    return click.option(
+        "--model",
+        default="qwen-moe-mini",
+        show_default=True,
+        help="The embedded model, a hub id, or a folder.",
+    )(placement_options(command))

@@ -1,0 +1,60 @@
+"""What describes an analysis in Python: its name, its question, its parameters and columns."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from moedb.queries.questions.parameters import Parameter, Value
+from moedb.queries.questions.question import OutputColumn, Question
+from moedb.queries.results.result import Computed
+
+if TYPE_CHECKING:
+    from moedb.queries.reading.reader import SnapshotReader
+
+SqlType = Literal["VARCHAR", "INTEGER", "BIGINT", "DOUBLE"]
+
+
+@dataclass(frozen=True)
+class AnalysisColumn(OutputColumn):
+    """One column of an analysis's result, with its SQL type."""
+
+    sql_type: SqlType
+
+
+@dataclass(frozen=True)
+class Analysis(Question):
+    """One analysis.
+
+    Attributes
+    ----------
+    columns
+        The columns of its result, in order, with their types.
+    function
+        Computes it, from a reader and a value for each parameter.
+    needs
+        What a run must hold for it: tables, and columns that are null in some runs.
+    """
+
+    columns: tuple[AnalysisColumn, ...]
+    function: "Callable[[SnapshotReader, Mapping[str, Value]], Computed]"
+    needs: tuple[str, ...] = ("routing",)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """What a run must hold for it."""
+        return self.needs
+
+    @property
+    def function_name(self) -> str:
+        """The function with its module, to be imported."""
+        return f"{self.function.__module__}.{self.function.__qualname__}"
+
+
+RUN = Parameter("run", "varchar", None, False, "the run; the newest complete one when null")
+SPLIT = Parameter(
+    "split",
+    "varchar",
+    None,
+    False,
+    "the examples' split; null is all but corrupted, all is every one",
+)

@@ -1,0 +1,193 @@
+"""Whether routing says more about a label than plain clusters of what the router reads.
+
+The tokens of a layer are clustered by k-means into as many clusters as the layer has experts, and
+clusters and experts are compared with each label, and with each other.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from moedb.errors import ArrayNotFoundError, ParameterError, UsageError
+from moedb.queries.reading.array_rows import KEPT, read_rows, spread
+from moedb.queries.results.result import Computed
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from moedb.queries.questions.parameters import Value
+    from moedb.queries.reading.reader import SnapshotReader
+    from moedb.store.reading.snapshot import RunSnapshot
+
+_NAME = "kmeans-baseline"
+_ARRAY = "router_input"
+
+_TOKENS = f"""
+{KEPT}
+
+select
+    kept.token_idx,
+    kept.array_row,
+    routing.expert
+from routing
+join kept using (run_id, token_idx)
+where routing.layer = cast($layer as integer)
+    and routing.rank = 0
+order by kept.array_row
+""".strip()  # noqa: S608
+_LABELS = f"""
+{KEPT}
+
+select distinct
+    labels.key,
+    labels.token_idx,
+    labels.value
+from labels
+join kept using (run_id, token_idx)
+where cast($key as varchar) is null or labels.key = cast($key as varchar)
+order by labels.key, labels.token_idx, labels.value
+""".strip()  # noqa: S608
+
+
+def kmeans_baseline(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -> Computed:
+    """Compute the analysis ``kmeans-baseline``.
+
+    Parameters
+    ----------
+    reader
+        Reads the store.
+    parameters
+        run, split, layer, key, max_tokens, restarts and seed.
+
+    Raises
+    ------
+    ArrayNotFoundError
+        If the run keeps no router inputs, or not those of the layer.
+    ParameterError
+        If a number of tokens or restarts is less than 1, or the seed is negative.
+    UsageError
+        If a layer has fewer tokens than experts.
+    """
+    for name, least in (("max_tokens", 1), ("restarts", 1), ("seed", 0)):
+        given = parameters[name]
+        if given is not None and int(given) < least:
+            raise ParameterError(f"{_NAME}: {name} is {given}, not {least} or more")
+    run = reader.snapshot.run(str(parameters["run"]))
+    n_experts = {int(row["layer"]): int(row["n_experts"]) for row in run.manifest.layers}
+    selection = {"run": run.run_id, "split": parameters["split"]}
+    labels = reader.sql(_LABELS, {**selection, "key": parameters["key"]}).df()
+    rows: list[tuple[Any, ...]] = []
+    for layer in _layers(run, parameters["layer"]):
+        stored = reader.array(run.run_id, _ARRAY, layer)
+        tokens = reader.sql(_TOKENS, {**selection, "layer": layer}).df()
+        if tokens.empty:
+            continue
+        tokens = tokens.iloc[spread(len(tokens), parameters["max_tokens"])]
+        if len(tokens) < n_experts[layer]:
+            raise UsageError(
+                f"{_NAME}: {len(tokens)} tokens of layer {layer} cannot be divided into "
+                f"{n_experts[layer]} clusters, one for each expert",
+                "choose more: -p split all, or a larger -p max_tokens",
+            )
+        clusters = cluster(
+            read_rows(stored, tokens["array_row"].to_numpy("int64")),
+            n_experts[layer],
+            restarts=int(parameters["restarts"] or 1),
+            seed=int(parameters["seed"] or 0),
+        )
+        grouped = tokens[["token_idx", "expert"]].assign(cluster=clusters)
+        rows += [(layer, n_experts[layer], *found) for found in _against_labels(grouped, labels)]
+    return Computed(rows, _TOKENS, (run.run_id,))
+
+
+def _layers(run: "RunSnapshot", wanted: "Value") -> list[int]:
+    if wanted is not None:
+        return [int(wanted)]
+    kept = run.manifest.arrays.get(_ARRAY)
+    if not kept:
+        names = ", ".join(sorted(run.manifest.arrays)) or "no arrays"
+        raise ArrayNotFoundError(
+            f"run {run.run_id} has no {_ARRAY} to cluster; it has {names}",
+            f"capture again with --arrays {_ARRAY}",
+        )
+    return sorted(kept)
+
+
+def cluster(
+    vectors: "NDArray[np.floating[Any]]", n_clusters: int, *, restarts: int, seed: int
+) -> "NDArray[np.integer[Any]]":
+    """Divide vectors into clusters by k-means.
+
+    Parameters
+    ----------
+    vectors
+        (token, d).
+    n_clusters
+        How many clusters, no more than vectors.
+    restarts
+        How often k-means++ chooses the first centres; the tightest clusters are taken.
+    seed
+        The seed of that choice.
+
+    Returns
+    -------
+    ndarray
+        (token,): the cluster of each, from 0. Fewer are used where vectors coincide.
+    """
+    import warnings
+
+    import numpy as np
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        # said of vectors with fewer distinct values than clusters: some then stay empty
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted = KMeans(n_clusters, n_init=restarts, random_state=seed).fit(
+            np.asarray(vectors, dtype=np.float32)
+        )
+    found: NDArray[np.integer[Any]] = fitted.labels_
+    return found
+
+
+def purity(groups: "NDArray[Any]", values: "NDArray[Any]") -> float:
+    """Return the share of tokens whose value is the most frequent one of their group.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> purity(np.array([0, 0, 0, 1]), np.array(["a", "a", "b", "b"]))
+    0.75
+    """
+    from sklearn.metrics.cluster import contingency_matrix
+
+    return float(contingency_matrix(groups, values).max(axis=1).sum() / len(groups))
+
+
+def _against_labels(grouped: "pd.DataFrame", labels: "pd.DataFrame") -> list[tuple[Any, ...]]:
+    """The columns from ``key`` on, a row for each key with two values or more."""
+    from sklearn.metrics import adjusted_mutual_info_score as ami
+
+    alike = float(ami(grouped["expert"], grouped["cluster"]))
+    rows: list[tuple[Any, ...]] = []
+    for key, own in labels.groupby("key", sort=True):
+        found = grouped.merge(own, on="token_idx")
+        if found["value"].nunique() < 2:
+            continue
+        values = found["value"].factorize()[0]
+        experts, clusters = (found[name].to_numpy() for name in ("expert", "cluster"))
+        rows.append(
+            (
+                str(key),
+                len(found),
+                int(found["value"].nunique()),
+                float(ami(values, experts)),
+                float(ami(values, clusters)),
+                purity(experts, values),
+                purity(clusters, values),
+                float(found["value"].value_counts(normalize=True).iloc[0]),
+                alike,
+            )
+        )
+    return rows or [(None, len(grouped), None, None, None, None, None, None, alike)]

@@ -1,0 +1,363 @@
+"""How much the experts of a token tell about its label, against labels that were shuffled.
+
+A label of examples or of the run is permuted over the examples; over clusters of them where they
+are not independent, such as windows of one document. Where the label differs within a cluster it is
+permuted there, which asks whether label and expert go together beyond the cluster. That null says
+nothing about a label of tokens: those are permuted over the labelled tokens of each example.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from moedb.errors import ParameterError
+from moedb.queries.analyses.uncertainty.clusters import clusters_of
+from moedb.queries.results.result import Computed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from moedb.queries.questions.parameters import Value
+    from moedb.queries.reading.reader import SnapshotReader
+
+_NAME = "label-information"
+_OVER_EXAMPLES, _TOKENS_WITHIN = "examples", "tokens within examples"
+_ROUNDING = 1e-9
+
+# A unit is what carries a label: a token where the key is on a token of the selection, else an
+# example. Each has one label or several.
+_UNITS = """
+with selected_tokens as (
+    select
+        tokens.run_id,
+        tokens.token_idx,
+        tokens.example_id
+    from tokens
+    join examples using (run_id, example_id)
+    where tokens.run_id = cast($run as varchar)
+        and case
+            when cast($split as varchar) is null then examples.split <> 'corrupted'
+            when cast($split as varchar) = 'all' then true
+            else examples.split = cast($split as varchar)
+        end
+),
+
+on_tokens as (
+    select count(*) > 0 as found
+    from token_labels
+    join selected_tokens using (run_id, token_idx)
+    where token_labels.key = cast($key as varchar)
+),
+
+labelled_tokens as (
+    select distinct
+        selected_tokens.run_id,
+        selected_tokens.token_idx,
+        selected_tokens.example_id,
+        on_tokens.found,
+        case when on_tokens.found then selected_tokens.token_idx else selected_tokens.example_id end
+            as unit,
+        labels.value
+    from labels
+    join selected_tokens using (run_id, token_idx)
+    cross join on_tokens
+    where labels.key = cast($key as varchar)
+)
+""".strip()
+_LABELS = f"""
+{_UNITS}
+
+select distinct
+    labelled_tokens.unit,
+    labelled_tokens.example_id,
+    labelled_tokens.found as on_tokens,
+    labelled_tokens.value
+from labelled_tokens
+order by labelled_tokens.unit, labelled_tokens.value
+""".strip()  # noqa: S608
+_LAYERS = """
+select moe_layers.layer
+from moe_layers
+where moe_layers.run_id = cast($run as varchar)
+    and (cast($layer as integer) is null or moe_layers.layer = cast($layer as integer))
+order by moe_layers.layer
+""".strip()
+_DECISIONS = f"""
+{_UNITS},
+
+labelled_once as (
+    select distinct
+        labelled_tokens.run_id,
+        labelled_tokens.token_idx,
+        labelled_tokens.unit
+    from labelled_tokens
+)
+
+select
+    labelled_once.unit,
+    routing.expert,
+    count(*) as n_decisions
+from routing
+join labelled_once using (run_id, token_idx)
+where routing.layer = cast($layer as integer)
+group by labelled_once.unit, routing.expert
+order by labelled_once.unit, routing.expert
+""".strip()  # noqa: S608
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The units that carry a label: examples, or tokens.
+
+    Attributes
+    ----------
+    units
+        (unit,): the example_id or token_idx of each, ascending.
+    examples
+        (unit,): its example, numbered from 0.
+    clusters
+        (unit,): the cluster of its example, numbered from 0.
+    cluster_key
+        What tells the clusters; None where each example is one.
+    sets
+        (unit,): which set of values it carries. With one value for each unit a set is a value.
+    members
+        The sets that have the first value, then those that have the second, and so on.
+    starts
+        (value,): where the sets of each value begin in ``members``.
+    on_tokens
+        Whether the units are tokens.
+    """
+
+    units: "NDArray[np.int64]"
+    examples: "NDArray[np.int64]"
+    clusters: "NDArray[np.int64]"
+    cluster_key: str | None
+    sets: "NDArray[np.int64]"
+    members: "NDArray[np.int64]"
+    starts: "NDArray[np.int64]"
+    on_tokens: bool
+
+    @cached_property
+    def _set_of_cluster(self) -> "NDArray[np.int64] | None":
+        """(cluster,): its set; None where the units of some cluster carry several."""
+        import numpy as np
+
+        _, first = np.unique(self.clusters, return_index=True)
+        sets: NDArray[np.int64] = self.sets[first]
+        return sets if (sets[self.clusters] == self.sets).all() else None
+
+    @cached_property
+    def _blocks(self) -> "NDArray[np.int64]":
+        """(unit,): the block that its set is moved within."""
+        return self.examples if self.on_tokens else self.clusters
+
+    @cached_property
+    def _by_block(self) -> "NDArray[np.intp]":
+        """(unit,): the units of the first block, then those of the second, and so on."""
+        import numpy as np
+
+        return np.argsort(self._blocks, kind="stable")
+
+    @property
+    def permuted_over(self) -> str:
+        """What is permuted, in words."""
+        import numpy as np
+
+        if self.on_tokens:
+            return _TOKENS_WITHIN
+        if self.cluster_key is None or len(np.unique(self.clusters)) == len(self.units):
+            return _OVER_EXAMPLES
+        how = "by" if self._set_of_cluster is not None else "within"
+        return f"{_OVER_EXAMPLES} {how} {self.cluster_key}"
+
+    def permuted(self, rng: "np.random.Generator") -> "NDArray[np.int64]":
+        """(unit,): the sets, moved among all clusters, or among the units of each block."""
+        import numpy as np
+
+        if not self.on_tokens and self._set_of_cluster is not None:
+            return rng.permutation(self._set_of_cluster)[self.clusters]
+        # less than 1 is added to a whole number: no unit leaves its block
+        shuffled = np.argsort(self._blocks + 0.5 * rng.random(len(self.units)))
+        moved = np.empty_like(self.sets)
+        moved[self._by_block] = self.sets[shuffled]
+        return moved
+
+
+@dataclass(frozen=True)
+class LayerDecisions:
+    """The decisions of the labelled units at a layer, one entry for each unit and expert.
+
+    Attributes
+    ----------
+    rows
+        (entry,): the unit, as its place in ``Labelled.units``.
+    experts
+        (entry,): the expert.
+    counts
+        (entry,): how often the unit chose it.
+    """
+
+    rows: "NDArray[np.int64]"
+    experts: "NDArray[np.int64]"
+    counts: "NDArray[np.float64]"
+
+    def by_value(self, labelled: Labelled, sets: "NDArray[np.int64]") -> "NDArray[np.float64]":
+        """(value, expert): the decisions of each value where unit i carries ``sets[i]``."""
+        import numpy as np
+
+        n_experts, n_sets = int(self.experts.max()) + 1, int(labelled.members.max()) + 1
+        cells = sets[self.rows] * n_experts + self.experts
+        of_sets = np.bincount(cells, weights=self.counts, minlength=n_sets * n_experts)
+        carried = of_sets.reshape(n_sets, n_experts)[labelled.members]
+        joint: NDArray[np.float64] = np.add.reduceat(carried, labelled.starts, axis=0)
+        return joint
+
+
+def mutual_information(joint: "NDArray[np.floating[Any]]") -> float:
+    """Return the mutual information of rows and columns of a table of counts, in bits.
+
+    Parameters
+    ----------
+    joint
+        (row, column): counts, not all zero.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mutual_information(np.array([[2, 0], [0, 2]]))
+    1.0
+    >>> mutual_information(np.array([[2, 2], [1, 1]]))
+    0.0
+    """
+    import numpy as np
+
+    shares = np.asarray(joint, dtype=np.float64) / np.sum(joint)
+    apart = np.outer(shares.sum(axis=1), shares.sum(axis=0))
+    held = shares > 0
+    return max(0.0, float((shares[held] * np.log2(shares[held] / apart[held])).sum()))
+
+
+def entropy(counts: "NDArray[np.floating[Any]]") -> float:
+    """Return the entropy of a distribution given by counts, in bits.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> entropy(np.array([1, 1, 2, 0]))
+    1.5
+    """
+    import numpy as np
+
+    held = np.asarray(counts, dtype=np.float64)
+    held = held[held > 0] / held.sum()
+    return float((held * np.log2(1 / held)).sum())
+
+
+def label_information(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -> Computed:
+    """Compute the analysis ``label-information``.
+
+    Each layer starts from the seed anew, so that it does not matter which layers are asked for.
+
+    Parameters
+    ----------
+    reader
+        Reads the store.
+    parameters
+        key, run, split, layer, cluster, permutations and seed.
+
+    Raises
+    ------
+    ParameterError
+        If the seed or the number of permutations is negative, or no example has the label that is
+        to tell the clusters.
+    """
+    import numpy as np
+
+    permutations, seed = int(parameters["permutations"] or 0), int(parameters["seed"] or 0)
+    for name, given in (("permutations", permutations), ("seed", seed)):
+        if given < 0:
+            raise ParameterError(f"{_NAME}: {name} is {given}, not 0 or more")
+    run = str(parameters["run"])
+    selection = {name: parameters[name] for name in ("key", "split")} | {"run": run}
+    labelled = _labelled(reader, selection, parameters["cluster"])
+    layers = reader.sql(_LAYERS, {"run": run, "layer": parameters["layer"]}).fetchall()
+    rows: list[tuple[Any, ...]] = []
+    for (layer,) in layers if len(labelled.units) else []:
+        counts = reader.sql(_DECISIONS, {**selection, "layer": layer}).df()
+        if counts.empty:
+            continue
+        decisions = LayerDecisions(
+            np.searchsorted(labelled.units, counts["unit"].to_numpy(np.int64)),
+            counts["expert"].to_numpy(np.int64),
+            counts["n_decisions"].to_numpy(np.float64),
+        )
+        rows.append((int(layer), *_of_layer(labelled, decisions, permutations, seed)))
+    return Computed(rows, _DECISIONS, (run,))
+
+
+def _labelled(
+    reader: "SnapshotReader", selection: "Mapping[str, Value]", cluster: "Value"
+) -> Labelled:
+    """Fetch which unit carries which values."""
+    import numpy as np
+
+    clusters = clusters_of(reader, str(selection["run"]), _NAME, cluster)
+    labels = reader.sql(_LABELS, selection).df()
+    units, first, of_unit = np.unique(
+        labels["unit"].to_numpy(np.int64), return_index=True, return_inverse=True
+    )
+    of_value, _ = labels["value"].factorize()
+    carried: list[list[int]] = [[] for _ in units]
+    for unit, value in zip(of_unit.tolist(), of_value.tolist(), strict=True):
+        carried[unit].append(value)
+    numbers: dict[tuple[int, ...], int] = {}
+    sets = [numbers.setdefault(tuple(found), len(numbers)) for found in carried]
+    pairs = sorted((value, number) for found, number in numbers.items() for value in found)
+    by_value = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    examples = labels["example_id"].to_numpy(np.int64)[first]
+    _, of_example = np.unique(examples, return_inverse=True)
+    return Labelled(
+        units,
+        of_example,
+        clusters.of(examples),
+        clusters.key,
+        np.array(sets, dtype=np.int64),
+        by_value[:, 1],
+        np.unique(by_value[:, 0], return_index=True)[1],
+        bool(labels["on_tokens"].any()),
+    )
+
+
+def _of_layer(
+    labelled: Labelled, decisions: LayerDecisions, permutations: int, seed: int
+) -> tuple[Any, ...]:
+    """The columns of a layer, from n_decisions on."""
+    import numpy as np
+
+    joint = decisions.by_value(labelled, labelled.sets)
+    of_value = joint.sum(axis=1)
+    information, label_entropy = mutual_information(joint), entropy(of_value)
+    rng = np.random.default_rng(seed)
+    null = np.array(
+        [
+            mutual_information(decisions.by_value(labelled, labelled.permuted(rng)))
+            for _ in range(permutations)
+        ]
+    )
+    reached = int((null >= information - _ROUNDING).sum())
+    return (
+        int(joint.sum()),
+        len(np.unique(labelled.examples[decisions.rows])),
+        len(np.unique(labelled.clusters[decisions.rows])),
+        int((of_value > 0).sum()),
+        information,
+        label_entropy,
+        information / label_entropy if label_entropy else None,
+        labelled.permuted_over,
+        float(null.mean()) if permutations else None,
+        float(null.max()) if permutations else None,
+        (1 + reached) / (1 + permutations) if permutations else None,
+    )

@@ -1,0 +1,323 @@
+"""How alike the outputs of two experts are for the same tokens, from the stored arrays."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from moedb.errors import ArrayNotFoundError, ParameterError
+from moedb.queries.reading.array_rows import KEPT, read_rows, spread
+from moedb.queries.results.result import Computed
+from moedb.schemas.arrays import SHARD_ROWS
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from moedb.queries.questions.parameters import Value
+    from moedb.queries.reading.reader import SnapshotReader
+    from moedb.store.reading.snapshot import RunSnapshot
+
+_NAME = "output-overlap"
+_EVERY, _CHOSEN = "all_expert_outputs", "expert_outputs"
+_SUMS = 64
+"""Epsilons that sums over a layer's width, and over the layers before it, may be off by."""
+_BFLOAT16_EPSILON = 2.0**-7
+
+_ROWS = f"{KEPT}\n\nselect kept.array_row\nfrom kept\norder by kept.array_row"
+_EXPERTS = f"""
+{KEPT}
+
+select routing.expert
+from routing
+join kept using (run_id, token_idx)
+where routing.layer = cast($layer as integer)
+order by kept.array_row, routing.rank
+""".strip()  # noqa: S608
+
+
+@dataclass(frozen=True)
+class PairOverlap:
+    """How alike the outputs of two experts are.
+
+    Attributes
+    ----------
+    n_tokens
+        Tokens compared.
+    cosine
+        Mean cosine of the two outputs; None where no token has two that are not zero.
+    cka
+        Linear CKA; None where one of the outputs is the same for all tokens, but for rounding.
+    norm_a, norm_b
+        Mean norms of the two outputs.
+    """
+
+    n_tokens: int
+    cosine: float | None
+    cka: float | None
+    norm_a: float
+    norm_b: float
+
+
+def output_overlap(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -> Computed:
+    """Compute the analysis ``output-overlap``.
+
+    Parameters
+    ----------
+    reader
+        Reads the store.
+    parameters
+        run, split, layer, min_tokens and max_tokens.
+
+    Raises
+    ------
+    ArrayNotFoundError
+        If the run keeps no outputs, or only those of one expert for each token.
+    ParameterError
+        If a number of tokens is less than 1.
+    """
+    for name in ("min_tokens", "max_tokens"):
+        given = parameters[name]
+        if given is not None and int(given) < 1:
+            raise ParameterError(f"{_NAME}: {name} is {given}, not 1 or more")
+    run = reader.snapshot.run(str(parameters["run"]))
+    wanted = None if parameters["layer"] is None else int(parameters["layer"])
+    sources = _sources(run, wanted)
+    number_format = str(run.row["dtype"])
+    rows: list[tuple[Any, ...]] = []
+    for layer, array in sources.items():
+        for expert_a, expert_b, pair in _pairs_of_layer(
+            reader, parameters, layer, array, number_format
+        ):
+            if pair.n_tokens >= int(parameters["min_tokens"] or 1):
+                values = (pair.n_tokens, pair.cosine, pair.cka, pair.norm_a, pair.norm_b)
+                rows.append((layer, expert_a, expert_b, *values))
+    statement = _EXPERTS if _CHOSEN in sources.values() else _ROWS
+    return Computed(rows, statement, (run.run_id,))
+
+
+def _sources(run: "RunSnapshot", wanted: int | None) -> dict[int, str]:
+    """The array to read for each layer: outputs of every expert where kept, else of the chosen.
+
+    Raises
+    ------
+    ArrayNotFoundError
+        If there is no layer with the outputs of two experts for one token.
+    """
+    top_k = {int(row["layer"]): int(row["top_k"]) for row in run.manifest.layers}
+    kept = {
+        layer: name for name in (_CHOSEN, _EVERY) for layer in run.manifest.arrays.get(name, ())
+    }
+    at = "" if wanted is None else f"@{wanted}"
+    usable = {
+        layer: name
+        for layer, name in sorted(kept.items())
+        if wanted in (None, layer) and (name == _EVERY or top_k[layer] > 1)
+    }
+    if usable:
+        return usable
+    chosen_alone = [layer for layer in sorted(top_k) if wanted in (None, layer)]
+    if chosen_alone and all(top_k[layer] == 1 for layer in chosen_alone):
+        raise ArrayNotFoundError(
+            f"run {run.run_id} chooses one expert for each token: no token has the outputs of two "
+            f"to compare unless those of every expert are kept, as {_EVERY}",
+            f"capture again with --arrays {_EVERY}{at}",
+        )
+    names = ", ".join(sorted(run.manifest.arrays)) or "no arrays"
+    layers = f"kept are layers {sorted(kept)}" if kept else "it keeps none of that name"
+    of = "" if wanted is None else f" of layer {wanted}"
+    raise ArrayNotFoundError(
+        f"run {run.run_id} has no {_CHOSEN}{of}: {layers}; it has {names}",
+        f"capture again with --arrays {_CHOSEN}{at}",
+    )
+
+
+def _pairs_of_layer(
+    reader: "SnapshotReader",
+    parameters: "Mapping[str, Value]",
+    layer: int,
+    array: str,
+    number_format: str,
+) -> "Iterator[tuple[int, int, PairOverlap]]":
+    import numpy as np
+
+    run = str(parameters["run"])
+    chosen = {"run": run, "split": parameters["split"]}
+    rows = reader.sql(_ROWS, chosen).df()["array_row"].to_numpy(np.int64)
+    if not len(rows):
+        return
+    picked = spread(len(rows), parameters["max_tokens"])
+    values = read_rows(reader.array(run, array, layer), rows[picked])
+    if array == _EVERY:
+        yield from compare_all(values, number_format)
+        return
+    experts = reader.sql(_EXPERTS, {**chosen, "layer": layer}).df()["expert"].to_numpy(np.int64)
+    yield from compare_chosen(values, experts.reshape(len(rows), -1)[picked], number_format)
+
+
+def rounding(number_format: str) -> float:
+    """Return how far outputs for the same input may differ, beside their size.
+
+    A model's kernels sum in float32, in an order that depends on the batch, and round what comes
+    out to the model's own number format.
+
+    Parameters
+    ----------
+    number_format
+        The format that the model ran in. A bfloat16 model's outputs are stored as float32, so the
+        array does not tell; a name that is none of a format counts as float32.
+
+    Examples
+    --------
+    >>> rounding("bfloat16"), rounding("float32") < 1e-5
+    (0.00390625, True)
+    """
+    import numpy as np
+
+    known = {name: float(np.finfo(name).eps) for name in ("float16", "float32", "float64")}
+    known["bfloat16"] = _BFLOAT16_EPSILON
+    epsilon = known.get(number_format, known["float32"])
+    return max(epsilon / 2, _SUMS * min(epsilon, known["float32"]))
+
+
+def compare_all(
+    outputs: "NDArray[np.floating[Any]]", number_format: str = "float32"
+) -> "Iterator[tuple[int, int, PairOverlap]]":
+    """Compare all pairs of experts over all tokens.
+
+    Parameters
+    ----------
+    outputs
+        (token, expert, d_model): the output of every expert for every token.
+    number_format
+        The format that they were computed in.
+
+    Yields
+    ------
+    tuple
+        The two experts, the lower number first, and how alike they are.
+    """
+    if not len(outputs):
+        return
+    n_experts = outputs.shape[1]
+    own = [co_variation(outputs[:, e], outputs[:, e]) for e in range(n_experts)]
+    least = rounding(number_format)
+    for a, b in combinations(range(n_experts), 2):
+        yield a, b, _compare(outputs[:, a], outputs[:, b], least, own[a], own[b])
+
+
+def compare_chosen(
+    outputs: "NDArray[np.floating[Any]]",
+    experts: "NDArray[np.integer[Any]]",
+    number_format: str = "float32",
+) -> "Iterator[tuple[int, int, PairOverlap]]":
+    """Compare each pair of experts over the tokens that use both.
+
+    Parameters
+    ----------
+    outputs
+        (token, rank, d_model): the output of the expert of each rank.
+    experts
+        (token, rank): which expert it is.
+    number_format
+        The format that the outputs were computed in.
+
+    Yields
+    ------
+    tuple
+        The two experts, the lower number first, and how alike they are. Pairs that no token uses
+        are left out.
+    """
+    import numpy as np
+
+    n_tokens, top_k = experts.shape
+    if not n_tokens or top_k < 2:
+        return
+    order = np.argsort(experts, axis=1, kind="stable")
+    ordered = np.take_along_axis(experts, order, axis=1).astype(np.int64)
+    lower, upper = np.triu_indices(top_k, 1)
+    n_experts, least = int(experts.max()) + 1, rounding(number_format)
+    # one entry for each token and each two of its experts, sorted by the two
+    pairs = (ordered[:, lower] * n_experts + ordered[:, upper]).ravel()
+    tokens = np.repeat(np.arange(n_tokens), len(lower))
+    rank_a, rank_b = order[:, lower].ravel(), order[:, upper].ravel()
+    by_pair = np.argsort(pairs, kind="stable")
+    found, starts = np.unique(pairs[by_pair], return_index=True)
+    for pair, entries in zip(found, np.split(by_pair, starts[1:]), strict=True):
+        a, b = divmod(int(pair), n_experts)
+        outputs_a = outputs[tokens[entries], rank_a[entries]]
+        outputs_b = outputs[tokens[entries], rank_b[entries]]
+        yield a, b, _compare(outputs_a, outputs_b, least)
+
+
+def _compare(
+    outputs_a: "NDArray[np.floating[Any]]",
+    outputs_b: "NDArray[np.floating[Any]]",
+    least: float,
+    own_a: float | None = None,
+    own_b: float | None = None,
+) -> PairOverlap:
+    """Compare two experts.
+
+    ``least`` is the deviation from the mean, beside the size of the outputs, that is rounding and
+    no variation; ``own_a`` and ``own_b`` are given where their own co-variation is known.
+    """
+    import numpy as np
+
+    cosines, norms_a, norms_b, squares_a, squares_b, n_defined = 0.0, 0.0, 0.0, 0.0, 0.0, 0
+    for start in range(0, len(outputs_a), SHARD_ROWS):
+        a = outputs_a[start : start + SHARD_ROWS].astype(np.float64)
+        b = outputs_b[start : start + SHARD_ROWS].astype(np.float64)
+        norm_a, norm_b = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
+        norms_a += float(norm_a.sum())
+        norms_b += float(norm_b.sum())
+        squares_a += float((norm_a**2).sum())
+        squares_b += float((norm_b**2).sum())
+        defined = (norm_a > 0) & (norm_b > 0)
+        products = np.einsum("td,td->t", a[defined], b[defined])
+        cosines += float((products / (norm_a[defined] * norm_b[defined])).sum())
+        n_defined += int(defined.sum())
+    n_tokens = len(outputs_a)
+    own_a = co_variation(outputs_a, outputs_a) if own_a is None else own_a
+    own_b = co_variation(outputs_b, outputs_b) if own_b is None else own_b
+    own_a, own_b = math.sqrt(own_a), math.sqrt(own_b)
+    # the root of the own co-variation is the sum of squared deviations where the variation has one
+    # direction, and at least that over the root of the number of directions
+    varies = own_a > least**2 * squares_a and own_b > least**2 * squares_b
+    return PairOverlap(
+        n_tokens=n_tokens,
+        cosine=cosines / n_defined if n_defined else None,
+        cka=co_variation(outputs_a, outputs_b) / (own_a * own_b) if varies else None,
+        norm_a=norms_a / n_tokens,
+        norm_b=norms_b / n_tokens,
+    )
+
+
+def co_variation(
+    outputs_a: "NDArray[np.floating[Any]]", outputs_b: "NDArray[np.floating[Any]]"
+) -> float:
+    """Return the squared Frobenius norm of A'B, where A and B are centred over the tokens.
+
+    Of two experts over the root of that of each with itself it is their linear CKA. The same
+    number is the sum of the products of the matrices AA' and BB', which are smaller where there
+    are fewer tokens than dimensions.
+
+    Parameters
+    ----------
+    outputs_a, outputs_b
+        (token, d_model).
+    """
+    import numpy as np
+
+    mean_a = outputs_a.mean(axis=0, dtype=np.float64)
+    mean_b = outputs_b.mean(axis=0, dtype=np.float64)
+    n_tokens, width = outputs_a.shape
+    if n_tokens <= width:
+        a, b = outputs_a - mean_a, outputs_b - mean_b
+        return float(np.sum((a @ a.T) * (b @ b.T)))
+    total = np.zeros((width, outputs_b.shape[1]))
+    for start in range(0, n_tokens, SHARD_ROWS):
+        rows = slice(start, start + SHARD_ROWS)
+        total += (outputs_a[rows] - mean_a).T @ (outputs_b[rows] - mean_b)
+    return float(np.sum(total * total))

@@ -1,0 +1,337 @@
+"""What each part of the model writes into the difference of the two answers' logits.
+
+With the final norm's scale frozen, the difference of two logits is a direction of the last
+residual stream, the array ``logit_direction``. The stream is the sum of what the embedding, the
+attention and the experts of each layer wrote, so each has a part of the difference of its own.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from moedb.errors import ArrayNotFoundError, ParameterError
+from moedb.queries.reading.array_rows import pieces, read_piece
+from moedb.queries.results.result import Computed
+
+if TYPE_CHECKING:
+    import numpy as np
+    import zarr
+    from numpy.typing import NDArray
+
+    from moedb.queries.questions.parameters import Value
+    from moedb.queries.reading.reader import SnapshotReader
+    from moedb.store.reading.snapshot import RunSnapshot
+
+_NAME = "expert-attribution"
+_DIRECTION, _PRE, _MID, _EXPERTS, _SHARED = (
+    "logit_direction",
+    "residual_pre",
+    "residual_mid",
+    "expert_outputs",
+    "shared_outputs",
+)
+
+_LAST = """
+with last_tokens as (
+    select
+        tokens.run_id,
+        tokens.token_idx,
+        tokens.array_row,
+        cast(predictions.logit_diff as double) as logit_diff
+    from tokens
+    join examples using (run_id, example_id)
+    join predictions using (run_id, example_id)
+    where tokens.run_id = cast($run as varchar)
+        and tokens.position = examples.n_tokens - 1
+        and predictions.condition_id = 0
+        and predictions.logit_diff is not null
+        and case
+            when cast($split as varchar) is null then examples.split <> 'corrupted'
+            when cast($split as varchar) = 'all' then true
+            else examples.split = cast($split as varchar)
+        end
+)
+""".strip()
+_PROMPTS = f"""
+{_LAST}
+
+select
+    last_tokens.array_row,
+    last_tokens.logit_diff
+from last_tokens
+order by last_tokens.array_row
+""".strip()  # noqa: S608
+_CHOSEN = f"""
+{_LAST}
+
+select
+    routing.layer,
+    routing.expert,
+    cast(routing.weight as double) as weight
+from routing
+join last_tokens using (run_id, token_idx)
+order by routing.layer, last_tokens.array_row, routing.rank
+""".strip()  # noqa: S608
+_GATES = f"""
+{_LAST}
+
+select
+    router_stats.layer,
+    cast(router_stats.shared_gate as double) as shared_gate
+from router_stats
+join last_tokens using (run_id, token_idx)
+order by router_stats.layer, last_tokens.array_row
+""".strip()  # noqa: S608
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """An MoE layer: its arrays, and the decisions of the prompts' last tokens."""
+
+    n_experts: int
+    outputs: "zarr.Array[Any]"
+    shared: "zarr.Array[Any] | None"
+    middle: "zarr.Array[Any]"
+    experts: "NDArray[np.int64]"
+    weights: "NDArray[np.float64]"
+    gates: "NDArray[np.float64] | None"
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one part of the model wrote, summed over prompts.
+
+    Attributes
+    ----------
+    component
+        embedding, attention, expert, experts, shared-expert, dense-layer or remainder.
+    layer, expert
+        Where; None where it is at none.
+    n_uses
+        Prompts that it wrote for.
+    total
+        What it wrote, summed over the prompts.
+    """
+
+    component: str
+    layer: int | None
+    expert: int | None
+    n_uses: int
+    total: float
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What every part of the model wrote for the prompts of a split.
+
+    Attributes
+    ----------
+    parts
+        The parts, those of each expert apart.
+    n_prompts
+        The prompts.
+    logit_diff
+        Their logit differences, summed.
+    """
+
+    parts: tuple[Part, ...]
+    n_prompts: int
+    logit_diff: float
+
+
+def expert_attribution(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -> Computed:
+    """Compute the analysis ``expert-attribution``.
+
+    Parameters
+    ----------
+    reader
+        Reads the store.
+    parameters
+        run, split, level and top.
+
+    Raises
+    ------
+    ArrayNotFoundError
+        If the run lacks an array that is needed; the message names them.
+    ParameterError
+        If ``top`` is less than 1.
+    """
+    top = parameters["top"]
+    if top is not None and int(top) < 1:
+        raise ParameterError(f"{_NAME}: top is {top}, not 1 or more")
+    run = reader.snapshot.run(str(parameters["run"]))
+    split = parameters["split"]
+    written = reader.memo.of_runs([run], (_NAME, split), lambda: _written(reader, run, split))
+    n_prompts, total = written.n_prompts, written.logit_diff
+    parts = _of_layers(written.parts) if parameters["level"] == "layers" else list(written.parts)
+    if top is not None:
+        parts = sorted(parts, key=lambda part: -abs(part.total))[: int(top)]
+    rows = [
+        (
+            part.component,
+            part.layer,
+            part.expert,
+            n_prompts,
+            part.n_uses,
+            part.total / n_prompts,
+            part.total / part.n_uses if part.n_uses else None,
+            part.total / total if total else None,
+        )
+        for part in parts
+    ]
+    return Computed(rows, _CHOSEN, (run.run_id,))
+
+
+def _written(reader: "SnapshotReader", run: "RunSnapshot", split: "Value") -> _Written:
+    n_layers = _last_layer(run)
+    prompts = _prompts(reader, run, split)
+    if prompts.empty:
+        return _Written((), 0, 0.0)
+    parts = tuple(_parts(reader, run, n_layers, split, prompts))
+    return _Written(parts, len(prompts), float(prompts["logit_diff"].sum()))
+
+
+def _last_layer(run: "RunSnapshot") -> int:
+    """The index of the stream after the last layer; checks that every array is there."""
+    kept = {name: set(layers) for name, layers in run.manifest.arrays.items()}
+    moe = {int(row["layer"]): row for row in run.manifest.layers}
+    directions = kept.get(_DIRECTION, set())
+    last = max(directions) if directions else 1 + max(moe, default=-1)
+    wanted = {
+        _DIRECTION: {last},
+        _PRE: set(range(last + 1)),
+        _MID: set(moe),
+        _EXPERTS: set(moe),
+        _SHARED: {layer for layer, row in moe.items() if row["has_shared_expert"]},
+    }
+    missing = {
+        name: sorted(layers - kept.get(name, set()))
+        for name, layers in wanted.items()
+        if layers - kept.get(name, set())
+    }
+    if missing:
+        listed = " ".join(
+            name if name == _DIRECTION else f"{name}@{','.join(map(str, layers))}"
+            for name, layers in missing.items()
+        )
+        names = " ".join(f"--arrays {name}" for name, layers in wanted.items() if layers)
+        raise ArrayNotFoundError(
+            f"run {run.run_id} lacks arrays that {_NAME} reads: {listed}",
+            f"capture again with --tokens last {names}",
+        )
+    return last
+
+
+def _prompts(reader: "SnapshotReader", run: "RunSnapshot", split: "Value") -> Any:
+    """The rows of the prompts' last tokens in the arrays, and their logit differences."""
+    prompts = reader.sql(_PROMPTS, {"run": run.run_id, "split": split}).df()
+    absent = int(prompts["array_row"].isna().sum())
+    if absent:
+        raise ArrayNotFoundError(
+            f"run {run.run_id} keeps no arrays for the last token of {absent} of {len(prompts)} "
+            "prompts",
+            "capture again with --tokens last, or --tokens all",
+        )
+    return prompts
+
+
+def _parts(
+    reader: "SnapshotReader", run: "RunSnapshot", n_layers: int, split: "Value", prompts: Any
+) -> Iterator[Part]:
+    import numpy as np
+
+    rows = prompts["array_row"].to_numpy(np.int64)
+    n_prompts = len(rows)
+    streams = [reader.array(run.run_id, _PRE, layer) for layer in range(n_layers + 1)]
+    direction = reader.array(run.run_id, _DIRECTION, n_layers)
+    moe = _moe_layers(reader, run, split, n_prompts)
+    embedding, written = 0.0, 0.0
+    attention, dense, shared, remainder = np.zeros((4, n_layers))
+    of_experts = {layer: np.zeros(each.n_experts) for layer, each in moe.items()}
+    for piece in pieces(rows):
+        own = rows[piece]
+        towards = read_piece(direction, own).astype(np.float64)
+
+        def along(stored: "zarr.Array[Any]") -> "NDArray[np.float64]":
+            # (prompt,) or (prompt, rank): the dot product with the direction
+            values = read_piece(stored, own).astype(np.float64)  # noqa: B023
+            found: NDArray[np.float64] = np.einsum("n...d,nd->n...", values, towards)  # noqa: B023
+            return found
+
+        before = along(streams[0])
+        embedding += before.sum()
+        for number in range(n_layers):
+            after = along(streams[number + 1])
+            if number not in moe:
+                dense[number] += (after - before).sum()
+                before = after
+                continue
+            layer = moe[number]
+            middle = along(layer.middle)
+            by_rank = along(layer.outputs) * layer.weights[piece]
+            np.add.at(of_experts[number], layer.experts[piece].ravel(), by_rank.ravel())
+            rest = (after - middle).sum() - by_rank.sum()
+            if layer.shared is not None and layer.gates is not None:
+                beside = float((along(layer.shared) * layer.gates[piece]).sum())
+                shared[number] += beside
+                rest -= beside
+            attention[number] += (middle - before).sum()
+            remainder[number] += rest
+            before = after
+        written += before.sum()
+
+    yield Part("embedding", None, None, n_prompts, float(embedding))
+    for number in range(n_layers):
+        if number not in moe:
+            yield Part("dense-layer", number, None, n_prompts, float(dense[number]))
+            continue
+        yield Part("attention", number, None, n_prompts, float(attention[number]))
+        layer = moe[number]
+        uses = np.bincount(layer.experts.ravel(), minlength=layer.n_experts)
+        for expert, (n_uses, part) in enumerate(zip(uses, of_experts[number], strict=True)):
+            yield Part("expert", number, expert, int(n_uses), float(part))
+        if layer.shared is not None:
+            yield Part("shared-expert", number, None, n_prompts, float(shared[number]))
+        yield Part("remainder", number, None, n_prompts, float(remainder[number]))
+    rest = float(prompts["logit_diff"].sum()) - written
+    yield Part("remainder", None, None, n_prompts, float(rest))
+
+
+def _moe_layers(
+    reader: "SnapshotReader", run: "RunSnapshot", split: "Value", n_prompts: int
+) -> dict[int, _Layer]:
+    import numpy as np
+
+    asked = {"run": run.run_id, "split": split}
+    chosen = reader.sql(_CHOSEN, asked).df()
+    gates = reader.sql(_GATES, asked).df()
+    layers: dict[int, _Layer] = {}
+    for row in run.manifest.layers:
+        number = int(row["layer"])
+        own = chosen[chosen["layer"] == number]
+        own_gates = gates.loc[gates["layer"] == number, "shared_gate"].to_numpy(np.float64)
+        shape = (n_prompts, int(row["top_k"]))
+        layers[number] = _Layer(
+            n_experts=int(row["n_experts"]),
+            outputs=reader.array(run.run_id, _EXPERTS, number),
+            shared=(
+                reader.array(run.run_id, _SHARED, number) if row["has_shared_expert"] else None
+            ),
+            middle=reader.array(run.run_id, _MID, number),
+            experts=own["expert"].to_numpy(np.int64).reshape(shape),
+            weights=own["weight"].to_numpy(np.float64).reshape(shape),
+            gates=own_gates if row["has_shared_expert"] else None,
+        )
+    return layers
+
+
+def _of_layers(parts: Iterable[Part]) -> list[Part]:
+    """The same parts, with the routed experts of a layer together."""
+    together: dict[tuple[str, int | None], list[Part]] = {}
+    for part in parts:
+        name = "experts" if part.component == "expert" else part.component
+        together.setdefault((name, part.layer), []).append(part)
+    return [
+        Part(name, layer, None, sum(p.n_uses for p in group), sum(p.total for p in group))
+        for (name, layer), group in together.items()
+    ]

@@ -1,0 +1,170 @@
+"""What interventions change along the residual stream, read through the logit lens."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from moedb.errors import RunNotFoundError
+from moedb.queries.analyses.predictions.interventions import (
+    captured_run,
+    find_interventions,
+    grouped,
+    run_ids_of,
+    whole,
+)
+from moedb.queries.analyses.uncertainty.bootstrap import (
+    bootstrap,
+    bootstrap_settings,
+    number_or_none,
+    warn_of_few,
+)
+from moedb.queries.analyses.uncertainty.clusters import Clusters, clusters_of
+from moedb.queries.results.result import Computed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from moedb.queries.questions.parameters import Value
+    from moedb.queries.reading.reader import SnapshotReader
+
+_NAME = "lens-effect"
+_PLACES = ("pre", "mid", "post")
+
+_READINGS = """
+with readings as (
+    select
+        logit_lens.condition_id,
+        logit_lens.example_id,
+        logit_lens.layer,
+        logit_lens.place,
+        cast(logit_lens.logit_diff as double) as logit_diff
+    from logit_lens
+    join examples using (run_id, example_id)
+    where logit_lens.run_id = cast($run as varchar)
+        and logit_lens.candidate = 'target'
+        and logit_lens.position = examples.n_tokens - 1
+)
+
+select
+    conditions.run_id,
+    readings.condition_id,
+    conditions.kind,
+    conditions.layer,
+    conditions.expert,
+    conditions.params,
+    examples.split,
+    readings.example_id,
+    readings.layer as read_layer,
+    readings.place,
+    readings.logit_diff,
+    readings.logit_diff - untouched.logit_diff as change
+from readings
+join conditions
+    on conditions.run_id = cast($run as varchar)
+    and conditions.condition_id = readings.condition_id
+join examples
+    on examples.run_id = conditions.run_id
+    and examples.example_id = readings.example_id
+join readings as untouched
+    on untouched.condition_id = 0
+    and untouched.example_id = readings.example_id
+    and untouched.layer = readings.layer
+    and untouched.place = readings.place
+where conditions.kind <> 'none'
+    and (
+        cast($kind as varchar) is null
+        or list_contains(
+            list_transform(string_split(cast($kind as varchar), ','), lambda name: trim(name)),
+            conditions.kind
+        )
+    )
+    and case
+        when cast($split as varchar) is null
+            then examples.split <> 'corrupted' or conditions.kind in ('patch', 'swap-routing')
+        when cast($split as varchar) = 'all' then true
+        else examples.split = cast($split as varchar)
+    end
+order by readings.condition_id, readings.example_id, readings.layer, readings.place
+""".strip()
+
+
+def lens_effect(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -> Computed:
+    """Compute the analysis ``lens-effect``.
+
+    Parameters
+    ----------
+    reader
+        Reads the store.
+    parameters
+        run, split, kind, cluster, samples and seed.
+
+    Raises
+    ------
+    RunNotFoundError
+        If no complete run has interventions on the run, or none was read through the lens.
+    ParameterError
+        If the seed or the number of samples is negative, or no example has the label that is to
+        tell the clusters.
+    """
+    import pandas as pd
+
+    samples, seed = bootstrap_settings(_NAME, parameters)
+    runs = find_interventions(reader, str(parameters["run"]), options="--lens")
+    captured = captured_run(reader, runs[0].run_id)
+    clusters = clusters_of(reader, captured.run_id, _NAME, parameters["cluster"])
+    asked = {name: parameters[name] for name in ("split", "kind")}
+    readings = pd.concat(
+        [reader.sql(_READINGS, asked | {"run": run.run_id}).df() for run in runs],
+        ignore_index=True,
+    )
+    if readings.empty:
+        of = "".join(f", {name} {value}," for name, value in asked.items() if value is not None)
+        raise RunNotFoundError(
+            f"no readings of the logit lens{of} in {', '.join(run.run_id for run in runs)}",
+            "intervene again, with --lens",
+        )
+    readings = grouped(readings)
+    rows = _rows(readings, clusters, samples, seed)
+    return Computed(rows, _READINGS, run_ids_of(readings, runs))
+
+
+def _rows(
+    readings: "pd.DataFrame", clusters: Clusters, samples: int, seed: int
+) -> list[tuple[Any, ...]]:
+    # the draws of a condition first: what is drawn again are the examples
+    points = ["group", "read_layer", "place"]
+    by_example = readings.groupby([*points, "example_id"])[["logit_diff", "change"]].mean()
+    wide = by_example["change"].unstack(points)
+    resampled = bootstrap(wide.to_numpy(float), samples, seed, clusters.of(wide.index.to_numpy()))
+    if samples:
+        warn_of_few(_NAME, resampled.n_clusters.tolist(), clusters.key)
+    interval: dict[Any, Any] = dict(zip(wide.columns, resampled.intervals().T, strict=True))
+    about = {
+        group: (
+            str(own["kind"].iloc[0]),
+            whole(own["layer"].iloc[0]),
+            whole(own["expert"].iloc[0]),
+            str(own["params"].iloc[0]),
+            str(own["split"].iloc[0]),
+            int(own["condition_id"].nunique()),
+        )
+        for group, own in readings.groupby("group")
+    }
+    found: dict[Any, pd.DataFrame] = dict(iter(by_example.groupby(level=points)))
+    rows: list[tuple[Any, ...]] = []
+    for key in sorted(found, key=lambda key: (key[0], key[1], _PLACES.index(key[2]))):
+        group, layer, place = key
+        own = found[key]
+        *condition, n_conditions = about[group]
+        rows.append(
+            (
+                *condition,
+                int(layer),
+                str(place),
+                n_conditions,
+                len(own),
+                float(own["logit_diff"].mean()),
+                float(own["change"].mean()),
+                *map(number_or_none, interval[key]),
+            )
+        )
+    return rows

@@ -1,0 +1,1 @@
+"""How sure a number is: clusters of examples, bootstrap over them, intervals of shares."""

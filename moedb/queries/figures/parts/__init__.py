@@ -1,0 +1,1 @@
+"""What figures are made of: a figure of the right size, heat maps, axes of layers, text that fits."""

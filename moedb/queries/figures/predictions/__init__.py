@@ -1,0 +1,1 @@
+"""Figures of a model's answers: the logit lens, interventions, experts' effects."""

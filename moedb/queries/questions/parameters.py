@@ -1,0 +1,102 @@
+"""The parameters of whatever can be asked by a name, and values for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    pass
+
+ParameterType = Literal["varchar", "integer", "double"]
+Named = Literal[
+    "split",
+    "label",
+    "example-label",
+    "example-label-or-none",
+    "cluster-label",
+    "label-value",
+    "layer",
+    "layer-before-another",
+    "expert",
+    "most-used",
+    "position",
+    "condition",
+    "intervention",
+    "variant",
+    "trial-experts",
+]
+"""What of a run the value of a parameter can name: see :mod:`~.parameter_values`.
+
+``label`` is the key of a label, ``example-label`` that of a label of examples, and so is
+``example-label-or-none``, but that a run without the default label is answered all the same;
+``cluster-label`` is of examples of any split, as it groups them and does not select any.
+"""
+
+Value = str | int | float | None
+
+_NAMED: Mapping[str, Named] = {
+    "split": "split",
+    "key": "label",
+    "cluster": "cluster-label",
+    "value_a": "label-value",
+    "value_b": "label-value",
+    "layer": "layer",
+    "expert": "expert",
+    "m": "most-used",
+    "position": "position",
+    "condition": "condition",
+    "kind": "intervention",
+    "variant": "variant",
+    "experts": "trial-experts",
+}
+_LEAST = {"position": 0, "seed": 0, "m": 1}
+RUN_PARAMETERS = ("run", "run_b", "interventions")
+"""The parameters that hold a run's name."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a named query.
+
+    Attributes
+    ----------
+    name
+        What stands after the ``$`` in the SQL and after ``-p`` on the command line.
+    type
+        Its SQL type.
+    default
+        Its value where none is given, or where null is.
+    required
+        Whether a value must be given.
+    doc
+        What it is.
+    choices
+        The values it may have; empty where any will do.
+    least, most
+        The smallest and the largest number it may be; None where there is no such limit.
+    names
+        What of a run its value names, where its own name does not say that: ``key`` is the key of
+        a label, ``layer`` a layer, and so on.
+    """
+
+    name: str
+    type: ParameterType
+    default: Value
+    required: bool
+    doc: str
+    choices: tuple[str, ...] = ()
+    least: int | None = None
+    most: int | None = None
+    names: Named | None = None
+
+    @property
+    def named(self) -> Named | None:
+        """What of a run its value names; None for a number or a choice."""
+        return self.names or _NAMED.get(self.name)
+
+    @property
+    def range(self) -> tuple[int | None, int | None]:
+        """The smallest and the largest number it may be."""
+        return _LEAST.get(self.name) if self.least is None else self.least, self.most

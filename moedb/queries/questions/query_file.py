@@ -1,0 +1,218 @@
+"""One named query: what it answers, its parameters and its columns, read from its SQL file.
+
+A file of ``moedb/sql/queries`` is a header comment and one SELECT. The same text is a command, a
+Python call and a DuckDB table macro::
+
+    -- title: Expert frequency
+    -- answers: How often is each expert of each layer chosen?
+    -- param run varchar = null: the run; the newest complete one when null
+    -- param by varchar = 'count' in (count, lift): what the tokens are ordered by
+    -- param key varchar: the label's key; required, as it has no default
+    -- param top integer = 5 from 1 to 100: the most used; never fewer or more than these
+    -- param by_key varchar naming example-label: what of the run it names, see ``Named``
+    -- column layer: the MoE layer
+    -- source: OLMoE
+    --   a line indented so goes on with the item above it
+
+Two rules keep the macro the same as the query. A parameter is written ``cast($name as type)``,
+since a macro's parameters have no types. A column that is named as one of the query's parameters
+is written with its table, since a bare name would be the parameter.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import cast, get_args
+
+from moedb.errors import MoedbError
+from moedb.queries.questions.parameters import Named, Parameter, ParameterType, Value
+from moedb.queries.questions.question import OutputColumn, Question
+
+PARAMETER_MARK = re.compile(r"\$(\w+)")
+"""Where a query's SQL has a parameter, and its name."""
+
+_ITEM = re.compile(r"-- (title|answers|param|column|source)\b ?(.*)")
+_PARAMETER = re.compile(
+    r"(?P<name>[a-z]\w*) (?P<type>varchar|integer|double)"
+    r"(?: = (?P<default>'(?:[^']|'')*'|[^\s:]+))?"
+    r"(?: in \((?P<choices>[^)]*)\))?"
+    r"(?: from (?P<least>\d+)(?: to (?P<most>\d+))?)?"
+    r"(?: naming (?P<named>[a-z-]+))?"
+    r": (?P<doc>.+)"
+)
+_COLUMN = re.compile(r"(?P<name>[a-z]\w*): (?P<doc>.+)")
+_CAST = re.compile(r"cast\(\$(\w+) as (\w+)\)")
+_READ = re.compile(r"^\s*(?:from|join) (\w+)\b", re.MULTILINE)
+_ESSENTIAL = ("tokens", "routing", "router_stats", "router_mass", "predictions", "logit_lens")
+_TRIALS = re.compile(r"^\s*(?:from|join) (?:trials|trial_routing)\b", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class NamedQuery(Question):
+    """One named query.
+
+    Attributes
+    ----------
+    sql
+        The whole text, header included, without a semicolon at its end.
+    """
+
+    sql: str
+
+    @property
+    def macro_name(self) -> str:
+        """The name of its table macro: underscores for hyphens."""
+        return self.name.replace("-", "_")
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """What a run must hold for it: tables, and columns that are null in some runs."""
+        read = set(_READ.findall(self.sql))
+        needed = [table for table in _ESSENTIAL if table in read]
+        if "predictions.logit_diff" in self.sql:
+            needed.append("predictions.logit_diff")
+        return tuple(needed)
+
+    @property
+    def positional(self) -> tuple[str, ...]:
+        """The names of its macro's parameters in their order: those without a default first."""
+        ordered = sorted(self.parameters, key=lambda parameter: not parameter.required)
+        return tuple(parameter.name for parameter in ordered)
+
+    @property
+    def reads_trials(self) -> bool:
+        """Whether it is about all trials of the store, where no run is named."""
+        return _TRIALS.search(self.sql) is not None
+
+
+def parse_query(name: str, text: str) -> NamedQuery:
+    """Read one query file.
+
+    Parameters
+    ----------
+    name
+        The file's name without its ending.
+    text
+        What is in it.
+
+    Raises
+    ------
+    MoedbError
+        If the header is malformed, or the SQL and the header disagree on the parameters.
+    """
+    sql = text.strip().removesuffix(";").rstrip()
+    header: list[tuple[str, str]] = []
+    for line in sql.splitlines():
+        if not line.startswith("--"):
+            break
+        item = _ITEM.fullmatch(line.rstrip())
+        if item:
+            header.append((item[1], item[2].removeprefix(":").strip()))
+        elif line.startswith("--   ") and header:
+            kind, so_far = header[-1]
+            header[-1] = (kind, f"{so_far} {line[2:].strip()}")
+        else:
+            raise _malformed(name, f"line {line!r} is no title, answers, param, column or source")
+
+    single: dict[str, str] = {}
+    parameters: list[Parameter] = []
+    columns: list[OutputColumn] = []
+    for kind, item_text in header:
+        if kind == "param":
+            parameters.append(_parse_parameter(name, item_text))
+        elif kind == "column":
+            column = _COLUMN.fullmatch(item_text)
+            if column is None:
+                raise _malformed(name, f"column {item_text!r} is not NAME: WHAT IT IS")
+            columns.append(OutputColumn(column["name"], column["doc"]))
+        elif kind in single or not item_text:
+            raise _malformed(name, f"{kind} is empty, or there twice")
+        else:
+            single[kind] = item_text
+    missing = [kind for kind in ("title", "answers", "source") if kind not in single]
+    if missing or not columns:
+        raise _malformed(name, f"no {', '.join(missing) or 'column'}")
+    for what, names in (
+        ("param", [parameter.name for parameter in parameters]),
+        ("column", [column.name for column in columns]),
+    ):
+        twice = sorted({one for one in names if names.count(one) > 1})
+        if twice:
+            raise _malformed(name, f"{what} {', '.join(twice)} is declared twice")
+    _check_marks(name, sql, parameters)
+    return NamedQuery(
+        name=name,
+        title=single["title"],
+        answers=single["answers"],
+        parameters=tuple(parameters),
+        columns=tuple(columns),
+        source=single["source"],
+        sql=sql,
+    )
+
+
+def _parse_parameter(query_name: str, text: str) -> Parameter:
+    match = _PARAMETER.fullmatch(text)
+    if match is None:
+        raise _malformed(query_name, f"param {text!r} is not NAME TYPE [= DEFAULT]: WHAT IT IS")
+    name, default = match["name"], match["default"]
+    parameter_type = cast("ParameterType", match["type"])
+    choices = tuple(choice.strip() for choice in (match["choices"] or "").split(",") if choice)
+    value: Value = None
+    if default is not None and default != "null":
+        is_text = default.startswith("'")
+        if is_text != (parameter_type == "varchar"):
+            raise _malformed(query_name, f"the default {default} of {name} is no {parameter_type}")
+        try:
+            if is_text:
+                value = default[1:-1].replace("''", "'")
+            else:
+                value = int(default) if parameter_type == "integer" else float(default)
+        except ValueError:
+            raise _malformed(
+                query_name, f"the default {default} of {name} is no {parameter_type}"
+            ) from None
+    if choices and value is not None and value not in choices:
+        raise _malformed(query_name, f"the default {default} of {name} is none of its choices")
+    named = match["named"]
+    if named is not None and named not in get_args(Named):
+        raise _malformed(query_name, f"{name} names {named}, which is nothing of a run")
+    least, most = (None if match[end] is None else int(match[end]) for end in ("least", "most"))
+    if least is not None and parameter_type == "varchar":
+        raise _malformed(query_name, f"{name} is a text, which has no range")
+    parameter = Parameter(
+        name,
+        parameter_type,
+        value,
+        default is None,
+        match["doc"],
+        choices,
+        least,
+        most,
+        cast("Named | None", named),
+    )
+    if isinstance(value, int | float):
+        low, high = parameter.range
+        if (low is not None and value < low) or (high is not None and value > high):
+            raise _malformed(query_name, f"the default {default} of {name} is out of its range")
+    return parameter
+
+
+def _check_marks(query_name: str, sql: str, parameters: list[Parameter]) -> None:
+    body = "\n".join(line for line in sql.splitlines() if not line.lstrip().startswith("--"))
+    declared = {parameter.name: parameter.type for parameter in parameters}
+    used = set(PARAMETER_MARK.findall(body))
+    if used - declared.keys():
+        raise _malformed(query_name, f"${', $'.join(sorted(used - declared.keys()))} not declared")
+    if declared.keys() - used:
+        raise _malformed(query_name, f"${', $'.join(sorted(declared.keys() - used))} not used")
+    if len(_CAST.findall(body)) != len(PARAMETER_MARK.findall(body)):
+        raise _malformed(query_name, "a parameter is not written cast($name as type)")
+    for name, written in _CAST.findall(body):
+        if written != declared[name]:
+            raise _malformed(query_name, f"${name} is {declared[name]}, and cast to {written}")
+
+
+def _malformed(query_name: str, what: str) -> MoedbError:
+    return MoedbError(f"sql/queries/{query_name}.sql is malformed: {what}")

@@ -1,0 +1,73 @@
+"""Which runs a result names, and which of their examples it read."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+
+from moedb.queries.results.result import CORRUPTED, RUNS_NAMED, RunReference
+from moedb.store.reading.snapshot import Snapshot
+
+Counts = Mapping[str, Mapping[str, int]]
+"""For each run and each split the number of examples."""
+
+SPLITS = """
+select
+    examples.run_id,
+    examples.split,
+    count(*) as n_examples
+from examples
+group by examples.run_id, examples.split
+order by examples.run_id, examples.split
+""".strip()
+
+
+def references(
+    snapshot: Snapshot, run_ids: Iterable[str], count: Callable[[], Counts]
+) -> tuple[RunReference, ...]:
+    """Return the runs as a result names them, each once.
+
+    Parameters
+    ----------
+    snapshot
+        What is read.
+    run_ids
+        The runs.
+    count
+        Counts the examples of the snapshot. It is not asked for more runs than a footer names,
+        since opening the files of hundreds would take its time.
+    """
+    rows = [snapshot.run(run_id).row for run_id in dict.fromkeys(run_ids)]
+    counts = count() if len(rows) <= RUNS_NAMED else None
+    return tuple(
+        RunReference(
+            run_id=row["run_id"],
+            job=row["job"],
+            model=row["model"],
+            model_sha256=row["model_sha256"],
+            dataset=row["dataset"],
+            n_examples=row["n_examples"],
+            status=row["status"],
+            splits=None if counts is None else dict(counts.get(row["run_id"], {})),
+        )
+        for row in rows
+    )
+
+
+def narrowed(
+    run: RunReference, split: object, splits_read: tuple[str, ...] | None = None
+) -> RunReference:
+    """Return the run with the splits that were read of it.
+
+    Parameters
+    ----------
+    run
+        The run.
+    split
+        The parameter ``split`` of a question: null for all but the corrupted twins.
+    splits_read
+        The splits, where the parameter does not say.
+    """
+    if splits_read is None and split is None:
+        splits_read = tuple(name for name in run.splits or () if name != CORRUPTED)
+    elif splits_read is None and split != "all":
+        splits_read = (str(split),)
+    return replace(run, splits_read=splits_read)

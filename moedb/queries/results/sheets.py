@@ -1,0 +1,264 @@
+"""A result laid out as a table to show: columns picked, pivoted, cut, the largest set in bold."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from moedb.errors import UsageError, did_you_mean
+from moedb.queries.results.cells import Kind, kind_of, plain_text, shown_text
+from moedb.queries.results.conversions import NOT_IN_PYTHON
+from moedb.queries.results.result import Result
+
+_Key = tuple[bool, str]
+
+_LABEL = re.compile(r"[A-Za-z0-9:._/+-]+")
+_MOST_ROWS = 2**62
+PAPER_PRECISION = 3
+"""Digits after the point in a table for a paper, where none are asked for."""
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """How a result becomes a table.
+
+    Attributes
+    ----------
+    caption, label
+        For LaTeX; the caption also for Markdown and HTML.
+    caption_is_latex
+        Whether the caption is LaTeX already and goes in as it is. It is escaped otherwise.
+    precision
+        Digits after the decimal point of a float. Without it 3 in a table for a paper, and 4
+        significant digits on a terminal. CSV, JSON and Parquet always hold the full value.
+    bold
+        Mark the largest value of each row, or of each column. Candidates are the float columns,
+        or all value columns of a pivot. Values that print alike are all marked.
+    columns
+        The columns to show, in this order; with a pivot, columns of the pivoted table.
+    pivot
+        The three columns (index, columns, values): a row for each value of the first, a column for
+        each of the second, the third in the cells.
+    limit
+        Keep this many rows. A footer says when rows were left out.
+    footer
+        Whether LaTeX, Markdown and HTML name the model and the run below the table.
+    header_names
+        What to print instead of a column's name. CSV, JSON and Parquet keep the names.
+    """
+
+    caption: str | None = None
+    label: str | None = None
+    precision: int | None = None
+    bold: Literal["row-max", "column-max"] | None = None
+    columns: tuple[str, ...] | None = None
+    pivot: tuple[str, str, str] | None = None
+    limit: int | None = None
+    footer: bool = True
+    header_names: Mapping[str, str] = field(default_factory=dict)
+    caption_is_latex: bool = False
+
+    def __post_init__(self) -> None:
+        if self.precision is not None and not 0 <= self.precision <= 17:
+            raise UsageError(f"precision {self.precision} is out of range: 0 to 17 digits")
+        if self.bold not in (None, "row-max", "column-max"):
+            raise UsageError(f"bold {self.bold!r} is unknown: row-max or column-max")
+        if self.limit is not None and self.limit < 0:
+            raise UsageError(f"limit {self.limit} is negative: 0 rows or more")
+        if self.label is not None and not _LABEL.fullmatch(self.label):
+            raise UsageError(
+                f"label {self.label!r} is no LaTeX label: letters, digits and : . _ / + - only"
+            )
+        if self.pivot is not None and (len(self.pivot) != 3 or len(set(self.pivot)) != 3):
+            raise UsageError(
+                f"pivot {list(self.pivot)} does not name three columns: index, columns, values"
+            )
+        if self.columns is not None and not self.columns:
+            raise UsageError("columns is empty: name at least one")
+
+
+@dataclass(frozen=True)
+class SheetColumn:
+    """A column of a sheet.
+
+    Attributes
+    ----------
+    name
+        Its name; in a pivot the value that it stands for, as text.
+    kind
+        How its cells are printed and aligned.
+    sql_type
+        The type of its values in DuckDB.
+    source
+        The column of the result that its values come from, by position.
+    is_pivoted
+        Whether a pivot made it.
+    """
+
+    name: str
+    kind: Kind
+    sql_type: str
+    source: int
+    is_pivoted: bool = False
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A result laid out.
+
+    Attributes
+    ----------
+    source
+        The result.
+    columns
+        The columns, in order.
+    rows
+        The values, one tuple a row.
+    spanner
+        The name over the pivoted columns, in a pivot.
+    truncated
+        Whether ``limit`` left rows out.
+    """
+
+    source: Result
+    columns: tuple[SheetColumn, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    spanner: str | None = None
+    truncated: bool = False
+
+    @property
+    def spanned(self) -> range:
+        """The positions below the spanner: the pivoted columns, where they stand side by side."""
+        pivoted = [p for p, column in enumerate(self.columns) if column.is_pivoted]
+        side_by_side = bool(pivoted) and pivoted[-1] - pivoted[0] == len(pivoted) - 1
+        return range(pivoted[0], pivoted[-1] + 1) if side_by_side else range(0)
+
+
+def arrange(result: Result, options: TableOptions) -> Sheet:
+    """Run a query and lay its rows out as the options say.
+
+    Parameters
+    ----------
+    result
+        The query.
+    options
+        Its ``columns``, ``pivot`` and ``limit`` count here.
+
+    Raises
+    ------
+    UsageError
+        If a column is unknown, or two rows of a pivot fall into one cell.
+    """
+    names, types = result.columns, result.types
+    columns = tuple(
+        SheetColumn(name, kind_of(sql_type), sql_type, position)
+        for position, (name, sql_type) in enumerate(zip(names, types, strict=True))
+    )
+    exact = result.as_text(NOT_IN_PYTHON)
+    if options.pivot is None:
+        cut = exact if options.limit is None else exact.limit(min(options.limit + 1, _MOST_ROWS))
+        sheet = Sheet(result, columns, tuple(cut.fetchall()))
+    else:
+        sheet = _pivot(exact, columns, options.pivot)
+    if options.columns is not None:
+        sheet = _pick(sheet, options.columns)
+    if options.limit is not None and len(sheet.rows) > options.limit:
+        sheet = replace(sheet, rows=sheet.rows[: options.limit], truncated=True)
+    return sheet
+
+
+def _position(columns: tuple[SheetColumn, ...], name: str, what: str) -> int:
+    names = [column.name for column in columns]
+    if name not in names:
+        raise UsageError(f"{what}: the result has no column {name!r}", did_you_mean(name, names))
+    if names.count(name) > 1:
+        raise UsageError(
+            f"{what}: {names.count(name)} columns are named {name!r}", "rename one: as"
+        )
+    return names.index(name)
+
+
+def _pick(sheet: Sheet, names: tuple[str, ...]) -> Sheet:
+    positions = [_position(sheet.columns, name, "columns") for name in names]
+    columns = tuple(sheet.columns[position] for position in positions)
+    rows = tuple(tuple(row[position] for position in positions) for row in sheet.rows)
+    return replace(sheet, columns=columns, rows=rows)
+
+
+def _pivot(result: Result, columns: tuple[SheetColumn, ...], pivot: tuple[str, str, str]) -> Sheet:
+    at, across, values = (_position(columns, name, "pivot") for name in pivot)
+    cells: dict[tuple[_Key, _Key], Any] = {}
+    index: dict[_Key, Any] = {}
+    headers: dict[_Key, Any] = {}
+    for row in result.fetchall():
+        here, there = _key(row[at]), _key(row[across])
+        index.setdefault(here, row[at])
+        headers.setdefault(there, row[across])
+        if (here, there) in cells:
+            raise UsageError(
+                f"pivot: more than one row has {pivot[0]} {here[1]} and {pivot[1]} {there[1]}",
+                "narrow the query to one row a cell, for example to one run",
+            )
+        cells[here, there] = row[values]
+    ordered = list(headers)
+    if columns[across].kind != "text":
+        ordered.sort(key=lambda key: (headers[key] is None, headers[key] or 0))
+    value = columns[values]
+    pivoted = (SheetColumn(key[1], value.kind, value.sql_type, values, True) for key in ordered)
+    return Sheet(
+        result,
+        (columns[at], *pivoted),
+        tuple((index[here], *(cells.get((here, there)) for there in ordered)) for here in index),
+        spanner=pivot[1],
+    )
+
+
+def _key(value: object) -> _Key:
+    return value is None, plain_text(value, null="null")
+
+
+def bold_cells(sheet: Sheet, options: TableOptions, precision: int) -> set[tuple[int, int]]:
+    """Return the (row, column) positions of the cells to set in bold.
+
+    Parameters
+    ----------
+    sheet
+        The table.
+    options
+        Its ``bold`` counts here.
+    precision
+        The digits printed: values that print alike tie.
+
+    Raises
+    ------
+    UsageError
+        If no column can hold a largest value.
+    """
+    if options.bold is None:
+        return set()
+    candidates = [
+        position
+        for position, column in enumerate(sheet.columns)
+        if column.kind == "float" or (column.is_pivoted and column.kind == "integer")
+    ]
+    if not candidates:
+        listed = ", ".join(f"{column.name} {column.sql_type}" for column in sheet.columns)
+        raise UsageError(f"bold {options.bold}: no column holds floats", f"columns: {listed}")
+    rows = range(len(sheet.rows))
+    if options.bold == "row-max":
+        groups = [[(row, column) for column in candidates] for row in rows]
+    else:
+        groups = [[(row, column) for row in rows] for column in candidates]
+    bold: set[tuple[int, int]] = set()
+    for group in groups:
+        values = {(r, c): sheet.rows[r][c] for r, c in group}
+        finite = {
+            cell: value
+            for cell, value in values.items()
+            if value is not None and not math.isnan(value)
+        }
+        if finite:
+            largest = shown_text(max(finite.values()), precision)
+            bold |= {cell for cell, v in finite.items() if shown_text(v, precision) == largest}
+    return bold

@@ -1,0 +1,332 @@
+"""A consistent view of a store: the manifests, read once."""
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from moedb.errors import RunNotFoundError, StoreDamagedError, did_you_mean
+from moedb.schemas.manifests import FileEntry, RunManifest, SegmentManifest
+from moedb.schemas.tables import RUNS, TABLES
+from moedb.store.containment import check_folder, check_inside, read_text
+from moedb.store.files import sha256_of_json
+from moedb.store.layout import FINAL_UNIT, FIRST_UNIT, RunLayout, runs_folder, unit_name
+from moedb.store.reading.footers import damaged_footers
+from moedb.store.reading.listing import check_store, run_names, visible_names
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunSnapshot:
+    """One run as it was when the snapshot was taken: what is committed, and nothing else."""
+
+    layout: RunLayout
+    manifest: RunManifest
+    segments: dict[str, SegmentManifest]
+
+    @property
+    def run_id(self) -> str:
+        """The run's name."""
+        return self.manifest.run_id
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every unit is committed."""
+        return FINAL_UNIT in self.segments
+
+    @property
+    def missing_units(self) -> list[int]:
+        """Numbers of the units that are not committed yet."""
+        planned = range(len(self.manifest.units))
+        return [unit for unit in planned if unit_name(unit) not in self.segments]
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The run's row of the table ``runs``."""
+        final = self.segments.get(FINAL_UNIT)
+        derived = {
+            "run_id": self.run_id,
+            "status": "complete" if final else "incomplete",
+            "finished_at": final.committed_at if final else None,
+        }
+        return {name: derived.get(name, self.manifest.row.get(name)) for name in RUNS.column_names}
+
+    def files(self, table: str) -> list[Path]:
+        """The committed Parquet files of a table, in the order of the units."""
+        return [
+            self.layout.folder / segment.tables[table].file.path
+            for _, segment in sorted(self.segments.items())
+            if table in segment.tables
+        ]
+
+    def table_files(self) -> Iterator[FileEntry]:
+        """The committed Parquet files of all tables."""
+        for _, segment in sorted(self.segments.items()):
+            yield from (entry.file for entry in segment.tables.values())
+
+    def shards(self) -> Iterator[FileEntry]:
+        """The committed files of the arrays."""
+        for _, segment in sorted(self.segments.items()):
+            yield from segment.shards
+
+    def n_rows(self, table: str) -> int:
+        """Committed rows of a table."""
+        return sum(
+            segment.tables[table].n_rows
+            for segment in self.segments.values()
+            if table in segment.tables
+        )
+
+    def n_bytes(self) -> int:
+        """Bytes of the committed files."""
+        return sum(entry.n_bytes for entry in (*self.table_files(), *self.shards()))
+
+
+@dataclass(frozen=True)
+class DamagedRun:
+    """A run that cannot be read.
+
+    Attributes
+    ----------
+    run_id
+        The run's name.
+    error
+        What is wrong with it.
+    row
+        Of its row of the table ``runs`` what is known: nothing where its configuration is damaged.
+    """
+
+    run_id: str
+    error: StoreDamagedError
+    row: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All runs of a store at one moment.
+
+    Attributes
+    ----------
+    store
+        The store's folder.
+    runs
+        The runs that can be read, by name.
+    damaged
+        Those that cannot.
+    chosen
+        The default run, where one was named; else it is the newest complete one.
+    """
+
+    store: Path
+    runs: dict[str, RunSnapshot]
+    damaged: dict[str, DamagedRun] = field(default_factory=dict)
+    chosen: str | None = None
+
+    def only(self, run_id: str) -> "Snapshot":
+        """Return the snapshot of one run, which is then the default run whatever its status."""
+        run = self.run(run_id)
+        return replace(self, runs={run.run_id: run}, damaged={}, chosen=run.run_id)
+
+    def run(self, run_id: str) -> RunSnapshot:
+        """Return a run by its name, or by an unambiguous beginning of it.
+
+        Raises
+        ------
+        RunNotFoundError
+            If there is none, or the beginning fits several.
+        StoreDamagedError
+            If the run is damaged.
+        """
+        name = self._whole_name(run_id)
+        if name in self.damaged:
+            error = self.damaged[name].error
+            raise StoreDamagedError(error.message, error.hint)
+        return self.runs[name]
+
+    def _whole_name(self, run_id: str) -> str:
+        names = {**self.runs, **self.damaged}
+        if run_id in names:
+            return run_id
+        begun = [name for name in names if name.startswith(run_id)] if run_id else []
+        if len(begun) == 1:
+            return begun[0]
+        if begun:
+            raise RunNotFoundError(
+                f"{run_id!r} is the beginning of several runs: {', '.join(sorted(begun))}"
+            )
+        raise RunNotFoundError(
+            f"no run named {run_id!r} in {self.store}; {did_you_mean(run_id, names)}",
+            "moedb runs",
+        )
+
+    def newest_complete(self) -> RunSnapshot | None:
+        """The complete run that was started last, if there is one.
+
+        Runs made from another one, such as interventions on it, hold no routing of their own, so
+        they are for those who name them.
+        """
+        if self.chosen is not None:
+            return self.runs[self.chosen]
+        complete = [
+            run
+            for run in self.runs.values()
+            if run.is_complete and run.row["parent_run_id"] is None
+        ]
+        return max(complete, key=lambda run: (run.row["created_at"], run.run_id), default=None)
+
+    def files(self, table: str) -> list[Path]:
+        """The committed Parquet files of a table over all runs."""
+        return [path for _, run in sorted(self.runs.items()) for path in run.files(table)]
+
+    @cached_property
+    def sha256(self) -> str:
+        """A hash over everything that is committed."""
+        return sha256_of_json(
+            [
+                (run_id, unit, sorted(e.file.sha256 for e in segment.tables.values()))
+                for run_id, run in sorted(self.runs.items())
+                for unit, segment in sorted(run.segments.items())
+            ]
+        )
+
+
+def read_run(store: Path, run_id: str) -> RunSnapshot:
+    """Read the manifests of one run and check that the tables they name are there.
+
+    Raises
+    ------
+    StoreDamagedError
+        If a manifest is malformed, a committed file of a table is missing or cut short, or anything
+        that is read is a link.
+    """
+    layout = RunLayout(store, run_id)
+    try:
+        return _read_run(layout)
+    except StoreDamagedError as error:
+        raise _of_run(run_id, error) from error
+
+
+def _of_run(run_id: str, error: StoreDamagedError) -> StoreDamagedError:
+    return StoreDamagedError(
+        f"run {run_id}: {error.message}", f"restore it, or remove the run: moedb rm {run_id}"
+    )
+
+
+def _read_run(layout: RunLayout) -> RunSnapshot:
+    check_folder(layout.folder)
+    manifest = RunManifest.from_json(_read(layout.manifest), str(layout.manifest))
+    if manifest.run_id != layout.run_id:
+        raise StoreDamagedError(f"{layout.manifest}: is of the run {manifest.run_id!r}")
+    segments = {}
+    for path in _manifests(layout.segments):
+        segment = SegmentManifest.from_json(_read(path), str(path))
+        if segment.unit != path.stem:
+            raise StoreDamagedError(f"{path}: is of the unit {segment.unit!r}")
+        segments[segment.unit] = segment
+    run = RunSnapshot(layout, manifest, segments)
+    for entry in run.table_files():
+        check_committed(run, entry)
+    if run.is_complete and (run.missing_units or FIRST_UNIT not in segments):
+        raise StoreDamagedError(f"it says it is complete but lacks manifests in {layout.segments}")
+    return run
+
+
+def _read(path: Path) -> str:
+    try:
+        return read_text(path)
+    except OSError as error:
+        raise StoreDamagedError(f"{path} is missing") from error
+
+
+def _manifests(segments: Path) -> list[Path]:
+    if not check_folder(segments):
+        return []
+    return [segments / name for name in sorted(visible_names(segments)) if name.endswith(".json")]
+
+
+def check_committed(run: RunSnapshot, entry: FileEntry) -> None:
+    """Check that a committed file is there, within the run, and as long as it was.
+
+    Raises
+    ------
+    StoreDamagedError
+        If it isn't.
+    """
+    path = run.layout.folder / entry.path
+    if not check_inside(run.layout.folder, entry.path):
+        raise StoreDamagedError(f"the committed file {path} is missing")
+    found = path.stat().st_size
+    if found != entry.n_bytes:
+        raise StoreDamagedError(f"{path} has {found} bytes, committed were {entry.n_bytes}")
+
+
+def check_files(run: RunSnapshot) -> None:
+    """Check that every committed file of a run is there, those of its arrays too.
+
+    Raises
+    ------
+    StoreDamagedError
+        If one is missing, cut short, or a link.
+    """
+    try:
+        for entry in (*run.table_files(), *run.shards()):
+            check_committed(run, entry)
+    except StoreDamagedError as error:
+        raise _of_run(run.run_id, error) from error
+
+
+def take_snapshot(store: Path) -> Snapshot:
+    """Read the manifests of all runs of ``store``, once, and the footers of their tables.
+
+    Returns
+    -------
+    Snapshot
+        Runs that are damaged are kept apart in it.
+
+    Raises
+    ------
+    StoreError
+        If the store itself is missing, damaged or newer than this moedb.
+    """
+    check_store(store)
+    runs: dict[str, RunSnapshot] = {}
+    damaged: dict[str, DamagedRun] = {}
+    for run_id in run_names(store):
+        try:
+            runs[run_id] = read_run(store, run_id)
+        except StoreDamagedError as error:
+            if os.path.lexists(RunLayout(store, run_id).folder):  # not deleted at this moment
+                damaged[run_id] = DamagedRun(run_id, error, _known_row(store, run_id))
+    files = {table: [p for run in runs.values() for p in run.files(table.name)] for table in TABLES}
+    for path, wrong in damaged_footers(files).items():
+        run_id = path.relative_to(runs_folder(store)).parts[0]
+        run = runs.pop(run_id, None)
+        if run is not None and os.path.lexists(run.layout.folder):
+            damaged[run_id] = DamagedRun(run_id, _of_run(run_id, wrong), run.row)
+    return Snapshot(store, runs, damaged)
+
+
+def _known_row(store: Path, run_id: str) -> dict[str, Any]:
+    layout = RunLayout(store, run_id)
+    try:
+        check_folder(layout.folder)
+        return RunManifest.from_json(_read(layout.manifest), str(layout.manifest)).row
+    except StoreDamagedError:
+        return {}
+
+
+def warn_of_damage(snapshot: Snapshot) -> None:
+    """Say in one line which runs are left out, and what is taken where none is named."""
+    damaged = [snapshot.damaged[run_id] for run_id in sorted(snapshot.damaged)]
+    if not damaged:
+        return
+    newest = snapshot.newest_complete()
+    logger.warning(
+        "damaged, and left out: %s (moedb verify checks all; %s)",
+        "; ".join(run.error.message for run in damaged),
+        f"the default run is {newest.run_id}" if newest else "no other run is complete",
+    )
