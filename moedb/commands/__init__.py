@@ -2,7 +2,7 @@
 
 Arguments come in from click; rows go out on stdout and everything else on stderr, both through
 ``terminal``, which also owns the exit codes. ``options`` has the options that commands share and
-``progress`` the bars. Commands call ``capture`` or ``queries`` and hold no logic of their own; what
-costs time to import is imported inside them, so that ``--help`` stays quick. A command can be added
-or changed here without reading another.
+``progress`` the bars. Commands call ``capture`` or ``queries`` and hold no logic of their own;
+what costs time to import is imported inside them, so that ``--help`` stays quick. A command can
+be added or changed here without reading another.
 """

@@ -1,1 +1,1 @@
-"""Measures of a model's answers: through the logit lens, expert by expert, and under interventions."""
+"""Measures of a model's answers: through the logit lens, by expert, under interventions."""
