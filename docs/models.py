@@ -9,13 +9,13 @@ sys.path.insert(0, str(ROOT))
 from moedb.capture.structure.blocks import find_blocks  # noqa: E402
 from moedb.capture.tracing.rehearsal import traced  # noqa: E402
 from moedb.errors import ModelError  # noqa: E402
-from tests.capture.tiny_models import FAMILIES, REFUSED, described, tiny_model  # noqa: E402
+from tests.support.models.tiny_models import FAMILIES, REFUSED, described, tiny_model  # noqa: E402
 
 HEAD = """\
 # Models
 
-Made by `python docs/models.py` from the tiny random models of `tests/capture/tiny_models.py`;
-do not edit.
+Made by `python docs/models.py` from the tiny random models of
+`tests/support/models/tiny_models.py`; do not edit.
 
 moedb knows no model by its name. It finds MoE blocks by their structure, runs a few tokens, and
 learns which values are the router's logits, the weights, the experts' outputs and the shared

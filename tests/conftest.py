@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from tests.cifar_store import CifarStore
+    from tests.support.models.cifar_store import CifarStore
 
 ROOT = Path(__file__).parent.parent
 
@@ -79,6 +79,6 @@ def mini_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def cifar_store(tmp_path_factory: pytest.TempPathFactory) -> "CifarStore":
     """A store of small CIFAR MoEs."""
-    from tests.cifar_store import make_cifar_store
+    from tests.support.models.cifar_store import make_cifar_store
 
     return make_cifar_store(tmp_path_factory.mktemp("cifar"))

@@ -20,7 +20,7 @@ import pytest
 
 from moedb.cli import cli, run_cli
 from moedb.queries.questions.catalog import catalog
-from tests.cifar_store import BASE, SHORT, CifarStore
+from tests.support.models.cifar_store import BASE, SHORT, CifarStore
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "docs" / "demo.sh"

@@ -21,9 +21,8 @@ from moedb.errors import (
 from moedb.queries.database import Database
 from moedb.queries.questions.catalog import catalog
 from moedb.schemas.tables import TABLES
-
-from . import example_oracle, oracle, routing_oracle
-from .oracle import assert_same_rows, queries_over_one_run
+from tests.support.oracles import example_oracle, oracle, routing_oracle
+from tests.support.oracles.oracle import assert_same_rows, queries_over_one_run
 
 pytestmark = pytest.mark.model
 

@@ -19,8 +19,7 @@ from moedb.store.arrays import ArrayKey, create_arrays, open_array
 from moedb.store.layout import RunLayout
 from moedb.store.reading.snapshot import read_run
 from moedb.store.verification import verify_run
-
-from .samples import RUN_ID, write_sample
+from tests.support.stores.samples import RUN_ID, write_sample
 
 KEY = ArrayKey("router_logits", 1)
 

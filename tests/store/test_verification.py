@@ -12,8 +12,7 @@ from moedb.store.arrays import ArrayKey
 from moedb.store.reading.snapshot import read_run
 from moedb.store.verification import verify_run
 from moedb.store.writing.run_writer import RunWriter
-
-from .samples import RUN_ID, sample_manifest, unit_rows
+from tests.support.stores.samples import RUN_ID, sample_manifest, unit_rows
 
 Change = Callable[[dict[str, Any], dict[ArrayKey, Any]], None]
 

@@ -1,5 +1,4 @@
 import random
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,8 +7,7 @@ import pytest
 from moedb.capture.jobs.qwen_ioi import load_ioi_templates
 from moedb.capture.mini.config import MiniTrainingConfig
 from moedb.capture.mini.tokenizer import train_tokenizer
-
-ROOT = Path(__file__).resolve().parents[3]
+from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="session")
