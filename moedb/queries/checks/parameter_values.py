@@ -39,7 +39,6 @@ _TABLES_OF: "Mapping[Named, tuple[str, ...]]" = {
     "label": LABEL_TABLES,
     "example-label": ("example_labels",),
     "example-label-or-none": ("example_labels",),
-    "cluster-label": ("example_labels",),
 }
 _WORDS_OF = {"run_labels": "of runs", "example_labels": "of examples", "token_labels": "of tokens"}
 _CAPTURE = "moedb capture"
@@ -100,7 +99,7 @@ class _Check:
 
     def run(self) -> None:
         """Check everything; the first that is wrong is raised."""
-        if "variant" in self.named:
+        if "trial-setting" in self.named:
             asked = self._trials()
         elif isinstance(self.bound.get("run"), str):
             asked = contents(self.reader, str(self.bound["run"]))
@@ -152,30 +151,30 @@ class _Check:
                 "runs with the labels experts and trial, as captures of cifar-moe have them",
                 "moedb capture cifar-moe",
             )
-        for _, variant in self._given("variant"):
-            variants = {trial.variant for trial in trials}
-            if variant not in variants:
-                raise self.refuse(f"no variant {variant!r}; {offer(variant, variants)}")
-            trials = [trial for trial in trials if trial.variant == variant]
-        for _, experts in self._given("trial-experts"):
-            numbers = {trial.experts for trial in trials}
-            if experts not in numbers:
-                valid = as_ranges(sorted(numbers))
-                raise self.refuse(f"no trial with {experts} experts; valid: {valid}")
-            trials = [trial for trial in trials if trial.experts == experts]
+        settings: list[str] = []
+        for parameter, value in self._given("trial-setting"):
+            name = parameter.name
+            settings.append(f"{name} {value!r}")
+            values = {trial[name] for trial in trials} - {None}
+            if value not in values:
+                if parameter.type == "varchar":
+                    valid = offer(value, values)
+                else:
+                    valid = f"valid: {', '.join(map(str, sorted(values))) or 'null alone'}"
+                raise self.refuse(f"no trial with {' and '.join(settings)}; {valid}")
+            trials = [trial for trial in trials if trial[name] == value]
         run = self.bound.get("run")
         if run is not None:
             trials = self._only_run(trials, str(run))
-        runs = tuple(self.reader.snapshot.run(trial.run_id) for trial in trials)
+        runs = tuple(self.reader.snapshot.run(str(trial["run_id"])) for trial in trials)
         return RunContents(self.reader, runs, "trials")
 
     def _only_run(self, trials: Sequence[Trial], run: str) -> list[Trial]:
-        found = [trial for trial in trials if trial.run_id == run]
+        found = [trial for trial in trials if trial["run_id"] == run]
         if not found:
             raise RunNotFoundError(
                 f"{self.question.name}: run {run} is none of the {len(trials)} trials asked for: "
-                "those are the newest complete runs of each trial, by their labels variant, "
-                "experts and trial",
+                "those are the newest complete runs of each trial, by their labels",
                 "moedb sql 'from trials'",
             )
         return found
@@ -316,8 +315,7 @@ class _Check:
             for parameter, key in self._given(named):
                 if named == "example-label-or-none" and key == parameter.default:
                     continue
-                split = "all" if named == "cluster-label" else self.split
-                self.check_label(asked, key, None, split, tables)
+                self.check_label(asked, key, None, self.split, tables)
 
     def _check_groups(self, asked: RunContents) -> None:
         """Check the label that tells two groups apart, each in its own run."""

@@ -24,14 +24,14 @@ Named = Literal[
     "position",
     "condition",
     "intervention",
-    "variant",
-    "trial-experts",
+    "trial-setting",
 ]
-"""What of a run the value of a parameter can name: see :mod:`~.parameter_values`.
+"""What of a run the value of a parameter can name: see ``checks.parameter_values``.
 
 ``label`` is the key of a label, ``example-label`` that of a label of examples, and so is
-``example-label-or-none``, but that a run without the default label is answered all the same;
-``cluster-label`` is of examples of any split, as it groups them and does not select any.
+``example-label-or-none``, but that a run without the default label is answered all the same.
+``cluster-label`` is looked up by the analyses. A ``trial-setting`` is the column of the view
+``trials`` that is called as the parameter is.
 """
 
 Value = str | int | float | None
@@ -48,8 +48,11 @@ _NAMED: Mapping[str, Named] = {
     "position": "position",
     "condition": "condition",
     "kind": "intervention",
-    "variant": "variant",
-    "experts": "trial-experts",
+    "variant": "trial-setting",
+    "experts": "trial-setting",
+    "gate": "trial-setting",
+    "balance": "trial-setting",
+    "aux_coefficient": "trial-setting",
 }
 _LEAST = {"position": 0, "seed": 0, "m": 1}
 RUN_PARAMETERS = ("run", "run_b", "interventions")

@@ -4,7 +4,7 @@ All of it is in the manifests and in tables that are small beside the decisions,
 can be checked before it is asked.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -166,19 +166,14 @@ def _by_likeness(reader: SnapshotReader, values: Sequence[str], given: str) -> l
     return [value for (value,) in rows.fetchall()]
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One trial, as the view ``trials`` has it."""
-
-    run_id: str
-    variant: str
-    experts: int
+Trial = Mapping[str, Any]
+"""A row of the view ``trials``, by column."""
 
 
 def trials_of(reader: SnapshotReader) -> list[Trial]:
     """The trials of a store."""
-    rows = reader.sql("select run_id, variant, experts from trials order by all").fetchall()
-    return [Trial(*row) for row in rows]
+    found = reader.sql("select * from trials order by all")
+    return [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()]
 
 
 def as_ranges(numbers: Sequence[int]) -> str:
