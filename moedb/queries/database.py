@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +36,7 @@ from moedb.queries.reading.sources.sql_sources import BoundCall, SourceFinder
 from moedb.queries.reading.sources.statement import MacroCall, Statement, read_statement
 from moedb.queries.results.result import Provenance, Result, RunReference
 from moedb.schemas.arrays import array_spec
+from moedb.schemas.tables import TABLE_NAMES
 from moedb.store.engine.connection import connect
 from moedb.store.engine.execution import run_interruptibly
 from moedb.store.layout import store_path
@@ -181,7 +183,8 @@ class Database:
             sources = self._sources.find(read, given, found, calls)
             return self._provenance(None, statement, given, sources.runs, sources.certain)
 
-        return Result(relation, find_provenance, self._connection)
+        result = Result(relation, find_provenance, self._connection)
+        return replace(result, explain=lambda: self._why_sql_is_empty(result, statement, calls))
 
     def of_run(self, run: str) -> "Database":
         """Return a database whose tables and views hold the rows of one run alone.
@@ -333,6 +336,19 @@ class Database:
         statement = f"select run_id from trials where {where} order by {order}"  # noqa: S608
         rows = self._run(statement, chosen).fetchall()
         return [run_id for (run_id,) in rows]
+
+    def _why_sql_is_empty(self, result: Result, statement: str, calls: Iterable[BoundCall]) -> str:
+        """Why a statement selects nothing: a macro of it gives no rows, or no run is left."""
+        for call in calls:
+            if len(call.values) == len(call.query.parameters):
+                answer = self._run(call.query.sql, call.values)
+                if not answer.limit(1).fetchall():
+                    reason = why_empty(self, call.query, call.values)
+                    return f"{call.query.macro_name} gives none: {reason}"
+        runs = ", ".join(sorted(self.snapshot.runs)) or "none"
+        if not result.provenance.runs and any(name in statement for name in TABLE_NAMES):
+            return f"the SQL's conditions leave no run of the store, which has {runs}"
+        return "the SQL selects nothing"
 
     def _bound_call(self, call: MacroCall) -> BoundCall:
         """The values that a macro's query runs with, and the runs that it reads."""

@@ -254,3 +254,16 @@ def test_planning_reads_no_file_of_the_store(db: Database, runs: dict[str, str])
     """A statement that would take for ever costs nothing to name the runs of."""
     slow = "select count(*) from routing as a, routing as b, routing as c, routing as d"
     assert len(db.sql(slow).provenance.runs) == 3
+
+
+def test_an_empty_answer_of_sql_says_why(db: Database, runs: dict[str, str]) -> None:
+    nothing_left = db.sql("select token from tokens where run_id = 'qwen'").why_empty()
+    assert nothing_left.startswith("the SQL's conditions leave no run of the store, which has ")
+    assert all(run_id in nothing_left for run_id in runs.values())
+    macro = "top_tokens(layer := 1, min_count := 1000000)"
+    said = db.sql(f"select token from {macro}").why_empty()
+    reason = db.query("top-tokens", layer=1, min_count=1000000).why_empty()
+    assert said == f"top_tokens gives none: {reason}"
+    assert (
+        db.sql("from expert_frequency() where share > 9").why_empty() == "the SQL selects nothing"
+    )
