@@ -16,20 +16,10 @@ from moedb.commands.options import (
 )
 from moedb.commands.terminal import emit, say
 from moedb.errors import UsageError
+from moedb.schemas.interventions import FORMS, KINDS, SITES
 
 if TYPE_CHECKING:
     from moedb.capture.interventions.planning import SweepPlan
-
-KINDS = (
-    "ablate-experts",
-    "random-routing",
-    "uniform-weights",
-    "force-experts",
-    "swap-routing",
-    "patch",
-    "knock-out-shared",
-)
-SITES = ("block-output", "expert-output", "shared-output", "attention-output", "residual")
 
 
 @click.command()
@@ -67,7 +57,7 @@ SITES = ("block-output", "expert-output", "shared-output", "attention-output", "
 @click.option("--each", is_flag=True, help="Each of these experts is a condition of its own.")
 @click.option(
     "--form",
-    type=click.Choice(["remove", "zero"]),
+    type=click.Choice(FORMS),
     help="ablate-experts: the next best take over, or nothing does.  [default: remove]",
 )
 @click.option(

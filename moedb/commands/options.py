@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from moedb.capture.models.placement import DEVICE_MAPS
+from moedb.queries.results.formats import FORMATS
+
 if TYPE_CHECKING:
     from moedb.capture.pipeline.sharding import Shard
     from moedb.queries.database import Database
-
-FORMATS = ("table", "csv", "json", "jsonl", "markdown", "latex", "html", "parquet")
 
 Command = Callable[..., Any]
 
@@ -225,7 +226,7 @@ def placement_options(command: Command) -> Command:
     for option in (
         click.option(
             "--device-map",
-            type=click.Choice(["auto", "balanced", "balanced_low_0", "sequential"]),
+            type=click.Choice(DEVICE_MAPS),
             help="Spread the layers over the GPUs that there are.  [default: one device]",
         ),
         click.option(

@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from moedb.capture.interventions.kinds import (
+from moedb.capture.interventions.kinds import Intervention
+from moedb.capture.interventions.parent_run import ParentRun
+from moedb.capture.pipeline.array_selection import parse_layers
+from moedb.errors import UsageError, did_you_mean
+from moedb.schemas.interventions import (
     ABLATE,
     EXPERT,
     FORCE,
@@ -17,11 +21,7 @@ from moedb.capture.interventions.kinds import (
     REMOVE,
     RESIDUAL,
     SITES,
-    Intervention,
 )
-from moedb.capture.interventions.parent_run import ParentRun
-from moedb.capture.pipeline.array_selection import parse_layers
-from moedb.errors import UsageError, did_you_mean
 
 SPLITS = ("all", "clean", "corrupted")
 

@@ -5,28 +5,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moedb.capture.conditions import Condition
-
-ABLATE = "ablate-experts"
-RANDOM = "random-routing"
-UNIFORM = "uniform-weights"
-FORCE = "force-experts"
-SWAP = "swap-routing"
-PATCH = "patch"
-KNOCK_OUT = "knock-out-shared"
-
-KINDS = (ABLATE, RANDOM, UNIFORM, FORCE, SWAP, PATCH, KNOCK_OUT)
-
-REMOVE, ZERO = "remove", "zero"
-FORMS = (REMOVE, ZERO)
-
-BLOCK, EXPERT, SHARED, ATTENTION, RESIDUAL = (
-    "block-output",
-    "expert-output",
-    "shared-output",
-    "attention-output",
-    "residual",
+from moedb.schemas.interventions import (
+    ABLATE,
+    ATTENTION,
+    BLOCK,
+    EXPERT,
+    FORCE,
+    KNOCK_OUT,
+    PATCH,
+    RANDOM,
+    REMOVE,
+    RESIDUAL,
+    SHARED,
+    SWAP,
+    UNIFORM,
 )
-SITES = (BLOCK, EXPERT, SHARED, ATTENTION, RESIDUAL)
 
 # What is edited or read of a layer, by the names that the probe gives its values.
 _OF_SITE = {

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 import torch
 
 from moedb.capture.interventions import edit_arithmetic as change
-from moedb.capture.interventions.kinds import (
+from moedb.capture.interventions.kinds import Intervention
+from moedb.capture.structure.wiring import BlockWiring
+from moedb.schemas.interventions import (
     ABLATE,
     BLOCK,
     EXPERT,
@@ -15,9 +17,7 @@ from moedb.capture.interventions.kinds import (
     PATCH,
     RANDOM,
     UNIFORM,
-    Intervention,
 )
-from moedb.capture.structure.wiring import BlockWiring
 
 _OF_VALUE = {
     "residual_pre": "residual",

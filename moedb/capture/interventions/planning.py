@@ -10,7 +10,7 @@ from moedb.capture.conditions import UNTOUCHED, Condition
 from moedb.capture.examples import Example
 from moedb.capture.interventions.choices import Choices, interventions_of
 from moedb.capture.interventions.engine import Engine
-from moedb.capture.interventions.kinds import ATTENTION, EXPERT, Intervention
+from moedb.capture.interventions.kinds import Intervention
 from moedb.capture.interventions.parent_run import ParentRun, check_twins, find_model
 from moedb.capture.jobs.language import open_language_model
 from moedb.capture.models.checkpoints import (
@@ -26,6 +26,7 @@ from moedb.capture.pipeline.plan import check_placement
 from moedb.capture.structure.blocks import MoEBlock, find_blocks
 from moedb.capture.tracing.logit_lens import Positions
 from moedb.errors import ModelError, UsageError
+from moedb.schemas.interventions import ATTENTION, EXPERT
 from moedb.schemas.manifests import UnitRange
 from moedb.store.files import sha256_of_json
 

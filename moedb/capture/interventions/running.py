@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from moedb.capture.conditions import condition_table
 from moedb.capture.interventions import edit_arithmetic as edits
 from moedb.capture.interventions.engine import Engine, Pass, PassOutcome
-from moedb.capture.interventions.kinds import RANDOM, Intervention
+from moedb.capture.interventions.kinds import Intervention
 from moedb.capture.interventions.layer_edits import Edit
 from moedb.capture.interventions.planning import JOB, Group, SweepPlan
 from moedb.capture.jobs.answers import answer
@@ -32,6 +32,7 @@ from moedb.capture.pipeline.running import (
 from moedb.capture.tracing.logit_lens import LensTokens, LogitLens
 from moedb.errors import CheckError, ModelError
 from moedb.schemas import tables
+from moedb.schemas.interventions import RANDOM
 from moedb.schemas.manifests import RunManifest
 from moedb.store.writing.parquet import Columns
 from moedb.store.writing.run_writer import RunWriter, timestamp

@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from moedb.capture.models.device import has_fast_bfloat16
 from moedb.capture.models.hub import hub_failure, tidy_output
+from moedb.capture.models.placement import DEVICE_MAPS
 from moedb.capture.models.safe_config import WEIGHT_INDEX, WITHOUT_CODE, read_config
 from moedb.errors import ModelError, ModelNotFoundError, UsageError, did_you_mean
 from moedb.store.files import sha256_of_file
@@ -41,7 +42,6 @@ CODE_IS_NOT_RUN = (
     "have the model: pip install -U 'transformers<6'"
 )
 
-DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 """The ways in which transformers spreads a model's layers over several devices."""
 
 

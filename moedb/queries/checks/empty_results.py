@@ -12,6 +12,7 @@ from moedb.queries.reading.run_contents import (
     as_ranges,
     intervention_runs,
 )
+from moedb.schemas.interventions import FORCE
 
 if TYPE_CHECKING:
     from moedb.store.reading.snapshot import RunSnapshot
@@ -246,7 +247,7 @@ def _forced(asked: _Asked) -> str | None:
         for (run_id,) in trials
         if asked.bound["run"] in (None, run_id)
     )
-    if "force-experts" not in RunContents(asked.reader, runs).kinds():
+    if FORCE not in RunContents(asked.reader, runs).kinds():
         return "no trial has the condition force-experts, which captures of cifar-moe have"
     return None
 

@@ -6,17 +6,12 @@ This is data. How it is written to files is in :mod:`moedb.queries.report.writin
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-ROUTING_KINDS = (
-    "random-routing",
-    "uniform-weights",
-    "force-experts",
-    "swap-routing",
-    "ablate-experts",
-    "knock-out-shared",
-)
+from moedb.schemas.interventions import ABLATE, FORCE, KNOCK_OUT, PATCH, RANDOM, SWAP, UNIFORM
+
+ROUTING_KINDS = (RANDOM, UNIFORM, FORCE, SWAP, ABLATE, KNOCK_OUT)
 """The kinds of interventions that the report shows as interventions in routing."""
 
-WHOLE_LAYER_KINDS = tuple(kind for kind in ROUTING_KINDS if kind != "ablate-experts")
+WHOLE_LAYER_KINDS = tuple(kind for kind in ROUTING_KINDS if kind != ABLATE)
 """Those that have one condition for a layer, and not one for each expert."""
 
 
@@ -241,7 +236,7 @@ IOI_SECTIONS = (
                 "patching",
                 "intervention-effect",
                 "Normalized logit difference after patching, by layer",
-                {"kind": "patch"},
+                {"kind": PATCH},
                 figure=True,
                 value="normalized",
                 columns=(

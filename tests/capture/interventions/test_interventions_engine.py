@@ -10,13 +10,14 @@ from transformers import Qwen2MoeConfig, Qwen2MoeForCausalLM
 
 from moedb.capture.interventions import edit_arithmetic as edits
 from moedb.capture.interventions.engine import Engine, Pass, PassOutcome
-from moedb.capture.interventions.kinds import FORMS, KINDS, SITES, Intervention
+from moedb.capture.interventions.kinds import Intervention
 from moedb.capture.interventions.layer_edits import Edit
 from moedb.capture.models.layer_ranges import PassThrough, skipping
 from moedb.capture.structure.blocks import find_blocks
 from moedb.capture.structure.router_rule import RouterRule
 from moedb.capture.structure.wiring import Read
 from moedb.capture.tracing.rehearsal import traced
+from moedb.schemas.interventions import FORMS, KINDS, SITES
 from tests.capture.structure.test_architectures import with_lists
 from tests.support.models.tiny_models import FAMILIES, tiny_model
 

@@ -23,13 +23,9 @@ from moedb.capture.structure.model_probe import BlockWiring, RouterRule
 from moedb.capture.tracing.activations import LayerActivations
 from moedb.capture.tracing.batch_records import BatchReader, BatchRecords
 from moedb.errors import UsageError
+from moedb.schemas.interventions import FORCE, RANDOM, RANDOM_REWEIGHTED, REINITIALIZE
 
 ARRAYS = ("router_logits", "router_input", "expert_outputs", "all_expert_outputs")
-
-RANDOM_ROUTING = "random-routing"
-RANDOM_ROUTING_REWEIGHTED = "random-routing-reweighted"
-REINITIALIZE_EXPERTS = "reinitialize-experts"
-FORCE_EXPERTS = "force-experts"
 
 
 def plan_cifar_capture(options: CaptureOptions, dataset: ImageDataset) -> CapturePlan:
@@ -116,10 +112,10 @@ def cifar_conditions(config: CifarMoEConfig, draws: int, seed: int) -> tuple[Con
     reweighted = numbered if config.gate == "weighted" else []
     return (
         UNTOUCHED,
-        *(Condition(RANDOM_ROUTING, layer, None, params) for params in numbered),
-        *(Condition(RANDOM_ROUTING_REWEIGHTED, layer, None, params) for params in reweighted),
-        *(Condition(REINITIALIZE_EXPERTS, layer, None, params) for params in numbered),
-        *(Condition(FORCE_EXPERTS, layer, expert) for expert in range(config.n_experts)),
+        *(Condition(RANDOM, layer, None, params) for params in numbered),
+        *(Condition(RANDOM_REWEIGHTED, layer, None, params) for params in reweighted),
+        *(Condition(REINITIALIZE, layer, None, params) for params in numbered),
+        *(Condition(FORCE, layer, expert) for expert in range(config.n_experts)),
     )
 
 
@@ -170,12 +166,12 @@ class CapturedCifarMoE:
         self._drawn = {
             index: random_experts(condition.params, config.n_experts, n_images)
             for index, condition in enumerate(conditions)
-            if condition.kind in (RANDOM_ROUTING, RANDOM_ROUTING_REWEIGHTED)
+            if condition.kind in (RANDOM, RANDOM_REWEIGHTED)
         }
         self._untrained = {
             index: untrained_experts(condition.params, config).to(device)
             for index, condition in enumerate(conditions)
-            if condition.kind == REINITIALIZE_EXPERTS
+            if condition.kind == REINITIALIZE
         }
 
     @property
@@ -243,15 +239,15 @@ class CapturedCifarMoE:
     ) -> torch.Tensor:
         """The MoE layer's output, (image, d_model), under a condition."""
         condition, weights = self._conditions[index], routing.weights
-        if condition.kind == REINITIALIZE_EXPERTS:
+        if condition.kind == REINITIALIZE:
             fresh = [expert(features) for expert in self._untrained[index]]
             outputs = _of_expert(torch.stack(fresh, dim=1), routing.expert_ids)
-        elif condition.kind == FORCE_EXPERTS:
+        elif condition.kind == FORCE:
             outputs = every[:, condition.expert]
         else:
             drawn = self._drawn[index][ids].to(self._device)
             outputs = _of_expert(every, drawn)
-            if condition.kind == RANDOM_ROUTING_REWEIGHTED:
+            if condition.kind == RANDOM_REWEIGHTED:
                 probabilities = routing.logits.softmax(dim=-1)
                 weights = probabilities.gather(1, drawn.unsqueeze(1)).squeeze(1)
         return outputs * weights.unsqueeze(-1)

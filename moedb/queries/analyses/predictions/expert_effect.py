@@ -18,6 +18,7 @@ from moedb.queries.analyses.uncertainty.clusters import clusters_of
 from moedb.queries.questions.binding import bind
 from moedb.queries.questions.catalog import named_query
 from moedb.queries.results.result import Computed
+from moedb.schemas.interventions import ABLATE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from moedb.queries.reading.reader import SnapshotReader
 
 _NAME = "expert-effect"
-_ABLATE = "ablate-experts"
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def expert_effect(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -
     def ablate() -> tuple[tuple[tuple[Any, ...], ...], tuple[str, ...]]:
         answers = answers_of(reader, runs, split)
         single = answers["layer"].notna() & answers["expert"].notna()
-        answers = answers[(answers["kind"] == _ABLATE) & single]
+        answers = answers[(answers["kind"] == ABLATE) & single]
         effects = effects_of(answers, clusters, samples, seed, _NAME)
         return tuple(effects), run_ids_of(answers, runs)
 

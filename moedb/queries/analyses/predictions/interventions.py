@@ -17,6 +17,7 @@ from moedb.queries.analyses.uncertainty.clusters import Clusters, clusters_of
 from moedb.queries.analyses.uncertainty.shares import change_of_share
 from moedb.queries.reading.reader import SnapshotReader
 from moedb.queries.results.result import Computed
+from moedb.schemas.interventions import PATCH, SWAP
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 _NAME = "intervention-effect"
 _DRAW = ("seed", "draw")
-_TWINS = ("patch", "swap-routing")
+_TWINS = (PATCH, SWAP)
 """The kinds that put values of an example's twin into the example."""
 
 MEASURES = ("logit_diff", "probability", "accuracy", "top1_accuracy")
