@@ -10,6 +10,7 @@ import click
 from moedb.cli import cli
 from moedb.queries.analyses import ANALYSES
 from moedb.queries.catalog import catalog
+from moedb.queries.parameters import Parameter
 from moedb.schemas.arrays import ARRAYS, CHUNK_ROWS, SHARD_ROWS
 from moedb.schemas.manifests import FORMAT_VERSION
 from moedb.schemas.tables import TABLES
@@ -43,6 +44,14 @@ def arrays_text() -> str:
     return "\n".join(rows)
 
 
+def range_text(parameter: Parameter) -> str:
+    """The range of a parameter that has one."""
+    least, most = parameter.range
+    if least is None:
+        return ""
+    return f", {least} or more" if most is None else f", {least} to {most:,}"
+
+
 def queries_text() -> str:
     """Every named query and every analysis in Python, with its columns."""
     parts = []
@@ -54,7 +63,7 @@ def queries_text() -> str:
         for p in query.parameters:
             shown = "null" if p.default is None else p.default
             default = "required" if p.required else f"`{shown}`"
-            parts.append(f"| `{p.name}` | {p.type} | {default} | {cell(p.doc)} |")
+            parts.append(f"| `{p.name}` | {p.type}{range_text(p)} | {default} | {cell(p.doc)} |")
         parts.append("\n| column | is |\n|---|---|")
         parts += [f"| `{column.name}` | {cell(column.doc)} |" for column in query.columns]
         parts.append("")

@@ -1,6 +1,7 @@
 """The options that commands share, one decorator for each set, and the store that they name."""
 
 import functools
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -59,10 +60,41 @@ def open_store() -> "Database":
     return open_database(store_folder())
 
 
+class FiniteRange(click.FloatRange):
+    """A number within limits; what is no number is refused, as it lies within any limits."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read a number, and check that it is one."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no number in the range {self._describe_range()}.", param, ctx)
+        return number
+
+
+SEED = click.IntRange(0, 2**31 - 1)
+COUNT = click.IntRange(1)
+"""A number of things of which there must be one."""
+
+GIGABYTES = 1_000_000
+"""GB at most, in options that take them."""
+
+limit_option = click.option("--limit", type=click.IntRange(0), help="Rows at most.")
+allow_empty_option = click.option(
+    "--allow-empty", is_flag=True, help="Write a file even where there are no rows for it."
+)
+
+
+OUTPUT = ("format_", "output", "limit", "allow_empty")
+"""The names of what :func:`output_options` adds, as :func:`moedb.terminal.emit` takes them."""
+
+
 def output_options(command: Command) -> Command:
     """Add the options of every command that yields rows."""
     for option in (
-        click.option("--limit", type=click.IntRange(0), help="Rows at most."),
+        allow_empty_option,
+        limit_option,
         click.option(
             "-o", "--output", type=click.Path(path_type=Path), help="Write to this file instead."
         ),
@@ -93,7 +125,7 @@ def table_options(command: Command) -> Command:
             type=click.Choice(["row-max", "column-max"]),
             help="Mark the largest value of each row or column.",
         ),
-        click.option("--precision", type=int, help="Digits after the point."),
+        click.option("--precision", type=click.IntRange(0, 17), help="Digits after the point."),
         click.option("--label", help="LaTeX label."),
         click.option("--caption", help="Caption."),
     ):
@@ -132,7 +164,9 @@ def capture_options(batch_size: int) -> Callable[[Command], Command]:
 
     def decorate(command: Command) -> Command:
         for option in (
-            click.option("--seed", default=0, show_default=True, help="Seed of what is drawn."),
+            click.option(
+                "--seed", type=SEED, default=0, show_default=True, help="Seed of what is drawn."
+            ),
             click.option("--device", help="cpu, cuda, cuda:1, mps.  [default: what there is]"),
             click.option(
                 "--dtype",
@@ -141,11 +175,18 @@ def capture_options(batch_size: int) -> Callable[[Command], Command]:
             ),
             click.option(
                 "--batch-size",
+                type=COUNT,
                 default=batch_size,
                 show_default=True,
                 help="Examples of a forward pass.",
             ),
-            click.option("--budget", default=4.0, show_default=True, help="GB of arrays to keep."),
+            click.option(
+                "--budget",
+                type=FiniteRange(0, GIGABYTES),
+                default=4.0,
+                show_default=True,
+                help="GB of arrays to keep.",
+            ),
             click.option(
                 "--tokens",
                 default="all",
@@ -189,7 +230,7 @@ def placement_options(command: Command) -> Command:
         ),
         click.option(
             "--max-memory",
-            type=click.FloatRange(0, min_open=True),
+            type=FiniteRange(0, GIGABYTES, min_open=True),
             help="GB of weights to hold; a larger model is read layer by layer, once for each "
             "batch, so take a large --batch-size.  [default: 0.6 of what is free]",
         ),

@@ -43,8 +43,17 @@ class SafeFormatter(logging.Formatter):
         return visible_lines(super().format(record))
 
 
-def emit(result: "Result", format_: str | None, output: Path | None, limit: int | None) -> None:
-    """Print rows, or write them to a file with its sidecar; say so where rows are cut off."""
+def emit(
+    result: "Result",
+    format_: str | None,
+    output: Path | None,
+    limit: int | None,
+    allow_empty: bool = False,
+) -> None:
+    """Print rows, or write them to a file with its sidecar; say so where rows are cut off.
+
+    Where there are none, say why, and write no file unless that is allowed.
+    """
     from moedb.queries.formats import format_of_path, render_sheet
     from moedb.queries.sheets import TableOptions, arrange
 
@@ -57,7 +66,7 @@ def emit(result: "Result", format_: str | None, output: Path | None, limit: int 
         from moedb.queries.export import check_folder, export_sheet
 
         check_folder(output)
-        for path in export_sheet(sheet, output, options, chosen):
+        for path in export_sheet(sheet, output, options, chosen, allow_empty=allow_empty):
             say(f"wrote {path}")
     else:
         rendered = render_sheet(sheet, chosen, options)
@@ -65,6 +74,8 @@ def emit(result: "Result", format_: str | None, output: Path | None, limit: int 
             raise UsageError(f"{chosen} is not for a terminal", "name a file: -o FILE")
         # click takes escape sequences out of what goes to no terminal: data are exact
         click.echo(rendered, nl=False, color=True)
+    if not sheet.rows and not sheet.truncated:
+        say(f"no rows: {result.why_empty()}")
     if sheet.truncated:
         say(f"only the first {limit} rows; more with --limit N")
 

@@ -118,7 +118,7 @@ def test_bad_input_gets_one_clear_line_and_leaves_the_store_alone(
         (("export", "concentration", "-o", f"{nowhere}/x.tex"), 2, nowhere),
         (("export", "-o", str(tmp_path / "x.tex")), 2, "name of a query or --sql"),
         (("plot", "concentration", "-o", str(tmp_path / "x.pdf")), 2, "no figure of"),
-        ((*ioi, "--n", "0"), 2, "valid: 1 or more"),
+        ((*ioi, "--n", "0"), 2, "0 is not in the range 1<=x<=1000000"),
         ((*ioi, "--templates", str(few)), 2, "name"),
         ((*ioi, "--templates", nowhere), 2, "nowhere"),
         ((*ioi, "--model", str(dense)), 1, "no MoE block"),
@@ -135,7 +135,7 @@ def test_bad_input_gets_one_clear_line_and_leaves_the_store_alone(
         ((*ioi, "--tokens", "first"), 2, "valid are all, last and label:KEY=VALUE"),
         ((*ioi, "--tokens", "label:rolle=io"), 2, "did you mean role?"),
         ((*ioi, "--tokens", "label:role=i0"), 2, "did you mean io?"),
-        ((*ioi, "--batch-size", "0"), 2, "expected 1 or more"),
+        ((*ioi, "--batch-size", "0"), 2, "0 is not in the range x>=1"),
         (("rm", "qwen-ioi-zzz", "--yes"), 2, "no run named 'qwen-ioi-zzz'"),
         (("fly",), 2, "No such command"),
     ]

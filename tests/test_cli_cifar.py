@@ -117,8 +117,11 @@ def test_a_folder_of_another_run_is_not_trained_into(
         (["train", "cifar-moe", "--filters", "8,16", "--data", "."], "2 numbers of filters"),
         (["train", "cifar-moe", "--filters", "8,x,1,1", "--data", "."], "invalid literal"),
         (["train", "cifar-moe", "--experts", "1", "--data", "."], "1 is not in the range"),
-        (["train", "cifar-moe", "--aux-coefficient", "-1"], "--aux-coefficient -1.0: expected"),
-        (["train", "cifar-moe", "--aux-coefficient", "nan"], "--aux-coefficient nan: expected"),
+        (
+            ["train", "cifar-moe", "--aux-coefficient", "-1"],
+            "-1.0 is not in the range 0<=x<=1000000",
+        ),
+        (["train", "cifar-moe", "--aux-coefficient", "nan"], "nan is no number in the range"),
         (["train", "cifar-moe", "--gate", "shut"], "'weighted', 'unweighted'"),
         (["train", "cifar-moe", "--balance", "batch"], "'mean', 'count', 'sum'"),
         (["train", "cifar-moe", "--device", "warp", "--data", "."], "no device 'warp'"),

@@ -22,8 +22,8 @@ with pairs as (
         variant, experts, n_trials, {value},
         list_contains($vehicles, class_a)::int + list_contains($vehicles, class_b)::int
             as n_vehicles
-    from {table}()
-    where class_a < class_b and n_trials >= {least}
+    from ({rows})
+    where class_a < class_b
 )
 select
     variant, experts, n_trials,
@@ -46,25 +46,37 @@ SPREAD = TableOptions(columns=("value", "expert", "share", "sd", "lowest", "high
 
 ABILITY = """
 select value, expert, accuracy
-from expert_accuracy(variant := '{variant}', experts := {experts})
-where trial = 0
+from expert_accuracy(run := '{run}')
 order by value, expert
 """
-"""Accuracy of each expert of the first trial on all images of a class."""
+"""Accuracy of each expert of a trial on all images of a class."""
 
 HOME = """
+with experts as (
+    select
+        variant, experts, routed, accuracy,
+        avg(case when routed >= 0.5 then accuracy end) over (
+            partition by variant, experts, trial, value
+        ) as accuracy_of_main
+    from expert_accuracy()
+)
 select
     variant, experts,
     sum(routed * accuracy) / sum(routed) as as_routed,
     avg(accuracy) as any_expert,
     avg(accuracy) filter (routed >= 0.5) as main_expert,
     avg(accuracy) filter (routed < 0.1) as hardly_chosen,
+    avg(accuracy_of_main) filter (routed < 0.1) as main_of_the_same,
     count(*) filter (routed < 0.1) as n_hardly_chosen
-from expert_accuracy()
+from experts
 group by all
 order by all
 """
-"""Accuracy of experts on whole classes, by how much of the class the router gives them."""
+"""Accuracy of experts on whole classes, by how much of the class the router gives them.
+
+The main expert of a class is beside the expert that is hardly chosen for it: the mean of all main
+experts is over other classes.
+"""
 
 
 def questions(db: Database) -> dict[str, tuple[Result, TableOptions]]:
@@ -76,8 +88,8 @@ def questions(db: Database) -> dict[str, tuple[Result, TableOptions]]:
             db.query("router-ablation"),
             TableOptions(
                 columns=(
-                    *(*counts, "learned", "random", "decrease", "decrease_error", "decrease_sd"),
-                    *("reweighted", "reinitialized"),
+                    *(*counts, "learned", "random", "decrease", "decrease_error", "error_over"),
+                    *("decrease_sd", "reweighted", "reinitialized"),
                 )
             ),
         ),
@@ -115,13 +127,14 @@ def questions(db: Database) -> dict[str, tuple[Result, TableOptions]]:
             if (variant, experts) in several
             else TableOptions(pivot=("value", "expert", "share"), bold="row-max"),
         )
-        found[f"ability-{variant}-{experts}"] = (
-            db.sql(ABILITY.format(**chosen)),
-            TableOptions(pivot=("value", "expert", "accuracy"), bold="row-max"),
-        )
     for run, variant, experts in db.sql(
         "select run_id, variant, experts from trials where trial = 0 order by all"
     ).fetchall():
+        # a statement that names its run has a footer that does
+        found[f"ability-{variant}-{experts}"] = (
+            db.sql(ABILITY.format(run=run)),
+            TableOptions(pivot=("value", "expert", "accuracy"), bold="row-max"),
+        )
         found[f"overlap-{variant}-{experts}"] = (
             db.query("output-overlap", run=run),
             TableOptions(
@@ -137,8 +150,11 @@ def questions(db: Database) -> dict[str, tuple[Result, TableOptions]]:
 
 def pairs(db: Database, table: str, value: str, least: int = 1) -> Result:
     """A measure of two classes, averaged by what the two are; of so many trials at least."""
-    statement = PAIRS.format(table=table, value=value, least=least)
-    return db.sql(statement, {"vehicles": VEHICLES})
+    rows = " union all ".join(
+        f"from {table}(variant := '{variant}', experts := {experts})"
+        for variant, experts in groups(db, least)
+    )
+    return db.sql(PAIRS.format(rows=rows, value=value), {"vehicles": VEHICLES})
 
 
 def groups(db: Database, least: int = 1) -> list[tuple[str, int]]:

@@ -14,12 +14,31 @@ from moedb.queries.result import Result
 from moedb.queries.sheets import TableOptions
 
 CLASSES = """
-select key, value, count(distinct example_id) as n_examples, count(*) as n_tokens
+select
+    labels.key, labels.value,
+    count(distinct works.value) as n_works,
+    count(distinct labels.example_id) as n_examples,
+    count(*) as n_tokens
 from labels
-where key in ('domain', 'language', 'upos')
+join example_labels as works using (run_id, example_id)
+where labels.key in ('domain', 'language', 'upos') and works.key = 'work'
 group by all
-order by key, n_tokens desc, value
+order by labels.key, n_tokens desc, labels.value
 """
+
+WITHOUT_NULL = TableOptions(
+    columns=("layer", "n_decisions", "n_examples", "n_clusters", "information", "normalized"),
+    footer=False,
+)
+"""Of labels that have one work for most values there is nothing to permute."""
+
+WITH_NULL = TableOptions(
+    columns=(
+        *("layer", "n_decisions", "n_examples", "n_clusters", "information", "normalized"),
+        *("null_mean", "null_highest", "p_value"),
+    ),
+    footer=False,
+)
 
 SPECIALISTS = """
 select layer, expert, top_value, n_top, n_decisions, exclusivity, pmi
@@ -48,14 +67,15 @@ order by exclusivity desc, layer, expert
 def questions(db: Database) -> dict[str, tuple[Result, TableOptions]]:
     """The tables of the page, by the names of their files."""
     found = {"classes": (db.sql(CLASSES), TableOptions(footer=False))}
-    for key, least, by in (
-        ("domain", 500, "exclusivity"),
-        ("language", 500, "pmi"),
-        ("upos", 100, "exclusivity"),
+    for key, least, by, options in (
+        ("domain", 500, "exclusivity", WITHOUT_NULL),
+        ("genre", 500, "pmi", WITH_NULL),
+        ("language", 500, "pmi", WITHOUT_NULL),
+        ("upos", 100, "exclusivity", WITH_NULL),
     ):
         found[f"information-{key}"] = (
-            db.query("label-information", key=key, permutations=200),
-            TableOptions(footer=False),
+            db.query("label-information", key=key, permutations=999, cluster="work"),
+            options,
         )
         found[f"specialists-{key}"] = (
             db.sql(SPECIALISTS.format(key=key, least=least, by=by)),

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moedb.options import (
+    COUNT,
+    OUTPUT,
     capture_options,
     language_model_options,
     output_options,
@@ -27,7 +29,13 @@ def capture() -> None:
 
 
 @capture.command("qwen-ioi")
-@click.option("--n", default=100, show_default=True, help="Prompts, twins not counted.")
+@click.option(
+    "--n",
+    type=click.IntRange(1, 1_000_000),
+    default=100,
+    show_default=True,
+    help="Prompts, twins not counted.",
+)
 @click.option(
     "--templates", type=click.Path(path_type=Path), help="A JSON file of templates and words."
 )
@@ -66,7 +74,7 @@ def capture_qwen_ioi(
     from moedb.capture.planning import CaptureOptions
 
     _check_store(dry_run)
-    output = {key: options.pop(key) for key in ("format_", "output", "limit")}
+    output = {key: options.pop(key) for key in OUTPUT}
     planned = plan_qwen_ioi(
         CaptureOptions(**_in_bytes(options)),
         n=n,
@@ -91,7 +99,11 @@ def capture_qwen_ioi(
 @click.option("--data", type=click.Path(path_type=Path), help="CIFAR-10.  [default: the hub's]")
 @click.option("--n", type=click.IntRange(1), help="Only the first N test images.")
 @click.option(
-    "--draws", default=10, show_default=True, help="Random routers (and experts) to average over."
+    "--draws",
+    type=click.IntRange(1, 10_000),
+    default=10,
+    show_default=True,
+    help="Random routers (and experts) to average over.",
 )
 @capture_options(batch_size=250)
 @output_options
@@ -123,7 +135,7 @@ def capture_cifar_moe(
     from moedb.capture.planning import CaptureOptions
 
     _check_store(dry_run)
-    output = {key: options.pop(key) for key in ("format_", "output", "limit")}
+    output = {key: options.pop(key) for key in OUTPUT}
     folders = find_trials(models)
     dataset = cifar_dataset(load_cifar10(data, "test"), n=n, draws=draws, seed=seed)
     settings = _in_bytes(options)
@@ -168,17 +180,17 @@ def capture_cifar_moe(
 )
 @click.option(
     "--max-length",
-    type=int,
+    type=COUNT,
     help="Tokens of an example at most.  [default: the model's context, up to 1024]",
 )
 @click.option(
     "--stride",
-    type=int,
+    type=COUNT,
     help="Tokens from one window of a long document to the next.  [default: --max-length]",
 )
 @click.option("--truncate", is_flag=True, help="Keep only the first window of a document.")
-@click.option("--max-examples", type=int, help="Stop after as many examples.")
-@click.option("--max-tokens", type=int, help="Stop before there are more tokens.")
+@click.option("--max-examples", type=COUNT, help="Stop after as many examples.")
+@click.option("--max-tokens", type=COUNT, help="Stop before there are more tokens.")
 @click.option("--shuffle", is_flag=True, help="Shuffle by --seed, through 10,000 documents.")
 @language_model_options
 @capture_options(batch_size=16)
@@ -209,20 +221,22 @@ def capture_text(
       moedb capture text --dataset fr_gsd-ud-test.conllu --token-label upos --label sent_id
       moedb capture text --dataset stanfordnlp/imdb --split test --label label --shuffle
     """
-    from moedb.capture.jobs.text import TextOptions, text_dataset
-    from moedb.capture.language import plan_language_capture
-    from moedb.capture.planning import CaptureOptions
     from moedb.capture.text.documents import Columns
     from moedb.capture.text.reading import open_source
 
     _check_store(dry_run)
-    output = {key: options.pop(key) for key in ("format_", "output", "limit")}
-    names = ("unaligned", "max_length", "stride", "truncate", "max_examples", "max_tokens")
-    chosen = {name: options.pop(name) for name in (*names, "shuffle", "seed")}
     columns = Columns(text_column, labels, words_column, token_labels)
-    text_options = TextOptions(columns=columns, **chosen)
     source = open_source(dataset, split=split, subset=subset, lines=lines)
     source.check_columns(columns.options)
+    # these import torch, which takes seconds: not before the data are there
+    from moedb.capture.jobs.text import TextOptions, text_dataset
+    from moedb.capture.language import plan_language_capture
+    from moedb.capture.planning import CaptureOptions
+
+    output = {key: options.pop(key) for key in OUTPUT}
+    names = ("unaligned", "max_length", "stride", "truncate", "max_examples", "max_tokens")
+    chosen = {name: options.pop(name) for name in (*names, "shuffle", "seed")}
+    text_options = TextOptions(columns=columns, **chosen)
     planned = plan_language_capture(
         CaptureOptions(**_in_bytes(options)),
         functools.partial(text_dataset, source=source, options=text_options),

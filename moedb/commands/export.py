@@ -7,7 +7,15 @@ import click
 
 from moedb.commands.query import ask, say_sources
 from moedb.errors import UsageError
-from moedb.options import parameter_option, run_option, store_option, table_options
+from moedb.options import (
+    COUNT,
+    allow_empty_option,
+    limit_option,
+    parameter_option,
+    run_option,
+    store_option,
+    table_options,
+)
 from moedb.terminal import say
 
 
@@ -19,7 +27,8 @@ from moedb.terminal import say
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="File to write."
 )
-@click.option("--limit", type=click.IntRange(0), help="Rows at most.")
+@limit_option
+@allow_empty_option
 @table_options
 @store_option
 def export(
@@ -29,6 +38,7 @@ def export(
     parameters: tuple[tuple[str, str], ...],
     output: Path,
     limit: int | None,
+    allow_empty: bool,
     **options: Any,
 ) -> None:
     """Write a table for a paper, by the ending of -o: .tex .csv .md .html .json .jsonl .parquet.
@@ -51,7 +61,7 @@ def export(
         **options,
     )
     result = ask(name, statement, run, parameters)
-    for path in write_table(result, output, table):
+    for path in write_table(result, output, table, allow_empty=allow_empty):
         say(f"wrote {path}")
     say_sources(result)
 
@@ -62,7 +72,8 @@ def export(
 @parameter_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Figure.")
 @click.option("--value", help="Which column the colours show.")
-@click.option("--top", type=click.IntRange(1), help="Only the most used experts (co-activation).")
+@click.option("--top", type=COUNT, help="Only the most used experts (co-activation).")
+@allow_empty_option
 @store_option
 def plot(
     name: str,
@@ -71,6 +82,7 @@ def plot(
     output: Path,
     value: str | None,
     top: int | None,
+    allow_empty: bool,
 ) -> None:
     """Draw the figure of the named query NAME into a .pdf, .png or .svg file.
 
@@ -88,6 +100,6 @@ def plot(
         raise UsageError(f"there is no figure of {name!r}; {did_you_mean(name, PLOTS)}")
     result = ask(name, None, run, parameters)
     given = {key: each for key, each in (("value", value), ("top", top)) if each is not None}
-    for path in draw(name, result, output, **given):
+    for path in draw(name, result, output, allow_empty=allow_empty, **given):
         say(f"wrote {path}")
     say_sources(result)

@@ -6,6 +6,9 @@ import click
 
 from moedb.errors import UsageError
 from moedb.options import (
+    COUNT,
+    OUTPUT,
+    SEED,
     open_store,
     output_options,
     placement_options,
@@ -57,7 +60,7 @@ SITES = ("block-output", "expert-output", "shared-output", "attention-output", "
     help="Which examples are changed.",
 )
 @click.option("--experts", metavar="LIST", help="The experts 3 or 0,2,8-11 of each layer.")
-@click.option("--most-frequent", type=int, metavar="M", help="The M most chosen of each layer.")
+@click.option("--most-frequent", type=COUNT, metavar="M", help="The M most chosen of each layer.")
 @click.option(
     "--experts-sql", metavar="SELECT", help="Experts that a query gives: select layer, expert ..."
 )
@@ -70,8 +73,12 @@ SITES = ("block-output", "expert-output", "shared-output", "attention-output", "
 @click.option(
     "--site", "sites", type=click.Choice(SITES), multiple=True, help="patch: what; repeatable."
 )
-@click.option("--draws", type=int, help="random-routing: conditions of each layer.  [default: 1]")
-@click.option("--seed", default=0, show_default=True, help="Seed of random-routing.")
+@click.option(
+    "--draws",
+    type=click.IntRange(1, 10_000),
+    help="random-routing: conditions of each layer.  [default: 1]",
+)
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of random-routing.")
 @click.option(
     "--lens", is_flag=True, help="Read the changed residual stream through the logit lens, too."
 )
@@ -80,6 +87,7 @@ SITES = ("block-output", "expert-output", "shared-output", "attention-output", "
 @placement_options
 @click.option(
     "--batch-size",
+    type=COUNT,
     default=128,
     show_default=True,
     help="Rows of a forward pass: examples times the conditions that share it.",
@@ -97,9 +105,6 @@ def intervene(
     max_memory: float | None,
     batch_size: int,
     dry_run: bool,
-    format_: str | None,
-    output: Any,
-    limit: int | None,
     **choices: Any,
 ) -> None:
     """Run a qwen-ioi run's examples again while something is changed in the model.
@@ -138,6 +143,7 @@ def intervene(
     from moedb.capture.interventions.planning import Resources, plan_sweep
     from moedb.capture.interventions.sources import open_parent
 
+    output = {key: choices.pop(key) for key in OUTPUT}
     pairs = None if experts_sql is None else _expert_pairs(experts_sql)
     asked = Choices(pairs=pairs, **choices)
     max_bytes = None if max_memory is None else int(max_memory * 1e9)
@@ -145,7 +151,7 @@ def intervene(
     planned = plan_sweep(open_parent(store_folder(), run), asked, resources, lens)
     _announce(planned)
     if dry_run:
-        _list_conditions(planned, format_=format_, output=output, limit=limit)
+        _list_conditions(planned, **output)
     else:
         _run(planned)
 

@@ -26,12 +26,18 @@ def ask(
     """Run a named query or SQL, whichever is given."""
     if (name is None) == (sql is None):
         raise UsageError("give either the name of a query or --sql", "moedb query")
+    given: dict[str, object] = {}
+    with_run = [("run", run)] if run is not None and name is not None else []
+    for key, value in (*parameters, *with_run):
+        if given.get(key, value) != value:
+            raise UsageError(
+                f"the parameter {key!r} is given twice: {given[key]!r} and {value!r}",
+                "give it once",
+            )
+        given[key] = value
     database = open_store()
-    given: dict[str, object] = dict(parameters)
     if name is None:
         return database.sql(sql or "", given, run=run)
-    if run is not None:
-        given["run"] = run
     return database.query(name, **given)
 
 

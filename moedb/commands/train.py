@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from moedb.options import COUNT, SEED, FiniteRange
 from moedb.terminal import say
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ def train() -> None:
     "--corpus", type=click.Path(path_type=Path), required=True, help="Parquet with a text column."
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder.")
-@click.option("--steps", type=click.IntRange(1), help="Optimizer steps.  [default: as embedded]")
-@click.option("--seed", type=click.IntRange(0), help="Seed.  [default: as embedded]")
+@click.option("--steps", type=COUNT, help="Optimizer steps.  [default: as embedded]")
+@click.option("--seed", type=SEED, help="Seed.  [default: as embedded]")
 @click.option("--restart", is_flag=True, help="Throw away what the folder has of this run.")
 def train_qwen_moe_mini(
     corpus: Path, output: Path, steps: int | None, seed: int | None, restart: bool
@@ -72,10 +73,8 @@ def train_qwen_moe_mini(
     show_default=True,
     help="Folder; each trial gets one in it.",
 )
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of trial 0."
-)
-@click.option("--epochs", type=click.IntRange(1), default=10, show_default=True, help="Epochs.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of trial 0.")
+@click.option("--epochs", type=COUNT, default=10, show_default=True, help="Epochs.")
 @click.option(
     "--filters", help="Filters of each convolution, such as 8,16,16,32.  [default: the variant's]"
 )
@@ -104,7 +103,7 @@ def train_qwen_moe_mini(
 )
 @click.option(
     "--aux-coefficient",
-    type=float,
+    type=FiniteRange(0, 1e6),
     default=1e-5,
     show_default=True,
     help="Factor of that loss.",

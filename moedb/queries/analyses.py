@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from moedb.errors import UsageError
 from moedb.queries.analysis import RUN, SPLIT, Analysis, AnalysisColumn
 from moedb.queries.catalog import catalog, no_such_query
+from moedb.queries.clusters import CLUSTER
 from moedb.queries.ioi_analyses import IOI_ANALYSES
 from moedb.queries.kmeans_baseline import kmeans_baseline
 from moedb.queries.label_information import label_information
@@ -45,6 +46,7 @@ _LIST = (
                 20_000,
                 False,
                 "cluster no more than this many tokens of a layer, evenly spread; all when null",
+                least=1,
             ),
             Parameter(
                 "restarts",
@@ -52,6 +54,8 @@ _LIST = (
                 10,
                 False,
                 "how often k-means++ chooses first centres; the tightest clusters are taken",
+                least=1,
+                most=1000,
             ),
             Parameter("seed", "integer", 0, False, "the seed of that choice"),
         ),
@@ -111,7 +115,16 @@ _LIST = (
             RUN,
             SPLIT,
             Parameter("layer", "integer", None, False, "the MoE layer; all when null"),
-            Parameter("permutations", "integer", 100, False, "how often the labels are shuffled"),
+            CLUSTER,
+            Parameter(
+                "permutations",
+                "integer",
+                100,
+                False,
+                "how often the labels are shuffled; 0 for no p-value",
+                least=0,
+                most=1_000_000,
+            ),
             Parameter("seed", "integer", 0, False, "the seed of the shuffling"),
         ),
         columns=(
@@ -123,6 +136,11 @@ _LIST = (
                 "BIGINT",
             ),
             AnalysisColumn("n_examples", "examples that these tokens are in", "BIGINT"),
+            AnalysisColumn(
+                "n_clusters",
+                "clusters of these examples; as many where they are independent of each other",
+                "BIGINT",
+            ),
             AnalysisColumn("n_values", "values of the label", "BIGINT"),
             AnalysisColumn("information", "I(label; expert) in bits", "DOUBLE"),
             AnalysisColumn("label_entropy", "H(label) over the decisions, in bits", "DOUBLE"),
@@ -132,8 +150,10 @@ _LIST = (
             AnalysisColumn(
                 "permuted",
                 "what is shuffled: examples, where labels of examples or of the run are permuted "
-                "over the labelled examples; tokens within examples, where the key is on tokens "
-                "and labels are permuted over the labelled tokens of each example",
+                "over the labelled examples; examples by KEY, where all examples of a cluster have "
+                "the same label and the clusters are permuted; examples within KEY, where they "
+                "differ and are permuted within each cluster; tokens within examples, where the "
+                "key is on tokens and labels are permuted over the labelled tokens of each example",
                 "VARCHAR",
             ),
             AnalysisColumn(
@@ -142,7 +162,7 @@ _LIST = (
             AnalysisColumn("null_highest", "the largest information of a permutation", "DOUBLE"),
             AnalysisColumn(
                 "p_value",
-                "(1 + permutations that reach information) / (1 + permutations)",
+                "(1 + permutations that reach information) / (1 + permutations); null without any",
                 "DOUBLE",
             ),
         ),
@@ -159,13 +179,16 @@ _LIST = (
             Parameter(
                 "layer", "integer", None, False, "the MoE layer; all that keep outputs when null"
             ),
-            Parameter("min_tokens", "integer", 2, False, "leave out pairs with fewer tokens"),
+            Parameter(
+                "min_tokens", "integer", 2, False, "leave out pairs with fewer tokens", least=1
+            ),
             Parameter(
                 "max_tokens",
                 "integer",
                 None,
                 False,
                 "read no more than this many tokens of a layer, evenly spread; all when null",
+                least=1,
             ),
         ),
         columns=(
@@ -187,7 +210,8 @@ _LIST = (
             AnalysisColumn(
                 "cka",
                 "linear CKA of the outputs, centred over the tokens; near 1 for any two experts "
-                "where n_tokens is small beside d_model; null where an output never varies",
+                "where n_tokens is small beside d_model; null where an output never varies beyond "
+                "the rounding of the number format that the model ran in",
                 "DOUBLE",
             ),
             AnalysisColumn("norm_a", "mean norm of E_a(x) over the tokens", "DOUBLE"),

@@ -31,10 +31,18 @@ class Analysis(Question):
         The columns of its result, in order, with their types.
     function
         Computes it, from a database and a value for each parameter.
+    needs
+        What a run must hold for it: tables, and columns that are null in some runs.
     """
 
     columns: tuple[AnalysisColumn, ...]
     function: "Callable[[Database, Mapping[str, Value]], Computed]"
+    needs: tuple[str, ...] = ("routing",)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """What a run must hold for it."""
+        return self.needs
 
     @property
     def function_name(self) -> str:

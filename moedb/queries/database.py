@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Collection, Iterable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -20,9 +20,11 @@ from moedb.errors import (
 )
 from moedb.queries.analyses import find_question, relation_of
 from moedb.queries.analysis import Analysis
+from moedb.queries.empty_results import why_empty
 from moedb.queries.expert_outputs import ExpertOutputs, read_expert_outputs
 from moedb.queries.macros import create_macros
 from moedb.queries.memo import Memo
+from moedb.queries.parameter_values import check_values
 from moedb.queries.parameters import RUN_PARAMETERS, Value, bind
 from moedb.queries.query_file import NamedQuery
 from moedb.queries.question import Question
@@ -214,7 +216,10 @@ class Database:
         Raises
         ------
         QueryNotFoundError, ParameterError, RunNotFoundError
-            If there is no such query, parameter or run.
+            If there is no such query, parameter or run, or the run has no such label, layer,
+            expert, split or condition as a parameter names.
+        UsageError
+            If the run holds nothing of what the query reads.
         """
         question = find_question(name)
         connection = self._connection
@@ -222,6 +227,7 @@ class Database:
         used = [str(bound[key]) for key in RUN_PARAMETERS if bound.get(key) is not None]
         for run_id in dict.fromkeys(used):
             self._warn_if_incomplete(self.snapshot.run(run_id))
+        check_values(self, question, bound)
         if isinstance(question, Analysis):
             computed = question.function(self, bind(question, bound))
             connection, relation = relation_of(question.columns, computed.rows)
@@ -239,7 +245,8 @@ class Database:
         if "split" in bound:
             runs = tuple(narrowed(run, bound["split"], splits_read) for run in runs)
         provenance = self._provenance(question.name, statement, bound, runs)
-        return Result(relation, lambda: provenance, connection)
+        explain = partial(why_empty, self, question, bound)
+        return Result(relation, lambda: provenance, connection, explain)
 
     def array(self, run: str | None, name: str, layer: int) -> "zarr.Array[Any]":
         """Open one array of a run; its rows are ``tokens.array_row``.
@@ -338,6 +345,7 @@ class Database:
             runs = None if run_parameters else [str(run) for run in named if run is not None]
         for run_id in dict.fromkeys(runs or ()):
             self._warn_if_incomplete(self.snapshot.run(run_id))
+        check_values(self, call.query, values)
         return BoundCall(call.query, values, runs)
 
     def _beginnings(self, statement: Statement) -> dict[str, str]:

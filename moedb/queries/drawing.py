@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moedb.errors import UsageError, did_you_mean
-from moedb.queries.export import check_folder, write_with_sidecar
+from moedb.queries.export import check_folder, empty_error, write_with_sidecar
 from moedb.queries.plots import PLOTS
 from moedb.queries.result import Provenance, Result, json_value
 from moedb.visible import visible
@@ -21,6 +21,7 @@ FIGURE_ENDINGS = (".pdf", ".png", ".svg")
 _FOOTER_GREY = "0.45"
 _FOOTER_SIZE = 4.5
 _FOOTER_CHARACTERS_PER_INCH = 27
+_CHARACTERS_PER_INCH = 15
 
 
 def style_file() -> str:
@@ -28,7 +29,9 @@ def style_file() -> str:
     return str(resources.files("moedb.queries") / "moedb.mplstyle")
 
 
-def draw(name: str, result: Result, path: str | Path, **options: Any) -> list[Path]:
+def draw(
+    name: str, result: Result, path: str | Path, *, allow_empty: bool = False, **options: Any
+) -> list[Path]:
     """Draw the figure of a named query into a file.
 
     A line at the bottom names model and run, and ``<path>.provenance.json`` says where the values
@@ -42,6 +45,8 @@ def draw(name: str, result: Result, path: str | Path, **options: Any) -> list[Pa
         The rows of the named query; it runs now.
     path
         A file that ends in .pdf, .png or .svg.
+    allow_empty
+        Whether to draw a result without rows: a figure that says why it shows nothing.
     **options
         Those of the figure, as its entry in :data:`PLOTS` has them: ``value``, ``layer``, ``top``.
 
@@ -53,7 +58,8 @@ def draw(name: str, result: Result, path: str | Path, **options: Any) -> list[Pa
     Raises
     ------
     UsageError
-        If there is no such figure, ending, option or value, or the result has no rows.
+        If there is no such figure, ending, option or value, or the result has no rows: then what is
+        at ``path`` stays as it is.
     """
     path = Path(path)
     if name not in PLOTS:
@@ -67,13 +73,16 @@ def draw(name: str, result: Result, path: str | Path, **options: Any) -> list[Pa
     chosen = _read_options(name, options)
     check_folder(path)
     frame = result.df()
-    if frame.empty:
-        raise UsageError(f"{name}: the result has no rows to draw")
+    if frame.empty and not allow_empty:
+        raise empty_error(path, result.why_empty())
 
     import matplotlib.style
 
     with matplotlib.style.context(["default", style_file()]):
-        figure = PLOTS[name].paint(frame, **chosen)
+        if frame.empty:
+            figure = _paint_nothing(result.why_empty())
+        else:
+            figure = PLOTS[name].paint(frame, **chosen)
         _add_footer(figure, result.provenance)
         content = _figure_bytes(figure, ending.removeprefix("."))
     record = {
@@ -87,6 +96,19 @@ def draw(name: str, result: Result, path: str | Path, **options: Any) -> list[Pa
         "n_rows": len(frame),
     }
     return write_with_sidecar(path, content, result.provenance, record)
+
+
+def _paint_nothing(reason: str) -> "Figure":
+    """A figure that says why it shows nothing."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    width = mpl.rcParams["figure.figsize"][0]
+    text = visible(f"no rows: {reason}").replace("$", r"\$")
+    figure = Figure(figsize=(width, 1.0))
+    wrapped = textwrap.fill(text, int(width * _CHARACTERS_PER_INCH))
+    figure.text(0.5, 0.5, wrapped, ha="center", va="center")
+    return figure
 
 
 def _read_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:

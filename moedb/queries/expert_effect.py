@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from moedb.errors import ArrayNotFoundError
 from moedb.queries.bootstrap import bootstrap_settings
 from moedb.queries.catalog import named_query
+from moedb.queries.clusters import clusters_of
 from moedb.queries.interventions import (
     answers_of,
     captured_run,
@@ -65,14 +66,15 @@ def expert_effect(database: "Database", parameters: "Mapping[str, Value]") -> Co
     database
         The store.
     parameters
-        run, interventions, split, level, samples and seed.
+        run, interventions, split, level, cluster, samples and seed.
 
     Raises
     ------
     RunNotFoundError
         If no complete run has interventions on the run.
     ParameterError
-        If the seed or the number of samples is negative.
+        If the seed or the number of samples is negative, or no example has the label that is to
+        tell the clusters.
     """
     from moedb.queries.expert_attribution import expert_attribution
 
@@ -84,15 +86,17 @@ def expert_effect(database: "Database", parameters: "Mapping[str, Value]") -> Co
         str(parameters["run"]) if given is None else captured.run_id,
         None if given is None else str(given),
     )
-    split = parameters["split"]
+    split, key = parameters["split"], parameters["cluster"]
+    clusters = clusters_of(database, captured.run_id, _NAME, key)
 
     def ablate() -> tuple[tuple[tuple[Any, ...], ...], tuple[str, ...]]:
         answers = answers_of(database, runs, split)
         single = answers["layer"].notna() & answers["expert"].notna()
         answers = answers[(answers["kind"] == _ABLATE) & single]
-        return tuple(effects_of(answers, samples, seed)), run_ids_of(answers, runs)
+        effects = effects_of(answers, clusters, samples, seed, _NAME)
+        return tuple(effects), run_ids_of(answers, runs)
 
-    asked = _NAME, split, samples, seed
+    asked = _NAME, split, key, samples, seed
     effects, run_ids = database.memo.of_runs(runs, asked, ablate)
 
     frequency = named_query("expert-frequency")

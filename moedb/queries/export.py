@@ -32,6 +32,8 @@ def export(
     path: str | Path,
     options: TableOptions | None = None,
     format: str | None = None,
+    *,
+    allow_empty: bool = False,
 ) -> list[Path]:
     """Write a result as a table, in the format that the ending of ``path`` asks for.
 
@@ -49,6 +51,8 @@ def export(
         Columns, pivot, caption and so on.
     format
         One of `moedb.queries.formats.FORMATS`, whatever the ending.
+    allow_empty
+        Whether to write a table without rows.
 
     Returns
     -------
@@ -58,17 +62,23 @@ def export(
     Raises
     ------
     UsageError
-        If the ending or a column is unknown, or the folder cannot be written to.
+        If the ending or a column is unknown, the folder cannot be written to, or there are no rows:
+        then what is at ``path`` stays as it is.
     """
     path = Path(path)
     format = format or format_of_path(path)
     options = options or TableOptions()
     check_folder(path)
-    return export_sheet(arrange(result, options), path, options, format)
+    return export_sheet(arrange(result, options), path, options, format, allow_empty=allow_empty)
 
 
-def export_sheet(sheet: Sheet, path: Path, options: TableOptions, format: str) -> list[Path]:
+def export_sheet(
+    sheet: Sheet, path: Path, options: TableOptions, format: str, *, allow_empty: bool = False
+) -> list[Path]:
     """Write rows that are laid out already, and their sidecar; as :func:`export` does."""
+    if not sheet.rows and not allow_empty:
+        cut = f"the limit of {options.limit} rows leaves none" if sheet.truncated else None
+        raise empty_error(path, cut or sheet.source.why_empty())
     rendered = render_sheet(sheet, format, options)
     content = rendered if isinstance(rendered, bytes) else rendered.encode()
     record = {
@@ -79,6 +89,14 @@ def export_sheet(sheet: Sheet, path: Path, options: TableOptions, format: str) -
         "truncated": sheet.truncated,
     }
     return write_with_sidecar(path, content, sheet.source.provenance, record)
+
+
+def empty_error(path: Path, reason: str) -> UsageError:
+    """The error that a file would hold no rows."""
+    return UsageError(
+        f"{path} is not written, as there are no rows for it: {reason}",
+        "an empty one is written with --allow-empty, in Python with allow_empty=True",
+    )
 
 
 def sidecar_path(path: Path) -> Path:

@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from moedb.errors import RunNotFoundError
 from moedb.queries.bootstrap import (
-    bootstrap_means,
+    Bootstrap,
+    bootstrap,
     bootstrap_settings,
     means,
     number_or_none,
-    percentile_interval,
+    warn_of_few,
 )
+from moedb.queries.clusters import Clusters, clusters_of
+from moedb.queries.reader import Reader
 from moedb.queries.result import Computed
+from moedb.queries.shares import change_of_share
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +34,9 @@ _TWINS = ("patch", "swap-routing")
 
 MEASURES = ("logit_diff", "probability", "accuracy", "top1_accuracy")
 """What is compared with the untouched model."""
+
+_SHARES = ("accuracy", "top1_accuracy")
+"""Those of them that are shares of prompts."""
 
 _CONDITIONS = """
 select count(*) as n_conditions
@@ -151,7 +158,7 @@ def find_interventions(
     return [database.snapshot.run(child) for (child,) in children]
 
 
-def incomplete_interventions(database: "Database", run: str) -> str:
+def incomplete_interventions(database: Reader, run: str) -> str:
     """Name the runs of interventions on ``run`` that are passed over, to end a sentence with."""
     found = [
         f"{each.run_id} is incomplete ({len(each.missing_units)} of {len(each.manifest.units)} "
@@ -162,7 +169,7 @@ def incomplete_interventions(database: "Database", run: str) -> str:
     return "".join(f"; {sentence}" for sentence in sorted(found))
 
 
-def captured_run(database: "Database", run: str) -> "RunSnapshot":
+def captured_run(database: Reader, run: str) -> "RunSnapshot":
     """Return the run that a run of interventions continues; a captured run is returned itself."""
     own = database.snapshot.run(run)
     parent = own.row["parent_run_id"]
@@ -178,29 +185,31 @@ def intervention_effect(database: "Database", parameters: "Mapping[str, Value]")
     database
         The store.
     parameters
-        run, split, kind, samples and seed.
+        run, split, kind, cluster, samples and seed.
 
     Raises
     ------
     RunNotFoundError
         If no complete run has interventions on the run.
     ParameterError
-        If the seed or the number of samples is negative.
+        If the seed or the number of samples is negative, or no example has the label that is to
+        tell the clusters.
     """
     samples, seed = bootstrap_settings(_NAME, parameters)
     runs = find_interventions(database, str(parameters["run"]))
-    split, kinds = parameters["split"], parameters["kind"]
+    split, kinds, key = parameters["split"], parameters["kind"], parameters["cluster"]
+    clusters = clusters_of(database, captured_run(database, runs[0].run_id).run_id, _NAME, key)
 
     def compute() -> Computed:
         answers = answers_of(database, runs, split)
         if kinds is not None:
             named = [kind.strip() for kind in str(kinds).split(",")]
             answers = answers[answers["kind"].isin(named)]
-        effects = tuple(effects_of(answers, samples, seed))
+        effects = tuple(effects_of(answers, clusters, samples, seed))
         splits = tuple(sorted(answers["split"].unique()))
         return Computed(effects, _ANSWERS, run_ids_of(answers, runs), splits or None)
 
-    return database.memo.of_runs(runs, (_NAME, split, kinds, samples, seed), compute)
+    return database.memo.of_runs(runs, (_NAME, split, kinds, key, samples, seed), compute)
 
 
 def run_ids_of(answers: "pd.DataFrame", runs: "Sequence[RunSnapshot]") -> tuple[str, ...]:
@@ -254,28 +263,34 @@ def grouped(rows: "pd.DataFrame") -> "pd.DataFrame":
     return rows[rows["run_id"] == rows.groupby("group")["run_id"].transform("first")]
 
 
-def effects_of(answers: "pd.DataFrame", samples: int, seed: int) -> list[tuple[Any, ...]]:
-    """The rows of ``intervention-effect``; those about single experts come last."""
-    import numpy as np
+def effects_of(
+    answers: "pd.DataFrame", clusters: Clusters, samples: int, seed: int, name: str = _NAME
+) -> list[tuple[Any, ...]]:
+    """The rows of ``intervention-effect``; those about single experts come last.
 
+    ``name`` is the analysis that asks for them.
+    """
     if answers.empty:
         return []
     columns = [*MEASURES, *(f"base_{name}" for name in MEASURES), "with_twin", "clean", "corrupt"]
     # the draws of a condition first: what is drawn again are the examples
     by_example = answers.groupby(["group", "example_id"], sort=True)[columns].mean()
-    for name in MEASURES:
-        by_example[f"change_{name}"] = by_example[name] - by_example[f"base_{name}"]
-    drawn_columns = [*(f"change_{name}" for name in MEASURES), "with_twin", "clean", "corrupt"]
+    for measure in MEASURES:
+        by_example[f"change_{measure}"] = by_example[measure] - by_example[f"base_{measure}"]
+    drawn_columns = [f"change_{measure}" for measure in MEASURES if measure not in _SHARES]
+    drawn_columns += ["with_twin", "clean", "corrupt"]
     # columns of the same examples share the draws, so all conditions are drawn at once
     wide = by_example[drawn_columns].unstack("group")
-    all_drawn = bootstrap_means(wide.to_numpy(float), samples, seed)
-    places = {key: at for at, key in enumerate(wide.columns)}
+    of_all = bootstrap(wide.to_numpy(float), samples, seed, clusters.of(wide.index.to_numpy()))
+    places = {column: at for at, column in enumerate(wide.columns)}
     rows: list[tuple[Any, ...]] = []
+    n_clusters: list[int] = []
     for group, own in answers.groupby("group", sort=True):
         held = by_example.loc[group]
         first = own.iloc[0]
-        drawn = all_drawn[:, [places[name, group] for name in drawn_columns]]
-        bounds = percentile_interval(drawn)
+        resampled = of_all.columns([places[column, group] for column in drawn_columns])
+        n_clusters.append(int(resampled.n_clusters[0]))
+        bounds = dict(zip(drawn_columns, resampled.intervals().T, strict=True))
         average = dict(zip(held.columns, means(held.to_numpy(float)), strict=True))
         row: list[Any] = [
             str(first["kind"]),
@@ -286,16 +301,29 @@ def effects_of(answers: "pd.DataFrame", samples: int, seed: int) -> list[tuple[A
             int(own["condition_id"].nunique()),
             len(held),
         ]
-        for number, name in enumerate(MEASURES):
-            interval = bounds[:, number]
-            row += [average[name], average[f"change_{name}"], *map(number_or_none, interval)]
-        ratios = _normalized(drawn[:, -3:])
-        interval = percentile_interval(ratios[:, None])[:, 0]
-        of_means = np.array([[average[name] for name in drawn_columns[-3:]]])
-        row += [number_or_none(_normalized(of_means)[0]), *map(number_or_none, interval)]
+        for measure in MEASURES:
+            change = f"change_{measure}"
+            interval: Any = bounds.get(change, (float("nan"), float("nan")))
+            if measure in _SHARES and samples:
+                interval = change_of_share(
+                    held[measure].to_numpy(float),
+                    held[f"base_{measure}"].to_numpy(float),
+                    clusters.of(held.index.to_numpy()),
+                )
+            row += [average[measure], average[change], *map(number_or_none, interval)]
+        ratio = _restored(resampled)
+        interval = ratio.intervals()[:, 0]
+        row += [number_or_none(ratio.estimates[0]), *map(number_or_none, interval)]
         rows.append(tuple(row))
+    if samples:
+        warn_of_few(name, n_clusters, clusters.key)
     expert = 2
     return sorted(rows, key=lambda row: row[expert] is not None)
+
+
+def _restored(resampled: Bootstrap) -> Bootstrap:
+    """Where the patched difference lies between those of the twins, with its draws."""
+    return resampled.columns([-3, -2, -1]).combined(_normalized)
 
 
 def _normalized(mean_differences: "NDArray[np.floating[Any]]") -> "NDArray[np.float64]":

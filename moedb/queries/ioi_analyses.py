@@ -1,6 +1,7 @@
 """The analyses of what decides between two answers: logit lens, attribution, interventions."""
 
 from moedb.queries.analysis import RUN, SPLIT, Analysis, AnalysisColumn
+from moedb.queries.clusters import CLUSTER
 from moedb.queries.expert_attribution import expert_attribution
 from moedb.queries.expert_effect import expert_effect
 from moedb.queries.interventions import intervention_effect
@@ -8,15 +9,24 @@ from moedb.queries.lens_effect import lens_effect
 from moedb.queries.logit_lens import logit_lens
 from moedb.queries.parameters import Parameter
 
+_ANSWERS = ("predictions", "predictions.logit_diff")
 _SAMPLES = Parameter(
     "samples",
     "integer",
     1000,
     False,
     "how often the prompts are drawn for the intervals; 0 for none",
+    least=0,
+    most=100_000,
 )
 _SEED = Parameter("seed", "integer", 0, False, "the seed of the drawing")
-_INTERVAL = "of its 95 % interval: percentile bootstrap over prompts; null for a single prompt"
+_INTERVAL = (
+    "of its 95 % interval: BCa bootstrap over prompts, or clusters of them; null for a single one"
+)
+_SHARE_INTERVAL = (
+    "of its 95 % interval: Wilson's of both shares, put together as Newcombe does for pairs; null "
+    "for a single prompt or cluster, and without samples"
+)
 _SPLIT_OF_TWINS = Parameter(
     "split",
     "varchar",
@@ -51,22 +61,32 @@ _N_CONDITIONS = AnalysisColumn(
     "BIGINT",
 )
 _CHANGES = (
-    ("logit_diff", "logit difference", "mean logit of the target less that of its foil"),
-    ("probability", "probability", "mean probability of the target (IOI: the indirect object)"),
-    ("accuracy", "accuracy", "share of prompts whose logit difference is above 0"),
-    ("top1_accuracy", "top-1 accuracy", "share of prompts whose most likely token is the target"),
+    ("logit_diff", "logit difference", "mean logit of the target less that of its foil", _INTERVAL),
+    (
+        "probability",
+        "probability",
+        "mean probability of the target (IOI: the indirect object)",
+        _INTERVAL,
+    ),
+    ("accuracy", "accuracy", "share of prompts whose logit difference is above 0", _SHARE_INTERVAL),
+    (
+        "top1_accuracy",
+        "top-1 accuracy",
+        "share of prompts whose most likely token is the target",
+        _SHARE_INTERVAL,
+    ),
 )
 
 
 def _change_columns() -> tuple[AnalysisColumn, ...]:
     columns = []
-    for name, words, doc in _CHANGES:
+    for name, words, doc, interval in _CHANGES:
         columns += [
             AnalysisColumn(name, f"{doc}, under the condition", "DOUBLE"),
             AnalysisColumn(
                 f"change_{name}", f"that less the same of condition 0: change of {words}", "DOUBLE"
             ),
-            AnalysisColumn(f"change_{name}_low", f"the lower end {_INTERVAL}", "DOUBLE"),
+            AnalysisColumn(f"change_{name}_low", f"the lower end {interval}", "DOUBLE"),
             AnalysisColumn(f"change_{name}_high", "the upper end", "DOUBLE"),
         ]
     return tuple(columns)
@@ -99,6 +119,7 @@ IOI_ANALYSES = (
             Parameter(
                 "position", "integer", None, False, "position of the token; the last when null"
             ),
+            CLUSTER,
             _SAMPLES,
             _SEED,
         ),
@@ -132,6 +153,7 @@ IOI_ANALYSES = (
         ),
         source="nostalgebraist 2020; logit difference after Wang et al. 2022",
         function=logit_lens,
+        needs=("logit_lens",),
     ),
     Analysis(
         name="intervention-effect",
@@ -141,6 +163,7 @@ IOI_ANALYSES = (
             _RUN_OF_INTERVENTIONS,
             _SPLIT_OF_TWINS,
             _KINDS,
+            CLUSTER,
             _SAMPLES,
             _SEED,
         ),
@@ -166,6 +189,7 @@ IOI_ANALYSES = (
         ),
         source="Divák & Velja; normalized effect after Heimersheim & Nanda 2024",
         function=intervention_effect,
+        needs=_ANSWERS,
     ),
     Analysis(
         name="lens-effect",
@@ -175,6 +199,7 @@ IOI_ANALYSES = (
             _RUN_OF_INTERVENTIONS,
             _SPLIT_OF_TWINS,
             _KINDS,
+            CLUSTER,
             _SAMPLES,
             _SEED,
         ),
@@ -202,6 +227,7 @@ IOI_ANALYSES = (
         ),
         source="nostalgebraist 2020; Divák & Velja",
         function=lens_effect,
+        needs=_ANSWERS,
     ),
     Analysis(
         name="expert-attribution",
@@ -225,6 +251,7 @@ IOI_ANALYSES = (
                 None,
                 False,
                 "only this many rows, the largest by size; all when null",
+                least=1,
             ),
         ),
         columns=(
@@ -261,6 +288,7 @@ IOI_ANALYSES = (
         ),
         source="direct logit attribution, Elhage et al. 2021; Wang et al. 2022",
         function=expert_attribution,
+        needs=("routing", *_ANSWERS),
     ),
     Analysis(
         name="expert-effect",
@@ -294,6 +322,7 @@ IOI_ANALYSES = (
                 "for each layer, then one over all of them",
                 ("experts", "layers"),
             ),
+            CLUSTER,
             _SAMPLES,
             _SEED,
         ),
@@ -346,5 +375,6 @@ IOI_ANALYSES = (
         ),
         source="moedb",
         function=expert_effect,
+        needs=_ANSWERS,
     ),
 )

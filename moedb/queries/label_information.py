@@ -1,8 +1,9 @@
 """How much the experts of a token tell about its label, against labels that were shuffled.
 
-A label of examples or of the run is permuted over the examples. That null says nothing about a
-label of tokens: those are permuted over the labelled tokens of each example, which asks whether
-label and expert go together beyond the example that a token is in.
+A label of examples or of the run is permuted over the examples; over clusters of them where they
+are not independent, such as windows of one document. Where the label differs within a cluster it is
+permuted there, which asks whether label and expert go together beyond the cluster. That null says
+nothing about a label of tokens: those are permuted over the labelled tokens of each example.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from moedb.errors import ParameterError
+from moedb.queries.clusters import clusters_of
 from moedb.queries.result import Computed
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from moedb.queries.parameters import Value
 
 _NAME = "label-information"
-_OVER_EXAMPLES, _WITHIN_EXAMPLES = "examples", "tokens within examples"
+_OVER_EXAMPLES, _TOKENS_WITHIN = "examples", "tokens within examples"
 _ROUNDING = 1e-9
 
 # A unit is what carries a label: a token where the key is on a token of the selection, else an
@@ -115,6 +117,10 @@ class Labelled:
         (unit,): the example_id or token_idx of each, ascending.
     examples
         (unit,): its example, numbered from 0.
+    clusters
+        (unit,): the cluster of its example, numbered from 0.
+    cluster_key
+        What tells the clusters; None where each example is one.
     sets
         (unit,): which set of values it carries. With one value for each unit a set is a value.
     members
@@ -127,28 +133,56 @@ class Labelled:
 
     units: "NDArray[np.int64]"
     examples: "NDArray[np.int64]"
+    clusters: "NDArray[np.int64]"
+    cluster_key: str | None
     sets: "NDArray[np.int64]"
     members: "NDArray[np.int64]"
     starts: "NDArray[np.int64]"
     on_tokens: bool
 
     @cached_property
-    def _by_example(self) -> "NDArray[np.intp]":
-        """(unit,): the units of the first example, then those of the second, and so on."""
+    def _set_of_cluster(self) -> "NDArray[np.int64] | None":
+        """(cluster,): its set; None where the units of some cluster carry several."""
         import numpy as np
 
-        return np.argsort(self.examples, kind="stable")
+        _, first = np.unique(self.clusters, return_index=True)
+        sets: NDArray[np.int64] = self.sets[first]
+        return sets if (sets[self.clusters] == self.sets).all() else None
+
+    @cached_property
+    def _blocks(self) -> "NDArray[np.int64]":
+        """(unit,): the block that its set is moved within."""
+        return self.examples if self.on_tokens else self.clusters
+
+    @cached_property
+    def _by_block(self) -> "NDArray[np.intp]":
+        """(unit,): the units of the first block, then those of the second, and so on."""
+        import numpy as np
+
+        return np.argsort(self._blocks, kind="stable")
+
+    @property
+    def permuted_over(self) -> str:
+        """What is permuted, in words."""
+        import numpy as np
+
+        if self.on_tokens:
+            return _TOKENS_WITHIN
+        if self.cluster_key is None or len(np.unique(self.clusters)) == len(self.units):
+            return _OVER_EXAMPLES
+        how = "by" if self._set_of_cluster is not None else "within"
+        return f"{_OVER_EXAMPLES} {how} {self.cluster_key}"
 
     def permuted(self, rng: "np.random.Generator") -> "NDArray[np.int64]":
-        """(unit,): the sets, moved among all examples or among the tokens of each example."""
+        """(unit,): the sets, moved among all clusters, or among the units of each block."""
         import numpy as np
 
-        if not self.on_tokens:
-            return rng.permutation(self.sets)
-        # less than 1 is added to a whole number: no unit leaves its example
-        shuffled = np.argsort(self.examples + 0.5 * rng.random(len(self.units)))
+        if not self.on_tokens and self._set_of_cluster is not None:
+            return rng.permutation(self._set_of_cluster)[self.clusters]
+        # less than 1 is added to a whole number: no unit leaves its block
+        shuffled = np.argsort(self._blocks + 0.5 * rng.random(len(self.units)))
         moved = np.empty_like(self.sets)
-        moved[self._by_example] = self.sets[shuffled]
+        moved[self._by_block] = self.sets[shuffled]
         return moved
 
 
@@ -232,12 +266,13 @@ def label_information(database: "Database", parameters: "Mapping[str, Value]") -
     database
         The store.
     parameters
-        key, run, split, layer, permutations and seed.
+        key, run, split, layer, cluster, permutations and seed.
 
     Raises
     ------
     ParameterError
-        If the seed or the number of permutations is negative.
+        If the seed or the number of permutations is negative, or no example has the label that is
+        to tell the clusters.
     """
     import numpy as np
 
@@ -247,7 +282,7 @@ def label_information(database: "Database", parameters: "Mapping[str, Value]") -
             raise ParameterError(f"{_NAME}: {name} is {given}, not 0 or more")
     run = str(parameters["run"])
     selection = {name: parameters[name] for name in ("key", "split")} | {"run": run}
-    labelled = _labelled(database, selection)
+    labelled = _labelled(database, selection, parameters["cluster"])
     layers = database.sql(_LAYERS, {"run": run, "layer": parameters["layer"]}).fetchall()
     rows: list[tuple[Any, ...]] = []
     for (layer,) in layers if len(labelled.units) else []:
@@ -263,10 +298,11 @@ def label_information(database: "Database", parameters: "Mapping[str, Value]") -
     return Computed(rows, _DECISIONS, (run,))
 
 
-def _labelled(database: "Database", selection: "Mapping[str, Value]") -> Labelled:
+def _labelled(database: "Database", selection: "Mapping[str, Value]", cluster: "Value") -> Labelled:
     """Fetch which unit carries which values."""
     import numpy as np
 
+    clusters = clusters_of(database, str(selection["run"]), _NAME, cluster)
     labels = database.sql(_LABELS, selection).df()
     units, first, of_unit = np.unique(
         labels["unit"].to_numpy(np.int64), return_index=True, return_inverse=True
@@ -279,10 +315,13 @@ def _labelled(database: "Database", selection: "Mapping[str, Value]") -> Labelle
     sets = [numbers.setdefault(tuple(found), len(numbers)) for found in carried]
     pairs = sorted((value, number) for found, number in numbers.items() for value in found)
     by_value = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-    _, of_example = np.unique(labels["example_id"].to_numpy(np.int64)[first], return_inverse=True)
+    examples = labels["example_id"].to_numpy(np.int64)[first]
+    _, of_example = np.unique(examples, return_inverse=True)
     return Labelled(
         units,
         of_example,
+        clusters.of(examples),
+        clusters.key,
         np.array(sets, dtype=np.int64),
         by_value[:, 1],
         np.unique(by_value[:, 0], return_index=True)[1],
@@ -310,12 +349,13 @@ def _of_layer(
     return (
         int(joint.sum()),
         len(np.unique(labelled.examples[decisions.rows])),
+        len(np.unique(labelled.clusters[decisions.rows])),
         int((of_value > 0).sum()),
         information,
         label_entropy,
         information / label_entropy if label_entropy else None,
-        _WITHIN_EXAMPLES if labelled.on_tokens else _OVER_EXAMPLES,
+        labelled.permuted_over,
         float(null.mean()) if permutations else None,
         float(null.max()) if permutations else None,
-        (1 + reached) / (1 + permutations),
+        (1 + reached) / (1 + permutations) if permutations else None,
     )

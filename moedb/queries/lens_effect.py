@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from moedb.errors import RunNotFoundError
-from moedb.queries.bootstrap import (
-    bootstrap_means,
-    bootstrap_settings,
-    number_or_none,
-    percentile_interval,
+from moedb.queries.bootstrap import bootstrap, bootstrap_settings, number_or_none, warn_of_few
+from moedb.queries.clusters import Clusters, clusters_of
+from moedb.queries.interventions import (
+    captured_run,
+    find_interventions,
+    grouped,
+    run_ids_of,
+    whole,
 )
-from moedb.queries.interventions import find_interventions, grouped, run_ids_of, whole
 from moedb.queries.result import Computed
 
 if TYPE_CHECKING:
@@ -88,40 +90,49 @@ def lens_effect(database: "Database", parameters: "Mapping[str, Value]") -> Comp
     database
         The store.
     parameters
-        run, split, kind, samples and seed.
+        run, split, kind, cluster, samples and seed.
 
     Raises
     ------
     RunNotFoundError
         If no complete run has interventions on the run, or none was read through the lens.
     ParameterError
-        If the seed or the number of samples is negative.
+        If the seed or the number of samples is negative, or no example has the label that is to
+        tell the clusters.
     """
     import pandas as pd
 
     samples, seed = bootstrap_settings(_NAME, parameters)
     runs = find_interventions(database, str(parameters["run"]), options="--lens")
+    captured = captured_run(database, runs[0].run_id)
+    clusters = clusters_of(database, captured.run_id, _NAME, parameters["cluster"])
     asked = {name: parameters[name] for name in ("split", "kind")}
     readings = pd.concat(
         [database.sql(_READINGS, asked | {"run": run.run_id}).df() for run in runs],
         ignore_index=True,
     )
     if readings.empty:
+        of = "".join(f", {name} {value}," for name, value in asked.items() if value is not None)
         raise RunNotFoundError(
-            f"no readings of the logit lens in {', '.join(run.run_id for run in runs)}",
+            f"no readings of the logit lens{of} in {', '.join(run.run_id for run in runs)}",
             "intervene again, with --lens",
         )
     readings = grouped(readings)
-    return Computed(_rows(readings, samples, seed), _READINGS, run_ids_of(readings, runs))
+    rows = _rows(readings, clusters, samples, seed)
+    return Computed(rows, _READINGS, run_ids_of(readings, runs))
 
 
-def _rows(readings: "pd.DataFrame", samples: int, seed: int) -> list[tuple[Any, ...]]:
+def _rows(
+    readings: "pd.DataFrame", clusters: Clusters, samples: int, seed: int
+) -> list[tuple[Any, ...]]:
     # the draws of a condition first: what is drawn again are the examples
     points = ["group", "read_layer", "place"]
     by_example = readings.groupby([*points, "example_id"])[["logit_diff", "change"]].mean()
     wide = by_example["change"].unstack(points)
-    bounds = percentile_interval(bootstrap_means(wide.to_numpy(float), samples, seed))
-    interval: dict[Any, Any] = dict(zip(wide.columns, bounds.T, strict=True))
+    resampled = bootstrap(wide.to_numpy(float), samples, seed, clusters.of(wide.index.to_numpy()))
+    if samples:
+        warn_of_few(_NAME, resampled.n_clusters.tolist(), clusters.key)
+    interval: dict[Any, Any] = dict(zip(wide.columns, resampled.intervals().T, strict=True))
     about = {
         group: (
             str(own["kind"].iloc[0]),

@@ -3,12 +3,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from moedb.queries.bootstrap import (
-    bootstrap_means,
-    bootstrap_settings,
-    number_or_none,
-    percentile_interval,
-)
+from moedb.queries.bootstrap import bootstrap, bootstrap_settings, number_or_none, warn_of_few
+from moedb.queries.clusters import clusters_of
 from moedb.queries.result import Computed
 
 if TYPE_CHECKING:
@@ -57,23 +53,30 @@ def logit_lens(database: "Database", parameters: "Mapping[str, Value]") -> Compu
     database
         The store.
     parameters
-        run, split, candidate, condition, position, samples and seed.
+        run, split, candidate, condition, position, cluster, samples and seed.
 
     Raises
     ------
     ParameterError
-        If the seed or the number of samples is negative.
+        If the seed or the number of samples is negative, or no example has the label that is to
+        tell the clusters.
     """
     samples, seed = bootstrap_settings(_NAME, parameters)
     run = str(parameters["run"])
     asked = {name: parameters[name] for name in ("split", "candidate", "condition", "position")} | {
         "run": run
     }
+    clusters = clusters_of(database, run, _NAME, parameters["cluster"])
     readings = database.sql(_READINGS, asked).df()
     differences = readings.pivot(
         index="example_id", columns=["layer", "place"], values="logit_diff"
     )
-    bounds = percentile_interval(bootstrap_means(differences.to_numpy(float), samples, seed))
+    resampled = bootstrap(
+        differences.to_numpy(float), samples, seed, clusters.of(differences.index.to_numpy())
+    )
+    if samples:
+        warn_of_few(_NAME, resampled.n_clusters.tolist(), clusters.key)
+    bounds = resampled.intervals()
     points: list[Any] = list(differences.columns)
     interval = dict(zip(points, bounds.T, strict=True))
     found: list[tuple[Any, ...]] = []

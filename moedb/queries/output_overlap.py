@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 _NAME = "output-overlap"
 _EVERY, _CHOSEN = "all_expert_outputs", "expert_outputs"
-_ROUNDING = 1e-24
+_SUMS = 64
+"""Epsilons that sums over a layer's width, and over the layers before it, may be off by."""
+_BFLOAT16_EPSILON = 2.0**-7
 
 _ROWS = f"{KEPT}\n\nselect kept.array_row\nfrom kept\norder by kept.array_row"
 _EXPERTS = f"""
@@ -46,7 +48,7 @@ class PairOverlap:
     cosine
         Mean cosine of the two outputs; None where no token has two that are not zero.
     cka
-        Linear CKA; None where one of the outputs is the same for all tokens.
+        Linear CKA; None where one of the outputs is the same for all tokens, but for rounding.
     norm_a, norm_b
         Mean norms of the two outputs.
     """
@@ -82,9 +84,12 @@ def output_overlap(database: "Database", parameters: "Mapping[str, Value]") -> C
     run = database.snapshot.run(str(parameters["run"]))
     wanted = None if parameters["layer"] is None else int(parameters["layer"])
     sources = _sources(run, wanted)
+    number_format = str(run.row["dtype"])
     rows: list[tuple[Any, ...]] = []
     for layer, array in sources.items():
-        for expert_a, expert_b, pair in _pairs_of_layer(database, parameters, layer, array):
+        for expert_a, expert_b, pair in _pairs_of_layer(
+            database, parameters, layer, array, number_format
+        ):
             if pair.n_tokens >= int(parameters["min_tokens"] or 1):
                 values = (pair.n_tokens, pair.cosine, pair.cka, pair.norm_a, pair.norm_b)
                 rows.append((layer, expert_a, expert_b, *values))
@@ -129,7 +134,11 @@ def _sources(run: "RunSnapshot", wanted: int | None) -> dict[int, str]:
 
 
 def _pairs_of_layer(
-    database: "Database", parameters: "Mapping[str, Value]", layer: int, array: str
+    database: "Database",
+    parameters: "Mapping[str, Value]",
+    layer: int,
+    array: str,
+    number_format: str,
 ) -> "Iterator[tuple[int, int, PairOverlap]]":
     import numpy as np
 
@@ -141,14 +150,39 @@ def _pairs_of_layer(
     picked = spread(len(rows), parameters["max_tokens"])
     values = read_rows(database.array(run, array, layer), rows[picked])
     if array == _EVERY:
-        yield from compare_all(values)
+        yield from compare_all(values, number_format)
         return
     experts = database.sql(_EXPERTS, {**chosen, "layer": layer}).df()["expert"].to_numpy(np.int64)
-    yield from compare_chosen(values, experts.reshape(len(rows), -1)[picked])
+    yield from compare_chosen(values, experts.reshape(len(rows), -1)[picked], number_format)
+
+
+def rounding(number_format: str) -> float:
+    """Return how far outputs for the same input may differ, beside their size.
+
+    A model's kernels sum in float32, in an order that depends on the batch, and round what comes
+    out to the model's own number format.
+
+    Parameters
+    ----------
+    number_format
+        The format that the model ran in. A bfloat16 model's outputs are stored as float32, so the
+        array does not tell; a name that is none of a format counts as float32.
+
+    Examples
+    --------
+    >>> rounding("bfloat16"), rounding("float32") < 1e-5
+    (0.00390625, True)
+    """
+    import numpy as np
+
+    known = {name: float(np.finfo(name).eps) for name in ("float16", "float32", "float64")}
+    known["bfloat16"] = _BFLOAT16_EPSILON
+    epsilon = known.get(number_format, known["float32"])
+    return max(epsilon / 2, _SUMS * min(epsilon, known["float32"]))
 
 
 def compare_all(
-    outputs: "NDArray[np.floating[Any]]",
+    outputs: "NDArray[np.floating[Any]]", number_format: str = "float32"
 ) -> "Iterator[tuple[int, int, PairOverlap]]":
     """Compare all pairs of experts over all tokens.
 
@@ -156,6 +190,8 @@ def compare_all(
     ----------
     outputs
         (token, expert, d_model): the output of every expert for every token.
+    number_format
+        The format that they were computed in.
 
     Yields
     ------
@@ -166,12 +202,15 @@ def compare_all(
         return
     n_experts = outputs.shape[1]
     own = [co_variation(outputs[:, e], outputs[:, e]) for e in range(n_experts)]
+    least = rounding(number_format)
     for a, b in combinations(range(n_experts), 2):
-        yield a, b, _compare(outputs[:, a], outputs[:, b], own[a], own[b])
+        yield a, b, _compare(outputs[:, a], outputs[:, b], least, own[a], own[b])
 
 
 def compare_chosen(
-    outputs: "NDArray[np.floating[Any]]", experts: "NDArray[np.integer[Any]]"
+    outputs: "NDArray[np.floating[Any]]",
+    experts: "NDArray[np.integer[Any]]",
+    number_format: str = "float32",
 ) -> "Iterator[tuple[int, int, PairOverlap]]":
     """Compare each pair of experts over the tokens that use both.
 
@@ -181,6 +220,8 @@ def compare_chosen(
         (token, rank, d_model): the output of the expert of each rank.
     experts
         (token, rank): which expert it is.
+    number_format
+        The format that the outputs were computed in.
 
     Yields
     ------
@@ -196,7 +237,7 @@ def compare_chosen(
     order = np.argsort(experts, axis=1, kind="stable")
     ordered = np.take_along_axis(experts, order, axis=1).astype(np.int64)
     lower, upper = np.triu_indices(top_k, 1)
-    n_experts = int(experts.max()) + 1
+    n_experts, least = int(experts.max()) + 1, rounding(number_format)
     # one entry for each token and each two of its experts, sorted by the two
     pairs = (ordered[:, lower] * n_experts + ordered[:, upper]).ravel()
     tokens = np.repeat(np.arange(n_tokens), len(lower))
@@ -207,16 +248,21 @@ def compare_chosen(
         a, b = divmod(int(pair), n_experts)
         outputs_a = outputs[tokens[entries], rank_a[entries]]
         outputs_b = outputs[tokens[entries], rank_b[entries]]
-        yield a, b, _compare(outputs_a, outputs_b)
+        yield a, b, _compare(outputs_a, outputs_b, least)
 
 
 def _compare(
     outputs_a: "NDArray[np.floating[Any]]",
     outputs_b: "NDArray[np.floating[Any]]",
+    least: float,
     own_a: float | None = None,
     own_b: float | None = None,
 ) -> PairOverlap:
-    """Compare two experts; ``own_a`` and ``own_b`` where their own co-variation is known."""
+    """Compare two experts.
+
+    ``least`` is the deviation from the mean, beside the size of the outputs, that is rounding and
+    no variation; ``own_a`` and ``own_b`` are given where their own co-variation is known.
+    """
     import numpy as np
 
     cosines, norms_a, norms_b, squares_a, squares_b, n_defined = 0.0, 0.0, 0.0, 0.0, 0.0, 0
@@ -236,8 +282,9 @@ def _compare(
     own_a = co_variation(outputs_a, outputs_a) if own_a is None else own_a
     own_b = co_variation(outputs_b, outputs_b) if own_b is None else own_b
     own_a, own_b = math.sqrt(own_a), math.sqrt(own_b)
-    # what is left of an output that never varies is the rounding of its mean
-    varies = own_a > _ROUNDING * squares_a and own_b > _ROUNDING * squares_b
+    # the root of the own co-variation is the sum of squared deviations where the variation has one
+    # direction, and at least that over the root of the number of directions
+    varies = own_a > least**2 * squares_a and own_b > least**2 * squares_b
     return PairOverlap(
         n_tokens=n_tokens,
         cosine=cosines / n_defined if n_defined else None,

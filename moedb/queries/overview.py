@@ -1,6 +1,7 @@
 """What a store holds: its runs, and one run in detail."""
 
 import json
+from dataclasses import replace
 
 from moedb.queries.database import Database
 from moedb.queries.result import Result
@@ -23,7 +24,8 @@ def run_list(database: Database) -> Result:
     sound = database.sql(_RUN_LIST)
     damaged = database.snapshot.damaged
     if not damaged:
-        return sound
+        empty = f"{database.snapshot.store} holds no runs; moedb capture qwen-ioi makes one"
+        return replace(sound, explain=lambda: empty)
     columns = dict(zip(sound.columns, sound.types, strict=True))
     rows = sound.fetchall()
     for run_id, run in sorted(damaged.items()):

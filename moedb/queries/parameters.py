@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -13,8 +14,51 @@ if TYPE_CHECKING:
     from moedb.queries.question import Question
 
 ParameterType = Literal["varchar", "integer", "double"]
+Named = Literal[
+    "split",
+    "label",
+    "example-label",
+    "example-label-or-none",
+    "cluster-label",
+    "label-value",
+    "layer",
+    "layer-before-another",
+    "expert",
+    "most-used",
+    "position",
+    "condition",
+    "intervention",
+    "trial-setting",
+]
+"""What of a run the value of a parameter can name: see :mod:`~.parameter_values`.
+
+``label`` is the key of a label, ``example-label`` that of a label of examples, and so is
+``example-label-or-none``, but that a run without the default label is answered all the same.
+``cluster-label`` is looked up by :mod:`~.clusters`. A ``trial-setting`` is the column of the view
+``trials`` that is called as the parameter is.
+"""
+
 Value = str | int | float | None
 
+_NAMED: Mapping[str, Named] = {
+    "split": "split",
+    "key": "label",
+    "cluster": "cluster-label",
+    "value_a": "label-value",
+    "value_b": "label-value",
+    "layer": "layer",
+    "expert": "expert",
+    "m": "most-used",
+    "position": "position",
+    "condition": "condition",
+    "kind": "intervention",
+    "variant": "trial-setting",
+    "experts": "trial-setting",
+    "gate": "trial-setting",
+    "balance": "trial-setting",
+    "aux_coefficient": "trial-setting",
+}
+_LEAST = {"position": 0, "seed": 0, "m": 1}
 RUN_PARAMETERS = ("run", "run_b", "interventions")
 """The parameters that hold a run's name."""
 
@@ -40,6 +84,11 @@ class Parameter:
         What it is.
     choices
         The values it may have; empty where any will do.
+    least, most
+        The smallest and the largest number it may be; None where there is no such limit.
+    names
+        What of a run its value names, where its own name does not say that: ``key`` is the key of
+        a label, ``layer`` a layer, and so on.
     """
 
     name: str
@@ -48,6 +97,19 @@ class Parameter:
     required: bool
     doc: str
     choices: tuple[str, ...] = ()
+    least: int | None = None
+    most: int | None = None
+    names: Named | None = None
+
+    @property
+    def named(self) -> Named | None:
+        """What of a run its value names; None for a number or a choice."""
+        return self.names or _NAMED.get(self.name)
+
+    @property
+    def range(self) -> tuple[int | None, int | None]:
+        """The smallest and the largest number it may be."""
+        return _LEAST.get(self.name) if self.least is None else self.least, self.most
 
 
 def bind(
@@ -67,7 +129,7 @@ def bind(
     Raises
     ------
     ParameterError
-        If a parameter is unknown, missing, or of the wrong type.
+        If a parameter is unknown, missing, of the wrong type or out of range.
 
     Examples
     --------
@@ -115,10 +177,29 @@ def _convert(query: Question, parameter: Parameter, value: object) -> Value:
         return text
     try:
         if parameter.type == "double":
-            return float(value)  # type: ignore[arg-type]
+            real = float(value)  # type: ignore[arg-type]
+            if not math.isfinite(real):
+                raise refuse(article)
+            _check_range(query, parameter, real)
+            return real
         number = int(value) if isinstance(value, str) else operator.index(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise refuse(article) from None
     if not -_INTEGER_LIMIT <= number < _INTEGER_LIMIT:
         raise refuse("an integer of 32 bits")
+    _check_range(query, parameter, number)
     return number
+
+
+def _check_range(query: Question, parameter: Parameter, number: float) -> None:
+    least, most = parameter.range
+    if (least is None or number >= least) and (most is None or number <= most):
+        return
+    if most is None:
+        valid = f"{least} or more"
+    else:
+        valid = f"{most} or less" if least is None else f"{least} to {most}"
+    raise ParameterError(
+        f"{query.name}: {parameter.name} is {number}, not {valid} ({parameter.doc})",
+        f"moedb query {query.name} -p {parameter.name} VALUE",
+    )

@@ -8,6 +8,8 @@ Python call and a DuckDB table macro::
     -- param run varchar = null: the run; the newest complete one when null
     -- param by varchar = 'count' in (count, lift): what the tokens are ordered by
     -- param key varchar: the label's key; required, as it has no default
+    -- param top integer = 5 from 1 to 100: the most used; never fewer or more than these
+    -- param by_key varchar naming example-label: what of the run it names, see ``Named``
     -- column layer: the MoE layer
     -- source: OLMoE
     --   a line indented so goes on with the item above it
@@ -21,10 +23,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import cast
+from typing import cast, get_args
 
 from moedb.errors import MoedbError
-from moedb.queries.parameters import Parameter, ParameterType, Value
+from moedb.queries.parameters import Named, Parameter, ParameterType, Value
 from moedb.queries.question import OutputColumn, Question
 
 PARAMETER_MARK = re.compile(r"\$(\w+)")
@@ -35,10 +37,14 @@ _PARAMETER = re.compile(
     r"(?P<name>[a-z]\w*) (?P<type>varchar|integer|double)"
     r"(?: = (?P<default>'(?:[^']|'')*'|[^\s:]+))?"
     r"(?: in \((?P<choices>[^)]*)\))?"
+    r"(?: from (?P<least>\d+)(?: to (?P<most>\d+))?)?"
+    r"(?: naming (?P<named>[a-z-]+))?"
     r": (?P<doc>.+)"
 )
 _COLUMN = re.compile(r"(?P<name>[a-z]\w*): (?P<doc>.+)")
 _CAST = re.compile(r"cast\(\$(\w+) as (\w+)\)")
+_READ = re.compile(r"^\s*(?:from|join) (\w+)\b", re.MULTILINE)
+_ESSENTIAL = ("tokens", "routing", "router_stats", "router_mass", "predictions", "logit_lens")
 _TRIALS = re.compile(r"^\s*(?:from|join) (?:trials|trial_routing)\b", re.MULTILINE)
 
 
@@ -58,6 +64,15 @@ class NamedQuery(Question):
     def macro_name(self) -> str:
         """The name of its table macro: underscores for hyphens."""
         return self.name.replace("-", "_")
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """What a run must hold for it: tables, and columns that are null in some runs."""
+        read = set(_READ.findall(self.sql))
+        needed = [table for table in _ESSENTIAL if table in read]
+        if "predictions.logit_diff" in self.sql:
+            needed.append("predictions.logit_diff")
+        return tuple(needed)
 
     @property
     def positional(self) -> tuple[str, ...]:
@@ -160,7 +175,28 @@ def _parse_parameter(query_name: str, text: str) -> Parameter:
             ) from None
     if choices and value is not None and value not in choices:
         raise _malformed(query_name, f"the default {default} of {name} is none of its choices")
-    return Parameter(name, parameter_type, value, default is None, match["doc"], choices)
+    named = match["named"]
+    if named is not None and named not in get_args(Named):
+        raise _malformed(query_name, f"{name} names {named}, which is nothing of a run")
+    least, most = (None if match[end] is None else int(match[end]) for end in ("least", "most"))
+    if least is not None and parameter_type == "varchar":
+        raise _malformed(query_name, f"{name} is a text, which has no range")
+    parameter = Parameter(
+        name,
+        parameter_type,
+        value,
+        default is None,
+        match["doc"],
+        choices,
+        least,
+        most,
+        cast("Named | None", named),
+    )
+    if isinstance(value, int | float):
+        low, high = parameter.range
+        if (low is not None and value < low) or (high is not None and value > high):
+            raise _malformed(query_name, f"the default {default} of {name} is out of its range")
+    return parameter
 
 
 def _check_marks(query_name: str, sql: str, parameters: list[Parameter]) -> None:

@@ -43,6 +43,11 @@ class Question:
     source: str
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """What a run must hold for it: tables, and columns that are null in some runs."""
+        return ()
+
+    @property
     def column_names(self) -> tuple[str, ...]:
         """The names of the columns of its result, in order."""
         return tuple(column.name for column in self.columns)

@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moedb.errors import MoedbError, RunNotFoundError, UsageError
+from moedb.queries.analyses import find_question
 from moedb.queries.drawing import draw
 from moedb.queries.export import export, write_together
 from moedb.queries.formats import TableOptions, arrange, escape_markdown, render_sheet
-from moedb.queries.interventions import (
-    captured_run,
-    find_interventions,
-    incomplete_interventions,
-)
+from moedb.queries.interventions import captured_run, find_interventions
 from moedb.queries.report_sections import IOI_SECTIONS, Part
 from moedb.queries.result import CORRUPTED
+from moedb.queries.run_contents import RunContents
 from moedb.visible import visible
 
 if TYPE_CHECKING:
@@ -94,11 +92,13 @@ def write_ioi_report(
         if interventions is not None:
             raise
         without = error.message
+    head = database.query("ioi-logit-diff", run=captured.run_id, split="all")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot make the folder {folder}: {error.strerror or error}") from error
 
+    kinds = RunContents(database, tuple(changed)).kinds() if changed else []
     files: list[Path] = []
     missing: list[str] = []
     body: list[str] = []
@@ -110,13 +110,13 @@ def write_ioi_report(
                 missing.append(f"{part.caption}: {without}")
             else:
                 asked = dict(part.parameters) | {"run": captured.run_id}
-                if part.query == "intervention-effect" and interventions is not None:
-                    asked["run"] = changed[0].run_id
-                elif part.of_interventions and interventions is not None:
-                    asked["interventions"] = changed[0].run_id
+                if part.of_interventions and interventions is not None:
+                    asked[_run_parameter(part.query)] = changed[0].run_id
+                if "kind" in asked:
+                    asked["kind"] = _kinds_there(str(asked["kind"]), kinds)
                 lines = _write_part(database, part, asked, folder, files, missing)
             body += [*lines, ""]
-    page = [*_head(database, captured, changed, missing), *body]
+    page = [*_head(head, changed, missing), *body]
     write_together({folder / PAGE: ("\n".join(page).rstrip() + "\n").encode()})
     return Report((*files, folder / PAGE), tuple(dict.fromkeys(missing)))
 
@@ -138,21 +138,27 @@ def _captured(database: "Database", run: str | None) -> "RunSnapshot":
     return found
 
 
-def _head(
-    database: "Database",
-    captured: "RunSnapshot",
-    changed: "Sequence[RunSnapshot]",
-    missing: Sequence[str],
-) -> list[str]:
-    every = database.query("ioi-logit-diff", run=captured.run_id, split="all")
+def _run_parameter(query: str) -> str:
+    """The parameter of a query about interventions that names the run that has them."""
+    names = {parameter.name for parameter in find_question(query).parameters}
+    return "interventions" if "interventions" in names else "run"
+
+
+def _kinds_there(wanted: str, there: Sequence[str]) -> str:
+    """Those of the kinds that a part shows that the runs have; all of them where they have none."""
+    return ",".join(kind for kind in wanted.split(",") if kind in there) or wanted
+
+
+def _head(every: "Result", changed: "Sequence[RunSnapshot]", missing: Sequence[str]) -> list[str]:
     footer = every.provenance.footer()
     lines = ["# Indirect object identification", "", f"Captured: {_written(footer)}.", ""]
     if changed:
         ran = ", ".join(run.run_id for run in changed)
         lines += [f"Interventions: run {_written(ran)}.", ""]
     lines += [
-        "Intervals are 95 % percentile bootstrap intervals over prompts. Beside each file is a "
-        "`.provenance.json` with its query, parameters, runs and hashes.",
+        "Intervals are of 95 %: of means by bootstrap over prompts (BCa), of changes of a share by "
+        "Wilson's intervals of both. Beside each file is a `.provenance.json` with its query, "
+        "parameters, runs and hashes.",
         "",
     ]
     if any(CORRUPTED in (run.splits or ()) for run in every.provenance.runs):
@@ -174,13 +180,13 @@ def _write_part(
     try:
         result = database.query(part.query, **asked)
         if not result.fetchmany(1):
-            raise UsageError(_why_empty(database, part, asked))
+            raise UsageError(result.why_empty())
     except MoedbError as error:
         return [_not_made(part.caption, error, missing)]
     lines: list[str] = []
     if part.figure:
         for stem, caption, rows in _figures_of(database, part, asked, result):
-            options = {} if part.value is None else {"value": part.value}
+            options: dict[str, Any] = {} if part.value is None else {"value": part.value}
             try:
                 for ending in _FIGURES:
                     files += draw(part.query, rows, folder / f"{stem}{ending}", **options)
@@ -192,14 +198,6 @@ def _write_part(
     if part.table:
         lines += _write_table(part, result, folder, files)
     return lines if lines[-1] else lines[:-1]
-
-
-def _why_empty(database: "Database", part: Part, asked: Mapping[str, object]) -> str:
-    if not part.of_interventions:
-        return "the run has no rows for it"
-    own = captured_run(database, str(asked["run"]))
-    unread = incomplete_interventions(database, own.run_id)
-    return f"no complete run of interventions on {own.run_id} has conditions for it{unread}"
 
 
 def _figures_of(

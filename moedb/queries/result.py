@@ -214,11 +214,14 @@ class Result:
         Finds where the rows come from; called once, when it is asked for.
     connection
         What runs the query, and is open as long as the result is there.
+    explain
+        Says why there are no rows, asked of a result without any; None where nothing is known.
     """
 
     relation: "duckdb.DuckDBPyRelation"
     find_provenance: Callable[[], Provenance]
     connection: "duckdb.DuckDBPyConnection"
+    explain: Callable[[], str] | None = None
 
     @cached_property
     def provenance(self) -> Provenance:
@@ -266,7 +269,14 @@ class Result:
 
     def limit(self, n: int) -> "Result":
         """Return the result cut to its first ``n`` rows."""
-        return self._with(self.relation.limit(n))
+        explain = self.explain if n else lambda: "it is cut to its first 0 rows"
+        return replace(self._with(self.relation.limit(n)), explain=explain)
+
+    def why_empty(self) -> str:
+        """Say why a result without rows has none."""
+        if self.explain is not None:
+            return self.explain()
+        return "the SQL selects nothing"
 
     def _with(self, relation: "duckdb.DuckDBPyRelation") -> "Result":
         return replace(self, relation=relation, find_provenance=lambda: self.provenance)
@@ -291,6 +301,8 @@ class Result:
             return f"<Result: {visible(error.message)}>"
         text = render_sheet(sheet, "table", TableOptions())
         more = f"first {_ROWS_SHOWN} rows; " if sheet.truncated else ""
+        if not sheet.rows:
+            more = f"no rows: {visible(self.why_empty())}\n"
         return f"{str(text).rstrip()}\n{more}{visible(self.provenance.footer())}"
 
 

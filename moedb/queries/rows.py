@@ -29,7 +29,12 @@ def result_of_rows(columns: Mapping[str, str], rows: Iterable[Sequence[object]])
     for row in rows:
         connection.execute(f"insert into given values ({marks})", list(row))  # noqa: S608
     provenance = Provenance(None, "from given", {}, (), "", __version__)
-    return Result(connection.table("given"), lambda: provenance, connection)
+    return Result(
+        connection.table("given"),
+        lambda: provenance,
+        connection,
+        lambda: "there is nothing to list",
+    )
 
 
 def table_list() -> Result:

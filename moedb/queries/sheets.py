@@ -17,6 +17,7 @@ _Key = tuple[bool, str]
 _INTEGERS = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?$|U?INTEGER$|DECIMAL\(\d+,\s*0\)$")
 _FLOATS = re.compile(r"(FLOAT|DOUBLE|REAL|DECIMAL.*|BIGNUM|VARINT)$")
 _LABEL = re.compile(r"[A-Za-z0-9:._/+-]+")
+_MOST_ROWS = 2**62
 PAPER_PRECISION = 3
 """Digits after the point in a table for a paper, where none are asked for."""
 
@@ -159,7 +160,7 @@ def arrange(result: Result, options: TableOptions) -> Sheet:
     )
     exact = result.as_text(NOT_IN_PYTHON)
     if options.pivot is None:
-        cut = exact if options.limit is None else exact.limit(options.limit + 1)
+        cut = exact if options.limit is None else exact.limit(min(options.limit + 1, _MOST_ROWS))
         sheet = Sheet(result, columns, tuple(cut.fetchall()))
     else:
         sheet = _pivot(exact, columns, options.pivot)

@@ -43,8 +43,8 @@ def store_path(store: str | Path) -> Path:
     if found := _URL.match(text):
         scheme = found[0].removesuffix(":/")
         raise UsageError(
-            f"a store is a folder, and {text!r} looks like a URL: stores elsewhere "
-            f"({scheme}) are not supported",
+            f"a store is a folder on a disk, and {text!r} looks like a URL; object storage and "
+            f"other places ({scheme}:) are not supported",
             "name a folder: --store DIR, or MOEDB_STORE",
         )
     return Path(store)

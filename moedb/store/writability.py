@@ -49,6 +49,7 @@ def check_writable(store: Path, run_id: str | None = None) -> None:
     is_store(store)
     if run_id is not None:
         check_tree(RunLayout(store, run_id).folder)
+    folder = store
     try:
         folder = _nearest(RunLayout(store, run_id).folder if run_id else runs_folder(store))
         if not folder.is_dir():
@@ -57,8 +58,7 @@ def check_writable(store: Path, run_id: str | None = None) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # a full disk is told of elsewhere
             raise StoreError(
-                f"cannot write the store {store}: {error.filename or store}: {error.strerror}",
-                _HINT,
+                f"cannot write the store {store}: in {folder}: {error.strerror}", _HINT
             ) from error
 
 

@@ -1,21 +1,26 @@
 """A capture that is stopped, in whatever way, ends with the rows of one that was not."""
 
+import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from moedb.capture.jobs.qwen_ioi import plan_qwen_ioi
 from moedb.capture.pipeline import capture
 from moedb.capture.planning import CaptureOptions, CapturePlan
-from moedb.errors import CaptureError, CheckError
+from moedb.errors import CaptureError, CheckError, StoreDamagedError, StoreError
 from moedb.schemas.tables import TABLE_NAMES
+from moedb.store.layout import RunLayout
 from moedb.store.snapshot import read_run, take_snapshot
 from tests.contents import run_contents
 from tests.stopping import stopping_at
+from tests.unwritable import unwritable
 
 pytestmark = pytest.mark.model
 
@@ -149,6 +154,82 @@ def test_no_room_is_said_before_anything_runs(
     with pytest.raises(CaptureError, match=r"takes up to .* GB, the disk .* has 0.00 GB free"):
         capture(planned, tmp_path / "store")
     assert not (tmp_path / "store" / "runs").exists()
+
+
+def test_what_is_committed_is_not_counted_again(
+    planned: CapturePlan, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from moedb.capture import pipeline
+
+    store, units = tmp_path / "store", planned.units
+    shutil.copytree(whole, store)
+    layout = RunLayout(store, planned.run_id)
+    last = len(units) - 1
+    for unit in ("final", f"{last:06d}"):
+        layout.segment(unit).unlink()
+    # By hand: each table's bytes go with the tokens, each array's with the rows.
+    tokens, rows = sum(unit.n_tokens for unit in units), sum(unit.n_rows for unit in units)
+    tables = sum(planned.estimate.table_bytes.values()) * units[last].n_tokens / tokens
+    needed = tables + sum(planned.estimate.array_bytes.values()) * units[last].n_rows / rows
+    assert needed < planned.estimate.n_bytes / 2
+    monkeypatch.setattr(pipeline, "free_bytes", lambda store: int(needed) - 1)
+    with pytest.raises(CaptureError, match="takes up to"):
+        capture(planned, store)
+    monkeypatch.setattr(pipeline, "free_bytes", lambda store: int(needed) + 2)
+    assert capture(planned, store).units_now == 1
+    assert run_contents(store, planned.run_id) == run_contents(whole, planned.run_id)
+    assert planned.estimate.bytes_of(units) == planned.estimate.n_bytes
+    assert planned.estimate.bytes_of([]) == 0
+
+
+def test_a_store_that_cannot_be_written_is_told_of_before_the_model_is_loaded(
+    planned: CapturePlan, whole: Path, tmp_path: Path
+) -> None:
+    def load(arrays: object) -> NoReturn:
+        raise AssertionError("the model was loaded")
+
+    unloaded = dataclasses.replace(planned, open_model=load)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="is no folder"):
+        capture(unloaded, tmp_path / "file" / "store")
+    store = tmp_path / "store"
+    shutil.copytree(whole, store)
+    layout = RunLayout(store, planned.run_id)
+    with unwritable(layout.folder):
+        assert capture(unloaded, store).was_complete  # for which nothing is written
+    layout.segment("final").unlink()
+    with unwritable(layout.folder), pytest.raises(StoreError, match="cannot write the store"):
+        capture(unloaded, store)
+    shutil.rmtree(layout.tables / "routing")
+    (layout.tables / "routing").symlink_to(tmp_path)
+    with pytest.raises(StoreDamagedError, match="symbolic link"):
+        capture(unloaded, store)
+
+
+def test_a_capture_whose_run_is_deleted_meanwhile_fails(
+    planned: CapturePlan, whole: Path, random_model: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    first = f"""
+import threading, time
+from pathlib import Path
+from typing import NoReturn
+from moedb.store.removal import remove_run
+
+def delete():
+    while not Path({str(store / "runs" / planned.run_id / "segments" / "000000.json")!r}).exists():
+        time.sleep(0.001)
+    remove_run(Path({str(store)!r}), {planned.run_id!r})
+
+threading.Thread(target=delete).start()
+"""
+    out, errors = (process := start(random_model, store, first)).communicate(timeout=300)
+    assert process.returncode == 3 and out == ""
+    assert "was deleted while it was being written" in errors and "is complete" not in errors
+    assert not take_snapshot(store).runs and list((store / "runs").iterdir()) == []
+    out, errors = (process := start(random_model, store)).communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert run_contents(store, planned.run_id) == run_contents(whole, planned.run_id)
 
 
 def test_a_model_that_contradicts_itself_stops_the_capture(

@@ -343,13 +343,15 @@ def _pairs(
     rows: list[tuple[object, ...]] = []
     for choices in layers_of(tables, run_id, tokens, layer):
         together, counts = count_pairs(choices), choices.counts
+        chances = pair_chances(counts, choices.top_k, len(tokens))
         for a in range(choices.n_experts):
             for b in range(a + 1, choices.n_experts):
                 both = int(together[a, b])
                 if not both:
                     continue
                 n_a, n_b = int(counts[a]), int(counts[b])
-                expected = n_a * n_b / len(tokens) * adjacent_fraction(choices)
+                independent = n_a * n_b / len(tokens) * adjacent_fraction(choices)
+                expected = chances[a, b] * adjacent_fraction(choices)
                 rows.append(
                     (
                         choices.layer,
@@ -362,15 +364,38 @@ def _pairs(
                         both / n_a,
                         both / n_b,
                         both / (n_a + n_b - both),
+                        independent,
                         expected,
                         both / expected,
                     )
                 )
     return frame(
         f"layer expert_a expert_b {count_column} n_a n_b n_tokens p_b_given_a p_a_given_b "
-        "jaccard expected lift",
+        "jaccard independent expected lift",
         rows,
     )
+
+
+def pair_chances(counts: np.ndarray, top_k: int, n_tokens: int, steps: int = 6) -> np.ndarray:
+    """(E, E), how often two experts are expected together: Sinkhorn's iteration over matrices."""
+    always = (counts == n_tokens) & (counts > 0)
+    if always.any():
+        # they take a place of every token; what is left is drawn from the others
+        rest = pair_chances(np.where(always, 0, counts), top_k - always.sum(), n_tokens, steps)
+        return np.where(always[:, None] | always, np.minimum(counts[:, None], counts), rest)
+    rates = counts / max(n_tokens, 1)
+    affinity = np.ones((len(counts), len(counts)))
+    if top_k != 2:
+        spread = max((rates * (1 - rates)).sum(), 1e-300)
+        affinity = np.exp(-np.outer(1 - rates, 1 - rates) / spread)
+    affinity[rates == 0] = affinity[:, rates == 0] = 0
+    np.fill_diagonal(affinity, 0)
+    rows = columns = rates
+    for _ in range(steps):
+        reached = affinity @ rows
+        columns = rows
+        rows = np.divide((top_k - 1) * counts, reached, where=reached > 0, out=np.zeros_like(rates))
+    return affinity * (np.outer(rows, columns) + np.outer(columns, rows)) / 2
 
 
 def overlap(

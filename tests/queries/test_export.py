@@ -302,7 +302,9 @@ class TestLatex:
         pivot = TableOptions(pivot=("layer", "expert", "rate"), bold="row-max")
         first, _ = export(the_sample(), tmp_path / "first.tex", options)
         second, _ = export(the_pivot_sample(), tmp_path / "second.tex", pivot)
-        empty, _ = export(a_result("select 1 as a where false"), tmp_path / "empty.tex")
+        empty, _ = export(
+            a_result("select 1 as a where false"), tmp_path / "empty.tex", allow_empty=True
+        )
         body = "\n".join(f"\\input{{{file.name}}}" for file in (first, second, empty))
         text = _compile(tmp_path, body)
         if text:

@@ -11,11 +11,12 @@ import pytest
 from matplotlib.figure import Figure
 
 import moedb
-from moedb.errors import RunNotFoundError, UsageError
+from moedb.errors import ParameterError, UsageError
 from moedb.queries.database import Database
 from moedb.queries.drawing import style_file
 from moedb.queries.lens_figures import plot_lens_effect
 from moedb.store.writing import RunWriter
+from tests.queries.interval_oracle import bca_of_mean
 from tests.queries.ioi_frames import lens_effects
 from tests.queries.synthetic_ioi import INTERVENED, columns, manifest
 
@@ -103,16 +104,28 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
             {"example_id": e, "split": ("clean", "corrupted")[e % 2], "text": "", "n_tokens": 3}
             for e in examples
         ]
-        tables = {"examples": columns(made_of), "logit_lens": columns(rows)}
+        answers = [
+            {
+                "condition_id": condition,
+                "example_id": example,
+                "target": " Mary",
+                "predicted": " Mary",
+                "correct": 1,
+                "target_logprob": -1.0,
+                "logit_diff": 1.0,
+            }
+            for condition in range(len(CONDITIONS))
+            for example in examples
+        ]
+        tables = {
+            "examples": columns(made_of),
+            "predictions": columns(answers),
+            "logit_lens": columns(rows),
+        }
         writer.commit_unit(unit, tables, {})
     writer.finish()
     with moedb.open(store) as database:
         yield Made(database, readings)
-
-
-def interval(values: list[float], seed: int) -> list[float]:
-    drawn = np.random.default_rng(seed).integers(len(values), size=(SAMPLES, len(values)))
-    return np.percentile(np.array(values)[drawn].mean(axis=1), [2.5, 97.5]).tolist()
 
 
 @pytest.mark.parametrize("split", [None, "all", "clean", "corrupted"])
@@ -144,7 +157,7 @@ def test_is_the_difference_at_each_place(made: Made, split: str | None) -> None:
                     (
                         *(kind, layer, None, json.dumps(kept), own, read, place),
                         *(len(numbers), len(examples), np.mean(values), np.mean(changes)),
-                        *interval(changes, 3),
+                        *bca_of_mean(changes, SAMPLES, 3),
                     )
                 )
     assert [row[:9] for row in found] == [row[:9] for row in expected]
@@ -155,9 +168,11 @@ def test_is_the_difference_at_each_place(made: Made, split: str | None) -> None:
 def test_kinds_can_be_chosen(made: Made) -> None:
     rows = made.database.query("lens-effect", run=INTERVENED, kind="patch, knock-out-shared")
     assert {row[0] for row in rows.fetchall()} == {"patch", "knock-out-shared"}
-    with pytest.raises(RunNotFoundError) as caught:
-        made.database.query("lens-effect", run=INTERVENED, kind="uniform-weights")
-    assert caught.value.hint is not None and "--lens" in caught.value.hint
+    with pytest.raises(
+        ParameterError, match="no interventions of kind 'knockout-shared'"
+    ) as caught:
+        made.database.query("lens-effect", run=INTERVENED, kind="patch, knockout-shared")
+    assert "did you mean knock-out-shared?" in caught.value.message
 
 
 def test_the_lens_of_a_condition_takes_what_it_left_from_the_untouched_model(made: Made) -> None:
@@ -177,7 +192,8 @@ def test_the_lens_of_a_condition_takes_what_it_left_from_the_untouched_model(mad
 def test_the_lens_of_a_condition_is_about_the_examples_that_it_changed(made: Made) -> None:
     rows = made.database.query("logit-lens", run=INTERVENED, condition=3, split="all").fetchall()
     assert {row[2] for row in rows} == {N_PROMPTS}
-    assert made.database.query("logit-lens", run=INTERVENED, condition=9).fetchall() == []
+    corrupted = made.database.query("logit-lens", run=INTERVENED, condition=3, split="corrupted")
+    assert corrupted.fetchall() == [] and "condition 3" in corrupted.why_empty()
 
 
 def test_the_figure_has_a_row_for_each_changed_layer() -> None:

@@ -14,7 +14,7 @@ import moedb
 from moedb.errors import ArrayNotFoundError, ParameterError
 from moedb.queries.analyses import ANALYSES
 from moedb.queries.database import Database
-from moedb.queries.output_overlap import co_variation, compare_all, compare_chosen
+from moedb.queries.output_overlap import PairOverlap, co_variation, compare_all, compare_chosen
 from moedb.store.arrays import ArrayKey
 from moedb.store.writing import RunWriter
 from tests.store.samples import LAYERS, N_EXPERTS, sample_manifest, unit_rows
@@ -80,7 +80,10 @@ def db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
 
 
 def plain_overlap(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float, float]:
-    """Mean cosine, linear CKA by the textbook's kernels, and the mean norms."""
+    """Mean cosine, linear CKA by the textbook's kernels, and the mean norms.
+
+    There is no CKA where the tokens' outputs are all the same to five digits.
+    """
     a, b = a.astype(np.float64), b.astype(np.float64)
     norms_a, norms_b = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
     a_centred, b_centred = a - a.mean(axis=0), b - b.mean(axis=0)
@@ -94,6 +97,8 @@ def plain_overlap(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float, fl
         )
     with np.errstate(invalid="ignore", divide="ignore"):
         cka = products[0] / np.sqrt(products[1] * products[2])
+    if any(np.abs(x - x[0]).max() < 1e-5 * np.abs(x).max() for x in (a, b)):
+        cka = np.nan
     return ((a * b).sum(axis=1) / norms_a / norms_b).mean(), cka, norms_a.mean(), norms_b.mean()
 
 
@@ -153,7 +158,8 @@ class TestOutputOverlap:
         result = db.query("output-overlap", run=EVERY, layer=3)
         frame = result.df()
         wanted = expected(db, EVERY, 3, every=True)
-        wanted.loc[wanted["expert_a"].eq(2) | wanted["expert_b"].eq(2), "cka"] = np.nan
+        still = wanted["expert_a"].eq(2) | wanted["expert_b"].eq(2)
+        assert wanted["cka"].isna().equals(still)
         assert_same(frame, wanted)
         assert set(frame["n_tokens"]) == {2 * (N_TOKENS - N_TOKENS // 7)}
         twice = frame.query("expert_a == 1 and expert_b == 3").iloc[0]
@@ -180,8 +186,9 @@ class TestOutputOverlap:
 
     def test_declared_columns_and_types(self, db):
         analysis = ANALYSES["output-overlap"]
-        result = db.query("output-overlap", run=CHOSEN, split="held-out")
+        result = db.query("output-overlap", run=CHOSEN, min_tokens=10**6)
         assert result.fetchall() == []
+        assert "the outputs of 1000000 tokens in common" in result.why_empty()
         assert result.columns == list(analysis.column_names)
         assert result.types == [column.sql_type for column in analysis.columns]
 
@@ -240,6 +247,35 @@ class TestComparisons:
         assert list(compare_all(outputs[:0])) == []
         assert list(compare_chosen(outputs[:0], np.zeros((0, 2), int))) == []
 
+    @pytest.mark.parametrize("n", [2, 8, 40])
+    @pytest.mark.parametrize(
+        ("number_format", "noise"),
+        [("float32", 3e-7), ("float16", 2.0**-12), ("bfloat16", 2.0**-9), ("float64", 1e-15)],
+    )
+    def test_rounding_is_no_variation(self, n, number_format, noise):
+        # one token again and again, off by what the order of sums and the number format explain
+        rng = np.random.default_rng(n)
+        still = rng.normal(size=8) * (1 + noise * rng.uniform(-1, 1, size=(n, 8)))
+        varying = rng.normal(size=(n, 8))
+        outputs = np.stack([still, varying, varying + still], axis=1)
+        outputs = outputs.astype(np.float64 if number_format == "float64" else np.float32)
+        assert (outputs[1:, 0] != outputs[0, 0]).any()
+        pairs = {(a, b): pair for a, b, pair in compare_all(outputs, number_format)}
+        assert pairs[0, 1].cka is None and pairs[0, 2].cka is None
+        assert pairs[1, 2].cka == pytest.approx(1.0, rel=1e-2)
+        experts = np.tile([4, 1], (n, 1))
+        ((_, _, chosen),) = compare_chosen(outputs[:, :2], experts, number_format)
+        assert chosen.cka is None and chosen.cosine is not None
+
+    @pytest.mark.parametrize(("number_format", "size"), [("float32", 1e-4), ("bfloat16", 0.02)])
+    def test_a_small_variation_is_one(self, number_format, size):
+        rng = np.random.default_rng(5)
+        moves = rng.normal(size=(30, 8))
+        outputs = np.stack([1 + size * moves, moves], axis=1).astype(np.float32)
+        pair: PairOverlap
+        ((_, _, pair),) = compare_all(outputs, number_format)
+        assert pair.cka == pytest.approx(1.0, abs=1e-5)
+
     def test_the_lower_number_comes_first_whatever_the_rank(self):
         outputs = np.array([[[1.0, 0.0], [0.0, 5.0]], [[0.0, 7.0], [3.0, 0.0]]])
         ((a, b, pair),) = compare_chosen(outputs, np.array([[2, 6], [6, 2]]))
@@ -255,6 +291,7 @@ def test_the_embedded_model_agrees_with_the_plain_computation(mini_store: Path) 
         frame = result.df()
         columns = ["layer", "expert_a", "expert_b", "n_tokens", "cosine", "norm_a", "norm_b"]
         assert_same(frame[columns], wanted[columns])
+        assert frame["cka"].isna().equals(wanted["cka"].isna())
         # of two or three tokens the plain kernels leave rounding only
         sure = wanted["n_tokens"] > 8
         np.testing.assert_allclose(frame["cka"][sure], wanted["cka"][sure], rtol=1e-7)

@@ -719,7 +719,7 @@ class TestDraw:
 
     def test_no_rows(self, tmp_path):
         result = rows_result([("layer", "INTEGER"), ("expert", "INTEGER")], [])
-        with pytest.raises(UsageError, match="no rows to draw"):
+        with pytest.raises(UsageError, match="no rows for it"):
             draw("expert-frequency", result, tmp_path / "x.pdf")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,26 @@ def test_writes_all_figures_and_tables_and_a_page(store: Path, tmp_path: Path) -
     assert "\n\n\n" not in page
 
 
+def test_a_run_of_interventions_that_is_named_is_drawn_whole(store: Path, tmp_path: Path) -> None:
+    with moedb.open(store) as database:
+        written = write_ioi_report(database, tmp_path, interventions=INTERVENED)
+    assert written.missing == ()
+    assert any(path.name.startswith("lens-effect") for path in written.files)
+
+
+def test_names_interventions_that_were_not_finished(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    unfinished = tmp_path / "store"
+    shutil.copytree(store, unfinished)
+    (unfinished / "runs" / INTERVENED / "segments" / "final.json").unlink()
+    assert run_cli(["report", "ioi", "--store", str(unfinished), "-o", str(tmp_path / "x")]) == 0
+    err = capsys.readouterr().err
+    assert f"{INTERVENED} is incomplete (0 of 2 units are missing) and not read" in err
+    assert run_cli(["query", "expert-effect", "--store", str(unfinished)]) == 2
+    assert f"{INTERVENED} is incomplete" in capsys.readouterr().err
+
+
 def test_says_what_is_missing(bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert run_cli(["report", "ioi", "--store", str(bare), "-o", str(tmp_path)]) == 0
     err = capsys.readouterr().err
@@ -119,7 +140,7 @@ def test_a_run_of_interventions_that_was_cut_short_is_named(
     assert run_cli(["report", "ioi", "--store", str(store), "-o", str(tmp_path / "out")]) == 0
     err = " ".join(capsys.readouterr().err.split())
     said = f"{cut_short} is incomplete ({len(units) - 1} of {len(units)} units are missing)"
-    assert "missing: Ablation of each expert, and what it writes: no complete run " in err
+    assert "missing: Ablation of each expert, and what it writes: no " in err
     assert said in err and said in (tmp_path / "out" / PAGE).read_text()
     assert re.search(r"parts are missing, see above", err)
     assert ("Interventions: run" in (tmp_path / "out" / PAGE).read_text()) == with_others

@@ -104,6 +104,15 @@ def decisions_of(
     return tokens.merge(labelled, on="token_idx").merge(routing, on="token_idx")
 
 
+def add_labels(connection: duckdb.DuckDBPyConnection, key: str, values: list[str | None]) -> None:
+    """Label the examples of a small run, in their order; None for no label."""
+    rows = [("r", at, key, value) for at, value in enumerate(values) if value is not None]
+    connection.executemany(
+        "insert into files.example_labels (run_id, example_id, key, value) values (?, ?, ?, ?)",
+        rows,
+    )
+
+
 @pytest.fixture(scope="module", params=SEEDS)
 def tables(request: pytest.FixtureRequest) -> dict[str, pd.DataFrame]:
     return synthetic.make_tables(request.param)
@@ -128,6 +137,7 @@ class TestLabelInformation:
             expected = decisions_of(tables, run, key, split, row["layer"])
             assert row["n_decisions"] == len(expected)
             assert row["n_examples"] == expected["example_id"].nunique()
+            assert row["n_clusters"] == row["n_examples"]
             assert row["n_values"] == expected["value"].nunique()
             pairs = list(zip(expected["value"], expected["expert"], strict=True))
             assert row["information"] == pytest.approx(information_of(pairs), abs=1e-9)
@@ -234,11 +244,88 @@ class TestLabelInformation:
         assert row["information"] == 1
         assert row["p_value"] < 0.05
 
+    def test_labels_of_documents_are_permuted_by_document(self) -> None:
+        # 40 documents of 5 windows: a document's windows agree, its label is drawn at random
+        n_documents, n_windows, trials = 40, 5, 60
+        p_values: dict[str, list[float]] = {"document": [], "window": []}
+        for seed in range(trials):
+            rng = np.random.default_rng([6, seed])
+            favourite = rng.integers(6, size=n_documents)
+            document = np.repeat(np.arange(n_documents), n_windows)
+            loyal = rng.random(len(document)) < 0.8
+            expert = np.where(loyal, favourite[document], rng.integers(6, size=len(document)))
+            groups = rng.choice(["a", "b"], n_documents)[document].tolist()
+            small = make_small_run([(int(chosen),) for chosen in expert], 6, groups)
+            add_labels(small, "document", [str(each) for each in document])
+            add_labels(small, "window", [str(each) for each in range(len(document))])
+            row = compute(small, run="r", key="group", permutations=39).iloc[0]
+            assert (row["permuted"], row["n_examples"]) == ("examples by document", 200)
+            assert row["n_clusters"] == n_documents
+            p_values["document"].append(row["p_value"])
+            row = compute(small, run="r", key="group", permutations=39, cluster="window").iloc[0]
+            assert (row["permuted"], row["n_clusters"]) == ("examples", 200)
+            p_values["window"].append(row["p_value"])
+        # 5 % are expected: 3 of 60, with a deviation of 1.7
+        assert sum(p <= 0.05 for p in p_values["document"]) <= 8
+        assert 0.35 < np.mean(p_values["document"]) < 0.65
+        # as if windows were independent most labels drawn at random look like news
+        assert sum(p <= 0.05 for p in p_values["window"]) > 30
+
+    def test_a_label_of_documents_that_decides_the_expert_is_found(self) -> None:
+        documents = [str(at // 4) for at in range(80)]
+        groups = ["ab"[at // 4 % 2] for at in range(80)]
+        small = make_small_run([("ab".index(group),) for group in groups], 2, groups)
+        add_labels(small, "document", documents)
+        row = compute(small, run="r", key="group", permutations=200).iloc[0]
+        assert (row["information"], row["p_value"]) == (1, 1 / 201)
+
+    def test_a_label_that_differs_within_a_document_is_permuted_there(self) -> None:
+        # the document decides the expert, and is twice as often of one value as of the other
+        groups = ["a", "a", "b"] * 5 + ["b", "b", "a"] * 5
+        small = make_small_run([(0,)] * 15 + [(1,)] * 15, 2, groups)
+        row = compute(small, run="r", key="group", permutations=99).iloc[0]
+        assert row["permuted"] == "examples" and row["p_value"] < 1
+        add_labels(small, "work", ["one"] * 15 + ["two"] * 15)
+        row = compute(small, run="r", key="group", permutations=99, cluster="work").iloc[0]
+        assert (row["permuted"], row["n_clusters"]) == ("examples within work", 2)
+        assert (row["p_value"], row["null_mean"]) == (1, pytest.approx(row["information"]))
+        # what differs with the label within the work is seen
+        choices = [("ab".index(group) + 2 * (at >= 15),) for at, group in enumerate(groups)]
+        small = make_small_run(choices, 4, groups)
+        add_labels(small, "work", ["one"] * 15 + ["two"] * 15)
+        row = compute(small, run="r", key="group", permutations=99, cluster="work").iloc[0]
+        assert row["p_value"] == 1 / 100
+
+    def test_examples_without_a_cluster_are_their_own(self) -> None:
+        small = make_small_run([(0,), (1,)] * 3, 2, ["a", "b"] * 3)
+        add_labels(small, "work", ["x", None, "x", None, None, None])
+        row = compute(small, run="r", key="group", cluster="work").iloc[0]
+        assert (row["n_clusters"], row["permuted"]) == (5, "examples by work")
+
+    def test_a_prompt_and_its_twin_are_one_cluster(self) -> None:
+        small = make_small_run([(0,), (1,)] * 6, 2, ["a", "a", "b", "b"] * 3)
+        add_labels(small, "twin", [str(at + 1) if at % 2 == 0 else None for at in range(12)])
+        add_labels(small, "twin_of", [str(at - 1) if at % 2 else None for at in range(12)])
+        row = compute(small, run="r", key="group").iloc[0]
+        assert (row["n_clusters"], row["permuted"]) == (6, "examples by twin")
+        small.execute("update files.examples set split = 'corrupted' where example_id % 2 = 1")
+        row = compute(small, run="r", key="group").iloc[0]
+        assert (row["n_clusters"], row["permuted"]) == (6, "examples")
+
+    def test_clusters_that_cannot_be_told(self) -> None:
+        small = make_small_run([(0,), (1,)], 2, ["a", "b"])
+        with pytest.raises(ParameterError, match=r"cluster is .gruop.*did you mean group"):
+            compute(small, run="r", key="group", cluster="gruop")
+        add_labels(small, "work", ["x", "y"])
+        add_labels(small, "work", ["z", "y"])
+        with pytest.raises(ParameterError, match="example 0 has the values 'x' and 'z'"):
+            compute(small, run="r", key="group", cluster="work")
+
     def test_without_permutations_or_rows(self, connection) -> None:
         given = {"run": synthetic.NEWER, "permutations": 0}
         found = compute(connection, key="kind", **given)
         assert found["null_mean"].isna().all() and found["null_highest"].isna().all()
-        assert (found["p_value"] == 1).all()
+        assert found["p_value"].isna().all()
         single = compute(connection, key="model", run=synthetic.NEWER, permutations=4)
         assert (single["information"] == 0).all() and (single["label_entropy"] == 0).all()
         assert single["normalized"].isna().all() and (single["p_value"] == 1).all()
@@ -248,7 +335,7 @@ class TestLabelInformation:
 
     def test_bad_requests(self, connection) -> None:
         for name in ("permutations", "seed"):
-            with pytest.raises(ParameterError, match=f"{name} is -1, not 0 or more"):
+            with pytest.raises(ParameterError, match=f"{name} is -1, not 0 (or more|to 1000000)"):
                 compute(connection, key="kind", run=synthetic.NEWER, **{name: -1})
 
 
@@ -262,11 +349,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class TestStore:
     def test_columns_and_types_are_those_declared(self, store) -> None:
         with moedb.open(store) as db:
-            for settings in ({"key": "class"}, {"key": "colour"}):
-                result = db.query("label-information", **settings)
-                assert result.columns == list(ANALYSIS.column_names)
-                assert result.types == [column.sql_type for column in ANALYSIS.columns]
-            assert result.fetchall() == []
+            result = db.query("label-information", key="class")
+            assert result.columns == list(ANALYSIS.column_names)
+            assert result.types == [column.sql_type for column in ANALYSIS.columns]
+            with pytest.raises(ParameterError, match="no label key 'colour' in run"):
+                db.query("label-information", key="colour")
             row = db.query("label-information", key="class").df().iloc[0]
             # of ten images eight follow their class
             assert row["p_value"] == 1 / 101 and row["normalized"] > 0.2

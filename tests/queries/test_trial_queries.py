@@ -34,7 +34,7 @@ NOTHING: list[dict[str, object]] = [
     *({"variant": "no such variant"}, {"experts": 4}),
     {"gate": "unweighted", "balance": "count"},
 ]
-TEXTS = {"variant", "gate", "balance", "class_a", "class_b", "value"}
+TEXTS = {"error_over", "variant", "gate", "balance", "class_a", "class_b", "value"}
 Training = tuple[str, int, str, str, float]
 
 
@@ -114,10 +114,13 @@ def ablate(tables: Tables, trials: list[Trial]) -> tuple[float, ...]:
         for right, drawn in zip(learned, draws["random-routing"], strict=True)
         if len(drawn)
     ]
-    error = math.nan
-    if differences:
-        pooled = np.concatenate(differences)
-        error = 100 * math.sqrt(np.var(pooled, ddof=1) / len(pooled)) / accuracy
+    decreases = [100 * (right - drawn) / right for right, drawn in by_trial]
+    error, over = math.nan, None
+    if len(differences) > 1:
+        error, over = spread(decreases) / math.sqrt(len(differences)), "trials"
+    elif differences:
+        (own,) = differences
+        error, over = 100 * math.sqrt(np.var(own, ddof=1) / len(own)) / accuracy, "images"
     return (
         len(trials),
         sum(map(len, learned)),
@@ -126,9 +129,10 @@ def ablate(tables: Tables, trials: list[Trial]) -> tuple[float, ...]:
         *means,
         100 - 100 * means[0] / accuracy,
         error,
+        over,
         spread([right for right, _ in by_trial]),
         spread([drawn for _, drawn in by_trial]),
-        spread([100 * (right - drawn) / right for right, drawn in by_trial]),
+        spread(decreases),
     )
 
 
@@ -145,7 +149,8 @@ def router_ablation(
             rows.append((*key, math.nan, *ablate(tables, trials)))
     return frame(
         "variant experts gate balance aux_coefficient trial n_trials n_images n_correct learned "
-        "random reweighted reinitialized decrease decrease_error learned_sd random_sd decrease_sd",
+        "random reweighted reinitialized decrease decrease_error error_over learned_sd random_sd "
+        "decrease_sd",
         rows,
     )
 
@@ -364,7 +369,8 @@ def assert_same_rows(actual: pd.DataFrame, expected: pd.DataFrame) -> None:
     for column in expected.columns:
         left, right = actual[column], expected[column]
         if column in TEXTS:
-            assert left.tolist() == right.tolist(), column
+            texts = [[None if pd.isna(text) else text for text in side] for side in (left, right)]
+            assert texts[0] == texts[1], column
         else:
             np.testing.assert_allclose(
                 left.to_numpy(dtype=np.float64, na_value=np.nan),
@@ -555,6 +561,7 @@ def test_a_trial_without_ablations_has_none(connection: duckdb.DuckDBPyConnectio
         row = ask(connection, "router-ablation", given).iloc[0]
         assert (row["n_trials"], row["n_images"]) == (1, synthetic_trials.N_IMAGES)
         absent = ["random", "reweighted", "reinitialized", "decrease", "decrease_error"]
+        absent.append("error_over")
         assert row[[*absent, "learned_sd", "random_sd", "decrease_sd"]].isna().all()
         assert row["learned"] > 0
 
@@ -627,8 +634,9 @@ def test_router_ablation_by_hand() -> None:
     assert (both["learned"], both["random"], both["reweighted"]) == (0.625, 0.5, 0.5)
     assert pd.isna(both["reinitialized"])
     assert both["decrease"] == pytest.approx(20)
-    # differences 0, 1/2, 1, 0 and 0, 1/2, -1/2, -1/2: squares 2, about 1/8 they add up to 15/8
-    assert both["decrease_error"] == pytest.approx(100 * math.sqrt(15 / 8 / 7 / 8) / 0.625)
+    # the same four images twice are no eight: what varies are the decreases of 50 and -25
+    assert (first["error_over"], both["error_over"]) == ("images", "trials")
+    assert both["decrease_error"] == pytest.approx(75 / math.sqrt(2) / math.sqrt(2))
     assert both["learned_sd"] == pytest.approx(0.25 / math.sqrt(2))
     assert both["random_sd"] == pytest.approx(0.25 / math.sqrt(2))
     assert both["decrease_sd"] == pytest.approx(75 / math.sqrt(2))

@@ -1,13 +1,16 @@
 """Finding text data by what a user typed: a file, a folder, or a hub id."""
 
+import difflib
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from moedb.capture.text.files import FORMATS, open_files
 from moedb.capture.text.hub import open_hub
 from moedb.capture.text.rows import Source
-from moedb.errors import DatasetError, UsageError, did_you_mean
+from moedb.errors import DatasetError, UsageError
 
+_ALIKE = 0.6
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w-]*|[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -46,12 +49,28 @@ def open_source(
 
 
 def _missing(dataset: str, path: Path) -> DatasetError:
-    folder = path.parent
-    near = []
-    if folder.is_dir():
-        near = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in FORMATS)[:20]
-    there = f"; in its folder: {did_you_mean(path.name, near)}" if near else ""
+    near = _near_files(path)
+    there = f"; {near}" if near else ""
     return DatasetError(
         f"--dataset {dataset}: no such file or folder, and no hub id (OWNER/NAME){there}",
         f"--dataset FILE, ending in {', '.join(FORMATS)}; a folder of such files; or OWNER/NAME",
     )
+
+
+def _near_files(path: Path) -> str:
+    """The files beside one that is missing that are spelled like it and can be read, as a question.
+
+    What counts is the name without its ending: the endings of all files are alike.
+    """
+    with suppress(OSError):
+        beside = [
+            found
+            for found in path.parent.iterdir()
+            if found.suffix.lower() in FORMATS and found.is_file()
+        ]
+        stems = {found.stem.lower() for found in beside}
+        near = difflib.get_close_matches(path.stem.lower(), stems, n=3, cutoff=_ALIKE)
+        names = sorted(found.name for found in beside if found.stem.lower() in near)[:3]
+        if names:
+            return f"did you mean {' or '.join(names)}?"
+    return ""

@@ -13,9 +13,16 @@
 -- column p_b_given_a: n_both / N_a
 -- column p_a_given_b: n_both / N_b
 -- column jaccard: n_both / (N_a + N_b - n_both)
--- column expected: N_a N_b / T, N_ab if the two were chosen independently
--- column lift: n_both / expected
--- source: OLMoE
+-- column independent: N_a N_b / T, N_ab if the two were independent of each other; as the k
+--   experts of a token are all different, even experts drawn at random stay below it
+-- column expected: N_ab by chance: where each token draws k different experts at random so that
+--   each expert keeps its frequency. k(k-1) T / (E(E-1)) where all are chosen alike; over the pairs
+--   of a layer it adds up to k(k-1)/2 T, over those of expert_a to (k-1) N_a
+-- column lift: n_both / expected; 1 is chance
+-- source: OLMoE; chance is conditional Poisson sampling (Hajek 1964): of all ways to draw k with
+--   these frequencies the one of largest entropy. Its expectation is exact where all are chosen
+--   alike, else approximated: within 0.3 % for every pair at the frequencies of the embedded model,
+--   within 1 % for 4 of 60 experts where the most used one is chosen by 86 % of the tokens
 with chosen_run as (
     select coalesce(cast($run as varchar), (select latest_run.run_id from latest_run)) as run_id
 ),
@@ -32,6 +39,15 @@ selected_tokens as (
         when cast($split as varchar) = 'all' then true
         else examples.split = cast($split as varchar)
     end
+),
+
+selected_layers as (
+    select
+        moe_layers.layer,
+        moe_layers.top_k
+    from moe_layers
+    join chosen_run using (run_id)
+    where cast($layer as integer) is null or moe_layers.layer = cast($layer as integer)
 ),
 
 token_total as (
@@ -56,6 +72,153 @@ expert_counts as (
         count(*) as n_decisions
     from decisions
     group by decisions.layer, decisions.expert
+),
+
+-- an expert that every token chooses is with every other whenever that one is chosen: it takes one
+-- of the k places, and chance is about the rest
+layer_draws as (
+    select
+        expert_counts.layer,
+        max(selected_layers.top_k)
+            - sum(case when expert_counts.n_decisions = token_total.n_tokens then 1 else 0 end)
+            as n_drawn,
+        sum(
+            cast(expert_counts.n_decisions as double) / token_total.n_tokens
+            * (1 - cast(expert_counts.n_decisions as double) / token_total.n_tokens)
+        ) as spread
+    from expert_counts
+    cross join token_total
+    join selected_layers using (layer)
+    group by expert_counts.layer
+),
+
+expert_rates as (
+    select
+        expert_counts.layer,
+        expert_counts.expert,
+        (layer_draws.n_drawn - 1) * cast(expert_counts.n_decisions as double) as n_partners,
+        cast(expert_counts.n_decisions as double) / token_total.n_tokens as rate
+    from expert_counts
+    cross join token_total
+    join layer_draws using (layer)
+    where expert_counts.n_decisions < token_total.n_tokens
+),
+
+-- two that are rarely chosen leave, where both are, too few places for the rest: Hajek's factor, as
+-- an exponential. Of two drawn there is no rest
+affinities as (
+    select
+        rates_a.layer,
+        rates_a.expert,
+        rates_b.expert as partner,
+        rates_a.n_partners,
+        case
+            when layer_draws.n_drawn = 2 then cast(1 as double)
+            else exp(-(1 - rates_a.rate) * (1 - rates_b.rate) / layer_draws.spread)
+        end as affinity
+    from expert_rates as rates_a
+    join expert_rates as rates_b
+        on rates_a.layer = rates_b.layer
+        and rates_a.expert <> rates_b.expert
+    join layer_draws
+        on rates_a.layer = layer_draws.layer
+),
+
+-- scales that make the expectations of an expert add up to its partners: Sinkhorn's iteration,
+-- whose error six steps make small
+scale_1 as (
+    select
+        affinities.layer,
+        affinities.expert,
+        max(affinities.n_partners) / sum(affinities.affinity * expert_rates.rate) as scale
+    from affinities
+    join expert_rates
+        on affinities.layer = expert_rates.layer
+        and affinities.partner = expert_rates.expert
+    group by affinities.layer, affinities.expert
+),
+
+scale_2 as (
+    select
+        affinities.layer,
+        affinities.expert,
+        max(affinities.n_partners) / sum(affinities.affinity * scale_1.scale) as scale
+    from affinities
+    join scale_1
+        on affinities.layer = scale_1.layer
+        and affinities.partner = scale_1.expert
+    group by affinities.layer, affinities.expert
+),
+
+scale_3 as (
+    select
+        affinities.layer,
+        affinities.expert,
+        max(affinities.n_partners) / sum(affinities.affinity * scale_2.scale) as scale
+    from affinities
+    join scale_2
+        on affinities.layer = scale_2.layer
+        and affinities.partner = scale_2.expert
+    group by affinities.layer, affinities.expert
+),
+
+scale_4 as (
+    select
+        affinities.layer,
+        affinities.expert,
+        max(affinities.n_partners) / sum(affinities.affinity * scale_3.scale) as scale
+    from affinities
+    join scale_3
+        on affinities.layer = scale_3.layer
+        and affinities.partner = scale_3.expert
+    group by affinities.layer, affinities.expert
+),
+
+scale_5 as (
+    select
+        affinities.layer,
+        affinities.expert,
+        max(affinities.n_partners) / sum(affinities.affinity * scale_4.scale) as scale
+    from affinities
+    join scale_4
+        on affinities.layer = scale_4.layer
+        and affinities.partner = scale_4.expert
+    group by affinities.layer, affinities.expert
+),
+
+scale_6 as (
+    select
+        affinities.layer,
+        affinities.expert,
+        max(affinities.n_partners) / sum(affinities.affinity * scale_5.scale) as scale
+    from affinities
+    join scale_5
+        on affinities.layer = scale_5.layer
+        and affinities.partner = scale_5.expert
+    group by affinities.layer, affinities.expert
+),
+
+pair_chances as (
+    select
+        affinities.layer,
+        affinities.expert as expert_a,
+        affinities.partner as expert_b,
+        affinities.affinity
+            * (last_a.scale * prior_b.scale + prior_a.scale * last_b.scale) / 2 as expected
+    from affinities
+    join scale_6 as last_a
+        on affinities.layer = last_a.layer
+        and affinities.expert = last_a.expert
+    join scale_6 as last_b
+        on affinities.layer = last_b.layer
+        and affinities.partner = last_b.expert
+    join scale_5 as prior_a
+        on affinities.layer = prior_a.layer
+        and affinities.expert = prior_a.expert
+    join scale_5 as prior_b
+        on affinities.layer = prior_b.layer
+        and affinities.partner = prior_b.expert
+    where affinities.expert < affinities.partner
 ),
 
 pair_counts as (
@@ -86,7 +249,12 @@ final as (
         cast(pair_counts.n_both as double)
             / (counts_a.n_decisions + counts_b.n_decisions - pair_counts.n_both) as jaccard,
         cast(counts_a.n_decisions as double) * counts_b.n_decisions
-            / token_total.n_tokens as expected
+            / token_total.n_tokens as independent,
+        case
+            when counts_a.n_decisions = token_total.n_tokens then counts_b.n_decisions
+            when counts_b.n_decisions = token_total.n_tokens then counts_a.n_decisions
+            else pair_chances.expected
+        end as expected
     from pair_counts
     cross join token_total
     join expert_counts as counts_a
@@ -95,6 +263,10 @@ final as (
     join expert_counts as counts_b
         on pair_counts.layer = counts_b.layer
         and pair_counts.expert_b = counts_b.expert
+    left join pair_chances
+        on pair_counts.layer = pair_chances.layer
+        and pair_counts.expert_a = pair_chances.expert_a
+        and pair_counts.expert_b = pair_chances.expert_b
 )
 
 select
@@ -108,6 +280,7 @@ select
     final.p_b_given_a,
     final.p_a_given_b,
     final.jaccard,
+    final.independent,
     final.expected,
     final.n_both / final.expected as lift
 from final

@@ -2,7 +2,8 @@
 -- answers: Which experts of the next MoE layer does an expert go with?
 -- param run varchar = null: the run; the newest complete one when null
 -- param split varchar = null: the examples' split; null is all but corrupted, all is every one
--- param layer integer = null: the first of the two MoE layers; all but the last when null
+-- param layer integer = null naming layer-before-another: the first of the two MoE layers; all but
+--   the last when null
 -- param pairs varchar = 'all' in (all, rank-aligned): all k x k pairs of a token, or equal ranks
 -- column layer: the first of the two MoE layers
 -- column next_layer: the MoE layer after it

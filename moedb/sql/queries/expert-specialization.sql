@@ -4,7 +4,7 @@
 -- param run varchar = null: the run; the newest complete one when null
 -- param split varchar = null: the examples' split; null is all but corrupted, all is every one
 -- param layer integer = null: the MoE layer; all when null
--- param min_decisions integer = 20: leave out experts with fewer labelled decisions
+-- param min_decisions integer = 20 from 0: leave out experts with fewer labelled decisions
 -- column layer: the MoE layer
 -- column expert: the expert
 -- column n_decisions: N(e), its decisions for tokens that have the label

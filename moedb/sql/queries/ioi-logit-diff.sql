@@ -2,7 +2,7 @@
 -- answers: How well does the model tell the right answer from its foil, by label?
 -- param run varchar = null: the run; the newest complete one when null
 -- param split varchar = null: the examples' split; null is all but corrupted, all is every one
--- param key varchar = 'template': the key of a label of examples
+-- param key varchar = 'template' naming example-label-or-none: the key of a label of examples
 -- param condition integer = 0: the condition; 0 is the untouched model
 -- column value: the label's value; the last row, all, is over every prompt, labelled or not
 -- column n_prompts: prompts with a logit difference

@@ -24,8 +24,11 @@
 -- column reweighted: the same draws, each expert weighted by its own router probability
 -- column reinitialized: accuracy with the learned router and newly initialized experts
 -- column decrease: percent, 100 * (learned - random) / learned
--- column decrease_error: its standard error over images: 100 / learned times that of the mean of
---   an image's learned less its mean random correctness, learned in the denominator taken as fixed
+-- column decrease_error: its standard error, of several trials over the trials, as these classify
+--   the same images: decrease_sd over the root of their number. Of a single trial over its images,
+--   which says nothing of another one: 100 / learned times that of the mean of an image's learned
+--   less its mean random correctness, learned in the denominator taken as fixed
+-- column error_over: what decrease_error is over, trials or images
 -- column learned_sd: sample standard deviation of learned over the trials; null for a single one
 -- column random_sd: that of random
 -- column decrease_sd: that of decrease
@@ -87,6 +90,9 @@ over_trials as (
         selected_trials.aux_coefficient,
         selected_trials.trial,
         count(*) as n_trials,
+        count(
+            (trial_results.learned - trial_results.random) / nullif(trial_results.learned, 0)
+        ) as n_compared,
         stddev_samp(trial_results.learned) as learned_sd,
         stddev_samp(trial_results.random) as random_sd,
         stddev_samp(
@@ -148,8 +154,16 @@ final as (
         over_images.reinitialized,
         100 * (over_images.learned - over_images.random)
             / nullif(over_images.learned, 0) as decrease,
-        100 * over_images.difference_sd / sqrt(cast(over_images.n_differences as double))
-            / nullif(over_images.learned, 0) as decrease_error,
+        case
+            when over_trials.n_compared > 1
+                then over_trials.decrease_sd / sqrt(cast(over_trials.n_compared as double))
+            else 100 * over_images.difference_sd / sqrt(cast(over_images.n_differences as double))
+                / nullif(over_images.learned, 0)
+        end as decrease_error,
+        case
+            when over_trials.n_compared > 1 then 'trials'
+            when over_images.difference_sd is not null and over_images.learned > 0 then 'images'
+        end as error_over,
         over_trials.learned_sd,
         over_trials.random_sd,
         over_trials.decrease_sd
@@ -179,6 +193,7 @@ select
     final.reinitialized,
     final.decrease,
     final.decrease_error,
+    final.error_over,
     final.learned_sd,
     final.random_sd,
     final.decrease_sd

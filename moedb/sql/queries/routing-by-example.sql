@@ -2,7 +2,8 @@
 -- answers: Which experts is each example routed to, prompt by prompt?
 -- param run varchar = null: the run; the newest complete one when null
 -- param split varchar = null: the examples' split; null is all but corrupted, all is every one
--- param key varchar = 'template': the key of the examples' label that puts them in order
+-- param key varchar = 'template' naming example-label-or-none: the key of the examples' label that
+--   puts them in order
 -- param scope varchar = 'token' in (token, example): one token of each example, or all its tokens
 -- param position integer = null: the token's position in scope token; the last when null
 -- param layer integer = null: the MoE layer; all when null

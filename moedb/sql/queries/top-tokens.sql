@@ -5,8 +5,8 @@
 -- param layer integer = null: the MoE layer; all when null
 -- param expert integer = null: the expert; all when null
 -- param by varchar = 'count' in (count, lift): what the tokens are ordered by
--- param min_count integer = 2: leave out tokens that occur less often in the selection
--- param n integer = 5: how many tokens for each expert
+-- param min_count integer = 2 from 0: leave out tokens that occur less often in the selection
+-- param n integer = 5 from 1: how many tokens for each expert
 -- column layer: the MoE layer
 -- column expert: the expert
 -- column place: 1 for the first token, up to n

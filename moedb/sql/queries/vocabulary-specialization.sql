@@ -3,7 +3,7 @@
 -- param run varchar = null: the run; the newest complete one when null
 -- param split varchar = null: the examples' split; null is all but corrupted, all is every one
 -- param of varchar = 'input' in (input, next): the token that is routed, or the one that follows it
--- param min_count integer = 8: leave out rarer token ids; one that occurs once scores 1
+-- param min_count integer = 8 from 0: leave out rarer token ids; one that occurs once scores 1
 -- column layer: the MoE layer
 -- column n_token_ids: token ids counted
 -- column n_tokens: their occurrences

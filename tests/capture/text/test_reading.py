@@ -227,6 +227,15 @@ def test_data_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "reviews.jsonl").write_text("{}")
     with pytest.raises(DatasetError, match=r"no such file .*did you mean reviews.jsonl\?"):
         open_source(str(tmp_path / "review.jsonl"))
+    with pytest.raises(DatasetError, match=r"did you mean reviews.jsonl\?"):
+        open_source(str(tmp_path / "Reviews.csv"))
+    # of names that are alike in their endings alone none was meant, nor of a kind that is not read
+    (tmp_path / "bad.json").write_text("{}")
+    (tmp_path / "nofiles.docx").write_text("")
+    (tmp_path / "nofile.csv").mkdir()
+    with pytest.raises(DatasetError, match=r"no such file") as caught:
+        open_source(str(tmp_path / "nofile.jsonl"))
+    assert "did you mean" not in caught.value.message and "bad.json" not in str(caught.value)
     for name in ("no/such/file", "./nothing", "a b", "data.xyz"):
         with pytest.raises(DatasetError, match=f"--dataset {name}: no such file or folder"):
             open_source(name)

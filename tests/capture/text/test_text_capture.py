@@ -219,7 +219,7 @@ def test_bad_input_gets_one_clear_line(moedb: Run, tmp_path: Path, random_model:
         (("--dataset", path, "--text-column", "txt"), "did you mean text?"),
         (("--dataset", path, "--label", "star"), "did you mean stars?"),
         (("--dataset", path, "--max-length", "1025"), "takes in 1024 tokens at most"),
-        (("--dataset", path, "--stride", "0"), "--stride 0: expected 1 or more"),
+        (("--dataset", path, "--stride", "0"), "'--stride': 0 is not in the range x>=1"),
         (("--dataset", path, "--stride", "9", "--max-length", "8"), "--stride 9: expected 8"),
         (("--dataset", path, "--split", "train"), "is for datasets of the hub"),
         (("--dataset", path, "--unaligned", "perhaps"), "'fail', 'skip', 'join'"),
