@@ -1,7 +1,7 @@
 """A captured run as the source of interventions: its examples, routing and residual streams."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from moedb.capture.examples import Example, hash_examples
-from moedb.capture.jobs.qwen_ioi import single_token_names
-from moedb.capture.jobs.qwen_ioi.job import JOB
+from moedb.capture.jobs.tasks import TASKS, Task
 from moedb.capture.models.checkpoints import EMBEDDED_MODEL, Checkpoint, find_checkpoint
 from moedb.errors import DatasetError, ModelError, ModelNotFoundError, UsageError
 from moedb.store.arrays import ArrayKey, open_array
@@ -28,6 +27,8 @@ class ParentRun:
     ----------
     snapshot
         What is committed of it.
+    task
+        What its job asks of the examples.
     examples
         Its examples without targets; an example's id is its index.
     rows
@@ -37,6 +38,7 @@ class ParentRun:
     """
 
     snapshot: RunSnapshot
+    task: Task
     examples: tuple[Example, ...]
     rows: tuple[NDArray[np.int64], ...]
     logit_diffs: NDArray[np.float64]
@@ -51,9 +53,9 @@ class ParentRun:
         """For each example its twin: of a prompt the corrupted one, and the reverse."""
         found = {}
         for example_id, example in enumerate(self.examples):
-            other = example.labels.get("twin", example.labels.get("twin_of"))
-            if other is not None:
-                found[example_id] = int(other)
+            twin = self.task.twin_of(example)
+            if twin is not None:
+                found[example_id] = twin
         return found
 
     @cached_property
@@ -66,7 +68,7 @@ class ParentRun:
     @property
     def roles(self) -> tuple[str, ...]:
         """The roles that its tokens have."""
-        roles = (example.token_labels["role"] for example in self.examples)
+        roles = (example.token_labels[self.task.role] for example in self.examples)
         return tuple(sorted({role for each in roles for role in each if role is not None}))
 
     def streams(self, layer: int) -> list[torch.Tensor]:
@@ -83,17 +85,10 @@ class ParentRun:
         DatasetError
             If they are not the examples that the run was captured from.
         """
-        names = sorted({e.labels[key] for e in self.examples for key in ("io", "s")})
-        ids, _ = single_token_names(names, tokenizer)
+        answers = self.task.answers(self.examples, tokenizer)
         examples = tuple(
-            Example(
-                **{
-                    **vars(example),
-                    "target_id": ids.get(example.labels["io"]),
-                    "foil_id": ids.get(example.labels["s"]),
-                }
-            )
-            for example in self.examples
+            replace(example, target_id=target, foil_id=foil)
+            for example, (target, foil) in zip(self.examples, answers, strict=True)
         )
         found, expected = hash_examples(examples), self.snapshot.manifest.row["dataset_sha256"]
         if found != expected:
@@ -133,18 +128,18 @@ def open_parent(store: Path, run: str) -> ParentRun:
     RunNotFoundError, StoreError
         If there is no such run, or it cannot be read.
     UsageError
-        If it is not complete, or not of the job ``qwen-ioi``.
+        If it is not complete, or its job is no task.
     """
     snapshot = take_snapshot(store)
     warn_of_damage(snapshot)
     found = snapshot.run(run)
     job = found.manifest.row["job"]
-    if job != JOB:
-        known = sorted(r.run_id for r in snapshot.runs.values() if r.manifest.row["job"] == JOB)
+    if job not in TASKS:
+        known = sorted(r.run_id for r in snapshot.runs.values() if r.manifest.row["job"] in TASKS)
         raise UsageError(
-            f"run {found.run_id} is of the job {job}; interventions take runs of {JOB}, here: "
-            f"{', '.join(known) or 'none'}",
-            "moedb capture qwen-ioi",
+            f"run {found.run_id} is of the job {job}; interventions take runs of "
+            f"{', '.join(TASKS)}, here: {', '.join(known) or 'none'}",
+            " or ".join(task.capture for task in TASKS.values()),
         )
     if not found.is_complete:
         raise UsageError(
@@ -160,10 +155,11 @@ def _alone(run: RunSnapshot) -> Snapshot:
 
 
 def _read(run: RunSnapshot) -> ParentRun:
+    task = TASKS[run.manifest.row["job"]]
     with connect(_alone(run)) as connection:
 
-        def rows(statement: str) -> list[tuple[Any, ...]]:
-            return connection.execute(statement).fetchall()
+        def rows(statement: str, values: Mapping[str, str] | None = None) -> list[tuple[Any, ...]]:
+            return connection.execute(statement, values or {}).fetchall()
 
         found = rows("select example_id, split, text from examples order by example_id")
         labels: dict[int, dict[str, str]] = {}
@@ -172,8 +168,9 @@ def _read(run: RunSnapshot) -> ParentRun:
         tokens: dict[int, list[tuple[Any, ...]]] = {}
         for example_id, *token in rows(
             "select example_id, token_id, token, array_row, value from tokens left join "
-            "(select token_idx, value from token_labels where key = 'role') using (token_idx) "
-            "order by example_id, position"
+            "(select token_idx, value from token_labels where key = $role) using (token_idx) "
+            "order by example_id, position",
+            {"role": task.role},
         ):
             tokens.setdefault(example_id, []).append(tuple(token))
         diffs = rows(
@@ -183,11 +180,12 @@ def _read(run: RunSnapshot) -> ParentRun:
     for example_id, split, text in found:
         ids, texts, _, roles = zip(*tokens[example_id], strict=True)
         examples.append(
-            Example(split, text, ids, texts, labels.get(example_id, {}), {"role": roles})
+            Example(split, text, ids, texts, labels.get(example_id, {}), {task.role: roles})
         )
     array_rows = [[row for _, _, row, _ in tokens[i]] for i in range(len(examples))]
     return ParentRun(
         snapshot=run,
+        task=task,
         examples=tuple(examples),
         rows=tuple(np.array([] if None in own else own, dtype=np.int64) for own in array_rows),
         logit_diffs=np.array([diff for (diff,) in diffs], dtype=np.float64),
@@ -248,7 +246,7 @@ def check_twins(parent: ParentRun, example_ids: Sequence[int]) -> None:
         raise UsageError(
             f"run {parent.snapshot.run_id} has no corrupted twins ({len(lonely)} of "
             f"{len(example_ids)} examples lack one), and this kind takes values from them",
-            "moedb capture qwen-ioi --twins ...",
+            parent.task.capture_twins,
         )
     for example_id in example_ids:
         example, twin = parent.examples[example_id], parent.examples[twins[example_id]]

@@ -196,7 +196,7 @@ def plan_sweep(
     if not changed:
         raise UsageError(
             f"--split {choices.split}: run {parent.snapshot.run_id} has no such examples",
-            "moedb capture qwen-ioi --twins ...",
+            parent.task.capture_twins,
         )
     if any(intervention.needs_twins for intervention in interventions):
         check_twins(parent, changed)

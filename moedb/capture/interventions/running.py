@@ -330,11 +330,12 @@ class _Sweep:
         twins: torch.Tensor | None,
     ) -> Edit:
         examples = [self._planned.examples[example_id] for example_id in example_ids]
+        role_key = self._planned.parent.task.role
         # Wide enough for the examples; twins are as long.
         width = max(map(len, examples))
         marks = [
             [not intervention.roles or role in intervention.roles for role in roles]
-            for roles in (example.token_labels["role"] for example in examples)
+            for roles in (example.token_labels[role_key] for example in examples)
         ]
         tokens = torch.tensor([row + [False] * (width - len(row)) for row in marks])
         drawn = {}

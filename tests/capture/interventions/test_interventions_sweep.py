@@ -29,7 +29,6 @@ from moedb.capture.models.streaming.streamed_model import weight_bytes
 from moedb.capture.pipeline.plan import CaptureOptions
 from moedb.capture.pipeline.running import capture
 from moedb.cli import run_cli
-from moedb.commands import intervene as command
 from moedb.errors import CheckError, ModelError, UsageError
 from moedb.queries.database import open_database
 from moedb.store.reading.snapshot import read_run, take_snapshot
@@ -153,9 +152,6 @@ class TestConditions:
         made = (zero, kinds.Intervention("knock-out-shared", (2,)))
         assert len(grouped(made, (2,), with_twins=True)) == 1
         assert len(grouped(made, (2,), with_twins=True, in_list={2})) == 2
-
-    def test_the_command_knows_every_kind_and_site(self) -> None:
-        assert command.KINDS == kinds.KINDS and command.SITES == kinds.SITES
 
 
 def test_a_sweep_is_a_run_linked_to_its_parent(own_store: Path, random_model: Path) -> None:
