@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from moedb.capture.mini import card
+from moedb.capture.mini.card import measuring as card
 from moedb.capture.mini.card.measuring import evaluate, main, write_card
 from moedb.capture.mini.card.text import render_card
 from moedb.capture.mini.training.loop import train_mini

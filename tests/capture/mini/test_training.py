@@ -8,9 +8,9 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from moedb.capture.mini import training
 from moedb.capture.mini.config import MiniTrainingConfig
 from moedb.capture.mini.corpus import Batch, pad_rows
+from moedb.capture.mini.training import loop as training
 from moedb.capture.mini.training.loop import train_mini
 from moedb.capture.mini.training.optimization import (
     batch_losses,

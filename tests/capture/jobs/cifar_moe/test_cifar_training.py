@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from moedb.capture.jobs.cifar_moe import training
 from moedb.capture.jobs.cifar_moe.checkpoint import load_cifar_moe
 from moedb.capture.jobs.cifar_moe.config import (
     CifarMoEConfig,
@@ -24,6 +23,7 @@ from moedb.capture.jobs.cifar_moe.config import (
     cifar_moe_config,
 )
 from moedb.capture.jobs.cifar_moe.model import CifarMoE, Routing, balance_loss
+from moedb.capture.jobs.cifar_moe.training import trial as training
 from moedb.capture.jobs.cifar_moe.training.trial import BusyError, train_cifar_moe
 from moedb.capture.jobs.cifar_moe.training.trials import plan_trials
 from moedb.capture.models import device as machine
