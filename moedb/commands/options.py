@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moedb.capture.models.placement import DEVICE_MAPS
-from moedb.queries.results.formats import FORMATS
+from moedb.schemas.formats import FORMATS
 
 if TYPE_CHECKING:
     from moedb.capture.pipeline.sharding import Shard

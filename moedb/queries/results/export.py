@@ -51,7 +51,7 @@ def export(
     options
         Columns, pivot, caption and so on.
     format
-        One of `moedb.queries.results.formats.FORMATS`, whatever the ending.
+        One of `moedb.schemas.formats.FORMATS`, whatever the ending.
     allow_empty
         Whether to write a table without rows.
 

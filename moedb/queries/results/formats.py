@@ -31,12 +31,12 @@ from moedb.queries.results.sheets import (
     bold_cells,
 )
 from moedb.queries.results.visible import visible
+from moedb.schemas.formats import FORMAT_OF_ENDING, FORMATS
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
-    "FORMATS",
     "Sheet",
     "TableOptions",
     "arrange",
@@ -46,17 +46,6 @@ __all__ = [
     "render_sheet",
 ]
 
-FORMATS = ("table", "csv", "json", "jsonl", "markdown", "latex", "html", "parquet")
-
-_ENDINGS = {
-    ".tex": "latex",
-    ".csv": "csv",
-    ".md": "markdown",
-    ".html": "html",
-    ".json": "json",
-    ".jsonl": "jsonl",
-    ".parquet": "parquet",
-}
 _MARKDOWN_SPECIAL = re.compile(r"[\\`*|<\[\]&~$]|(?<![^\W_])_|_(?![^\W_])")
 
 
@@ -74,10 +63,10 @@ def format_of_path(path: str | Path) -> str:
     'latex'
     """
     ending = Path(path).suffix.lower()
-    if ending not in _ENDINGS:
+    if ending not in FORMAT_OF_ENDING:
         given = f"ending {ending!r}" if ending else "a name without ending"
-        raise UsageError(f"{path}: {given} names no format", did_you_mean(ending, _ENDINGS))
-    return _ENDINGS[ending]
+        raise UsageError(f"{path}: {given} names no format", did_you_mean(ending, FORMAT_OF_ENDING))
+    return FORMAT_OF_ENDING[ending]
 
 
 def render(result: Result, format: str, options: TableOptions | None = None) -> str | bytes:

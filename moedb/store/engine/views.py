@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import Any
 
 import duckdb
@@ -50,13 +51,22 @@ def create_derived_views(
     latest_run
         The run that ``latest_run`` shall be; None for the one that its SQL finds.
     """
-    folder = resources.files("moedb") / "sql" / "views"
-    for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
-        if file.name.endswith(".sql"):
-            connection.execute(file.read_text(encoding="utf-8"))
+    for file in _view_files():
+        connection.execute(file.read_text(encoding="utf-8"))
     if latest_run is not None:
         chosen = f"select run_id from runs where run_id = {_literal(latest_run)}"  # noqa: S608
         connection.execute(f"create or replace view latest_run as {chosen}")
+
+
+def derived_view_names() -> list[str]:
+    """The names of the views of ``moedb/sql/views``: a file is called NUMBER_NAME.sql."""
+    return [file.name.removesuffix(".sql").partition("_")[2] for file in _view_files()]
+
+
+def _view_files() -> list[Traversable]:
+    folder = resources.files("moedb") / "sql" / "views"
+    files = (entry for entry in folder.iterdir() if entry.name.endswith(".sql"))
+    return sorted(files, key=lambda entry: entry.name)
 
 
 def create_rows_view(

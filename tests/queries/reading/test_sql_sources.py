@@ -57,6 +57,8 @@ def read(db: Database, sql: str, runs: dict[str, str]) -> dict[str, tuple[str, .
     [
         ("select 1", {}),
         ("describe routing", {}),
+        ("from query('select * from rou' || 'ting') where run_id = '{A}'", {"A": ALL}),
+        ("select count(*) from \"Routing\" where run_id = '{A}'", {"A": ALL}),
         ("select * from routing where run_id = 'no such run'", {}),
         # macros: the default run, a run that is named, several
         ("from routing_by_class(key := 'role', layer := 3)", {"B": CLEAN}),

@@ -8,7 +8,8 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from moedb.queries.results.formats import FORMATS, TableOptions, render
+from moedb.queries.results.formats import TableOptions, render
+from moedb.schemas.formats import FORMATS
 from moedb.store.engine.connection import connect
 from moedb.store.reading.snapshot import take_snapshot
 from tests.support.stores.result_samples import a_result

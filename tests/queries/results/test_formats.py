@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from moedb.errors import UsageError
 from moedb.queries.results.cells import shown_text
-from moedb.queries.results.formats import FORMATS, TableOptions, arrange, format_of_path, render
+from moedb.queries.results.formats import TableOptions, arrange, format_of_path, render
 from moedb.queries.results.visible import visible
+from moedb.schemas.formats import FORMATS
 from tests.support.stores.result_samples import (
     FOOTER,
     HOSTILE,

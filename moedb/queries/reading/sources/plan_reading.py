@@ -17,20 +17,25 @@ from typing import Any
 import duckdb
 
 from moedb.queries.reading.sources.statement import KEYS, Statement
-from moedb.schemas.tables import EXAMPLES, RUNS, TABLES, Column, Table
-from moedb.store.engine.views import create_derived_views
+from moedb.schemas.tables import EXAMPLES, RUNS, TABLE_NAMES, TABLES, Column, Table
+from moedb.store.engine.views import create_derived_views, derived_view_names
 
-_EXTREMES: dict[str, tuple[object, object]] = {
-    "INTEGER": (-(2**31), 2**31 - 1),
-    "BIGINT": (-(2**63), 2**63 - 1),
-    "FLOAT": (float("-inf"), float("inf")),
-    "DOUBLE": (float("-inf"), float("inf")),
-    "VARCHAR": ("", "\U0010ffff"),
+_EXTREMES = {
+    "INTEGER": ("'-2147483648'", "'2147483647'"),
+    "BIGINT": ("'-9223372036854775808'", "'9223372036854775807'"),
+    "FLOAT": ("'-inf'", "'inf'"),
+    "DOUBLE": ("'-inf'", "'inf'"),
+    "VARCHAR": ("''", "chr(1114111)"),
 }
-"""Values between which every other lies: statistics of a stand-in must not exclude any."""
+"""For each type, in SQL, values between which every other lies: the statistics of a stand-in must
+not exclude any."""
 
 UNKNOWN_SPLIT = ""
 """Stands for all examples of a run whose splits were not counted."""
+
+_WORD = re.compile(r"\w+")
+_READING_BY_TEXT = ("query", "query_table")
+"""Functions of DuckDB that read what a text names."""
 
 _EQUAL = re.compile(r"([#\w]+) (?:=|IS NOT DISTINCT FROM) ([#\w]+)")
 _SUBQUERIES = frozenset({"SUBQUERY", "#0"})
@@ -75,6 +80,12 @@ class Reads:
 
     runs: Mapping[str, RunRead] = field(default_factory=dict)
     closed: bool = False
+
+
+def names_a_relation(sql: str) -> bool:
+    """Whether a statement may read tables or views: their names are among its words."""
+    names = {*TABLE_NAMES, *derived_view_names(), *_READING_BY_TEXT}
+    return not names.isdisjoint(_WORD.findall(sql.lower()))
 
 
 class Planner:
@@ -179,12 +190,16 @@ class Planner:
         return f"select {chosen} from {name}"  # noqa: S608
 
     def _create_stand_in(self, name: str, columns: Mapping[str, str]) -> None:
-        declared = ", ".join(f"{_quoted(column)} {kind}" for column, kind in columns.items())
-        self._connection.execute(f"create or replace table {name} ({declared})")
-        extremes = [_EXTREMES.get(kind, (None, None)) for kind in columns.values()]
-        rows = [[low for low, _ in extremes], [high for _, high in extremes], [None] * len(columns)]
-        marks = ", ".join("?" for _ in columns)
-        self._connection.executemany(f"insert into {name} values ({marks})", rows)  # noqa: S608
+        extremes = [_EXTREMES.get(kind, ("null", "null")) for kind in columns.values()]
+        rows = (*zip(*extremes, strict=True), ["null"] * len(columns))
+        values = ", ".join(f"({', '.join(row)})" for row in rows)
+        given = ", ".join(map(_quoted, columns))
+        typed = ", ".join(
+            f"cast({_quoted(column)} as {kind}) as {_quoted(column)}"
+            for column, kind in columns.items()
+        )
+        chosen = f"select {typed} from (values {values}) as given ({given})"  # noqa: S608
+        self._connection.execute(f"create or replace table {name} as {chosen}")
 
 
 class _PlanReader:

@@ -11,7 +11,7 @@ from moedb.queries.questions.macros import describe_macro
 from moedb.queries.questions.parameters import Value
 from moedb.queries.questions.query_file import NamedQuery
 from moedb.queries.reading.references import Counts, narrowed, references
-from moedb.queries.reading.sources.plan_reading import UNKNOWN_SPLIT, Planner
+from moedb.queries.reading.sources.plan_reading import UNKNOWN_SPLIT, Planner, names_a_relation
 from moedb.queries.reading.sources.statement import Statement
 from moedb.queries.results.result import RUNS_NAMED, RunReference
 from moedb.schemas.tables import RUNS
@@ -134,6 +134,8 @@ class SourceFinder:
         statement: Statement,
     ) -> bool:
         """Add what is read of tables and views; return whether it is certain that it is read."""
+        if not names_a_relation(sql):
+            return True
         planner = self._planner = self._planner or self._new_planner()
         try:
             for call in statement.calls or ():
