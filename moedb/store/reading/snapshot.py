@@ -257,9 +257,13 @@ def check_committed(run: RunSnapshot, entry: FileEntry) -> None:
         If it isn't.
     """
     path = run.layout.folder / entry.path
+    missing = StoreDamagedError(f"the committed file {path} is missing")
     if not check_inside(run.layout.folder, entry.path):
-        raise StoreDamagedError(f"the committed file {path} is missing")
-    found = path.stat().st_size
+        raise missing
+    try:
+        found = path.stat().st_size
+    except FileNotFoundError as error:  # deleted since
+        raise missing from error
     if found != entry.n_bytes:
         raise StoreDamagedError(f"{path} has {found} bytes, committed were {entry.n_bytes}")
 

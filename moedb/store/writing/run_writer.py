@@ -138,14 +138,15 @@ class RunWriter:
         StoreError
             If units are missing, or files of committed ones, or the run was deleted.
         """
-        snapshot = self.snapshot()
-        if snapshot.missing_units:
-            raise StoreError(f"run {snapshot.run_id} lacks the units {snapshot.missing_units}")
-        check_files(snapshot)
-        if not snapshot.is_complete:
-            row = {**snapshot.row, "status": "complete", "finished_at": timestamp()}
-            self._commit(FINAL_UNIT, {RUNS.name: column_lists([row], RUNS)}, {}, 0)
-        self._remove_orphans()
+        with self._deletion_explained():
+            snapshot = self.snapshot()
+            if snapshot.missing_units:
+                raise StoreError(f"run {snapshot.run_id} lacks the units {snapshot.missing_units}")
+            check_files(snapshot)
+            if not snapshot.is_complete:
+                row = {**snapshot.row, "status": "complete", "finished_at": timestamp()}
+                self._commit(FINAL_UNIT, {RUNS.name: column_lists([row], RUNS)}, {}, 0)
+            self._remove_orphans()
         sweep_deleted(self.layout.store)
 
     def _read_configuration(self) -> str | None:

@@ -271,3 +271,23 @@ def test_a_run_whose_arrays_are_gone_is_not_called_complete(tmp_path: Path) -> N
     with pytest.raises(StoreError, match="is missing"):
         write_sample(tmp_path / "store", **SMALL)
     assert not take_snapshot(tmp_path / "store").runs[RUN_ID].is_complete
+
+
+def test_a_run_that_is_deleted_while_its_files_are_checked_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look for a file and the look at its size."""
+    from moedb.store.reading import snapshot
+
+    writer = write_sample(tmp_path, **SMALL)
+    inside = snapshot.check_inside
+
+    def delete_behind(folder: Path, path: str) -> bool:
+        found = inside(folder, path)
+        if "/c/" in path and (tmp_path / "runs" / RUN_ID).exists():
+            remove_run(tmp_path, RUN_ID)
+        return found
+
+    monkeypatch.setattr(snapshot, "check_inside", delete_behind)
+    with pytest.raises(StoreError, match="was deleted while it was being written"):
+        writer.finish()
