@@ -24,7 +24,11 @@ class TestMeans:
         values = np.random.default_rng(3).lognormal(sigma=skew, size=2000)
         low, high = interval_of(values, seed=5)
         wanted = scipy_bootstrap(
-            (values,), np.mean, n_resamples=SAMPLES, method="BCa", rng=np.random.default_rng(5)
+            (values,),
+            np.mean,
+            n_resamples=SAMPLES,
+            method="BCa",
+            random_state=np.random.default_rng(5),
         ).confidence_interval
         width = wanted.high - wanted.low
         assert (low, high) == pytest.approx((wanted.low, wanted.high), abs=0.01 * width)
@@ -33,7 +37,11 @@ class TestMeans:
         values = np.random.default_rng(3).normal(size=8)
         low, high = interval_of(values, seed=5)
         wanted = scipy_bootstrap(
-            (values,), np.mean, n_resamples=SAMPLES, method="BCa", rng=np.random.default_rng(5)
+            (values,),
+            np.mean,
+            n_resamples=SAMPLES,
+            method="BCa",
+            random_state=np.random.default_rng(5),
         ).confidence_interval
         assert 1.15 < (high - low) / (wanted.high - wanted.low) < 1.6
 

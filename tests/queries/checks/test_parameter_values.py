@@ -202,7 +202,8 @@ def test_a_wrong_question_is_refused_alike_everywhere(
     assert f"Error: {caught.value.message}" in err
 
     if name in catalog():
-        arguments = ", ".join(f"{key} := {value!r}" for key, value in given.items())
+        # in quotes, as position is a keyword in DuckDB 1
+        arguments = ", ".join(f'"{key}" := {value!r}' for key, value in given.items())
         macro = f"from {name.replace('-', '_')}({arguments})"
         with pytest.raises(UsageError) as in_macro:
             db.sql(macro)
