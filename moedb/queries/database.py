@@ -32,11 +32,11 @@ from moedb.queries.reading.expert_outputs import ExpertOutputs, read_expert_outp
 from moedb.queries.reading.memo import Memo
 from moedb.queries.reading.read_only import check_read_only, explained
 from moedb.queries.reading.references import SPLITS, narrowed, references
+from moedb.queries.reading.sources.plan_reading import names_a_relation
 from moedb.queries.reading.sources.sql_sources import BoundCall, SourceFinder
 from moedb.queries.reading.sources.statement import MacroCall, Statement, read_statement
 from moedb.queries.results.result import Provenance, Result, RunReference
 from moedb.schemas.arrays import array_spec
-from moedb.schemas.tables import TABLE_NAMES
 from moedb.store.engine.connection import connect
 from moedb.store.engine.execution import run_interruptibly
 from moedb.store.layout import store_path
@@ -346,7 +346,7 @@ class Database:
                     reason = why_empty(self, call.query, call.values)
                     return f"{call.query.macro_name} gives none: {reason}"
         runs = ", ".join(sorted(self.snapshot.runs)) or "none"
-        if not result.provenance.runs and any(name in statement for name in TABLE_NAMES):
+        if not result.provenance.runs and names_a_relation(statement):
             return f"the SQL's conditions leave no run of the store, which has {runs}"
         return "the SQL selects nothing"
 

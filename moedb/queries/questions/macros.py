@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from moedb.queries.questions.catalog import catalog
 from moedb.queries.questions.parameters import RUN_PARAMETERS
 from moedb.queries.questions.query_file import PARAMETER_MARK
+from moedb.store.engine.quoting import literal, quoted
 
 if TYPE_CHECKING:
     import duckdb
 
-    from moedb.queries.questions.parameters import Value
     from moedb.queries.questions.query_file import NamedQuery
 
 
@@ -60,57 +60,46 @@ def create_macros(
         order by table_name, column_index
         """
     ).fetchall():
-        relations.setdefault(relation, []).append(f"{_quoted(column)} {column_type}")
+        relations.setdefault(relation, []).append(f"{quoted(column)} {column_type}")
     stand_ins: list[str] = []
     try:
         for relation, columns in relations.items():
-            connection.execute(f"create temp table {_quoted(relation)} ({', '.join(columns)})")
+            connection.execute(f"create temp table {quoted(relation)} ({', '.join(columns)})")
             stand_ins.append(relation)
         for query in wanted:
             connection.execute(_macro_sql(query, catalog_name, schema_name, run_names or {}))
     finally:
         for relation in stand_ins:
-            connection.execute(f"drop table temp.{_quoted(relation)}")
+            connection.execute(f"drop table temp.{quoted(relation)}")
 
 
 def describe_macro(connection: duckdb.DuckDBPyConnection, query: NamedQuery) -> dict[str, str]:
     """Return the SQL type of each column of a macro, which must be defined."""
     nulls = ", ".join("null" for parameter in query.parameters if parameter.required)
-    described = connection.execute(f"describe from {_quoted(query.macro_name)}({nulls})").fetchall()
+    described = connection.execute(f"describe from {quoted(query.macro_name)}({nulls})").fetchall()
     return {name: sql_type for name, sql_type, *_ in described}
 
 
 def _macro_sql(
     query: NamedQuery, catalog_name: str, schema_name: str, run_names: Mapping[str, str]
 ) -> str:
-    defaults = {parameter.name: _literal(parameter.default) for parameter in query.parameters}
+    defaults = {parameter.name: literal(parameter.default) for parameter in query.parameters}
     whole_names = " ".join(
-        f"when {_literal(begun)} then {_literal(whole)}"
-        for begun, whole in sorted(run_names.items())
+        f"when {literal(begun)} then {literal(whole)}" for begun, whole in sorted(run_names.items())
     )
 
     def replacement(mark: re.Match[str]) -> str:
-        name, default = _quoted(mark[1]), defaults[mark[1]]
+        name, default = quoted(mark[1]), defaults[mark[1]]
         if mark[1] in RUN_PARAMETERS and whole_names:
             return f"case {name} {whole_names} else {name} end"
         return name if default == "null" else f"coalesce({name}, {default})"
 
     parameters = {parameter.name: parameter for parameter in query.parameters}
     signature = ", ".join(
-        _quoted(name)
-        + ("" if parameters[name].required else f" := {_literal(parameters[name].default)}")
+        quoted(name)
+        + ("" if parameters[name].required else f" := {literal(parameters[name].default)}")
         for name in query.positional
     )
-    macro = f"{_quoted(catalog_name)}.{_quoted(schema_name)}.{_quoted(query.macro_name)}"
+    macro = f"{quoted(catalog_name)}.{quoted(schema_name)}.{quoted(query.macro_name)}"
     body = PARAMETER_MARK.sub(replacement, query.sql)
     return f"create or replace macro {macro}({signature}) as table\n{body}"
-
-
-def _literal(value: Value) -> str:
-    if value is None:
-        return "null"
-    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else repr(value)
-
-
-def _quoted(identifier: str) -> str:
-    return '"' + identifier.replace('"', '""') + '"'

@@ -7,6 +7,8 @@ as the last day of 9999 and an interval of a month as 30 days. As text they stay
 from collections.abc import Set
 from typing import TYPE_CHECKING, Any
 
+from moedb.store.engine.quoting import quoted
+
 if TYPE_CHECKING:
     import duckdb
     from duckdb.sqltypes import DuckDBPyType
@@ -44,9 +46,9 @@ def as_text(relation: "duckdb.DuckDBPyRelation", types: Set[str]) -> "duckdb.Duc
     if not any(replacements):
         return relation
     columns = [
-        f"cast(#{place} as {replacement}) as {_quoted(name)}"
+        f"cast(#{place} as {replacement}) as {quoted(name)}"
         if replacement
-        else f"#{place} as {_quoted(name)}"
+        else f"#{place} as {quoted(name)}"
         for place, (name, replacement) in enumerate(
             zip(relation.columns, replacements, strict=True), start=1
         )
@@ -73,10 +75,6 @@ def _with_text(sql_type: "DuckDBPyType", types: Set[str]) -> str | None:
         case "map":
             return f"MAP({new['key']}, {new['value']})"
         case "struct":
-            return "STRUCT(" + ", ".join(f"{_quoted(n)} {t}" for n, t in new.items()) + ")"
+            return "STRUCT(" + ", ".join(f"{quoted(n)} {t}" for n, t in new.items()) + ")"
         case _:
             return "VARCHAR"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -8,6 +8,7 @@ from typing import Any
 import duckdb
 
 from moedb.schemas.tables import Table
+from moedb.store.engine.quoting import literal
 
 
 def create_table_view(
@@ -26,7 +27,7 @@ def create_table_view(
     """
     columns = ", ".join(f"cast({c.name} as {c.sql_type}) as {c.name}" for c in table.columns)
     if files:
-        listed = ", ".join(_literal(file) for file in files)
+        listed = ", ".join(literal(file) for file in files)
         source = f"read_parquet([{listed}])"
         condition = ""
     else:
@@ -54,7 +55,7 @@ def create_derived_views(
     for file in _view_files():
         connection.execute(file.read_text(encoding="utf-8"))
     if latest_run is not None:
-        chosen = f"select run_id from runs where run_id = {_literal(latest_run)}"  # noqa: S608
+        chosen = f"select run_id from runs where run_id = {literal(latest_run)}"  # noqa: S608
         connection.execute(f"create or replace view latest_run as {chosen}")
 
 
@@ -79,17 +80,9 @@ def create_rows_view(
     names = ", ".join(table.column_names)
     casts = ", ".join(f"cast({c.name} as {c.sql_type}) as {c.name}" for c in table.columns)
     values = ", ".join(
-        "(" + ", ".join(_literal(row[name]) for name in table.column_names) + ")" for row in rows
+        "(" + ", ".join(literal(row[name]) for name in table.column_names) + ")" for row in rows
     )
     connection.execute(
         f"create or replace view {table.name} as "  # noqa: S608
         f"select {casts} from (values {values}) as given ({names})"
     )
-
-
-def _literal(value: object) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, int | float):
-        return repr(value)
-    return "'" + str(value).replace("'", "''") + "'"

@@ -18,6 +18,7 @@ import duckdb
 
 from moedb.queries.reading.sources.statement import KEYS, Statement
 from moedb.schemas.tables import EXAMPLES, RUNS, TABLE_NAMES, TABLES, Column, Table
+from moedb.store.engine.quoting import literal, quoted
 from moedb.store.engine.views import create_derived_views, derived_view_names
 
 _EXTREMES = {
@@ -133,10 +134,10 @@ class Planner:
         columns
             For each column of its rows the SQL type.
         """
-        signature = ", ".join(f"{_quoted(name)} := null" for name in parameters)
+        signature = ", ".join(f"{quoted(name)} := null" for name in parameters)
         self._create_stand_in(f"moedb_rows_of_{macro}", columns)
         self._connection.execute(
-            f"create or replace macro {_quoted(macro)}({signature}) as table "
+            f"create or replace macro {quoted(macro)}({signature}) as table "
             f"from moedb_rows_of_{macro}"
         )
 
@@ -193,9 +194,9 @@ class Planner:
         extremes = [_EXTREMES.get(kind, ("null", "null")) for kind in columns.values()]
         rows = (*zip(*extremes, strict=True), ["null"] * len(columns))
         values = ", ".join(f"({', '.join(row)})" for row in rows)
-        given = ", ".join(map(_quoted, columns))
+        given = ", ".join(map(quoted, columns))
         typed = ", ".join(
-            f"cast({_quoted(column)} as {kind}) as {_quoted(column)}"
+            f"cast({quoted(column)} as {kind}) as {quoted(column)}"
             for column, kind in columns.items()
         )
         chosen = f"select {typed} from (values {values}) as given ({given})"  # noqa: S608
@@ -319,16 +320,4 @@ def _narrowed(reads: Reads, by: Reads, by_run: bool, by_example: bool) -> Reads:
 def _column(column: Column, constants: Mapping[str, object]) -> str:
     if column.name not in constants:
         return column.name
-    return f"cast({_literal(constants[column.name])} as {column.sql_type}) as {column.name}"
-
-
-def _literal(value: object) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, int | float):
-        return repr(value)
-    return "'" + str(value).replace("'", "''") + "'"
-
-
-def _quoted(identifier: str) -> str:
-    return '"' + identifier.replace('"', '""') + '"'
+    return f"cast({literal(constants[column.name])} as {column.sql_type}) as {column.name}"
