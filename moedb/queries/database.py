@@ -23,6 +23,7 @@ from moedb.queries.analyses.registry import find_question, relation_of
 from moedb.queries.analyses.routing_over_trials import TRAINING
 from moedb.queries.checks.empty_results import why_empty
 from moedb.queries.checks.parameter_values import check_values
+from moedb.queries.counting.stand_ins import StandIns, counts_of
 from moedb.queries.questions.binding import bind
 from moedb.queries.questions.macros import create_macros
 from moedb.queries.questions.parameters import RUN_PARAMETERS, Value
@@ -106,6 +107,7 @@ class Database:
         self.memo = Memo()
         self._connection = connect(snapshot)
         self._sources = SourceFinder(snapshot, self._connection, lambda: self._splits)
+        self._stand_ins = StandIns(self._connection, snapshot)
         self._of_one_run: dict[str, Database] = {}
 
     def __enter__(self) -> Self:
@@ -169,14 +171,16 @@ class Database:
         read = explained(statement)
         found = read_statement(self._connection, read, given)
         calls = [self._bound_call(call) for call in found.calls or ()]
-        create_macros(self._connection, statement, self._beginnings(found))
+        newest = self.snapshot.newest_complete()
+        default_run = None if newest is None else newest.run_id
+        create_macros(self._connection, statement, self._beginnings(found), default_run)
         try:
             relation = self._run(statement, given)
         except SqlError as error:
             if not isinstance(error.__cause__, duckdb.CatalogException):
                 raise
             # With every macro there, DuckDB can say which name was meant.
-            create_macros(self._connection)
+            create_macros(self._connection, default_run=default_run)
             relation = self._run(statement, given)
 
         def find_provenance() -> Provenance:
@@ -241,7 +245,8 @@ class Database:
             splits_read = computed.splits_read
         else:
             splits_read = None
-            relation = self._run(question.sql, bound)
+            with self._stand_ins.standing(counts_of(question, bound)):
+                relation = self._run(question.sql, bound)
             statement = question.sql
             if not used and question.reads_trials:
                 used = self._trials(bound)

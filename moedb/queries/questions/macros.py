@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 
     from moedb.queries.questions.query_file import NamedQuery
 
+_LATEST = "(select latest_run.run_id from latest_run)"
+
 
 def create_macros(
     connection: duckdb.DuckDBPyConnection,
     used_in: str | None = None,
     run_names: Mapping[str, str] | None = None,
+    default_run: str | None = None,
 ) -> None:
     """Define every named query as a table macro: ``from routing_by_class(key := 'template')``.
 
@@ -36,6 +39,9 @@ def create_macros(
         Some SQL: define no more than the macros that it names, at some 10 ms each.
     run_names
         Beginnings of runs' names that may be given for them, with the whole names.
+    default_run
+        The run that a query of one run reads where none is given; None for ``latest_run``. A name
+        lets DuckDB pass over the files of other runs.
     """
     wanted = [
         query
@@ -49,6 +55,7 @@ def create_macros(
     ).fetchall()
     # DuckDB refuses a macro while a column anywhere below it, in the body of a view too, bears a
     # parameter's name unqualified. It looks at creation only: empty tables stand in for the views.
+    read = frozenset[str]().union(*(query.relations for query in wanted))
     relations: dict[str, list[str]] = {}
     for relation, column, column_type in connection.execute(
         """
@@ -60,14 +67,17 @@ def create_macros(
         order by table_name, column_index
         """
     ).fetchall():
-        relations.setdefault(relation, []).append(f"{quoted(column)} {column_type}")
+        if relation in read:
+            relations.setdefault(relation, []).append(f"{quoted(column)} {column_type}")
     stand_ins: list[str] = []
     try:
         for relation, columns in relations.items():
             connection.execute(f"create temp table {quoted(relation)} ({', '.join(columns)})")
             stand_ins.append(relation)
         for query in wanted:
-            connection.execute(_macro_sql(query, catalog_name, schema_name, run_names or {}))
+            connection.execute(
+                _macro_sql(query, catalog_name, schema_name, run_names or {}, default_run)
+            )
     finally:
         for relation in stand_ins:
             connection.execute(f"drop table temp.{quoted(relation)}")
@@ -81,9 +91,15 @@ def describe_macro(connection: duckdb.DuckDBPyConnection, query: NamedQuery) -> 
 
 
 def _macro_sql(
-    query: NamedQuery, catalog_name: str, schema_name: str, run_names: Mapping[str, str]
+    query: NamedQuery,
+    catalog_name: str,
+    schema_name: str,
+    run_names: Mapping[str, str],
+    default_run: str | None,
 ) -> str:
     defaults = {parameter.name: literal(parameter.default) for parameter in query.parameters}
+    if "run" in defaults and not query.reads_trials:
+        defaults["run"] = _LATEST if default_run is None else literal(default_run)
     whole_names = " ".join(
         f"when {literal(begun)} then {literal(whole)}" for begun, whole in sorted(run_names.items())
     )
@@ -91,7 +107,7 @@ def _macro_sql(
     def replacement(mark: re.Match[str]) -> str:
         name, default = quoted(mark[1]), defaults[mark[1]]
         if mark[1] in RUN_PARAMETERS and whole_names:
-            return f"case {name} {whole_names} else {name} end"
+            name = f"case {name} {whole_names} else {name} end"
         return name if default == "null" else f"coalesce({name}, {default})"
 
     parameters = {parameter.name: parameter for parameter in query.parameters}

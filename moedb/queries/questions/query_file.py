@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast, get_args
 
 from moedb.errors import MoedbError
@@ -45,6 +46,19 @@ _COLUMN = re.compile(r"(?P<name>[a-z]\w*): (?P<doc>.+)")
 _CAST = re.compile(r"cast\(\$(\w+) as (\w+)\)")
 _READ = re.compile(r"^\s*(?:from|join) (\w+)\b", re.MULTILINE)
 _ESSENTIAL = ("tokens", "routing", "router_stats", "router_mass", "predictions", "logit_lens")
+_BEHIND = dict.fromkeys(
+    (
+        "class_routing",
+        "example_routing",
+        "expert_pairs",
+        "expert_usage",
+        "layer_pairs",
+        "rank_usage",
+        "vocabulary_routing",
+    ),
+    "routing",
+)
+"""What the rows of a view come from."""
 _TRIALS = re.compile(r"^\s*(?:from|join) (?:trials|trial_routing)\b", re.MULTILINE)
 
 
@@ -65,10 +79,15 @@ class NamedQuery(Question):
         """The name of its table macro: underscores for hyphens."""
         return self.name.replace("-", "_")
 
+    @cached_property
+    def relations(self) -> frozenset[str]:
+        """The tables and views that it names, and its own parts."""
+        return frozenset(_READ.findall(self.sql))
+
     @property
     def reads(self) -> tuple[str, ...]:
         """What a run must hold for it: tables, and columns that are null in some runs."""
-        read = set(_READ.findall(self.sql))
+        read = {table for name in self.relations for table in (name, _BEHIND.get(name, name))}
         needed = [table for table in _ESSENTIAL if table in read]
         if "predictions.logit_diff" in self.sql:
             needed.append("predictions.logit_diff")

@@ -21,24 +21,23 @@
 -- column share_50: n_decisions_50 / n_decisions
 -- column share_90: n_decisions_90 / n_decisions
 -- source: Divák & Velja
-with chosen_run as (
-    select coalesce(cast($run as varchar), (select latest_run.run_id from latest_run)) as run_id
+with examples_read as (
+    select selections.example_id
+    from selections
+    where
+        selections.run_id = cast($run as varchar)
+        and selections.selection = coalesce(cast($split as varchar), 'default')
 ),
 
 selected_tokens as (
     select
-        tokens.run_id,
         tokens.token_idx,
         tokens.example_id
     from tokens
-    join chosen_run using (run_id)
     join examples using (run_id, example_id)
     where
-        case
-            when cast($split as varchar) is null then examples.split <> 'corrupted'
-            when cast($split as varchar) = 'all' then true
-            else examples.split = cast($split as varchar)
-        end
+        tokens.run_id = cast($run as varchar)
+        and tokens.example_id in (select examples_read.example_id from examples_read)
         and case
             when cast($scope as varchar) = 'example' then true
             else tokens.position = coalesce(cast($position as integer), examples.n_tokens - 1)
@@ -47,12 +46,11 @@ selected_tokens as (
 
 selected_layers as (
     select
-        moe_layers.run_id,
         moe_layers.layer,
         moe_layers.n_experts,
         moe_layers.top_k
     from moe_layers
-    join chosen_run using (run_id)
+    where moe_layers.run_id = cast($run as varchar)
 ),
 
 selected_examples as (
@@ -75,7 +73,8 @@ expert_counts as (
         count(*) as n_decisions,
         count(distinct selected_tokens.example_id) as n_active
     from routing
-    join selected_tokens using (run_id, token_idx)
+    join selected_tokens using (token_idx)
+    where routing.run_id = cast($run as varchar)
     group by routing.layer, routing.expert
 ),
 

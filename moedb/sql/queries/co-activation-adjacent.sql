@@ -19,56 +19,34 @@
 --   random with the same frequencies, and ranked at random
 -- column lift: n_adjacent / expected; 1 is chance
 -- source: OLMoE, as its code counts; chance as in co-activation
-with chosen_run as (
-    select coalesce(cast($run as varchar), (select latest_run.run_id from latest_run)) as run_id
-),
-
-selected_tokens as (
-    select
-        tokens.run_id,
-        tokens.token_idx
-    from tokens
-    join chosen_run using (run_id)
-    join examples using (run_id, example_id)
-    where case
-        when cast($split as varchar) is null then examples.split <> 'corrupted'
-        when cast($split as varchar) = 'all' then true
-        else examples.split = cast($split as varchar)
-    end
-),
-
-selected_layers as (
+with selected_layers as (
     select
         moe_layers.layer,
         moe_layers.top_k
     from moe_layers
-    join chosen_run using (run_id)
-    where cast($layer as integer) is null or moe_layers.layer = cast($layer as integer)
+    where
+        moe_layers.run_id = cast($run as varchar)
+        and (cast($layer as integer) is null or moe_layers.layer = cast($layer as integer))
 ),
 
 token_total as (
-    select count(*) as n_tokens
-    from selected_tokens
-),
-
-decisions as (
-    select
-        routing.token_idx,
-        routing.layer,
-        routing.rank,
-        routing.expert
-    from routing
-    join selected_tokens using (run_id, token_idx)
-    where cast($layer as integer) is null or routing.layer = cast($layer as integer)
+    select coalesce(max(selection_sizes.n_tokens), 0) as n_tokens
+    from selection_sizes
+    where
+        selection_sizes.run_id = cast($run as varchar)
+        and selection_sizes.selection = coalesce(cast($split as varchar), 'default')
 ),
 
 expert_counts as (
     select
-        decisions.layer,
-        decisions.expert,
-        count(*) as n_decisions
-    from decisions
-    group by decisions.layer, decisions.expert
+        expert_usage.layer,
+        expert_usage.expert,
+        expert_usage.n_decisions
+    from expert_usage
+    where
+        expert_usage.run_id = cast($run as varchar)
+        and expert_usage.selection = coalesce(cast($split as varchar), 'default')
+        and (cast($layer as integer) is null or expert_usage.layer = cast($layer as integer))
 ),
 
 -- an expert that every token chooses is with every other whenever that one is chosen: it takes one
@@ -220,19 +198,16 @@ pair_chances as (
 
 pair_counts as (
     select
-        decisions_a.layer,
-        least(decisions_a.expert, decisions_b.expert) as expert_a,
-        greatest(decisions_a.expert, decisions_b.expert) as expert_b,
-        count(*) as n_adjacent
-    from decisions as decisions_a
-    join decisions as decisions_b
-        on decisions_a.layer = decisions_b.layer
-        and decisions_a.token_idx = decisions_b.token_idx
-        and decisions_a.rank + 1 = decisions_b.rank
-    group by
-        decisions_a.layer,
-        least(decisions_a.expert, decisions_b.expert),
-        greatest(decisions_a.expert, decisions_b.expert)
+        expert_pairs.layer,
+        expert_pairs.expert_a,
+        expert_pairs.expert_b,
+        expert_pairs.n_adjacent
+    from expert_pairs
+    where
+        expert_pairs.run_id = cast($run as varchar)
+        and expert_pairs.selection = coalesce(cast($split as varchar), 'default')
+        and (cast($layer as integer) is null or expert_pairs.layer = cast($layer as integer))
+        and expert_pairs.n_adjacent > 0
 ),
 
 final as (

@@ -23,55 +23,34 @@
 --   these frequencies the one of largest entropy. Its expectation is exact where all are chosen
 --   alike, else approximated: within 0.3 % for every pair at the frequencies of the embedded model,
 --   within 1 % for 4 of 60 experts where the most used one is chosen by 86 % of the tokens
-with chosen_run as (
-    select coalesce(cast($run as varchar), (select latest_run.run_id from latest_run)) as run_id
-),
-
-selected_tokens as (
-    select
-        tokens.run_id,
-        tokens.token_idx
-    from tokens
-    join chosen_run using (run_id)
-    join examples using (run_id, example_id)
-    where case
-        when cast($split as varchar) is null then examples.split <> 'corrupted'
-        when cast($split as varchar) = 'all' then true
-        else examples.split = cast($split as varchar)
-    end
-),
-
-selected_layers as (
+with selected_layers as (
     select
         moe_layers.layer,
         moe_layers.top_k
     from moe_layers
-    join chosen_run using (run_id)
-    where cast($layer as integer) is null or moe_layers.layer = cast($layer as integer)
+    where
+        moe_layers.run_id = cast($run as varchar)
+        and (cast($layer as integer) is null or moe_layers.layer = cast($layer as integer))
 ),
 
 token_total as (
-    select count(*) as n_tokens
-    from selected_tokens
-),
-
-decisions as (
-    select
-        routing.token_idx,
-        routing.layer,
-        routing.expert
-    from routing
-    join selected_tokens using (run_id, token_idx)
-    where cast($layer as integer) is null or routing.layer = cast($layer as integer)
+    select coalesce(max(selection_sizes.n_tokens), 0) as n_tokens
+    from selection_sizes
+    where
+        selection_sizes.run_id = cast($run as varchar)
+        and selection_sizes.selection = coalesce(cast($split as varchar), 'default')
 ),
 
 expert_counts as (
     select
-        decisions.layer,
-        decisions.expert,
-        count(*) as n_decisions
-    from decisions
-    group by decisions.layer, decisions.expert
+        expert_usage.layer,
+        expert_usage.expert,
+        expert_usage.n_decisions
+    from expert_usage
+    where
+        expert_usage.run_id = cast($run as varchar)
+        and expert_usage.selection = coalesce(cast($split as varchar), 'default')
+        and (cast($layer as integer) is null or expert_usage.layer = cast($layer as integer))
 ),
 
 -- an expert that every token chooses is with every other whenever that one is chosen: it takes one
@@ -223,16 +202,15 @@ pair_chances as (
 
 pair_counts as (
     select
-        decisions_a.layer,
-        decisions_a.expert as expert_a,
-        decisions_b.expert as expert_b,
-        count(*) as n_both
-    from decisions as decisions_a
-    join decisions as decisions_b
-        on decisions_a.layer = decisions_b.layer
-        and decisions_a.token_idx = decisions_b.token_idx
-        and decisions_a.expert < decisions_b.expert
-    group by decisions_a.layer, decisions_a.expert, decisions_b.expert
+        expert_pairs.layer,
+        expert_pairs.expert_a,
+        expert_pairs.expert_b,
+        expert_pairs.n_both
+    from expert_pairs
+    where
+        expert_pairs.run_id = cast($run as varchar)
+        and expert_pairs.selection = coalesce(cast($split as varchar), 'default')
+        and (cast($layer as integer) is null or expert_pairs.layer = cast($layer as integer))
 ),
 
 final as (

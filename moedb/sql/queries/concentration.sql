@@ -11,63 +11,54 @@
 -- column experts_90: smallest number of experts that take at least 90 %
 -- column experts_99: smallest number of experts that take at least 99 %
 -- source: Divák & Velja
-with chosen_run as (
-    select coalesce(cast($run as varchar), (select latest_run.run_id from latest_run)) as run_id
-),
-
-selected_tokens as (
+with selected_experts as (
     select
-        tokens.run_id,
-        tokens.token_idx
-    from tokens
-    join chosen_run using (run_id)
-    join examples using (run_id, example_id)
-    where case
-        when cast($split as varchar) is null then examples.split <> 'corrupted'
-        when cast($split as varchar) = 'all' then true
-        else examples.split = cast($split as varchar)
-    end
+        experts.layer,
+        experts.expert
+    from experts
+    where experts.run_id = cast($run as varchar)
 ),
 
 selected_layers as (
     select
-        moe_layers.run_id,
         moe_layers.layer,
         moe_layers.n_experts,
         moe_layers.top_k
     from moe_layers
-    join chosen_run using (run_id)
+    where moe_layers.run_id = cast($run as varchar)
 ),
 
 expert_counts as (
     select
-        routing.layer,
-        routing.expert,
-        count(*) as n_decisions
-    from routing
-    join selected_tokens using (run_id, token_idx)
-    group by routing.layer, routing.expert
+        expert_usage.layer,
+        expert_usage.expert,
+        expert_usage.n_decisions
+    from expert_usage
+    where
+        expert_usage.run_id = cast($run as varchar)
+        and expert_usage.selection = coalesce(cast($split as varchar), 'default')
 ),
 
 ranked_experts as (
     select
-        experts.layer,
+        selected_experts.layer,
         selected_layers.n_experts,
         selected_layers.top_k,
         row_number() over most_used_first as n_top,
         cast(sum(coalesce(expert_counts.n_decisions, 0)) over most_used_first as bigint)
             as n_decisions,
         cast(
-            sum(coalesce(expert_counts.n_decisions, 0)) over (partition by experts.layer) as bigint
+            sum(coalesce(expert_counts.n_decisions, 0)) over (partition by selected_experts.layer)
+            as bigint
         ) as n_decisions_total
-    from experts
-    join selected_layers using (run_id, layer)
+    from selected_experts
+    join selected_layers using (layer)
     left join expert_counts
-        on experts.layer = expert_counts.layer
-        and experts.expert = expert_counts.expert
+        on selected_experts.layer = expert_counts.layer
+        and selected_experts.expert = expert_counts.expert
     window most_used_first as (
-        partition by experts.layer
-        order by coalesce(expert_counts.n_decisions, 0) desc, experts.expert
+        partition by selected_experts.layer
+        order by coalesce(expert_counts.n_decisions, 0) desc, selected_experts.expert
         rows between unbounded preceding and current row
     )
 ),

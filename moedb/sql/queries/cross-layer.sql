@@ -17,27 +17,12 @@
 -- column lift: n_both / expected
 -- column information: mutual information of the two layers' experts, in bits, over their pairs
 -- source: OLMoE; moe-router-study (rank-aligned)
-with chosen_run as (
-    select coalesce(cast($run as varchar), (select latest_run.run_id from latest_run)) as run_id
-),
-
-selected_tokens as (
-    select
-        tokens.run_id,
-        tokens.token_idx
-    from tokens
-    join chosen_run using (run_id)
-    join examples using (run_id, example_id)
-    where case
-        when cast($split as varchar) is null then examples.split <> 'corrupted'
-        when cast($split as varchar) = 'all' then true
-        else examples.split = cast($split as varchar)
-    end
-),
-
-token_total as (
-    select count(*) as n_tokens
-    from selected_tokens
+with token_total as (
+    select coalesce(max(selection_sizes.n_tokens), 0) as n_tokens
+    from selection_sizes
+    where
+        selection_sizes.run_id = cast($run as varchar)
+        and selection_sizes.selection = coalesce(cast($split as varchar), 'default')
 ),
 
 following_layers as (
@@ -45,10 +30,10 @@ following_layers as (
         moe_layers.layer,
         lead(moe_layers.layer) over (order by moe_layers.layer) as next_layer
     from moe_layers
-    join chosen_run using (run_id)
+    where moe_layers.run_id = cast($run as varchar)
 ),
 
-layer_pairs as (
+successive_layers as (
     select
         following_layers.layer,
         following_layers.next_layer
@@ -62,24 +47,20 @@ layer_pairs as (
 ),
 
 -- every rank is one group unless ranks are aligned
-decisions as (
-    select
-        routing.token_idx,
-        routing.layer,
-        routing.expert,
-        case when cast($pairs as varchar) = 'rank-aligned' then routing.rank else 0 end as place
-    from routing
-    join selected_tokens using (run_id, token_idx)
-),
-
 place_counts as (
     select
-        decisions.layer,
-        decisions.expert,
-        decisions.place,
-        count(*) as n_decisions
-    from decisions
-    group by decisions.layer, decisions.expert, decisions.place
+        rank_usage.layer,
+        rank_usage.expert,
+        case when cast($pairs as varchar) = 'rank-aligned' then rank_usage.rank else 0 end as place,
+        cast(sum(rank_usage.n_decisions) as bigint) as n_decisions
+    from rank_usage
+    where
+        rank_usage.run_id = cast($run as varchar)
+        and rank_usage.selection = coalesce(cast($split as varchar), 'default')
+    group by
+        rank_usage.layer,
+        rank_usage.expert,
+        case when cast($pairs as varchar) = 'rank-aligned' then rank_usage.rank else 0 end
 ),
 
 expert_counts as (
@@ -91,26 +72,37 @@ expert_counts as (
     group by place_counts.layer, place_counts.expert
 ),
 
-pair_counts as (
+decided_pairs as (
     select
         layer_pairs.layer,
         layer_pairs.next_layer,
-        decisions.expert,
-        next_decisions.expert as next_expert,
-        count(*) as n_both
+        layer_pairs.expert,
+        layer_pairs.next_expert,
+        case
+            when cast($pairs as varchar) = 'rank-aligned' then layer_pairs.n_aligned
+            else layer_pairs.n_both
+        end as n_both
     from layer_pairs
-    join decisions
-        on layer_pairs.layer = decisions.layer
-    join decisions as next_decisions
-        on layer_pairs.next_layer = next_decisions.layer
-        and decisions.token_idx = next_decisions.token_idx
-        and decisions.place = next_decisions.place
-    group by layer_pairs.layer, layer_pairs.next_layer, decisions.expert, next_decisions.expert
+    where
+        layer_pairs.run_id = cast($run as varchar)
+        and layer_pairs.selection = coalesce(cast($split as varchar), 'default')
+        and (cast($layer as integer) is null or layer_pairs.layer = cast($layer as integer))
+),
+
+pair_counts as (
+    select
+        decided_pairs.layer,
+        decided_pairs.next_layer,
+        decided_pairs.expert,
+        decided_pairs.next_expert,
+        decided_pairs.n_both
+    from decided_pairs
+    where decided_pairs.n_both > 0
 ),
 
 expected_counts as (
     select
-        layer_pairs.layer,
+        successive_layers.layer,
         place_counts.expert,
         next_counts.expert as next_expert,
         sum(
@@ -118,14 +110,14 @@ expected_counts as (
             * next_counts.n_decisions
             / token_total.n_tokens
         ) as expected
-    from layer_pairs
+    from successive_layers
     cross join token_total
     join place_counts
-        on layer_pairs.layer = place_counts.layer
+        on successive_layers.layer = place_counts.layer
     join place_counts as next_counts
-        on layer_pairs.next_layer = next_counts.layer
+        on successive_layers.next_layer = next_counts.layer
         and place_counts.place = next_counts.place
-    group by layer_pairs.layer, place_counts.expert, next_counts.expert
+    group by successive_layers.layer, place_counts.expert, next_counts.expert
 ),
 
 marginals as (

@@ -10,53 +10,46 @@
 -- column share: N / (k T), the expert's share of the layer's decisions
 -- column uniform: k / E, the frequency of every expert if all were chosen alike
 -- source: Divák & Velja; OLMoE
-with chosen_run as (
-    select coalesce(cast($run as varchar), (select latest_run.run_id from latest_run)) as run_id
-),
-
-selected_tokens as (
+with selected_experts as (
     select
-        tokens.run_id,
-        tokens.token_idx
-    from tokens
-    join chosen_run using (run_id)
-    join examples using (run_id, example_id)
-    where case
-        when cast($split as varchar) is null then examples.split <> 'corrupted'
-        when cast($split as varchar) = 'all' then true
-        else examples.split = cast($split as varchar)
-    end
+        experts.layer,
+        experts.expert
+    from experts
+    where experts.run_id = cast($run as varchar)
 ),
 
 selected_layers as (
     select
-        moe_layers.run_id,
         moe_layers.layer,
         moe_layers.n_experts,
         moe_layers.top_k
     from moe_layers
-    join chosen_run using (run_id)
+    where moe_layers.run_id = cast($run as varchar)
 ),
 
 token_total as (
-    select count(*) as n_tokens
-    from selected_tokens
+    select coalesce(max(selection_sizes.n_tokens), 0) as n_tokens
+    from selection_sizes
+    where
+        selection_sizes.run_id = cast($run as varchar)
+        and selection_sizes.selection = coalesce(cast($split as varchar), 'default')
 ),
 
 expert_counts as (
     select
-        routing.layer,
-        routing.expert,
-        count(*) as n_decisions
-    from routing
-    join selected_tokens using (run_id, token_idx)
-    group by routing.layer, routing.expert
+        expert_usage.layer,
+        expert_usage.expert,
+        expert_usage.n_decisions
+    from expert_usage
+    where
+        expert_usage.run_id = cast($run as varchar)
+        and expert_usage.selection = coalesce(cast($split as varchar), 'default')
 ),
 
 final as (
     select
-        experts.layer,
-        experts.expert,
+        selected_experts.layer,
+        selected_experts.expert,
         coalesce(expert_counts.n_decisions, 0) as n_decisions,
         token_total.n_tokens,
         cast(coalesce(expert_counts.n_decisions, 0) as double)
@@ -64,12 +57,12 @@ final as (
         cast(coalesce(expert_counts.n_decisions, 0) as double)
             / nullif(selected_layers.top_k * token_total.n_tokens, 0) as share,
         cast(selected_layers.top_k as double) / selected_layers.n_experts as uniform
-    from experts
-    join selected_layers using (run_id, layer)
+    from selected_experts
+    join selected_layers using (layer)
     cross join token_total
     left join expert_counts
-        on experts.layer = expert_counts.layer
-        and experts.expert = expert_counts.expert
+        on selected_experts.layer = expert_counts.layer
+        and selected_experts.expert = expert_counts.expert
 )
 
 select

@@ -16,50 +16,23 @@
 -- column normalized_entropy: the same over log2 of the number of values in the selection
 -- column pmi: log2 of P(c given e) / P(c) of that value, P(c) over the layer's labelled decisions
 -- source: moedb, after OLMoE, domain specialization
-with chosen_run as (
-    select coalesce(cast($run as varchar), (select latest_run.run_id from latest_run)) as run_id
-),
-
-selected_tokens as (
+with class_counts as (
     select
-        tokens.run_id,
-        tokens.token_idx
-    from tokens
-    join chosen_run using (run_id)
-    join examples using (run_id, example_id)
-    where case
-        when cast($split as varchar) is null then examples.split <> 'corrupted'
-        when cast($split as varchar) = 'all' then true
-        else examples.split = cast($split as varchar)
-    end
-),
-
--- an example and a token may carry the same label: count the token once
-labelled_tokens as (
-    select distinct
-        selected_tokens.run_id,
-        selected_tokens.token_idx,
-        labels.value
-    from labels
-    join selected_tokens using (run_id, token_idx)
-    where labels.key = cast($key as varchar)
+        class_routing.layer,
+        class_routing.value,
+        class_routing.expert,
+        class_routing.n_decisions
+    from class_routing
+    where
+        class_routing.run_id = cast($run as varchar)
+        and class_routing.selection = coalesce(cast($split as varchar), 'default')
+        and class_routing.key = cast($key as varchar)
+        and (cast($layer as integer) is null or class_routing.layer = cast($layer as integer))
 ),
 
 value_total as (
-    select count(distinct labelled_tokens.value) as n_values
-    from labelled_tokens
-),
-
-class_counts as (
-    select
-        routing.layer,
-        labelled_tokens.value,
-        routing.expert,
-        count(*) as n_decisions
-    from routing
-    join labelled_tokens using (run_id, token_idx)
-    where cast($layer as integer) is null or routing.layer = cast($layer as integer)
-    group by routing.layer, labelled_tokens.value, routing.expert
+    select count(distinct class_counts.value) as n_values
+    from class_counts
 ),
 
 class_totals as (

@@ -15,28 +15,26 @@
 -- column top1_accuracy: n_top1 / n_prompts
 -- column mean_target_logprob: mean log-probability (nats) of the target
 -- source: Wang et al. 2022
-with chosen_run as (
-    select coalesce(cast($run as varchar), (select latest_run.run_id from latest_run)) as run_id
+with selected_examples as (
+    select selections.example_id
+    from selections
+    where
+        selections.run_id = cast($run as varchar)
+        and selections.selection = coalesce(cast($split as varchar), 'default')
 ),
 
 selected_predictions as (
     select
-        predictions.run_id,
         predictions.example_id,
         predictions.correct,
         cast(predictions.target_logprob as double) as target_logprob,
         cast(predictions.logit_diff as double) as logit_diff
     from predictions
-    join chosen_run using (run_id)
-    join examples using (run_id, example_id)
     where
-        predictions.condition_id = cast($condition as integer)
+        predictions.run_id = cast($run as varchar)
+        and predictions.condition_id = cast($condition as integer)
         and predictions.logit_diff is not null
-        and case
-        when cast($split as varchar) is null then examples.split <> 'corrupted'
-        when cast($split as varchar) = 'all' then true
-        else examples.split = cast($split as varchar)
-    end
+        and predictions.example_id in (select selected_examples.example_id from selected_examples)
 ),
 
 grouped_predictions as (
@@ -55,8 +53,10 @@ grouped_predictions as (
         selected_predictions.target_logprob,
         selected_predictions.logit_diff
     from selected_predictions
-    join example_labels using (run_id, example_id)
-    where example_labels.key = cast($key as varchar)
+    join example_labels using (example_id)
+    where
+        example_labels.run_id = cast($run as varchar)
+        and example_labels.key = cast($key as varchar)
 ),
 
 final as (

@@ -62,13 +62,13 @@ token_totals as (
 
 expert_counts as (
     select
-        routing.run_id,
-        routing.layer,
-        routing.expert,
-        count(*) as n_decisions
-    from routing
+        expert_usage.run_id,
+        expert_usage.layer,
+        expert_usage.expert,
+        expert_usage.n_decisions
+    from expert_usage
     join selected_trials using (run_id)
-    group by routing.run_id, routing.layer, routing.expert
+    where expert_usage.selection = 'all'
 ),
 
 expert_mass as (

@@ -14,54 +14,48 @@
 -- column max_over_mean: decisions of the most used expert over the mean
 -- column switch_loss: E times the sum of share and mean router probability; 1 when even
 -- source: Fedus et al. 2022, equation 4, for the loss
-with chosen_run as (
-    select coalesce(cast($run as varchar), (select latest_run.run_id from latest_run)) as run_id
+with selected_examples as (
+    select selections.example_id
+    from selections
+    where
+        selections.run_id = cast($run as varchar)
+        and selections.selection = coalesce(cast($split as varchar), 'default')
 ),
 
-selected_examples as (
+selected_experts as (
     select
-        examples.run_id,
-        examples.example_id
-    from examples
-    join chosen_run using (run_id)
-    where case
-        when cast($split as varchar) is null then examples.split <> 'corrupted'
-        when cast($split as varchar) = 'all' then true
-        else examples.split = cast($split as varchar)
-    end
-),
-
-selected_tokens as (
-    select
-        tokens.run_id,
-        tokens.token_idx
-    from tokens
-    join selected_examples using (run_id, example_id)
+        experts.layer,
+        experts.expert
+    from experts
+    where experts.run_id = cast($run as varchar)
 ),
 
 selected_layers as (
     select
-        moe_layers.run_id,
         moe_layers.layer,
         moe_layers.n_experts,
         moe_layers.top_k
     from moe_layers
-    join chosen_run using (run_id)
+    where moe_layers.run_id = cast($run as varchar)
 ),
 
 token_total as (
-    select count(*) as n_tokens
-    from selected_tokens
+    select coalesce(max(selection_sizes.n_tokens), 0) as n_tokens
+    from selection_sizes
+    where
+        selection_sizes.run_id = cast($run as varchar)
+        and selection_sizes.selection = coalesce(cast($split as varchar), 'default')
 ),
 
 expert_counts as (
     select
-        routing.layer,
-        routing.expert,
-        count(*) as n_decisions
-    from routing
-    join selected_tokens using (run_id, token_idx)
-    group by routing.layer, routing.expert
+        expert_usage.layer,
+        expert_usage.expert,
+        expert_usage.n_decisions
+    from expert_usage
+    where
+        expert_usage.run_id = cast($run as varchar)
+        and expert_usage.selection = coalesce(cast($split as varchar), 'default')
 ),
 
 expert_mass as (
@@ -70,32 +64,37 @@ expert_mass as (
         router_mass.expert,
         sum(cast(router_mass.probability as double)) as probability
     from router_mass
-    join selected_examples using (run_id, example_id)
+    where
+        router_mass.run_id = cast($run as varchar)
+        and router_mass.example_id in (
+            select selected_examples.example_id from selected_examples
+        )
     group by router_mass.layer, router_mass.expert
 ),
 
 expert_load as (
     select
-        experts.layer,
+        selected_experts.layer,
         cast(selected_layers.n_experts as bigint) as n_experts,
         coalesce(expert_counts.n_decisions, 0) as n_decisions,
         cast(
-            sum(coalesce(expert_counts.n_decisions, 0)) over (partition by experts.layer) as bigint
+            sum(coalesce(expert_counts.n_decisions, 0)) over (partition by selected_experts.layer)
+            as bigint
         ) as n_decisions_total,
         row_number() over (
-            partition by experts.layer
-            order by coalesce(expert_counts.n_decisions, 0), experts.expert
+            partition by selected_experts.layer
+            order by coalesce(expert_counts.n_decisions, 0), selected_experts.expert
         ) as place,
         expert_mass.probability / nullif(token_total.n_tokens, 0) as mean_probability
-    from experts
-    join selected_layers using (run_id, layer)
+    from selected_experts
+    join selected_layers using (layer)
     cross join token_total
     left join expert_counts
-        on experts.layer = expert_counts.layer
-        and experts.expert = expert_counts.expert
+        on selected_experts.layer = expert_counts.layer
+        and selected_experts.expert = expert_counts.expert
     left join expert_mass
-        on experts.layer = expert_mass.layer
-        and experts.expert = expert_mass.expert
+        on selected_experts.layer = expert_mass.layer
+        and selected_experts.expert = expert_mass.expert
 ),
 
 expert_shares as (

@@ -17,86 +17,88 @@
 -- column weighted_jaccard: sum over all experts of the smaller share, over that of the larger
 -- column jensen_shannon: Jensen-Shannon divergence (bits) of the shares of decisions; 0 when equal
 -- source: Divák & Velja
-with chosen_runs as (
+with groups as (
     select
         'a' as side,
-        coalesce(cast($run as varchar), (select latest_run.run_id from latest_run)) as run_id,
+        cast($run as varchar) as run_id,
         cast($value_a as varchar) as label_value
     union all
     select
         'b' as side,
-        coalesce(
-            cast($run_b as varchar),
-            cast($run as varchar),
-            (select latest_run.run_id from latest_run)
-        ) as run_id,
+        coalesce(cast($run_b as varchar), cast($run as varchar)) as run_id,
         cast($value_b as varchar) as label_value
 ),
 
-labelled_tokens as (
-    select distinct
-        chosen_runs.side,
-        labels.run_id,
-        labels.token_idx
-    from labels
-    join chosen_runs
-        on labels.run_id = chosen_runs.run_id
-        and labels.value = chosen_runs.label_value
-    where labels.key = cast($key as varchar)
-),
-
-selected_tokens as (
+group_sizes as (
     select
-        chosen_runs.side,
-        tokens.run_id,
-        tokens.token_idx
-    from tokens
-    join chosen_runs using (run_id)
-    join examples using (run_id, example_id)
-    left join labelled_tokens
-        on chosen_runs.side = labelled_tokens.side
-        and tokens.run_id = labelled_tokens.run_id
-        and tokens.token_idx = labelled_tokens.token_idx
+        groups.side,
+        selection_sizes.n_tokens
+    from groups
+    join selection_sizes using (run_id)
     where
-        (chosen_runs.label_value is null or labelled_tokens.token_idx is not null)
-        and case
-        when cast($split as varchar) is null then examples.split <> 'corrupted'
-        when cast($split as varchar) = 'all' then true
-        else examples.split = cast($split as varchar)
-    end
+        groups.label_value is null
+        and selection_sizes.selection = coalesce(cast($split as varchar), 'default')
+    union all
+    select
+        groups.side,
+        class_sizes.n_tokens
+    from groups
+    join class_sizes
+        on groups.run_id = class_sizes.run_id
+        and groups.label_value = class_sizes.value
+    where
+        class_sizes.selection = coalesce(cast($split as varchar), 'default')
+        and class_sizes.key = cast($key as varchar)
 ),
 
 token_totals as (
     select
-        coalesce(sum(case when selected_tokens.side = 'a' then 1 else 0 end), 0) as n_tokens_a,
-        coalesce(sum(case when selected_tokens.side = 'b' then 1 else 0 end), 0) as n_tokens_b
-    from selected_tokens
+        coalesce(sum(case when group_sizes.side = 'a' then group_sizes.n_tokens else 0 end), 0)
+            as n_tokens_a,
+        coalesce(sum(case when group_sizes.side = 'b' then group_sizes.n_tokens else 0 end), 0)
+            as n_tokens_b
+    from group_sizes
 ),
 
 selected_layers as (
     select
         layers_a.layer,
         cast(coalesce(cast($m as integer), layers_a.top_k) as bigint) as n_compared
-    from chosen_runs as chosen_a
-    join chosen_runs as chosen_b
-        on chosen_a.side = 'a'
-        and chosen_b.side = 'b'
+    from groups as group_a
+    join groups as group_b
+        on group_a.side = 'a'
+        and group_b.side = 'b'
     join moe_layers as layers_a
-        on chosen_a.run_id = layers_a.run_id
+        on group_a.run_id = layers_a.run_id
     join moe_layers as layers_b
-        on chosen_b.run_id = layers_b.run_id
+        on group_b.run_id = layers_b.run_id
         and layers_a.layer = layers_b.layer
 ),
 
 expert_counts as (
     select
-        selected_tokens.side,
-        routing.layer,
-        routing.expert,
-        count(*) as n_decisions
-    from routing
-    join selected_tokens using (run_id, token_idx)
-    group by selected_tokens.side, routing.layer, routing.expert
+        groups.side,
+        expert_usage.layer,
+        expert_usage.expert,
+        expert_usage.n_decisions
+    from groups
+    join expert_usage using (run_id)
+    where
+        groups.label_value is null
+        and expert_usage.selection = coalesce(cast($split as varchar), 'default')
+    union all
+    select
+        groups.side,
+        class_routing.layer,
+        class_routing.expert,
+        class_routing.n_decisions
+    from groups
+    join class_routing
+        on groups.run_id = class_routing.run_id
+        and groups.label_value = class_routing.value
+    where
+        class_routing.selection = coalesce(cast($split as varchar), 'default')
+        and class_routing.key = cast($key as varchar)
 ),
 
 ranked_experts as (

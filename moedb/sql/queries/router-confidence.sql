@@ -12,39 +12,32 @@
 -- column sd_entropy: sample standard deviation of the entropy; null for a single token
 -- column mean_logsumexp: mean log-sum-exp (nats) of the router's logits
 -- source: the table router_stats, averaged
-with chosen_run as (
-    select coalesce(cast($run as varchar), (select latest_run.run_id from latest_run)) as run_id
-),
-
-selected_tokens as (
-    select
-        tokens.run_id,
-        tokens.token_idx
-    from tokens
-    join chosen_run using (run_id)
-    join examples using (run_id, example_id)
-    where case
-        when cast($split as varchar) is null then examples.split <> 'corrupted'
-        when cast($split as varchar) = 'all' then true
-        else examples.split = cast($split as varchar)
-    end
+with selected_examples as (
+    select selections.example_id
+    from selections
+    where
+        selections.run_id = cast($run as varchar)
+        and selections.selection = coalesce(cast($split as varchar), 'default')
 ),
 
 grouped_tokens as (
     select
-        selected_tokens.run_id,
-        selected_tokens.token_idx,
+        tokens.token_idx,
         'all' as value
-    from selected_tokens
-    where cast($key as varchar) is null
+    from tokens
+    where
+        cast($key as varchar) is null
+        and tokens.run_id = cast($run as varchar)
+        and tokens.example_id in (select selected_examples.example_id from selected_examples)
     union all
     select distinct
-        selected_tokens.run_id,
-        selected_tokens.token_idx,
+        labels.token_idx,
         labels.value
     from labels
-    join selected_tokens using (run_id, token_idx)
-    where labels.key = cast($key as varchar)
+    where
+        labels.key = cast($key as varchar)
+        and labels.run_id = cast($run as varchar)
+        and labels.example_id in (select selected_examples.example_id from selected_examples)
 ),
 
 final as (
@@ -58,7 +51,8 @@ final as (
         stddev_samp(cast(router_stats.entropy as double)) as sd_entropy,
         avg(cast(router_stats.logsumexp as double)) as mean_logsumexp
     from router_stats
-    join grouped_tokens using (run_id, token_idx)
+    join grouped_tokens using (token_idx)
+    where router_stats.run_id = cast($run as varchar)
     group by router_stats.layer, grouped_tokens.value
 )
 

@@ -15,81 +15,71 @@
 -- column frequency: N(e) / T over all tokens in the selection, labelled or not
 -- column lift: rate / frequency; null for an expert never chosen
 -- source: Poetzscher, tables 2 and 3; OLMoE, domain specialization
-with chosen_run as (
-    select coalesce(cast($run as varchar), (select latest_run.run_id from latest_run)) as run_id
-),
-
-selected_tokens as (
+with selected_experts as (
     select
-        tokens.run_id,
-        tokens.token_idx
-    from tokens
-    join chosen_run using (run_id)
-    join examples using (run_id, example_id)
-    where case
-        when cast($split as varchar) is null then examples.split <> 'corrupted'
-        when cast($split as varchar) = 'all' then true
-        else examples.split = cast($split as varchar)
-    end
+        experts.layer,
+        experts.expert
+    from experts
+    where
+        experts.run_id = cast($run as varchar)
+        and (cast($layer as integer) is null or experts.layer = cast($layer as integer))
 ),
 
 selected_layers as (
     select
-        moe_layers.run_id,
         moe_layers.layer,
         moe_layers.n_experts,
         moe_layers.top_k
     from moe_layers
-    join chosen_run using (run_id)
-    where cast($layer as integer) is null or moe_layers.layer = cast($layer as integer)
+    where
+        moe_layers.run_id = cast($run as varchar)
+        and (cast($layer as integer) is null or moe_layers.layer = cast($layer as integer))
 ),
 
--- an example and a token may carry the same label: count the token once
-labelled_tokens as (
-    select distinct
-        selected_tokens.run_id,
-        selected_tokens.token_idx,
-        labels.value
-    from labels
-    join selected_tokens using (run_id, token_idx)
-    where labels.key = cast($key as varchar)
-),
-
-class_sizes as (
+selected_classes as (
     select
-        labelled_tokens.value,
-        count(*) as n_tokens
-    from labelled_tokens
-    group by labelled_tokens.value
+        class_sizes.value,
+        class_sizes.n_tokens
+    from class_sizes
+    where
+        class_sizes.run_id = cast($run as varchar)
+        and class_sizes.selection = coalesce(cast($split as varchar), 'default')
+        and class_sizes.key = cast($key as varchar)
 ),
 
 token_total as (
-    select count(*) as n_tokens
-    from selected_tokens
+    select coalesce(max(selection_sizes.n_tokens), 0) as n_tokens
+    from selection_sizes
+    where
+        selection_sizes.run_id = cast($run as varchar)
+        and selection_sizes.selection = coalesce(cast($split as varchar), 'default')
 ),
 
 expert_counts as (
     select
-        routing.layer,
-        routing.expert,
-        count(*) as n_decisions
-    from routing
-    join selected_tokens using (run_id, token_idx)
-    where cast($layer as integer) is null or routing.layer = cast($layer as integer)
-    group by routing.layer, routing.expert
+        expert_usage.layer,
+        expert_usage.expert,
+        expert_usage.n_decisions
+    from expert_usage
+    where
+        expert_usage.run_id = cast($run as varchar)
+        and expert_usage.selection = coalesce(cast($split as varchar), 'default')
+        and (cast($layer as integer) is null or expert_usage.layer = cast($layer as integer))
 ),
 
 class_counts as (
     select
-        routing.layer,
-        labelled_tokens.value,
-        routing.expert,
-        count(*) as n_decisions,
-        sum(cast(routing.weight as double)) as weight
-    from routing
-    join labelled_tokens using (run_id, token_idx)
-    where cast($layer as integer) is null or routing.layer = cast($layer as integer)
-    group by routing.layer, labelled_tokens.value, routing.expert
+        class_routing.layer,
+        class_routing.value,
+        class_routing.expert,
+        class_routing.n_decisions,
+        class_routing.weight
+    from class_routing
+    where
+        class_routing.run_id = cast($run as varchar)
+        and class_routing.selection = coalesce(cast($split as varchar), 'default')
+        and class_routing.key = cast($key as varchar)
+        and (cast($layer as integer) is null or class_routing.layer = cast($layer as integer))
 ),
 
 class_totals as (
@@ -104,29 +94,29 @@ class_totals as (
 
 rates as (
     select
-        experts.layer,
-        class_sizes.value,
-        experts.expert,
+        selected_experts.layer,
+        selected_classes.value,
+        selected_experts.expert,
         coalesce(class_counts.n_decisions, 0) as n_decisions,
-        class_sizes.n_tokens,
-        cast(coalesce(class_counts.n_decisions, 0) as double) / class_sizes.n_tokens as rate,
+        selected_classes.n_tokens,
+        cast(coalesce(class_counts.n_decisions, 0) as double) / selected_classes.n_tokens as rate,
         cast(coalesce(class_counts.n_decisions, 0) as double) / class_totals.n_decisions as share,
         coalesce(class_counts.weight, 0) / nullif(class_totals.weight, 0) as weight_share,
         cast(coalesce(expert_counts.n_decisions, 0) as double) / token_total.n_tokens as frequency
-    from experts
-    join selected_layers using (run_id, layer)
-    cross join class_sizes
+    from selected_experts
+    join selected_layers using (layer)
+    cross join selected_classes
     cross join token_total
     left join class_totals
-        on experts.layer = class_totals.layer
-        and class_sizes.value = class_totals.value
+        on selected_experts.layer = class_totals.layer
+        and selected_classes.value = class_totals.value
     left join class_counts
-        on experts.layer = class_counts.layer
-        and experts.expert = class_counts.expert
-        and class_sizes.value = class_counts.value
+        on selected_experts.layer = class_counts.layer
+        and selected_experts.expert = class_counts.expert
+        and selected_classes.value = class_counts.value
     left join expert_counts
-        on experts.layer = expert_counts.layer
-        and experts.expert = expert_counts.expert
+        on selected_experts.layer = expert_counts.layer
+        and selected_experts.expert = expert_counts.expert
 ),
 
 final as (

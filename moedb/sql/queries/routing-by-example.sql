@@ -19,25 +19,24 @@
 -- column share: n_decisions / n_tokens; 1 in scope token
 -- column weight: the expert's weight, mean over n_tokens, 0 where it was not chosen
 -- source: Divák & Velja
-with chosen_run as (
-    select coalesce(cast($run as varchar), (select latest_run.run_id from latest_run)) as run_id
+with examples_read as (
+    select selections.example_id
+    from selections
+    where
+        selections.run_id = cast($run as varchar)
+        and selections.selection = coalesce(cast($split as varchar), 'default')
 ),
 
 selected_tokens as (
     select
-        tokens.run_id,
         tokens.token_idx,
         tokens.example_id,
         examples.split
     from tokens
-    join chosen_run using (run_id)
     join examples using (run_id, example_id)
     where
-        case
-            when cast($split as varchar) is null then examples.split <> 'corrupted'
-            when cast($split as varchar) = 'all' then true
-            else examples.split = cast($split as varchar)
-        end
+        tokens.run_id = cast($run as varchar)
+        and tokens.example_id in (select examples_read.example_id from examples_read)
         and case
             when cast($scope as varchar) = 'example' then true
             else tokens.position = coalesce(cast($position as integer), examples.n_tokens - 1)
@@ -46,47 +45,47 @@ selected_tokens as (
 
 selected_layers as (
     select
-        moe_layers.run_id,
         moe_layers.layer,
         moe_layers.n_experts
     from moe_layers
-    join chosen_run using (run_id)
-    where cast($layer as integer) is null or moe_layers.layer = cast($layer as integer)
+    where
+        moe_layers.run_id = cast($run as varchar)
+        and (cast($layer as integer) is null or moe_layers.layer = cast($layer as integer))
 ),
 
 selected_examples as (
     select
-        selected_tokens.run_id,
         selected_tokens.example_id,
         selected_tokens.split,
         count(*) as n_tokens
     from selected_tokens
-    group by selected_tokens.run_id, selected_tokens.example_id, selected_tokens.split
+    group by selected_tokens.example_id, selected_tokens.split
 ),
 
 label_values as (
     select
-        example_labels.run_id,
         example_labels.example_id,
         min(example_labels.value) as value
     from example_labels
-    join chosen_run using (run_id)
-    where example_labels.key = cast($key as varchar)
-    group by example_labels.run_id, example_labels.example_id
+    where
+        example_labels.run_id = cast($run as varchar)
+        and example_labels.key = cast($key as varchar)
+    group by example_labels.example_id
 ),
 
 expert_counts as (
     select
-        selected_tokens.run_id,
         selected_tokens.example_id,
         routing.layer,
         routing.expert,
         count(*) as n_decisions,
         sum(cast(routing.weight as double)) as weight
     from routing
-    join selected_tokens using (run_id, token_idx)
-    group by
-        selected_tokens.run_id, selected_tokens.example_id, routing.layer, routing.expert
+    join selected_tokens using (token_idx)
+    where
+        routing.run_id = cast($run as varchar)
+        and (cast($layer as integer) is null or routing.layer = cast($layer as integer))
+    group by selected_tokens.example_id, routing.layer, routing.expert
 ),
 
 final as (
@@ -103,9 +102,9 @@ final as (
         cast(expert_counts.n_decisions as double) / selected_examples.n_tokens as share,
         expert_counts.weight / selected_examples.n_tokens as weight
     from expert_counts
-    join selected_layers using (run_id, layer)
-    join selected_examples using (run_id, example_id)
-    left join label_values using (run_id, example_id)
+    join selected_layers using (layer)
+    join selected_examples using (example_id)
+    left join label_values using (example_id)
 )
 
 select

@@ -12,25 +12,24 @@
 -- column first_saturation: share of the tokens whose first-ranked expert is the same
 -- column uniform: k / E, the saturation of two routers that choose at random
 -- source: OLMoE
-with chosen_run as (
-    select coalesce(cast($run as varchar), (select latest_run.run_id from latest_run)) as run_id
+with selected_examples as (
+    select selections.example_id
+    from selections
+    where
+        selections.run_id = cast($run as varchar)
+        and selections.selection = coalesce(cast($split as varchar), 'default')
 ),
 
 selected_tokens as (
     select
-        tokens.run_id,
         tokens.token_idx,
         tokens.example_id,
         tokens.position,
         tokens.token_id
     from tokens
-    join chosen_run using (run_id)
-    join examples using (run_id, example_id)
-    where case
-        when cast($split as varchar) is null then examples.split <> 'corrupted'
-        when cast($split as varchar) = 'all' then true
-        else examples.split = cast($split as varchar)
-    end
+    where
+        tokens.run_id = cast($run as varchar)
+        and tokens.example_id in (select selected_examples.example_id from selected_examples)
 ),
 
 other_tokens as (
@@ -67,12 +66,13 @@ selected_layers as (
         moe_layers.n_experts,
         moe_layers.top_k
     from moe_layers
-    join chosen_run using (run_id)
     join moe_layers as other_layers
-        on other_layers.run_id = cast($run_b as varchar)
-        and moe_layers.layer = other_layers.layer
+        on moe_layers.layer = other_layers.layer
         and moe_layers.n_experts = other_layers.n_experts
         and moe_layers.top_k = other_layers.top_k
+    where
+        moe_layers.run_id = cast($run as varchar)
+        and other_layers.run_id = cast($run_b as varchar)
 ),
 
 decisions as (
@@ -82,8 +82,8 @@ decisions as (
         routing.rank,
         matched_tokens.other_idx
     from routing
-    join chosen_run using (run_id)
     join matched_tokens using (token_idx)
+    where routing.run_id = cast($run as varchar)
 ),
 
 other_decisions as (

@@ -18,24 +18,22 @@
 -- column lift: rate over the expert's frequency N(e) / T
 -- column context: the first of those occurrences in its text
 -- source: Fedus et al. 2022, the table of tokens routed to experts
-with chosen_run as (
-    select coalesce(cast($run as varchar), (select latest_run.run_id from latest_run)) as run_id
+with selected_examples as (
+    select selections.example_id
+    from selections
+    where
+        selections.run_id = cast($run as varchar)
+        and selections.selection = coalesce(cast($split as varchar), 'default')
 ),
 
 selected_tokens as (
     select
-        tokens.run_id,
-        tokens.token_idx,
         tokens.token_id,
         tokens.token
     from tokens
-    join chosen_run using (run_id)
-    join examples using (run_id, example_id)
-    where case
-        when cast($split as varchar) is null then examples.split <> 'corrupted'
-        when cast($split as varchar) = 'all' then true
-        else examples.split = cast($split as varchar)
-    end
+    where
+        tokens.run_id = cast($run as varchar)
+        and tokens.example_id in (select selected_examples.example_id from selected_examples)
 ),
 
 token_total as (
@@ -56,17 +54,24 @@ vocabulary as (
 -- images have no token_id: they count in N(e), and stop there
 token_counts as (
     select
-        routing.layer,
-        routing.expert,
-        selected_tokens.token_id,
-        count(*) as n_decisions,
-        min(routing.token_idx) as first_token_idx
-    from routing
-    join selected_tokens using (run_id, token_idx)
+        vocabulary_routing.layer,
+        vocabulary_routing.expert,
+        vocabulary_routing.token_id,
+        vocabulary_routing.n_decisions,
+        vocabulary_routing.first_token_idx
+    from vocabulary_routing
     where
-        (cast($layer as integer) is null or routing.layer = cast($layer as integer))
-        and (cast($expert as integer) is null or routing.expert = cast($expert as integer))
-    group by routing.layer, routing.expert, selected_tokens.token_id
+        vocabulary_routing.run_id = cast($run as varchar)
+        and vocabulary_routing.selection = coalesce(cast($split as varchar), 'default')
+        and vocabulary_routing.of = 'input'
+        and (
+            cast($layer as integer) is null
+            or vocabulary_routing.layer = cast($layer as integer)
+        )
+        and (
+            cast($expert as integer) is null
+            or vocabulary_routing.expert = cast($expert as integer)
+        )
 ),
 
 expert_counts as (
@@ -134,11 +139,11 @@ final as (
         placed_tokens.lift,
         token_context.context
     from placed_tokens
-    cross join chosen_run
     join token_context
-        on chosen_run.run_id = token_context.run_id
-        and placed_tokens.first_token_idx = token_context.token_idx
-    where placed_tokens.place <= cast($n as integer)
+        on placed_tokens.first_token_idx = token_context.token_idx
+    where
+        token_context.run_id = cast($run as varchar)
+        and placed_tokens.place <= cast($n as integer)
 )
 
 select

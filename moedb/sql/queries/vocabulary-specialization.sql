@@ -11,29 +11,27 @@
 -- column weighted: the same with each token id counted by its occurrences
 -- column baseline: the largest N(e) / T of them, the score if routing ignored the token
 -- source: OLMoE
-with chosen_run as (
-    select coalesce(cast($run as varchar), (select latest_run.run_id from latest_run)) as run_id
+with selected_examples as (
+    select selections.example_id
+    from selections
+    where
+        selections.run_id = cast($run as varchar)
+        and selections.selection = coalesce(cast($split as varchar), 'default')
 ),
 
 selected_tokens as (
     select
-        tokens.run_id,
-        tokens.token_idx,
         case
             when cast($of as varchar) = 'input' then tokens.token_id
             else lead(tokens.token_id) over (
-                partition by tokens.run_id, tokens.example_id
+                partition by tokens.example_id
                 order by tokens.position
             )
         end as token_id
     from tokens
-    join chosen_run using (run_id)
-    join examples using (run_id, example_id)
-    where case
-        when cast($split as varchar) is null then examples.split <> 'corrupted'
-        when cast($split as varchar) = 'all' then true
-        else examples.split = cast($split as varchar)
-    end
+    where
+        tokens.run_id = cast($run as varchar)
+        and tokens.example_id in (select selected_examples.example_id from selected_examples)
 ),
 
 vocabulary as (
@@ -47,30 +45,30 @@ vocabulary as (
 
 counted_tokens as (
     select
-        selected_tokens.run_id,
-        selected_tokens.token_idx,
         vocabulary.token_id,
         vocabulary.n_token
-    from selected_tokens
-    join vocabulary using (token_id)
+    from vocabulary
     where vocabulary.n_token >= cast($min_count as integer)
 ),
 
 totals as (
-    select count(*) as n_tokens
+    select cast(sum(counted_tokens.n_token) as bigint) as n_tokens
     from counted_tokens
 ),
 
 token_counts as (
     select
-        routing.layer,
-        routing.expert,
-        counted_tokens.token_id,
-        any_value(counted_tokens.n_token) as n_token,
-        count(*) as n_decisions
-    from routing
-    join counted_tokens using (run_id, token_idx)
-    group by routing.layer, routing.expert, counted_tokens.token_id
+        vocabulary_routing.layer,
+        vocabulary_routing.expert,
+        vocabulary_routing.token_id,
+        counted_tokens.n_token,
+        vocabulary_routing.n_decisions
+    from vocabulary_routing
+    join counted_tokens using (token_id)
+    where
+        vocabulary_routing.run_id = cast($run as varchar)
+        and vocabulary_routing.selection = coalesce(cast($split as varchar), 'default')
+        and vocabulary_routing.of = cast($of as varchar)
 ),
 
 expert_counts as (

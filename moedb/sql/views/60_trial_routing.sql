@@ -13,55 +13,54 @@
 -- column expert: the expert, those that the value never chose included
 -- column n_decisions: N(e,c), tokens with this value that chose the expert
 create or replace view trial_routing as
--- an example and a token may carry the same label: count the token once
-with labelled_tokens as (
-    select distinct
-        trials.run_id,
-        trials.variant,
-        trials.experts,
-        trials.gate,
-        trials.balance,
-        trials.aux_coefficient,
-        trials.trial,
-        labels.key,
-        labels.value,
-        labels.token_idx
-    from labels
-    join trials using (run_id)
-),
-
--- a map of the counts: to add rows of 0 to rows of counts would read these twice, and DuckDB does
--- not carry a condition on the key down to labels that are read twice
-classes as (
+with decisions as (
     select
-        labelled_tokens.run_id,
-        labelled_tokens.variant,
-        labelled_tokens.experts,
-        labelled_tokens.gate,
-        labelled_tokens.balance,
-        labelled_tokens.aux_coefficient,
-        labelled_tokens.trial,
-        labelled_tokens.key,
-        labelled_tokens.value,
-        routing.layer,
-        histogram(routing.expert) as decisions
-    from labelled_tokens
-    join routing using (run_id, token_idx)
-    group by all
+        class_routing.run_id,
+        class_routing.key,
+        class_routing.value,
+        class_routing.layer,
+        class_routing.expert,
+        class_routing.n_decisions
+    from class_routing
+    where class_routing.selection = 'all'
+    union all
+    -- every expert, so that those that the value never chose have a row too
+    select
+        class_sizes.run_id,
+        class_sizes.key,
+        class_sizes.value,
+        experts.layer,
+        experts.expert,
+        0 as n_decisions
+    from class_sizes
+    join experts using (run_id)
+    where class_sizes.selection = 'all'
 )
 
 select
-    classes.run_id,
-    classes.variant,
-    classes.experts,
-    classes.gate,
-    classes.balance,
-    classes.aux_coefficient,
-    classes.trial,
-    classes.key,
-    classes.value,
-    classes.layer,
-    experts.expert,
-    cast(coalesce(classes.decisions[experts.expert], 0) as bigint) as n_decisions
-from classes
-join experts using (run_id, layer);
+    trials.run_id,
+    trials.variant,
+    trials.experts,
+    trials.gate,
+    trials.balance,
+    trials.aux_coefficient,
+    trials.trial,
+    decisions.key,
+    decisions.value,
+    decisions.layer,
+    decisions.expert,
+    cast(sum(decisions.n_decisions) as bigint) as n_decisions
+from decisions
+join trials using (run_id)
+group by
+    trials.run_id,
+    trials.variant,
+    trials.experts,
+    trials.gate,
+    trials.balance,
+    trials.aux_coefficient,
+    trials.trial,
+    decisions.key,
+    decisions.value,
+    decisions.layer,
+    decisions.expert;

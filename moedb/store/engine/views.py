@@ -39,7 +39,7 @@ def create_table_view(
 
 
 def create_derived_views(
-    connection: duckdb.DuckDBPyConnection, latest_run: str | None = None
+    connection: duckdb.DuckDBPyConnection, latest_run: str | None = None, major: int = 1
 ) -> None:
     """Define the views of ``moedb/sql/views``, in the order of their file names.
 
@@ -51,9 +51,13 @@ def create_derived_views(
         Where the views are made.
     latest_run
         The run that ``latest_run`` shall be; None for the one that its SQL finds.
+    major
+        The format of the tables' files.
     """
     for file in _view_files():
-        connection.execute(file.read_text(encoding="utf-8"))
+        of_format_1 = major < 2 and file.name == _OF_FORMAT_1.name
+        definition = _OF_FORMAT_1 if of_format_1 else file
+        connection.execute(definition.read_text(encoding="utf-8"))
     if latest_run is not None:
         chosen = f"select run_id from runs where run_id = {literal(latest_run)}"  # noqa: S608
         connection.execute(f"create or replace view latest_run as {chosen}")
@@ -64,9 +68,13 @@ def derived_view_names() -> list[str]:
     return [file.name.removesuffix(".sql").partition("_")[2] for file in _view_files()]
 
 
+_FOLDER = resources.files("moedb") / "sql" / "views"
+_OF_FORMAT_1 = _FOLDER / "format_1" / "33_example_routing.sql"
+"""The view for stores of format 1, whose router_mass does not count decisions."""
+
+
 def _view_files() -> list[Traversable]:
-    folder = resources.files("moedb") / "sql" / "views"
-    files = (entry for entry in folder.iterdir() if entry.name.endswith(".sql"))
+    files = (entry for entry in _FOLDER.iterdir() if entry.name.endswith(".sql"))
     return sorted(files, key=lambda entry: entry.name)
 
 

@@ -91,8 +91,12 @@ def every_setting(name: str) -> list[dict[str, object]]:
 
 
 def ask(connection: duckdb.DuckDBPyConnection, name: str, given: dict[str, object]) -> pd.DataFrame:
+    """Run a query's SQL with its values, the run that none is given for looked up."""
     query = named_query(name)
-    return connection.execute(query.sql, bind(query, given)).df()
+    values = bind(query, given)
+    if "run" in values and values["run"] is None and not query.reads_trials:
+        ((values["run"],),) = connection.execute("from latest_run").fetchall()
+    return connection.execute(query.sql, values).df()
 
 
 def ask_macro(

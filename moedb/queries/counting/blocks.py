@@ -1,0 +1,165 @@
+"""The decisions of a run, layer by layer, as matrices of tokens and ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow.parquet as pq
+    from numpy.typing import NDArray
+
+    from moedb.store.reading.snapshot import RunSnapshot
+
+
+class UnorderedError(Exception):
+    """A file is not in the order of the format; the SQL does not depend on it."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer as the run declares it."""
+
+    layer: int
+    n_experts: int
+    top_k: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """What consecutive tokens chose at one layer.
+
+    Attributes
+    ----------
+    layer
+        The layer.
+    experts
+        (token, rank): the experts.
+    weights
+        (token, rank): their weights; None where they were not asked for.
+    """
+
+    layer: Layer
+    experts: NDArray[np.int64]
+    weights: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class FileBlocks:
+    """The decisions of one file.
+
+    Attributes
+    ----------
+    first_token
+        token_idx of the first of its tokens, which follow one another.
+    n_tokens
+        How many they are.
+    blocks
+        A block for each layer, in order; each has all of the tokens.
+    """
+
+    first_token: int
+    n_tokens: int
+    blocks: Sequence[Block]
+
+    @property
+    def tokens(self) -> slice:
+        """Its tokens in an array that has one entry for each token of the run."""
+        return slice(self.first_token, self.first_token + self.n_tokens)
+
+
+def layers_of(run: RunSnapshot) -> tuple[Layer, ...]:
+    """The MoE layers of a run, in order."""
+    rows = sorted(run.manifest.layers, key=lambda row: int(row["layer"]))
+    return tuple(Layer(int(r["layer"]), int(r["n_experts"]), int(r["top_k"])) for r in rows)
+
+
+def read_blocks(run: RunSnapshot, *, weights: bool = False) -> Iterator[FileBlocks]:
+    """Read the routing of a run, file by file.
+
+    The order of the rows is checked by what the files say of their row groups, without reading
+    the tokens' numbers.
+
+    Parameters
+    ----------
+    run
+        The run.
+    weights
+        Whether to read the weights too.
+
+    Raises
+    ------
+    UnorderedError
+        If a file does not hold every layer of consecutive tokens, in the order of the format, or
+        names an expert that the layer does not have.
+    """
+    import pyarrow.parquet as pq
+
+    layers = layers_of(run)
+    columns = ["expert", "weight"] if weights else ["expert"]
+    for path in run.files("routing"):
+        with pq.ParquetFile(path) as file:
+            first, n_tokens = _tokens_of(file, layers)
+            table = file.read(columns=columns)
+        yield FileBlocks(first, n_tokens, tuple(_blocks(table, layers, n_tokens)))
+
+
+def _blocks(table: object, layers: Sequence[Layer], n_tokens: int) -> Iterator[Block]:
+    import numpy as np
+
+    read = {name: table[name].to_numpy() for name in table.column_names}  # type: ignore[attr-defined, index]
+    experts, weights = read["expert"].astype(np.int64), read.get("weight")
+    start = 0
+    for layer in layers:
+        rows = slice(start, start + n_tokens * layer.top_k)
+        start = rows.stop
+        chosen = experts[rows].reshape(n_tokens, layer.top_k)
+        if chosen.size and not (chosen.min() >= 0 and chosen.max() < layer.n_experts):
+            raise UnorderedError
+        yield Block(layer, chosen, None if weights is None else weights[rows].reshape(chosen.shape))
+
+
+def _tokens_of(file: pq.ParquetFile, layers: Sequence[Layer]) -> tuple[int, int]:
+    """The first token of a file and how many it has, if its row groups are as they should be."""
+    metadata = file.metadata
+    names = {metadata.schema.column(i).name: i for i in range(metadata.num_columns)}
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    tokens = [_extremes(group, names["token_idx"]) for group in groups]
+    per_token = sum(layer.top_k for layer in layers)
+    if not groups or not per_token:
+        raise UnorderedError
+    first, last = min(low for low, _ in tokens), max(high for _, high in tokens)
+    n_tokens = last - first + 1
+    if metadata.num_rows != n_tokens * per_token:
+        raise UnorderedError
+    starts = [0]
+    for layer in layers:
+        starts.append(starts[-1] + n_tokens * layer.top_k)
+    begin = 0
+    for group, span in zip(groups, tokens, strict=True):
+        end = begin + group.num_rows
+        place_of_first, place_of_last = _place(starts, begin), _place(starts, end - 1)
+        expected = layers[place_of_first].layer, layers[place_of_last].layer
+        if _extremes(group, names["layer"]) != expected:
+            raise UnorderedError
+        if place_of_first == place_of_last:
+            k = layers[place_of_first].top_k
+            within = begin - starts[place_of_first], end - 1 - starts[place_of_first]
+            if span != (first + within[0] // k, first + within[1] // k):
+                raise UnorderedError
+        begin = end
+    return first, n_tokens
+
+
+def _place(starts: Sequence[int], row: int) -> int:
+    return next(i for i, (low, high) in enumerate(pairwise(starts)) if low <= row < high)
+
+
+def _extremes(group: pq.RowGroupMetaData, column: int) -> tuple[int, int]:
+    statistics = group.column(column).statistics
+    if statistics is None or not statistics.has_min_max:
+        raise UnorderedError
+    return int(statistics.min), int(statistics.max)

@@ -1,0 +1,100 @@
+"""How often the tokens with each value of a label choose each expert."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from moedb.queries.counting.blocks import layers_of, read_blocks
+from moedb.queries.counting.rows import Rows, joined
+from moedb.queries.counting.tokens import labelled_tokens
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from moedb.store.reading.snapshot import RunSnapshot
+
+_ON_TOKENS = """
+select 1
+from token_labels
+where token_labels.run_id = cast($run as varchar) and token_labels.key = cast($key as varchar)
+limit 1
+"""
+_OF_EXAMPLES = """
+with label_values as (
+    select example_labels.example_id, example_labels.value
+    from example_labels
+    where example_labels.run_id = cast($run as varchar) and example_labels.key = $key
+    union
+    select examples.example_id, run_labels.value
+    from run_labels
+    join examples on examples.run_id = run_labels.run_id
+    where run_labels.run_id = cast($run as varchar) and run_labels.key = $key
+),
+
+selected_values as (
+    select label_values.example_id, label_values.value
+    from label_values
+    where label_values.example_id in (
+        select selections.example_id
+        from selections
+        where selections.run_id = cast($run as varchar) and selections.selection = $selection
+    )
+)
+
+select
+    selected_values.value,
+    example_routing.layer,
+    example_routing.expert,
+    cast(sum(example_routing.n_decisions) as bigint) as n_decisions,
+    sum(example_routing.weight) as weight
+from example_routing
+join selected_values using (example_id)
+where example_routing.run_id = cast($run as varchar)
+group by selected_values.value, example_routing.layer, example_routing.expert
+"""
+
+
+def class_routing(
+    connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selection: str, key: str
+) -> Rows:
+    """Count as the view ``class_routing`` does, its columns from ``value`` on.
+
+    Weights are summed in double precision. A label of examples or of the run is counted from the
+    routing of examples, which is a fraction of the decisions.
+    """
+    import numpy as np
+
+    given = {"run": run.run_id, "key": key}
+    if not connection.execute(_ON_TOKENS, given).fetchall():
+        given["selection"] = selection
+        return dict(connection.execute(_OF_EXAMPLES, given).fetchnumpy())
+    layers = layers_of(run)
+    tokens = labelled_tokens(connection, run.run_id, selection, key)
+    n_values = len(tokens.names)
+    counts = [np.zeros(n_values * layer.n_experts, np.int64) for layer in layers]
+    weights = [np.zeros(n_values * layer.n_experts) for layer in layers]
+    for file in read_blocks(run, weights=True):
+        places, groups = tokens.within(file.first_token, file.n_tokens)
+        is_whole = np.array_equal(places, np.arange(file.n_tokens))
+        for number, block in enumerate(file.blocks):
+            experts, chosen = block.experts, np.asarray(block.weights)
+            if not is_whole:
+                experts, chosen = experts[places], chosen[places]
+            n_experts = layers[number].n_experts
+            cells = (experts + groups[:, None] * n_experts).ravel()
+            counts[number] += np.bincount(cells, minlength=n_values * n_experts)
+            weights[number] += np.bincount(cells, chosen.ravel(), n_values * n_experts)
+    parts = []
+    for layer, n, weight in zip(layers, counts, weights, strict=True):
+        (cells,) = n.nonzero()
+        value, expert = np.divmod(cells, layer.n_experts)
+        parts.append(
+            {
+                "value": tokens.names[value],
+                "layer": layer.layer,
+                "expert": expert,
+                "n_decisions": n[cells],
+                "weight": weight[cells],
+            }
+        )
+    return joined(("value", "layer", "expert", "n_decisions", "weight"), parts)

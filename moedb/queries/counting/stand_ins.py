@@ -1,0 +1,170 @@
+"""Counted rows in the place of a view, while a named query runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from moedb.queries.counting.blocks import UnorderedError
+from moedb.queries.counting.classes import class_routing
+from moedb.queries.counting.pairs import expert_pairs, layer_pairs, rank_usage
+from moedb.queries.counting.vocabulary import vocabulary_routing
+from moedb.queries.questions.parameters import RUN_PARAMETERS
+from moedb.store.engine.quoting import literal, quoted
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from moedb.queries.counting.rows import Rows
+    from moedb.queries.questions.parameters import Value
+    from moedb.queries.questions.query_file import NamedQuery
+    from moedb.store.reading.snapshot import RunSnapshot, Snapshot
+
+logger = logging.getLogger(__name__)
+
+_TYPES = {
+    "layer": "integer",
+    "next_layer": "integer",
+    "rank": "integer",
+    "expert": "integer",
+    "expert_a": "integer",
+    "expert_b": "integer",
+    "next_expert": "integer",
+    "token_id": "integer",
+    "value": "varchar",
+    "weight": "double",
+}
+"""The SQL types of the columns; the rest are counts and numbers of tokens."""
+
+_KEPT_ROWS = 1_000_000
+"""Larger counts are not kept for the next query."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """What is counted of one run.
+
+    Attributes
+    ----------
+    view
+        The view whose rows are counted.
+    run
+        The run.
+    selection
+        The selection.
+    of
+        The label's key (``class_routing``), or which token (``vocabulary_routing``).
+    """
+
+    view: str
+    run: str
+    selection: str
+    of: str | None = None
+
+
+_COUNTERS: dict[str, Callable[[duckdb.DuckDBPyConnection, RunSnapshot, Count], Rows]] = {
+    "class_routing": lambda c, run, count: class_routing(c, run, count.selection, str(count.of)),
+    "expert_pairs": lambda c, run, count: expert_pairs(c, run, count.selection),
+    "layer_pairs": lambda c, run, count: layer_pairs(c, run, count.selection),
+    "rank_usage": lambda c, run, count: rank_usage(c, run, count.selection),
+    "vocabulary_routing": lambda c, run, count: vocabulary_routing(
+        c, run, count.selection, str(count.of)
+    ),
+}
+_COLUMN_OF = {"class_routing": "key", "vocabulary_routing": "of"}
+
+
+def counts_of(query: NamedQuery, values: Mapping[str, Value]) -> list[Count]:
+    """What a named query reads of the counted views.
+
+    Parameters
+    ----------
+    query
+        The query.
+    values
+        The values of its parameters, runs by their whole names.
+    """
+    runs = dict.fromkeys(str(values[name]) for name in RUN_PARAMETERS if values.get(name))
+    selection = str(values.get("split") or "default")
+    counts = []
+    for view in _COUNTERS:
+        if view not in query.relations:
+            continue
+        of = values.get("key") if view == "class_routing" else values.get("of", "input")
+        if view not in _COLUMN_OF:
+            of = None
+        elif of is None:
+            continue  # no label, no class
+        counts += [Count(view, run, selection, None if of is None else str(of)) for run in runs]
+    return counts
+
+
+class StandIns:
+    """Counts decisions, and lets the counts stand for views while a query runs.
+
+    Parameters
+    ----------
+    connection
+        Reads the snapshot, and has its views.
+    snapshot
+        What is read.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, snapshot: Snapshot) -> None:
+        self._connection = connection
+        self._snapshot = snapshot
+        self._kept: dict[Count, Rows] = {}
+
+    @contextmanager
+    def standing(self, counts: Iterable[Count]) -> Iterator[None]:
+        """Let the rows that are named stand for their views; there are no others meanwhile."""
+        by_view: dict[str, list[Count]] = {}
+        for count in dict.fromkeys(counts):
+            by_view.setdefault(count.view, []).append(count)
+        standing: list[str] = []
+        try:
+            for view, of_view in by_view.items():
+                self._stand(view, of_view, standing)
+            yield
+        finally:
+            for statement in standing:
+                self._connection.execute(statement)
+
+    def _stand(self, view: str, counts: Iterable[Count], standing: list[str]) -> None:
+        import pyarrow as pa
+
+        branches = []
+        for number, count in enumerate(counts):
+            try:
+                rows = self._rows(count)
+            except UnorderedError:
+                logger.info("%s: counted by SQL, as run %s is not in order", view, count.run)
+                return
+            name = f"moedb_{view}_{number}"
+            self._connection.register(name, pa.table(rows))
+            standing.append(f"drop view if exists temp.{quoted(name)}")
+            constants = {"run_id": count.run, "selection": count.selection}
+            if view in _COLUMN_OF:
+                constants[_COLUMN_OF[view]] = str(count.of)
+            chosen = [f"{literal(value)} as {quoted(key)}" for key, value in constants.items()]
+            chosen += [
+                f"cast({quoted(column)} as {_TYPES.get(column, 'bigint')}) as {quoted(column)}"
+                for column in rows
+            ]
+            branches.append(f"select {', '.join(chosen)} from {quoted(name)}")  # noqa: S608
+        body = " union all ".join(branches)
+        self._connection.execute(f"create temp view {quoted(view)} as {body}")
+        standing.insert(0, f"drop view if exists temp.{quoted(view)}")
+
+    def _rows(self, count: Count) -> Rows:
+        kept = self._kept.get(count)
+        if kept is not None:
+            return kept
+        run = self._snapshot.runs[count.run]
+        rows = _COUNTERS[count.view](self._connection, run, count)
+        if len(next(iter(rows.values()))) <= _KEPT_ROWS:
+            self._kept[count] = rows
+        return rows

@@ -1,0 +1,54 @@
+-- title: Pairs of experts
+-- answers: How often are two experts of a layer chosen for the same token?
+-- column run_id: the run
+-- column selection: all; default, which is all but corrupted; or the name of a split
+-- column layer: the MoE layer
+-- column expert_a: an expert
+-- column expert_b: another expert of the layer, of larger index
+-- column n_both: N_ab, tokens that chose both; pairs without any are left out
+-- column n_adjacent: those that chose both at ranks r and r + 1
+create or replace view expert_pairs as
+with pairs as (
+    select
+        decisions_a.run_id,
+        decisions_a.token_idx,
+        decisions_a.layer,
+        decisions_a.expert as expert_a,
+        decisions_b.expert as expert_b,
+        case
+            when decisions_a.rank - decisions_b.rank in (1, -1) then 1
+            else 0
+        end as is_adjacent
+    from routing as decisions_a
+    join routing as decisions_b
+        on decisions_a.run_id = decisions_b.run_id
+        and decisions_a.token_idx = decisions_b.token_idx
+        and decisions_a.layer = decisions_b.layer
+        and decisions_a.expert < decisions_b.expert
+),
+
+selected_tokens as (
+    select distinct
+        selections.run_id,
+        selections.selection,
+        tokens.token_idx
+    from tokens
+    join selections using (run_id, example_id)
+)
+
+select
+    selected_tokens.run_id,
+    selected_tokens.selection,
+    pairs.layer,
+    pairs.expert_a,
+    pairs.expert_b,
+    count(*) as n_both,
+    cast(sum(pairs.is_adjacent) as bigint) as n_adjacent
+from pairs
+join selected_tokens using (run_id, token_idx)
+group by
+    selected_tokens.run_id,
+    selected_tokens.selection,
+    pairs.layer,
+    pairs.expert_a,
+    pairs.expert_b;
