@@ -99,6 +99,45 @@ def _soundness(run: "RunSnapshot", found: "Verification") -> str:
 
 
 @click.command()
+@click.argument("source", type=click.Path())
+@click.argument("target", type=click.Path())
+def migrate(source: str, target: str) -> None:
+    """Write the runs of SOURCE, a store of an older format, anew in the store TARGET.
+
+    SOURCE stays as it is. Every run is verified once it is written; incomplete ones can be gone on
+    with in TARGET. The same command again goes on where it was stopped.
+
+    \b
+    Example:
+      moedb migrate moedb-store moedb-store-2
+    """
+    from moedb.store.layout import store_path
+    from moedb.store.reading.listing import check_store
+    from moedb.store.reading.snapshot import read_run, take_snapshot
+    from moedb.store.verification import verify_run
+    from moedb.store.writing.migration import check_migration, migrate_run
+
+    old, new = store_path(source), store_path(target)
+    check_migration(old, new, check_store(old))
+    snapshot = take_snapshot(old)
+    damaged = []
+    for run_id in sorted({**snapshot.runs, **snapshot.damaged}):
+        try:
+            found = snapshot.run(run_id)
+            migrate_run(found, new)
+            written = read_run(new, run_id)
+            before = f"{found.n_bytes() / 1e6:,.1f} MB before"
+            answer(f"{_soundness(written, verify_run(written))}; {before}")
+        except StoreDamagedError as error:
+            answer(f"{run_id}: damaged, and left out: {error.message}")
+            damaged.append(run_id)
+    if damaged:
+        raise StoreDamagedError(
+            f"not in {new}: {', '.join(damaged)}", "restore them, and run the same command again"
+        )
+
+
+@click.command()
 @click.argument("run")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @store_option

@@ -1,4 +1,4 @@
-"""The JSON files that make a store: its version, a run's configuration, a unit's commit.
+"""The JSON files that make a store: its version, a run's configuration, the commits.
 
 They are frozen dataclasses that validate on construction; reading them costs no import beyond the
 standard library, since every ``moedb sql`` does it.
@@ -6,16 +6,24 @@ standard library, since every ``moedb sql`` does it.
 
 import dataclasses
 import json
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Self
 
 from moedb.errors import StoreDamagedError
-from moedb.schemas.tables import MOE_LAYERS, RUNS, Column, Table
+from moedb.schemas.seals import check_seal, seal
+from moedb.schemas.tables import FORMAT_MAJOR, MOE_LAYERS, RUNS, Column, Table
 
 FORMAT_NAME = "moedb"
-FORMAT_VERSION = (1, 0)
+FORMAT_VERSION = (FORMAT_MAJOR, 0)
 """Major and minor version of the store's format. A reader refuses a newer major version."""
+SEALED_SINCE = 2
+"""The major version from which on every manifest has a seal."""
+
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def _expect(value: object, kind: type | tuple[type, ...], where: str) -> None:
@@ -35,6 +43,8 @@ def _expect_text(value: object, where: str) -> None:
 
 
 def _expect_count(value: object, where: str) -> None:
+    if type(value) is int and value >= 0:
+        return
     _expect(value, int, where)
     if int(value) < 0:  # type: ignore[call-overload]
         raise StoreDamagedError(f"{where}: expected 0 or more, got {value!r}")
@@ -60,8 +70,15 @@ def _expect_row(row: object, table: Table, derived: set[str], where: str) -> Non
                 _expect_cell(value, column, f"{where}: {column.name}")
 
 
+def _expect_sha256(value: object, where: str) -> None:
+    if not isinstance(value, str) or not _SHA256.fullmatch(value):
+        raise StoreDamagedError(f"{where}: expected 64 digits, got {value!r}")
+
+
 def _expect_relative(path: str, where: str) -> None:
     """Refuse paths that lead out of the run's folder."""
+    if isinstance(path, str) and _PLAIN_PATH.fullmatch(path):
+        return
     _expect_text(path, where)
     parts = PurePosixPath(path).parts
     if not parts or path.startswith("/") or ".." in parts or "\\" in path:
@@ -72,19 +89,31 @@ class Manifest:
     """What the manifests share: JSON in and out, with the file named in every error."""
 
     @classmethod
-    def from_json(cls, text: str, where: str) -> Self:
+    def from_json(cls, text: str, where: str, major: int = FORMAT_MAJOR) -> Self:
         """Parse and validate ``text``, the content of the file ``where``.
+
+        Parameters
+        ----------
+        text
+            The text.
+        where
+            The file, for messages.
+        major
+            The format that it is of. From 2 on it must have an unbroken seal.
 
         Raises
         ------
         StoreDamagedError
-            If it is no JSON object, lacks a field, or a field has the wrong type.
+            If it is no JSON object, its seal is broken, it lacks a field, or a field has the wrong
+            type.
         """
         try:
             content = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise StoreDamagedError(f"{where} is not valid JSON: {error}") from error
         _expect(content, dict, where)
+        if cls._is_sealed(content, major):
+            check_seal(text, where)
         try:
             return cls._from_dict(content)
         except StoreDamagedError as error:
@@ -95,13 +124,22 @@ class Manifest:
     @classmethod
     def _from_dict(cls, content: dict[str, Any]) -> Self:
         # Fields that a later minor version added are passed over.
-        known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        return cls(**{name: value for name, value in content.items() if name in known})
+        return cls(**_known(content, cls))
+
+    @classmethod
+    def _is_sealed(cls, content: Mapping[str, Any], major: int) -> bool:
+        return major >= SEALED_SINCE
 
     def to_json(self) -> str:
-        """The manifest as JSON text, the same bytes for the same content."""
+        """The manifest as JSON text with its seal, the same bytes for the same content."""
         content = dataclasses.asdict(self)  # type: ignore[call-overload]
-        return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        return seal(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False))
+
+
+def _known(content: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    """The fields of ``content`` that ``kind`` has. A later minor version may add others."""
+    known = {entry.name for entry in dataclasses.fields(kind)}
+    return {name: value for name, value in content.items() if name in known}
 
 
 @dataclass(frozen=True)
@@ -117,6 +155,13 @@ class StoreManifest(Manifest):
         _expect(self.minor, int, "minor")
         if self.format != FORMAT_NAME:
             raise StoreDamagedError(f"format: expected {FORMAT_NAME!r}, got {self.format!r}")
+        if self.major < 1:
+            raise StoreDamagedError(f"major: expected 1 or more, got {self.major!r}")
+
+    @classmethod
+    def _is_sealed(cls, content: Mapping[str, Any], major: int) -> bool:
+        # of a newer one it is only said that it is newer
+        return content.get("major") == FORMAT_MAJOR
 
 
 @dataclass(frozen=True)
@@ -129,8 +174,8 @@ class UnitRange:
     n_rows: int
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            _expect_count(getattr(self, field.name), field.name)
+        for entry in dataclasses.fields(self):
+            _expect_count(getattr(self, entry.name), entry.name)
 
 
 @dataclass(frozen=True)
@@ -177,7 +222,7 @@ class RunManifest(Manifest):
             run_id=content["run_id"],
             row=content["row"],
             unit_rows=content["unit_rows"],
-            units=tuple(UnitRange(**unit) for unit in content["units"]),
+            units=tuple(UnitRange(**_known(unit, UnitRange)) for unit in content["units"]),
             layers=tuple(content["layers"]),
             arrays={name: tuple(layers) for name, layers in content["arrays"].items()},
         )
@@ -199,55 +244,176 @@ class FileEntry:
     def __post_init__(self) -> None:
         _expect_relative(self.path, "path")
         _expect_count(self.n_bytes, "n_bytes")
-        _expect(self.sha256, str, "sha256")
+        _expect_sha256(self.sha256, "sha256")
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """Make one of an entry in a manifest; fields that it does not know are passed over."""
+        return cls(content["path"], content["n_bytes"], content["sha256"])
 
 
 @dataclass(frozen=True)
 class TableEntry:
-    """The Parquet file that a unit adds to a table."""
+    """A Parquet file of a table.
+
+    Attributes
+    ----------
+    file
+        The file.
+    n_rows
+        How many rows it holds.
+    significant_bits
+        For each column of floats whose values all have few significant bits, how many: such as 8
+        where every value is a bfloat16. The others have all that the column's type holds.
+    """
 
     file: FileEntry
     n_rows: int
+    significant_bits: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _expect_count(self.n_rows, "n_rows")
+        _expect(self.significant_bits, dict, "significant_bits")
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """Make one of an entry in a segment's manifest."""
+        bits = content.get("significant_bits") or {}
+        return cls(FileEntry.from_dict(content), content["n_rows"], bits)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entry as it stands in a segment's manifest."""
+        entry = {**dataclasses.asdict(self.file), "n_rows": self.n_rows}
+        if self.significant_bits:
+            entry["significant_bits"] = dict(self.significant_bits)
+        return entry
 
 
 @dataclass(frozen=True)
 class SegmentManifest(Manifest):
-    """``segments/UNIT.json``: the commit of a unit.
+    """``segments/UNIT.json``: the commit of a unit, or of many that were put together.
 
     Attributes
     ----------
     unit
         The unit's name: its number in six digits; ``first`` and ``final`` hold the rows of the run
-        as a whole.
+        as a whole; ``compacted-...`` stands for all that were committed before it.
     committed_at
         ISO 8601, UTC.
     tables
-        For each table that the unit adds to, the file.
+        For each table that it adds to, the files.
     shards
-        The array shards that the unit wrote.
+        The array shards.
+    run_id, path
+        Whose it is, and its place in the run's folder. Empty in format 1, as what follows.
+    run_sha256
+        Hash of the ``run.json`` that it was written under.
+    arrays_sha256
+        Hash over the hashes of the arrays' metadata; empty without arrays.
+    metadata
+        The arrays' metadata, file by file; in ``first`` alone.
     """
 
     unit: str
     committed_at: str
-    tables: dict[str, TableEntry]
+    tables: dict[str, tuple[TableEntry, ...]]
     shards: tuple[FileEntry, ...]
+    run_id: str = ""
+    path: str = ""
+    run_sha256: str = ""
+    arrays_sha256: str = ""
+    metadata: tuple[FileEntry, ...] = ()
 
     def __post_init__(self) -> None:
         _expect(self.unit, str, "unit")
         _expect_text(self.committed_at, "committed_at")
         _expect(self.tables, dict, "tables")
+        for name in ("run_id", "path", "run_sha256", "arrays_sha256"):
+            _expect(getattr(self, name), str, name)
+
+    @classmethod
+    def from_json(cls, text: str, where: str, major: int = FORMAT_MAJOR) -> Self:
+        """Parse and validate a manifest of either format, as :meth:`Manifest.from_json` says."""
+        segment = super().from_json(text, where, major)
+        if major >= SEALED_SINCE:
+            for name in ("run_id", "path", "run_sha256"):
+                if not getattr(segment, name):
+                    raise StoreDamagedError(f"{where} is not a {cls.__name__}: it lacks {name!r}")
+        return segment
 
     @classmethod
     def _from_dict(cls, content: dict[str, Any]) -> Self:
         return cls(
-            unit=content["unit"],
-            committed_at=content["committed_at"],
-            tables={
-                name: TableEntry(file=FileEntry(**entry["file"]), n_rows=entry["n_rows"])
-                for name, entry in content["tables"].items()
-            },
-            shards=tuple(FileEntry(**entry) for entry in content["shards"]),
+            **{
+                **_known(content, cls),
+                "tables": {name: _entries(value) for name, value in content["tables"].items()},
+                "shards": tuple(map(FileEntry.from_dict, content["shards"])),
+                "metadata": tuple(map(FileEntry.from_dict, content.get("metadata", ()))),
+            }
         )
+
+    def to_json(self) -> str:
+        """The manifest as JSON text with its seal, the same bytes for the same content."""
+        content = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        for name in ("shards", "metadata"):
+            content[name] = [dataclasses.asdict(entry) for entry in content[name]]
+        content["tables"] = {
+            name: [entry.to_dict() for entry in entries] for name, entries in self.tables.items()
+        }
+        return seal(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False))
+
+
+def _entries(value: Any) -> tuple[TableEntry, ...]:
+    """The files of a table: several in format 2, one with its size a level deeper in format 1."""
+    if isinstance(value, dict):
+        return (TableEntry(FileEntry.from_dict(value["file"]), value["n_rows"]),)
+    return tuple(map(TableEntry.from_dict, value))
+
+
+@dataclass(frozen=True)
+class HeadManifest(Manifest):
+    """``heads/NUMBER.json``: what a complete run consists of. Of several the newest one counts.
+
+    Attributes
+    ----------
+    run_id, path
+        Whose it is, and its place in the run's folder.
+    number
+        Its number, from 0.
+    written_at, finished_at
+        When it was written, and when the run's last unit was: ISO 8601, UTC.
+    run_sha256
+        Hash of ``run.json``.
+    metadata
+        The arrays' metadata.
+    segments
+        The manifests that make the run, and no others.
+    kept_until
+        What only older heads name may be deleted after this, ISO 8601, UTC; null for the first.
+    """
+
+    run_id: str
+    path: str
+    number: int
+    written_at: str
+    finished_at: str
+    run_sha256: str
+    metadata: tuple[FileEntry, ...]
+    segments: tuple[FileEntry, ...]
+    kept_until: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("run_id", "path", "written_at", "finished_at"):
+            _expect_text(getattr(self, name), name)
+        _expect_count(self.number, "number")
+        _expect_sha256(self.run_sha256, "run_sha256")
+        if self.kept_until is not None:
+            _expect_text(self.kept_until, "kept_until")
+
+    @classmethod
+    def _from_dict(cls, content: dict[str, Any]) -> Self:
+        files = {
+            name: tuple(map(FileEntry.from_dict, content[name]))
+            for name in ("metadata", "segments")
+        }
+        return cls(**{**_known(content, cls), **files})

@@ -1,8 +1,8 @@
 """The tables of a store, column by column.
 
 This module is the one description of the tables: the Parquet writer, the SQL views, ``moedb
-schema`` and ``docs/data-model.md`` are all made from it. Types are signed integers, ``float`` and
-``string`` only, so that any engine reads the files.
+schema`` and ``docs/data-model.md`` are all made from it. Types are signed integers, ``float``,
+``double`` and ``string`` only, so that any engine reads the files.
 """
 
 from dataclasses import dataclass
@@ -10,24 +10,44 @@ from typing import Literal
 
 from moedb.errors import UsageError, did_you_mean
 
-ColumnType = Literal["int32", "int64", "float", "string"]
+FORMAT_MAJOR = 2
+"""Major version of the store's format."""
+
+ColumnType = Literal["int32", "int64", "float", "double", "string"]
+Precision = Literal["full", "norm", "statistic"]
 
 SQL_TYPES: dict[str, str] = {
     "int32": "INTEGER",
     "int64": "BIGINT",
     "float": "FLOAT",
+    "double": "DOUBLE",
     "string": "VARCHAR",
 }
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its name, its type, what it holds, and whether it may be null."""
+    """One column.
+
+    Attributes
+    ----------
+    name, type, doc
+        Its name, its type and what it holds.
+    nullable
+        Whether it may be null.
+    precision
+        What is kept of a value that moedb computes of a model that does not run in float32: all of
+        it, or as many bits as a norm or a statistic of the router is good for.
+    since
+        The major version of the format that it came with; null in a store of an older one.
+    """
 
     name: str
     type: ColumnType
     doc: str
     nullable: bool = False
+    precision: Precision = "full"
+    since: int = 1
 
     @property
     def sql_type(self) -> str:
@@ -51,6 +71,8 @@ class Table:
         The order of the rows within a file.
     byte_stream_split
         The float columns that are stored with the BYTE_STREAM_SPLIT encoding.
+    delta
+        The integer columns that are stored with the DELTA_BINARY_PACKED encoding.
     """
 
     name: str
@@ -58,6 +80,7 @@ class Table:
     columns: tuple[Column, ...]
     sort_by: tuple[str, ...]
     byte_stream_split: tuple[str, ...] = ()
+    delta: tuple[str, ...] = ()
 
     @property
     def column_names(self) -> tuple[str, ...]:
@@ -166,6 +189,7 @@ TOKENS = Table(
     ),
     ("token_idx",),
     ("next_logprob",),
+    ("token_idx", "array_row"),
 )
 
 ROUTING = Table(
@@ -178,10 +202,16 @@ ROUTING = Table(
         Column("rank", "int32", "0 for the expert with the largest router score, up to top_k - 1"),
         EXPERT,
         Column("weight", "float", "the factor on the expert's output in the block's sum"),
-        Column("output_norm", "float", "Euclidean norm of the expert's output, before the weight"),
+        Column(
+            "output_norm",
+            "float",
+            "Euclidean norm of the expert's output, before the weight",
+            precision="norm",
+        ),
     ),
     ("layer", "token_idx", "rank"),
     ("weight", "output_norm"),
+    ("token_idx",),
 )
 
 ROUTER_STATS = Table(
@@ -191,20 +221,46 @@ ROUTER_STATS = Table(
         RUN_ID,
         TOKEN_IDX,
         LAYER,
-        Column("entropy", "float", "entropy (bits) of the router's full distribution"),
-        Column("margin", "float", "largest less second largest router probability"),
-        Column("logsumexp", "float", "log-sum-exp (nats) of the router's logits"),
-        Column("topk_mass", "float", "router probability that the chosen experts hold together"),
+        Column(
+            "entropy",
+            "float",
+            "entropy (bits) of the router's full distribution",
+            precision="statistic",
+        ),
+        Column(
+            "margin",
+            "float",
+            "largest less second largest router probability",
+            precision="statistic",
+        ),
+        Column(
+            "logsumexp",
+            "float",
+            "log-sum-exp (nats) of the router's logits",
+            precision="statistic",
+        ),
+        Column(
+            "topk_mass",
+            "float",
+            "router probability that the chosen experts hold together",
+            precision="statistic",
+        ),
         Column(
             "shared_gate",
             "float",
             "factor on the shared expert's output; null without a shared expert",
             nullable=True,
         ),
-        Column("moe_output_norm", "float", "Euclidean norm of the MoE block's output"),
+        Column(
+            "moe_output_norm",
+            "float",
+            "Euclidean norm of the MoE block's output",
+            precision="norm",
+        ),
     ),
     ("layer", "token_idx"),
     ("entropy", "margin", "logsumexp", "topk_mass", "shared_gate", "moe_output_norm"),
+    ("token_idx",),
 )
 
 ROUTER_MASS = Table(
@@ -216,9 +272,23 @@ ROUTER_MASS = Table(
         LAYER,
         EXPERT,
         Column("probability", "float", "router probability, summed over the example's tokens"),
+        Column(
+            "n_decisions",
+            "int32",
+            "how many of the example's tokens chose the expert; null in a store of format 1",
+            nullable=True,
+            since=2,
+        ),
+        Column(
+            "weight",
+            "double",
+            "sum of the weights of those decisions; null in a store of format 1",
+            nullable=True,
+            since=2,
+        ),
     ),
     ("layer", "example_id", "expert"),
-    ("probability",),
+    ("probability", "weight"),
 )
 
 RUN_LABELS = Table("run_labels", "a label of a run", (RUN_ID, KEY, VALUE), ("key",))
@@ -235,6 +305,7 @@ TOKEN_LABELS = Table(
     "a label of a token",
     (RUN_ID, TOKEN_IDX, KEY, VALUE),
     ("key", "token_idx"),
+    delta=("token_idx",),
 )
 
 CONDITIONS = Table(

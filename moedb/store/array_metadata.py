@@ -12,11 +12,15 @@ from typing import Any, Final
 
 from moedb.errors import StoreDamagedError
 from moedb.schemas.arrays import CHUNK_ROWS, SHARD_ROWS
+from moedb.schemas.tables import FORMAT_MAJOR
 from moedb.store.containment import read_text
 
 METADATA = "zarr.json"
-COMPRESSION: Final = "lz4"
+COMPRESSION: Final = "zstd"
+COMPRESSION_LEVEL: Final = 1
 SHUFFLE: Final = "shuffle"
+
+_CRC32C: Mapping[str, Any] = {"name": "crc32c", "configuration": {}}
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,15 @@ class ArrayForm:
     dtype: str
 
 
-def read_form(folder: Path) -> ArrayForm:
+def read_form(folder: Path, major: int = FORMAT_MAJOR) -> ArrayForm:
     """Read what the metadata of the array at ``folder`` say, which must be what moedb writes.
+
+    Parameters
+    ----------
+    folder
+        The array's.
+    major
+        The format of its store.
 
     Raises
     ------
@@ -56,7 +67,7 @@ def read_form(folder: Path) -> ArrayForm:
         raise StoreDamagedError(f"{path}: data_type: expected float32 or float16, got {dtype!r}")
     if not isinstance(shape, list) or not shape or not all(type(n) is int for n in shape):
         raise StoreDamagedError(f"{path}: shape: expected whole numbers, got {shape!r}")
-    for key, expected in _expected(shape[1:]).items():
+    for key, expected in _expected(shape[1:], major).items():
         found = metadata.get(key, [] if key == "storage_transformers" else None)
         if key == "codecs":
             found = _without_settings(found)
@@ -65,8 +76,11 @@ def read_form(folder: Path) -> ArrayForm:
     return ArrayForm(tuple(shape), str(dtype))
 
 
-def _expected(widths: list[int]) -> Mapping[str, Any]:
+def _expected(widths: list[int], major: int) -> Mapping[str, Any]:
     """The metadata that decide how bytes become values."""
+    name = COMPRESSION if major >= FORMAT_MAJOR else "lz4"
+    compression = {"name": "blosc", "configuration": {"cname": name, "shuffle": SHUFFLE}}
+    checksum = [_CRC32C] if major >= FORMAT_MAJOR else []
     return {
         "zarr_format": 3,
         "node_type": "array",
@@ -84,14 +98,12 @@ def _expected(widths: list[int]) -> Mapping[str, Any]:
                     "chunk_shape": [CHUNK_ROWS, *widths],
                     "codecs": [
                         {"name": "bytes", "configuration": {"endian": "little"}},
-                        {
-                            "name": "blosc",
-                            "configuration": {"cname": COMPRESSION, "shuffle": SHUFFLE},
-                        },
+                        compression,
+                        *checksum,
                     ],
                     "index_codecs": [
                         {"name": "bytes", "configuration": {"endian": "little"}},
-                        {"name": "crc32c", "configuration": {}},
+                        _CRC32C,
                     ],
                     "index_location": "end",
                 },

@@ -8,19 +8,23 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from moedb.errors import StoreDamagedError
 from moedb.schemas.arrays import CHUNK_ROWS, DIMENSION_NAMES, SHARD_ROWS, ArraySpec, array_spec
-from moedb.schemas.manifests import RunManifest
+from moedb.schemas.manifests import FileEntry, RunManifest
+from moedb.schemas.tables import FORMAT_MAJOR
 from moedb.store.array_metadata import (
     COMPRESSION,
+    COMPRESSION_LEVEL,
     METADATA,
     SHUFFLE,
     ArrayForm,
     read_form,
 )
 from moedb.store.containment import check_inside, check_tree
+from moedb.store.files import sha256_of_file, sha256_of_json
+from moedb.store.layout import ARRAYS, FIRST_UNIT
 from moedb.store.reading.snapshot import RunSnapshot, check_committed
 
 Activations = NDArray[np.floating[Any]]
@@ -96,7 +100,10 @@ def create_arrays(
             dtype=form.dtype,
             chunks=(CHUNK_ROWS, *widths),
             shards=(SHARD_ROWS, *widths),
-            compressors=BloscCodec(cname=COMPRESSION, shuffle=SHUFFLE),
+            compressors=[
+                BloscCodec(cname=COMPRESSION, clevel=COMPRESSION_LEVEL, shuffle=SHUFFLE),
+                Crc32cCodec(),
+            ],
             fill_value=float("nan"),
             dimension_names=("row", *(DIMENSION_NAMES[axis] for axis in spec.axes)),
             attributes={"doc": spec.doc, "layer": key.layer},
@@ -122,7 +129,7 @@ def write_rows(folder: Path, start: int, values: Mapping[ArrayKey, Rows]) -> Non
         If the rows are not of the array's shape.
     """
     for key in sorted(values):
-        rows, stored = values[key], _open(folder, key, None, "r+")
+        rows, stored = values[key], _open(folder, key, None, "r+", FORMAT_MAJOR)
         for first in range(0, len(rows), SHARD_ROWS):
             block = rows[first : first + SHARD_ROWS]
             if block.shape[1:] != stored.shape[1:]:  # zarr would cut or repeat them
@@ -139,21 +146,75 @@ def open_array(run: RunSnapshot, key: ArrayKey) -> "zarr.Array[Any]":
     Raises
     ------
     StoreDamagedError
-        If the array's metadata are not those that the run's configuration implies, a committed file
-        of it is missing or cut short, or there is a link in it.
+        If the array's metadata are not those that the run's configuration implies, or not those
+        that it was written with, a committed file of it is missing or cut short, or there is a link
+        in it.
     """
     try:
+        check_metadata(run, [key])
         check_inside(run.layout.folder, f"{run.layout.arrays.name}/{key.path}/{METADATA}")
         check_tree(run.layout.arrays / key.path)
         for entry in run.shards():
             if entry.path.startswith(f"{run.layout.arrays.name}/{key.path}/"):
                 check_committed(run, entry)
-        return _open(run.layout.arrays, key, array_form(run.manifest, key), "r")
+        return _open(run.layout.arrays, key, array_form(run.manifest, key), "r", run.format)
     except StoreDamagedError as error:
         raise StoreDamagedError(
             f"run {run.run_id}: {error.message}",
             f"restore it, or remove the run: moedb rm {run.run_id}",
         ) from error
+
+
+def metadata_files(manifest: RunManifest, folder: Path) -> tuple[FileEntry, ...]:
+    """The metadata of a run's arrays and of the groups that they are in, of the run at ``folder``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If one is not there.
+    """
+    if not manifest.arrays:
+        return ()
+    places = {"", *manifest.arrays, *(key.path for key in array_forms(manifest))}
+    paths = [Path(ARRAYS) / place / METADATA for place in sorted(places)]
+    return tuple(
+        FileEntry(path.as_posix(), (folder / path).stat().st_size, sha256_of_file(folder / path))
+        for path in paths
+    )
+
+
+def hash_of_metadata(metadata: Iterable[FileEntry]) -> str:
+    """The hash of arrays' metadata that every unit's manifest carries; empty for none."""
+    entries = [(entry.path, entry.sha256) for entry in metadata]
+    return sha256_of_json(entries) if entries else ""
+
+
+def check_metadata(run: RunSnapshot, keys: Iterable[ArrayKey] | None = None) -> None:
+    """Check that arrays' metadata are those that the run's units were written with.
+
+    Of an array that lacks them nothing is said here. A store of format 1 does not know.
+
+    Parameters
+    ----------
+    run
+        The run.
+    keys
+        The arrays; None for all, and the groups that they are in.
+
+    Raises
+    ------
+    StoreDamagedError
+        If one was changed.
+    """
+    known = run.head or run.segments.get(FIRST_UNIT)
+    wanted = None if keys is None else {f"{ARRAYS}/{key.path}/{METADATA}" for key in keys}
+    for entry in known.metadata if known else ():
+        if wanted is not None and entry.path not in wanted:
+            continue
+        path = run.layout.folder / entry.path
+        check_inside(run.layout.folder, entry.path)
+        if path.exists() and sha256_of_file(path) != entry.sha256:
+            raise StoreDamagedError(f"{path} is not what the run was written with")
 
 
 def missing_arrays(folder: Path, forms: Mapping[ArrayKey, ArrayForm]) -> list[ArrayKey]:
@@ -167,14 +228,14 @@ def missing_arrays(folder: Path, forms: Mapping[ArrayKey, ArrayForm]) -> list[Ar
     missing = []
     for key, form in sorted(forms.items()):
         try:
-            _check_form(folder, key, form)
+            _check_form(folder, key, form, FORMAT_MAJOR)
         except (FileNotFoundError, NotADirectoryError, ValueError):
             missing.append(key)
     return missing
 
 
-def _check_form(folder: Path, key: ArrayKey, expected: ArrayForm | None) -> None:
-    found = read_form(folder / key.path)
+def _check_form(folder: Path, key: ArrayKey, expected: ArrayForm | None, major: int) -> None:
+    found = read_form(folder / key.path, major)
     if expected is not None and found != expected:
         raise StoreDamagedError(
             f"{folder / key.path / METADATA}: expected {expected.dtype} of the shape "
@@ -183,12 +244,12 @@ def _check_form(folder: Path, key: ArrayKey, expected: ArrayForm | None) -> None
 
 
 def _open(
-    folder: Path, key: ArrayKey, expected: ArrayForm | None, mode: Literal["r", "r+"]
+    folder: Path, key: ArrayKey, expected: ArrayForm | None, mode: Literal["r", "r+"], major: int
 ) -> "zarr.Array[Any]":
     """Open an array of the group at ``folder``. Nothing else in moedb opens arrays."""
     path = folder / key.path / METADATA
     try:
-        _check_form(folder, key, expected)
+        _check_form(folder, key, expected, major)
         return zarr.open_array(folder, path=key.path, mode=mode, zarr_format=3)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise StoreDamagedError(f"{path} is missing") from error

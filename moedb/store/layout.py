@@ -11,14 +11,24 @@ STORE_MANIFEST = "moedb.json"
 FIRST_UNIT = "first"
 """The segment with the rows that describe the run as a whole; committed before any unit."""
 FINAL_UNIT = "final"
-"""The segment with the run's row of ``runs``; committed after every unit, it ends the run."""
+"""The segment with the run's row of ``runs``; committed after every unit."""
+COMPACTED = "compacted"
+"""How the names of segments begin that stand for all units before them."""
 
 ARRAYS = "arrays.zarr"
 """The folder of the arrays, in a run's."""
 
 STAGED = re.compile(r"\d+-[0-9a-f]+")
 """Names of the folders in which writers stage."""
-TABLE_FILE = re.compile(rf"(?:{FIRST_UNIT}|{FINAL_UNIT}|\d{{6,}})-[0-9a-f]+\.parquet")
+SEGMENT = re.compile(rf"(?:{FIRST_UNIT}|{FINAL_UNIT}|\d{{6,}})\.json")
+"""Names of the manifests of units."""
+COMPACTED_SEGMENT = re.compile(rf"{COMPACTED}-\d{{6,}}-[0-9a-f]+\.json")
+"""Names of the manifests of many units that were put together."""
+HEAD = re.compile(r"\d{6,}\.json")
+"""Names of heads."""
+TABLE_FILE = re.compile(
+    rf"(?:{FIRST_UNIT}|{FINAL_UNIT}|\d{{6,}}|{COMPACTED}-\d{{6,}})-[0-9a-f]+(?:-\d{{4,}})?\.parquet"
+)
 """Names of the files of a table."""
 DELETED = re.compile(r"\.deleted-.*-[0-9a-f]{16}", re.DOTALL)
 """Names of runs that are being deleted."""
@@ -88,6 +98,11 @@ class RunLayout:
         return self.folder / "segments"
 
     @property
+    def heads(self) -> Path:
+        """The folder of the heads, of which the newest says what a complete run consists of."""
+        return self.folder / "heads"
+
+    @property
     def tables(self) -> Path:
         """The folder of the tables."""
         return self.folder / "tables"
@@ -110,3 +125,11 @@ class RunLayout:
     def segment(self, unit: str) -> Path:
         """The manifest of a unit."""
         return self.segments / f"{unit}.json"
+
+    def head(self, number: int) -> Path:
+        """The head of a number."""
+        return self.heads / f"{number:06d}.json"
+
+    def relative(self, path: Path) -> str:
+        """The place of a file of the run in its folder, as manifests name it."""
+        return path.relative_to(self.folder).as_posix()

@@ -1,5 +1,6 @@
 """Reading a run again: every checksum, and what must hold of the values."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +10,17 @@ from numpy.typing import NDArray
 
 from moedb.errors import StoreDamagedError
 from moedb.schemas.arrays import ARRAY_NAMES
-from moedb.schemas.manifests import FileEntry
-from moedb.store.arrays import ArrayKey, open_array
+from moedb.schemas.manifests import SEALED_SINCE, FileEntry
+from moedb.store.arrays import (
+    ArrayKey,
+    check_metadata,
+    hash_of_metadata,
+    metadata_files,
+    open_array,
+)
 from moedb.store.engine.connection import connect
 from moedb.store.files import sha256_of_file
+from moedb.store.reading.footers import row_counts
 from moedb.store.reading.snapshot import RunSnapshot, Snapshot, check_files
 
 EPSILON = {
@@ -61,6 +69,21 @@ _INVARIANTS = {
     """,
 }
 
+_SINCE_FORMAT_2 = {
+    "roll-ups by example that are not what its decisions add up to": """
+        select count(*) from (
+            select example_id, layer, expert, n_decisions, weight from router_mass
+        ) as mass
+        full join (
+            select example_id, layer, expert,
+                count(*) as counted, sum(cast(weight as double)) as summed
+            from routing join tokens using (run_id, token_idx) group by example_id, layer, expert
+        ) as decided using (example_id, layer, expert)
+        where n_decisions is distinct from coalesce(counted, 0)
+            or not abs(mass.weight - coalesce(summed, 0)) <= 1e-9 * (1 + abs(mass.weight))
+    """,
+}
+
 
 @dataclass(frozen=True)
 class Verification:
@@ -88,10 +111,12 @@ def verify_run(run: RunSnapshot) -> Verification:
         At the first thing that is wrong; the message names the file, or the layer and the gap.
     """
     check_files(run)
+    _check_manifests(run)
     n_files = n_bytes = 0
-    for entry in (*run.table_files(), *run.shards()):
-        _check_sum(run, entry)
+    for unit, entry in _files(run):
+        _check_sum(run, unit, entry)
         n_files, n_bytes = n_files + 1, n_bytes + entry.n_bytes
+    _check_counts(run)
     for name, layers in run.manifest.arrays.items():
         for layer in layers if name in ARRAY_NAMES else ():
             open_array(run, ArrayKey(name, layer))
@@ -103,10 +128,61 @@ def verify_run(run: RunSnapshot) -> Verification:
     return Verification(n_files, n_bytes, run.n_rows("routing"), summed)
 
 
+def _check_manifests(run: RunSnapshot) -> None:
+    """Check what is beside a run's manifests, and that all are of the same arrays."""
+    for path in run.strays:
+        raise _damaged(run, f"{path} is no manifest of it, or a broken one", "remove that file")
+    if run.format < SEALED_SINCE:
+        return
+    try:
+        check_metadata(run)
+        found = hash_of_metadata(metadata_files(run.manifest, run.layout.folder))
+    except FileNotFoundError as error:
+        raise _damaged(run, f"{error.filename} is missing") from error
+    except StoreDamagedError as error:
+        raise _damaged(run, error.message) from error
+    for unit, segment in sorted(run.segments.items()):
+        if segment.arrays_sha256 != found:
+            raise _damaged(
+                run,
+                f"the metadata in {run.layout.arrays} are not those that the unit {unit} was "
+                "written with",
+            )
+
+
+def _files(run: RunSnapshot) -> Iterator[tuple[str, FileEntry]]:
+    """Every committed file of a run, with its unit."""
+    for unit, segment in sorted(run.segments.items()):
+        for entries in segment.tables.values():
+            yield from ((unit, entry.file) for entry in entries)
+        yield from ((unit, entry) for entry in segment.shards)
+
+
+def _check_counts(run: RunSnapshot) -> None:
+    """Check that files of tables hold as many rows as their manifests say."""
+    expected = {
+        run.layout.folder / entry.file.path: (unit, entry.n_rows)
+        for unit, segment in sorted(run.segments.items())
+        for entries in segment.tables.values()
+        for entry in entries
+    }
+    for path, counted in row_counts(expected).items():
+        unit, n_rows = expected[path]
+        if counted != n_rows:
+            raise _damaged(run, f"unit {unit}: {path} has {counted:,} rows, not {n_rows:,}")
+
+
+def _damaged(run: RunSnapshot, what: str, hint: str | None = None) -> StoreDamagedError:
+    restore = f"restore it, or remove the run: moedb rm {run.run_id}"
+    return StoreDamagedError(f"run {run.run_id}: {what}", hint or restore)
+
+
 def _check_values(run: RunSnapshot) -> int:
     """Check what must hold of the values; return at how many layers the outputs were added up."""
     with connect(Snapshot(run.layout.store, {run.run_id: run})) as connection:
-        for wrong, statement in _INVARIANTS.items():
+        held = run.format >= SEALED_SINCE and run.n_rows("router_mass") > 0
+        invariants = {**_INVARIANTS, **(_SINCE_FORMAT_2 if held else {})}
+        for wrong, statement in invariants.items():
             count = _scalar(connection.execute(statement).fetchone())
             if count:
                 raise StoreDamagedError(f"run {run.run_id}: {count:,} {wrong}")
@@ -117,13 +193,10 @@ def _scalar(row: Any) -> int:
     return int(row[0]) if row else 0
 
 
-def _check_sum(run: RunSnapshot, entry: FileEntry) -> None:
+def _check_sum(run: RunSnapshot, unit: str, entry: FileEntry) -> None:
     path = run.layout.folder / entry.path
     if sha256_of_file(path) != entry.sha256:
-        raise StoreDamagedError(
-            f"run {run.run_id}: {path} is not what was committed",
-            f"restore it, or remove the run: moedb rm {run.run_id}",
-        )
+        raise _damaged(run, f"unit {unit}: {path} is not what was committed")
 
 
 def _check_layer(run: RunSnapshot, connection: Any, row: dict[str, Any]) -> int:

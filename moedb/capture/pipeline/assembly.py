@@ -103,7 +103,9 @@ def assemble_unit(
         },
         tables.TOKEN_LABELS.name: _token_labels(examples, first_token),
         **_routing_tables(batches, order, token_idx),
-        tables.ROUTER_MASS.name: _mass_table(batches, first_example),
+        tables.ROUTER_MASS.name: _mass_table(
+            batches, [len(example) for example in examples], first_example
+        ),
         tables.PREDICTIONS.name: _prediction_table(batches, first_example),
         tables.LOGIT_LENS.name: _lens_table(batches, first_example),
     }
@@ -202,19 +204,28 @@ def _routing_tables(
     }
 
 
-def _mass_table(batches: Sequence[BatchRecords], first_example: int) -> Columns:
+def _mass_table(
+    batches: Sequence[BatchRecords], lengths: Sequence[int], first_example: int
+) -> Columns:
+    """The router's probability, and what it decided, over the tokens of each example."""
     parts: dict[str, list[NDArray[Any]]] = {
         name: [] for name in tables.ROUTER_MASS.column_names[1:]
     }
     for batch in batches:
+        owners = np.repeat(np.arange(len(batch.examples)), [lengths[i] for i in batch.examples])
         for layer, record in batch.layers.items():
             n_examples, n_experts = record.mass.shape
+            n_cells = n_examples * n_experts
+            cells = (owners[:, None] * n_experts + record.experts).reshape(-1)
+            weights = record.weights.reshape(-1).astype(np.float64)
             parts["example_id"].append(
                 np.repeat(first_example + np.array(batch.examples), n_experts)
             )
-            parts["layer"].append(np.full(n_examples * n_experts, layer))
+            parts["layer"].append(np.full(n_cells, layer))
             parts["expert"].append(np.tile(np.arange(n_experts), n_examples))
             parts["probability"].append(record.mass.reshape(-1))
+            parts["n_decisions"].append(np.bincount(cells, minlength=n_cells))
+            parts["weight"].append(np.bincount(cells, weights, minlength=n_cells))
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 

@@ -32,6 +32,6 @@ def connect(snapshot: Snapshot) -> duckdb.DuckDBPyConnection:
             # From the manifests: a run has a row from its first moment on.
             create_rows_view(connection, RUNS, [run.row for run in snapshot.runs.values()])
         else:
-            create_table_view(connection, table, files[table.name])
+            create_table_view(connection, table, files[table.name], snapshot.format)
     create_derived_views(connection, snapshot.chosen)
     return connection

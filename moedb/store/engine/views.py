@@ -7,12 +7,15 @@ from typing import Any
 
 import duckdb
 
-from moedb.schemas.tables import Table
+from moedb.schemas.tables import FORMAT_MAJOR, Table
 from moedb.store.engine.quoting import literal
 
 
 def create_table_view(
-    connection: duckdb.DuckDBPyConnection, table: Table, files: list[str]
+    connection: duckdb.DuckDBPyConnection,
+    table: Table,
+    files: list[str],
+    major: int = FORMAT_MAJOR,
 ) -> None:
     """Define the view ``table`` over an explicit list of Parquet files.
 
@@ -24,8 +27,13 @@ def create_table_view(
         The table; its columns fix names, types and order.
     files
         The files that hold its rows. Without any the view is empty.
+    major
+        The format that they are of; columns that came later are null.
     """
-    columns = ", ".join(f"cast({c.name} as {c.sql_type}) as {c.name}" for c in table.columns)
+    columns = ", ".join(
+        f"cast({c.name if c.since <= major else 'null'} as {c.sql_type}) as {c.name}"
+        for c in table.columns
+    )
     if files:
         listed = ", ".join(literal(file) for file in files)
         source = f"read_parquet([{listed}])"

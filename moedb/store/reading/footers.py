@@ -12,6 +12,7 @@ _PHYSICAL_TYPES = {
     "int32": "INT32",
     "int64": "INT64",
     "float": "FLOAT",
+    "double": "DOUBLE",
     "string": "BYTE_ARRAY",
 }
 
@@ -22,14 +23,20 @@ where type is not null
 group by file_name
 """
 
+_COUNTS = "select file_name, num_rows from parquet_file_metadata($files)"
 
-def damaged_footers(files: Mapping[Table, Iterable[Path]]) -> dict[Path, StoreDamagedError]:
+
+def damaged_footers(
+    files: Mapping[Table, Iterable[Path]], major: int
+) -> dict[Path, StoreDamagedError]:
     """Find the files whose footers would keep every query on their table from running.
 
     Parameters
     ----------
     files
         For each table its files.
+    major
+        The format that they are of.
 
     Returns
     -------
@@ -49,7 +56,7 @@ def damaged_footers(files: Mapping[Table, Iterable[Path]]) -> dict[Path, StoreDa
         for table, path in pairs:
             try:
                 columns = found.get(path) or _columns(connection, [path])[path]
-                _check(path, table, columns)
+                _check(path, table, columns, major)
             except (duckdb.Error, KeyError) as error:
                 what = " ".join(str(error).split())
                 damaged[path] = StoreDamagedError(f"{path} is no Parquet file: {what}")
@@ -58,13 +65,37 @@ def damaged_footers(files: Mapping[Table, Iterable[Path]]) -> dict[Path, StoreDa
     return damaged
 
 
+def row_counts(files: Iterable[Path]) -> dict[Path, int]:
+    """How many rows Parquet files hold, by their footers.
+
+    Raises
+    ------
+    StoreDamagedError
+        If a footer cannot be read.
+    """
+    listed = [str(path) for path in files]
+    if not listed:
+        return {}
+    with duckdb.connect(":memory:") as connection:
+        try:
+            rows = connection.execute(_COUNTS, {"files": listed}).fetchall()
+        except duckdb.Error as error:
+            what = " ".join(str(error).split())
+            raise StoreDamagedError(f"a footer cannot be read: {what}") from error
+    return {Path(name): count for name, count in rows}
+
+
 def _columns(connection: duckdb.DuckDBPyConnection, files: Iterable[Path]) -> dict[Path, set[str]]:
     rows = connection.execute(_COLUMNS, {"files": [str(path) for path in files]}).fetchall()
     return {Path(name): set(columns) for name, columns in rows}
 
 
-def _check(path: Path, table: Table, columns: set[str]) -> None:
-    expected = [f"{column.name} {_PHYSICAL_TYPES[column.type]}" for column in table.columns]
+def _check(path: Path, table: Table, columns: set[str], major: int) -> None:
+    expected = [
+        f"{column.name} {_PHYSICAL_TYPES[column.type]}"
+        for column in table.columns
+        if column.since <= major
+    ]
     missing = [column for column in expected if column not in columns]
     if missing:
         raise StoreDamagedError(f"{path} lacks columns of {table.name}: {', '.join(missing)}")

@@ -9,8 +9,13 @@ from moedb.store.containment import check_folder, is_link, read_text
 from moedb.store.layout import STORE_MANIFEST, RunLayout, runs_folder
 
 
-def check_store(store: Path) -> None:
+def check_store(store: Path) -> int:
     """Check that ``store`` is a store that this version can read.
+
+    Returns
+    -------
+    int
+        The major version of its format.
 
     Raises
     ------
@@ -34,6 +39,7 @@ def check_store(store: Path) -> None:
             "pip install --upgrade moedb",
         )
     check_folder(runs_folder(store))
+    return manifest.major
 
 
 def removable_names(store: Path) -> list[str]:

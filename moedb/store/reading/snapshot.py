@@ -2,31 +2,59 @@
 
 import logging
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from moedb.errors import RunNotFoundError, StoreDamagedError, did_you_mean
-from moedb.schemas.manifests import FileEntry, RunManifest, SegmentManifest
-from moedb.schemas.tables import RUNS, TABLES
+from moedb.schemas.manifests import (
+    SEALED_SINCE,
+    FileEntry,
+    HeadManifest,
+    RunManifest,
+    SegmentManifest,
+)
+from moedb.schemas.tables import FORMAT_MAJOR, RUNS, TABLES
 from moedb.store.containment import check_folder, check_inside, read_text
 from moedb.store.files import sha256_of_json
 from moedb.store.layout import FINAL_UNIT, FIRST_UNIT, RunLayout, runs_folder, unit_name
+from moedb.store.reading.committed import read_committed
 from moedb.store.reading.footers import damaged_footers
-from moedb.store.reading.listing import check_store, run_names, visible_names
+from moedb.store.reading.listing import check_store, run_names
+
+FOOTERS = 1_000
+"""How many files' footers are read when a store is opened; those of larger runs are when asked."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class RunSnapshot:
-    """One run as it was when the snapshot was taken: what is committed, and nothing else."""
+    """One run as it was when the snapshot was taken: what is committed, and nothing else.
+
+    Attributes
+    ----------
+    layout, manifest
+        Where it is, and its configuration.
+    segments
+        The manifests that count, by unit.
+    format
+        The major version of its store's format.
+    head
+        What makes it complete; None where nothing does, and in format 1.
+    strays
+        Files among its manifests that are none of its own.
+    """
 
     layout: RunLayout
     manifest: RunManifest
     segments: dict[str, SegmentManifest]
+    format: int = FORMAT_MAJOR
+    head: HeadManifest | None = None
+    strays: tuple[Path, ...] = ()
 
     @property
     def run_id(self) -> str:
@@ -35,38 +63,48 @@ class RunSnapshot:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every unit is committed."""
-        return FINAL_UNIT in self.segments
+        """Whether every unit is committed, and the run ended."""
+        if self.format < SEALED_SINCE:
+            return FINAL_UNIT in self.segments
+        return self.head is not None
 
     @property
     def missing_units(self) -> list[int]:
         """Numbers of the units that are not committed yet."""
+        if self.head is not None:
+            return []
         planned = range(len(self.manifest.units))
         return [unit for unit in planned if unit_name(unit) not in self.segments]
 
     @property
     def row(self) -> dict[str, Any]:
         """The run's row of the table ``runs``."""
-        final = self.segments.get(FINAL_UNIT)
         derived = {
             "run_id": self.run_id,
-            "status": "complete" if final else "incomplete",
-            "finished_at": final.committed_at if final else None,
+            "status": "complete" if self.is_complete else "incomplete",
+            "finished_at": self._finished_at,
         }
         return {name: derived.get(name, self.manifest.row.get(name)) for name in RUNS.column_names}
+
+    @property
+    def _finished_at(self) -> str | None:
+        if not self.is_complete:
+            return None
+        return self.head.finished_at if self.head else self.segments[FINAL_UNIT].committed_at
 
     def files(self, table: str) -> list[Path]:
         """The committed Parquet files of a table, in the order of the units."""
         return [
-            self.layout.folder / segment.tables[table].file.path
+            self.layout.folder / entry.file.path
             for _, segment in sorted(self.segments.items())
-            if table in segment.tables
+            for entry in segment.tables.get(table, ())
         ]
 
     def table_files(self) -> Iterator[FileEntry]:
         """The committed Parquet files of all tables."""
         for _, segment in sorted(self.segments.items()):
-            yield from (entry.file for entry in segment.tables.values())
+            for entries in segment.tables.values():
+                yield from (entry.file for entry in entries)
 
     def shards(self) -> Iterator[FileEntry]:
         """The committed files of the arrays."""
@@ -76,9 +114,9 @@ class RunSnapshot:
     def n_rows(self, table: str) -> int:
         """Committed rows of a table."""
         return sum(
-            segment.tables[table].n_rows
+            entry.n_rows
             for segment in self.segments.values()
-            if table in segment.tables
+            for entry in segment.tables.get(table, ())
         )
 
     def n_bytes(self) -> int:
@@ -125,6 +163,11 @@ class Snapshot:
     runs: dict[str, RunSnapshot]
     damaged: dict[str, DamagedRun] = field(default_factory=dict)
     chosen: str | None = None
+
+    @property
+    def format(self) -> int:
+        """The major version of the store's format."""
+        return next((run.format for run in self.runs.values()), FORMAT_MAJOR)
 
     def only(self, run_id: str) -> "Snapshot":
         """Return the snapshot of one run, which is then the default run whatever its status."""
@@ -187,7 +230,11 @@ class Snapshot:
         """A hash over everything that is committed."""
         return sha256_of_json(
             [
-                (run_id, unit, sorted(e.file.sha256 for e in segment.tables.values()))
+                (
+                    run_id,
+                    unit,
+                    sorted(e.file.sha256 for files in segment.tables.values() for e in files),
+                )
                 for run_id, run in sorted(self.runs.items())
                 for unit, segment in sorted(run.segments.items())
             ]
@@ -199,15 +246,13 @@ def read_run(store: Path, run_id: str) -> RunSnapshot:
 
     Raises
     ------
+    StoreNotFoundError, StoreVersionError
+        If there is no store, or a newer one.
     StoreDamagedError
-        If a manifest is malformed, a committed file of a table is missing or cut short, or anything
-        that is read is a link.
+        If a manifest is malformed or changed, a committed file of a table is missing or cut short,
+        or anything that is read is a link.
     """
-    layout = RunLayout(store, run_id)
-    try:
-        return _read_run(layout)
-    except StoreDamagedError as error:
-        raise _of_run(run_id, error) from error
+    return _read_run(RunLayout(store, run_id), check_store(store))
 
 
 def _of_run(run_id: str, error: StoreDamagedError) -> StoreDamagedError:
@@ -216,36 +261,34 @@ def _of_run(run_id: str, error: StoreDamagedError) -> StoreDamagedError:
     )
 
 
-def _read_run(layout: RunLayout) -> RunSnapshot:
-    check_folder(layout.folder)
-    manifest = RunManifest.from_json(_read(layout.manifest), str(layout.manifest))
-    if manifest.run_id != layout.run_id:
-        raise StoreDamagedError(f"{layout.manifest}: is of the run {manifest.run_id!r}")
-    segments = {}
-    for path in _manifests(layout.segments):
-        segment = SegmentManifest.from_json(_read(path), str(path))
-        if segment.unit != path.stem:
-            raise StoreDamagedError(f"{path}: is of the unit {segment.unit!r}")
-        segments[segment.unit] = segment
-    run = RunSnapshot(layout, manifest, segments)
-    for entry in run.table_files():
-        check_committed(run, entry)
-    if run.is_complete and (run.missing_units or FIRST_UNIT not in segments):
-        raise StoreDamagedError(f"it says it is complete but lacks manifests in {layout.segments}")
+def _read_run(layout: RunLayout, major: int) -> RunSnapshot:
+    try:
+        manifest, segments, head, strays = read_committed(layout, major)
+        run = RunSnapshot(layout, manifest, segments, major, head, strays)
+        _check_all(run, run.table_files())
+        if run.is_complete and head is None and (run.missing_units or FIRST_UNIT not in segments):
+            raise StoreDamagedError(
+                f"it says it is complete but lacks manifests in {layout.segments}"
+            )
+    except StoreDamagedError as error:
+        raise _of_run(layout.run_id, error) from error
     return run
 
 
-def _read(path: Path) -> str:
-    try:
-        return read_text(path)
-    except OSError as error:
-        raise StoreDamagedError(f"{path} is missing") from error
-
-
-def _manifests(segments: Path) -> list[Path]:
-    if not check_folder(segments):
-        return []
-    return [segments / name for name in sorted(visible_names(segments)) if name.endswith(".json")]
+def _check_all(run: RunSnapshot, entries: Iterable[FileEntry]) -> None:
+    """Check many committed files as :func:`check_committed` does, each folder once."""
+    folder, checked = str(run.layout.folder), set()
+    for entry in entries:
+        parent = entry.path.rpartition("/")[0]
+        if parent not in checked:
+            check_inside(run.layout.folder, entry.path)
+            checked.add(parent)
+        try:
+            status = os.lstat(f"{folder}/{entry.path}")
+        except OSError:
+            status = None
+        if status is None or status.st_size != entry.n_bytes or not stat.S_ISREG(status.st_mode):
+            check_committed(run, entry)
 
 
 def check_committed(run: RunSnapshot, entry: FileEntry) -> None:
@@ -277,8 +320,8 @@ def check_files(run: RunSnapshot) -> None:
         If one is missing, cut short, or a link.
     """
     try:
-        for entry in (*run.table_files(), *run.shards()):
-            check_committed(run, entry)
+        _check_all(run, run.table_files())
+        _check_all(run, run.shards())
     except StoreDamagedError as error:
         raise _of_run(run.run_id, error) from error
 
@@ -296,17 +339,18 @@ def take_snapshot(store: Path) -> Snapshot:
     StoreError
         If the store itself is missing, damaged or newer than this moedb.
     """
-    check_store(store)
+    major = check_store(store)
     runs: dict[str, RunSnapshot] = {}
     damaged: dict[str, DamagedRun] = {}
     for run_id in run_names(store):
         try:
-            runs[run_id] = read_run(store, run_id)
+            runs[run_id] = _read_run(RunLayout(store, run_id), major)
         except StoreDamagedError as error:
             if os.path.lexists(RunLayout(store, run_id).folder):  # not deleted at this moment
-                damaged[run_id] = DamagedRun(run_id, error, _known_row(store, run_id))
-    files = {table: [p for run in runs.values() for p in run.files(table.name)] for table in TABLES}
-    for path, wrong in damaged_footers(files).items():
+                damaged[run_id] = DamagedRun(run_id, error, _known_row(store, run_id, major))
+    looked_at = list(_with_few_files(runs.values(), FOOTERS))
+    files = {table: [p for run in looked_at for p in run.files(table.name)] for table in TABLES}
+    for path, wrong in damaged_footers(files, major).items():
         run_id = path.relative_to(runs_folder(store)).parts[0]
         run = runs.pop(run_id, None)
         if run is not None and os.path.lexists(run.layout.folder):
@@ -314,12 +358,26 @@ def take_snapshot(store: Path) -> Snapshot:
     return Snapshot(store, runs, damaged)
 
 
-def _known_row(store: Path, run_id: str) -> dict[str, Any]:
+def _with_few_files(runs: Iterable[RunSnapshot], limit: int) -> Iterator[RunSnapshot]:
+    """The runs with the fewest files, as long as they have no more than ``limit`` together."""
+    n_files = 0
+    for n, run in sorted(((sum(1 for _ in run.table_files()), run) for run in runs), key=_first):
+        n_files += n
+        if n_files > limit and run.format >= SEALED_SINCE:
+            return
+        yield run
+
+
+def _first(pair: tuple[int, RunSnapshot]) -> int:
+    return pair[0]
+
+
+def _known_row(store: Path, run_id: str, major: int) -> dict[str, Any]:
     layout = RunLayout(store, run_id)
     try:
         check_folder(layout.folder)
-        return RunManifest.from_json(_read(layout.manifest), str(layout.manifest)).row
-    except StoreDamagedError:
+        return RunManifest.from_json(read_text(layout.manifest), str(layout.manifest), major).row
+    except (OSError, StoreDamagedError):
         return {}
 
 

@@ -12,12 +12,13 @@ from moedb.schemas.tables import Table
 
 ROW_GROUP_ROWS = 262_144
 COMPRESSION = "zstd"
-COMPRESSION_LEVEL = 3
+COMPRESSION_LEVEL = 6
 
 _ARROW_TYPES: dict[str, pa.DataType] = {
     "int32": pa.int32(),
     "int64": pa.int64(),
     "float": pa.float32(),
+    "double": pa.float64(),
     "string": pa.string(),
 }
 
@@ -78,15 +79,19 @@ def arrow_table(table: Table, run_id: str, columns: Columns) -> pa.Table:
 
 def write_parquet(path: Path, table: Table, rows: pa.Table) -> None:
     """Write ``rows`` of ``table`` to ``path``."""
-    split = [name for name in table.byte_stream_split if name in rows.column_names]
+    encodings = {
+        **dict.fromkeys(table.byte_stream_split, "BYTE_STREAM_SPLIT"),
+        **dict.fromkeys(table.delta, "DELTA_BINARY_PACKED"),
+    }
+    names = rows.column_names
     pq.write_table(
         rows,
         path,
         compression=COMPRESSION,
         compression_level=COMPRESSION_LEVEL,
         row_group_size=ROW_GROUP_ROWS,
-        use_dictionary=[name for name in rows.column_names if name not in split],
-        use_byte_stream_split=split,
+        use_dictionary=[name for name in names if name not in encodings],
+        column_encoding={name: how for name, how in encodings.items() if name in names},
         write_statistics=True,
     )
 

@@ -1,4 +1,7 @@
-"""Writing runs: a unit is staged, moved to its place, and counts when its manifest exists."""
+"""Writing runs: a unit is staged, moved to its place, and counts when its manifest exists.
+
+A run is complete when its first head exists, which names every unit's manifest by its hash.
+"""
 
 import os
 import secrets
@@ -11,24 +14,34 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from moedb.errors import StoreError
-from moedb.schemas.manifests import FileEntry, RunManifest, SegmentManifest, TableEntry
-from moedb.schemas.tables import MOE_LAYERS, RUNS, TABLE_NAMES, table
+from moedb.schemas.manifests import (
+    FileEntry,
+    HeadManifest,
+    RunManifest,
+    SegmentManifest,
+    TableEntry,
+)
+from moedb.schemas.tables import MOE_LAYERS, RUNS, table
 from moedb.store.array_metadata import METADATA
 from moedb.store.arrays import (
     ArrayKey,
     Rows,
     array_forms,
+    check_metadata,
     create_arrays,
+    hash_of_metadata,
+    metadata_files,
     missing_arrays,
     shard_files,
     write_rows,
 )
-from moedb.store.containment import check_file, check_inside, check_tree, read_text
+from moedb.store.containment import check_file, check_folder, check_inside, check_tree, read_text
 from moedb.store.files import (
     create_exclusively,
     make_directories,
     move_into,
     sha256_of_file,
+    sha256_of_text,
     sync_directory,
     sync_file,
     sync_tree,
@@ -38,13 +51,16 @@ from moedb.store.layout import (
     FINAL_UNIT,
     FIRST_UNIT,
     STAGED,
-    TABLE_FILE,
     RunLayout,
     unit_name,
 )
+from moedb.store.reading.committed import head_numbers
+from moedb.store.reading.listing import visible_names
 from moedb.store.reading.snapshot import RunSnapshot, check_files, read_run
 from moedb.store.writing.parquet import Columns, arrow_table, column_lists, write_parquet
+from moedb.store.writing.precision import rounded
 from moedb.store.writing.removal import sweep_deleted
+from moedb.store.writing.sweeping import sweep_run, sweep_store
 from moedb.store.writing.writability import ensure_store
 
 
@@ -80,6 +96,7 @@ class RunWriter:
             sync_directory(folder)
         with self._deletion_explained():
             self._create_arrays()
+            self._metadata = metadata_files(self.manifest, self.layout.folder)
 
     def snapshot(self) -> RunSnapshot:
         """What is committed of the run now.
@@ -96,21 +113,23 @@ class RunWriter:
 
     def has_unit(self, unit: int) -> bool:
         """Whether a unit is committed by now, by whichever writer."""
-        return self.layout.segment(unit_name(unit)).exists()
+        return self._has(unit_name(unit))
 
-    def begin(self, tables: Mapping[str, Columns]) -> None:
+    def begin(self, tables: Mapping[str, Columns], at: str | None = None) -> None:
         """Commit the rows that describe the run as a whole: labels of the run and conditions.
 
-        The table ``moe_layers`` is added from the run's manifest.
+        The table ``moe_layers`` is added from the run's manifest. ``at`` is when it was committed,
+        if that was not now.
         """
         layers = column_lists(self.manifest.layers, MOE_LAYERS)
-        self._commit(FIRST_UNIT, {**tables, MOE_LAYERS.name: layers}, {}, 0)
+        self._commit(FIRST_UNIT, {**tables, MOE_LAYERS.name: layers}, {}, 0, at)
 
     def commit_unit(
         self,
         unit: int,
         tables: Mapping[str, Columns],
         arrays: Mapping[ArrayKey, Rows],
+        at: str | None = None,
     ) -> bool:
         """Write and commit a unit.
 
@@ -122,16 +141,20 @@ class RunWriter:
             For each table the unit's rows, without ``run_id``.
         arrays
             For each array the unit's rows, from its first row on.
+        at
+            When it was committed, if that was not now.
 
         Returns
         -------
         bool
             False if another writer had committed the unit; then nothing of this call is seen.
         """
-        return self._commit(unit_name(unit), tables, arrays, unit * self.manifest.unit_rows)
+        return self._commit(unit_name(unit), tables, arrays, unit * self.manifest.unit_rows, at)
 
-    def finish(self) -> None:
-        """Commit the run's row of ``runs`` and remove what no manifest names.
+    def finish(self, at: str | None = None) -> None:
+        """Commit the run's row of ``runs``, write its head, and remove what no manifest names.
+
+        ``at`` is when the run was finished, if that was not now.
 
         Raises
         ------
@@ -144,10 +167,50 @@ class RunWriter:
                 raise StoreError(f"run {snapshot.run_id} lacks the units {snapshot.missing_units}")
             check_files(snapshot)
             if not snapshot.is_complete:
-                row = {**snapshot.row, "status": "complete", "finished_at": timestamp()}
-                self._commit(FINAL_UNIT, {RUNS.name: column_lists([row], RUNS)}, {}, 0)
+                check_metadata(snapshot)
+                at = at or timestamp()
+                row = {**snapshot.row, "status": "complete", "finished_at": at}
+                self._commit(FINAL_UNIT, {RUNS.name: column_lists([row], RUNS)}, {}, 0, at)
+                self._write_first_head()
             self._remove_orphans()
         sweep_deleted(self.layout.store)
+        sweep_store(self.layout.store)
+
+    def _has(self, unit: str) -> bool:
+        """Whether a unit is committed; in a complete run every one is."""
+        return self.layout.segment(unit).exists() or self._has_head()
+
+    def _has_head(self) -> bool:
+        return check_folder(self.layout.heads) and bool(
+            head_numbers(visible_names(self.layout.heads))
+        )
+
+    def _write_first_head(self) -> None:
+        """Say what the run consists of, which makes it complete."""
+        with self._locked():
+            snapshot = self.snapshot()
+            if snapshot.is_complete:
+                return
+            folder = self.layout.folder
+            units = [self.layout.segment(unit) for unit in sorted(snapshot.segments)]
+            head = HeadManifest(
+                run_id=snapshot.run_id,
+                path=self.layout.relative(self.layout.head(0)),
+                number=0,
+                written_at=timestamp(),
+                finished_at=snapshot.segments[FINAL_UNIT].committed_at,
+                run_sha256=self._run_sha256,
+                metadata=self._metadata,
+                segments=tuple(file_entry(folder, self.layout.relative(path)) for path in units),
+            )
+            make_directories(self.layout.heads)
+            create_exclusively(self.layout.head(0), head.to_json())
+
+    @property
+    def _run_sha256(self) -> str:
+        if self._configuration is None:
+            raise self._deleted()
+        return sha256_of_text(self._configuration)
 
     def _read_configuration(self) -> str | None:
         try:
@@ -246,35 +309,52 @@ class RunWriter:
         tables: Mapping[str, Columns],
         arrays: Mapping[ArrayKey, Rows],
         first_row: int,
+        at: str | None = None,
     ) -> bool:
-        if self.layout.segment(unit).exists():
+        if self._has(unit):
             return False
         with self._deletion_explained(), self._staging() as folder:
             entries = self._stage_tables(folder, unit, tables)
             shards = self._stage_arrays(folder, first_row, arrays)
             with self._locked():
-                if self.layout.segment(unit).exists():
+                if self._has(unit):
                     return False
-                files = [entry.file.path for entry in entries.values()]
+                files = [entry.file.path for found in entries.values() for entry in found]
                 files += [shard.path for shard in shards]
                 for file in files:
                     check_inside(self.layout.folder, file)
                 move_into(self.layout.folder, {file: folder / file for file in files})
-                manifest = SegmentManifest(unit, timestamp(), entries, tuple(shards))
-                return create_exclusively(self.layout.segment(unit), manifest.to_json())
+                place = self.layout.segment(unit)
+                segment = SegmentManifest(
+                    unit=unit,
+                    committed_at=at or timestamp(),
+                    tables=entries,
+                    shards=tuple(shards),
+                    run_id=self.manifest.run_id,
+                    path=self.layout.relative(place),
+                    run_sha256=self._run_sha256,
+                    arrays_sha256=hash_of_metadata(self._metadata),
+                    metadata=self._metadata if unit == FIRST_UNIT else (),
+                )
+                return create_exclusively(place, segment.to_json())
 
     def _stage_tables(
         self, folder: Path, unit: str, tables: Mapping[str, Columns]
-    ) -> dict[str, TableEntry]:
-        entries = {}
+    ) -> dict[str, tuple[TableEntry, ...]]:
+        entries: dict[str, tuple[TableEntry, ...]] = {}
         attempt = secrets.token_hex(4)
         for name, columns in tables.items():
-            rows = arrow_table(table(name), self.manifest.run_id, columns)
+            rows, bits = rounded(
+                arrow_table(table(name), self.manifest.run_id, columns),
+                table(name),
+                self.manifest.row["dtype"],
+            )
             relative = f"tables/{name}/{unit}-{attempt}.parquet"
             path = folder / relative
             path.parent.mkdir(parents=True, exist_ok=True)
             write_parquet(path, table(name), rows)
-            entries[name] = TableEntry(_entry(path, relative), len(rows))
+            sync_file(path)
+            entries[name] = (TableEntry(file_entry(folder, relative), len(rows), bits),)
         return entries
 
     def _stage_arrays(
@@ -285,18 +365,16 @@ class RunWriter:
         staged = folder / ARRAYS
         self._create_arrays_in(folder)
         write_rows(staged, first_row, arrays)
-        return [_entry(path, str(path.relative_to(folder))) for path in shard_files(staged)]
+        shards = shard_files(staged)
+        for path in shards:
+            sync_file(path)
+        return [file_entry(folder, path.relative_to(folder).as_posix()) for path in shards]
 
     def _remove_orphans(self) -> None:
         """Delete files that writers left when they were stopped: nothing names them."""
         with self._locked():
             check_tree(self.layout.folder)
-            snapshot = self.snapshot()
-            named = {self.layout.folder / entry.path for entry in snapshot.table_files()}
-            for name in TABLE_NAMES:
-                for path in (self.layout.tables / name).glob("*.parquet"):
-                    if path not in named and TABLE_FILE.fullmatch(path.name):
-                        path.unlink(missing_ok=True)
+            sweep_run(self.snapshot())
             self._sweep_staging()
 
     def _sweep_staging(self) -> None:
@@ -318,6 +396,7 @@ def _staging_lock(folder: Path) -> FileLock:
     return FileLock(folder.with_name(f"{folder.name}.lock"))
 
 
-def _entry(path: Path, relative: str) -> FileEntry:
-    sync_file(path)
+def file_entry(folder: Path, relative: str) -> FileEntry:
+    """The entry of a file at a path within ``folder``."""
+    path = folder / relative
     return FileEntry(relative, path.stat().st_size, sha256_of_file(path))

@@ -5,8 +5,9 @@ import os
 import tempfile
 from pathlib import Path
 
-from moedb.errors import StoreError
+from moedb.errors import StoreError, StoreVersionError
 from moedb.schemas.manifests import StoreManifest
+from moedb.schemas.tables import FORMAT_MAJOR
 from moedb.store.containment import check_tree
 from moedb.store.files import create_exclusively, make_directories
 from moedb.store.layout import STORE_MANIFEST, RunLayout, runs_folder
@@ -46,7 +47,8 @@ def check_writable(store: Path, run_id: str | None = None) -> None:
         If it can't: the folder holds something else, cannot be made or written to, or what is there
         of the run leads out of it.
     """
-    is_store(store)
+    if is_store(store):
+        _check_format(store)
     if run_id is not None:
         check_tree(RunLayout(store, run_id).folder)
     folder = store
@@ -100,6 +102,19 @@ def ensure_store(store: Path) -> None:
     if not is_store(store):
         make_directories(store)
         create_exclusively(store / STORE_MANIFEST, StoreManifest().to_json())
+    _check_format(store)
+
+
+def _check_format(store: Path) -> None:
+    """Check that the store is of the format that is written."""
+    major = check_store(store)
+    if major != FORMAT_MAJOR:
+        raise StoreVersionError(
+            f"the store {store} has format {major}, which is read but no longer written; "
+            f"this moedb writes format {FORMAT_MAJOR}",
+            f"moedb migrate {store} NEW   makes a store of it that can be written; "
+            "or name another one: --store DIR, or MOEDB_STORE",
+        )
 
 
 def _holds_something_else(store: Path) -> bool:

@@ -11,6 +11,7 @@ import pytest
 import moedb
 from moedb.cli import run_cli
 from moedb.errors import StoreDamagedError
+from moedb.schemas.seals import seal
 from moedb.schemas.tables import TOKENS
 from moedb.store.layout import RunLayout
 from moedb.store.reading.snapshot import take_snapshot
@@ -38,7 +39,10 @@ def footer(layout: RunLayout, table: str) -> tuple[int, int]:
 
 
 def edited(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    """Change what a manifest says, and seal it again."""
+    content = {**json.loads(path.read_text()), **changes}
+    del content["seal"]
+    path.write_text(seal(json.dumps(content, indent=1)))
 
 
 def without_a_column(layout: RunLayout) -> None:

@@ -1,7 +1,9 @@
 """Reading: what is committed and nothing else, and damage is named."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,16 +14,29 @@ from moedb.errors import (
     StoreVersionError,
 )
 from moedb.schemas.manifests import StoreManifest
+from moedb.schemas.seals import seal
 from moedb.store.layout import RunLayout
 from moedb.store.reading.snapshot import read_run, take_snapshot
 from moedb.store.verification import verify_run
-from tests.support.stores.samples import RUN_ID, write_sample
+from moedb.store.writing.run_writer import RunWriter
+from tests.support.stores.samples import RUN_ID, sample_manifest, unit_rows, write_sample
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     write_sample(tmp_path / "store")
     return tmp_path / "store"
+
+
+def resealed(path: Path, content: dict[str, Any]) -> None:
+    """Write a manifest that says something else, with a seal that holds."""
+    content.pop("seal", None)
+    path.write_text(seal(json.dumps(content, indent=1)))
+
+
+def incomplete(store: Path) -> None:
+    """Let the manifests of the units count, not their hashes."""
+    shutil.rmtree(RunLayout(store, RUN_ID).heads)
 
 
 def test_a_missing_store_says_what_to_type(tmp_path: Path) -> None:
@@ -34,18 +49,32 @@ def test_a_missing_store_says_what_to_type(tmp_path: Path) -> None:
 
 
 def test_a_newer_major_version_is_refused_and_a_newer_minor_read(store: Path) -> None:
-    (store / "moedb.json").write_text(StoreManifest(major=1, minor=9).to_json())
+    (store / "moedb.json").write_text(StoreManifest(minor=9).to_json())
     assert list(take_snapshot(store).runs) == [RUN_ID]
-    (store / "moedb.json").write_text(StoreManifest(major=2).to_json())
-    with pytest.raises(StoreVersionError, match=r"format 2\.0; this moedb reads up to 1\.x"):
+    (store / "moedb.json").write_text(StoreManifest(major=3).to_json())
+    with pytest.raises(StoreVersionError, match=r"format 3\.0; this moedb reads up to 2\.x"):
         take_snapshot(store)
 
 
 def test_a_newer_minor_version_may_add_fields(store: Path) -> None:
-    path = RunLayout(store, RUN_ID).segment("000000")
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps({**content, "added_later": 1}))
-    assert take_snapshot(store).runs[RUN_ID].n_rows("routing") == 60
+    def add(path: Path) -> None:
+        content = json.loads(path.read_text())
+        content["added_later"] = 1
+        content["tables"]["routing"][0]["added_later"] = 2
+        content["shards"][0]["added_later"] = 3
+        resealed(path, content)
+
+    writer = RunWriter(store, sample_manifest(run_id="text-0199999999"))
+    writer.begin({})
+    for unit in range(3):
+        writer.commit_unit(unit, *unit_rows(writer.manifest, unit))
+    add(writer.layout.segment("000000"))
+    assert take_snapshot(store).runs["text-0199999999"].n_rows("routing") == 60
+    writer.finish()
+    head = json.loads(writer.layout.head(0).read_text())
+    head["segments"][0]["added_later"] = head["added_later"] = 4
+    resealed(writer.layout.head(0), head)
+    assert take_snapshot(store).runs["text-0199999999"].is_complete
 
 
 @pytest.mark.parametrize(
@@ -53,13 +82,16 @@ def test_a_newer_minor_version_may_add_fields(store: Path) -> None:
     [
         ("run.json", "{", "is not valid JSON"),
         ("run.json", "[]", "expected dict"),
-        ("run.json", "{}", "is not a RunManifest"),
+        ("run.json", "{}", "has no seal"),
+        ("run.json", '{"job": 1}', "is not a RunManifest"),
         ("segments/000001.json", '{"unit": 1}', "is not a SegmentManifest"),
         ("segments/000001.json", "\x00\x01", "is not valid JSON"),
     ],
 )
 def test_a_damaged_manifest_is_named(store: Path, name: str, text: str, message: str) -> None:
-    (RunLayout(store, RUN_ID).folder / name).write_text(text)
+    incomplete(store)
+    sealed = text if "\x00" in text or len(text) < 3 else seal(f"{{\n{text[1:-1]}\n}}")
+    (RunLayout(store, RUN_ID).folder / name).write_text(sealed)
     with pytest.raises(StoreDamagedError, match=message) as caught:
         read_run(store, RUN_ID)
     assert name.split("/")[-1] in str(caught.value)
@@ -67,10 +99,11 @@ def test_a_damaged_manifest_is_named(store: Path, name: str, text: str, message:
 
 @pytest.mark.parametrize("path", ["../../secret", "/etc/passwd", "tables/../../x", ""])
 def test_a_manifest_cannot_point_outside_its_run(store: Path, path: str) -> None:
+    incomplete(store)
     manifest = RunLayout(store, RUN_ID).segment("000000")
     content = json.loads(manifest.read_text())
-    content["tables"]["routing"]["file"]["path"] = path
-    manifest.write_text(json.dumps(content))
+    content["tables"]["routing"][0]["path"] = path
+    resealed(manifest, content)
     with pytest.raises(StoreDamagedError, match="expected a path inside the run"):
         read_run(store, RUN_ID)
 

@@ -56,20 +56,23 @@ def test_everything_is_synced_before_the_manifest_that_names_it(
     link = os.link
 
     def watched(source: Any, target: Any, **named: Any) -> None:
-        if Path(target).parent.name == "segments":
+        if Path(target).parent.name in ("segments", "heads"):
             own = {Path(source), Path(target).parent}
             missing = syncs.missing(needed(tmp_path / "store") - own)
-            unsynced[Path(target).name] = [str(path.relative_to(tmp_path)) for path in missing]
+            name = f"{Path(target).parent.name}/{Path(target).name}"
+            unsynced[name] = [str(path.relative_to(tmp_path)) for path in missing]
         link(source, target, **named)
 
     monkeypatch.setattr(os, "link", watched)
     write_sample(tmp_path / "store")
+    units = ("first", "000000", "000001", "000002", "final")
     assert unsynced == {
-        name: [] for name in ("first.json", "000000.json", "000001.json", "000002.json",
-                              "final.json")
-    }  # fmt: skip
+        **{f"segments/{unit}.json": [] for unit in units},
+        "heads/000000.json": [],
+    }
     assert len([path for path in needed(tmp_path / "store") if path.name == "zarr.json"]) == 7
-    assert syncs.missing({tmp_path / "store" / "runs" / RUN_ID / "segments"}) == []
+    folder = tmp_path / "store" / "runs" / RUN_ID
+    assert syncs.missing({folder / "segments", folder / "heads"}) == []
 
 
 def test_arrays_that_are_completed_are_synced(

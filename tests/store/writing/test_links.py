@@ -39,6 +39,7 @@ def store(tmp_path: Path) -> Path:
     """A store with a run all whose units are committed, but for its end."""
     write_sample(tmp_path / "store")
     layout = RunLayout(tmp_path / "store", RUN_ID)
+    shutil.rmtree(layout.heads)
     layout.segment("final").unlink()
     shutil.rmtree(layout.tables / "runs")
     return tmp_path / "store"

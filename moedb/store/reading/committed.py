@@ -1,0 +1,183 @@
+"""What is committed of a run, by its manifests: each is held against the others.
+
+In format 1 the manifests in ``segments/`` count. In format 2 they do so while the run is
+incomplete; of a complete one those that its newest head names, by their hashes.
+"""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from moedb.errors import StoreDamagedError
+from moedb.schemas.manifests import (
+    SEALED_SINCE,
+    FileEntry,
+    HeadManifest,
+    RunManifest,
+    SegmentManifest,
+)
+from moedb.store.containment import check_folder, read_text
+from moedb.store.files import sha256_of_text
+from moedb.store.layout import (
+    COMPACTED_SEGMENT,
+    FINAL_UNIT,
+    FIRST_UNIT,
+    HEAD,
+    SEGMENT,
+    RunLayout,
+    unit_name,
+)
+from moedb.store.reading.listing import visible_names
+
+logger = logging.getLogger(__name__)
+
+
+class Committed(NamedTuple):
+    """The manifests of a run.
+
+    Attributes
+    ----------
+    manifest
+        Its configuration.
+    segments
+        For each committed unit its manifest.
+    head
+        What makes it complete; None where nothing does, and in format 1.
+    strays
+        Files among the manifests that are none of the run's: copies, or heads that are broken.
+    """
+
+    manifest: RunManifest
+    segments: dict[str, SegmentManifest]
+    head: HeadManifest | None
+    strays: tuple[Path, ...]
+
+
+def read_committed(layout: RunLayout, major: int) -> Committed:
+    """Read the manifests of a run of a store of the format ``major``.
+
+    Raises
+    ------
+    StoreDamagedError
+        If one is missing, malformed, changed, or another's, or anything that is read is a link.
+    """
+    check_folder(layout.folder)
+    text = _read(layout.manifest)
+    manifest = RunManifest.from_json(text, str(layout.manifest), major)
+    if manifest.run_id != layout.run_id:
+        raise StoreDamagedError(f"{layout.manifest}: is of the run {manifest.run_id!r}")
+    if major < SEALED_SINCE:
+        return _first_format(layout, manifest)
+    run_sha256 = sha256_of_text(text)
+    head, broken = newest_head(layout)
+    names, strays = _segment_names(layout)
+    if head is None:
+        planned = {FIRST_UNIT, FINAL_UNIT, *map(unit_name, range(len(manifest.units)))}
+        units = [name.removesuffix(".json") for name in names if SEGMENT.fullmatch(name)]
+        strays += [layout.segment(unit) for unit in units if unit not in planned]
+        paths = [layout.segment(unit) for unit in units if unit in planned]
+        found = [(path, _read(path)) for path in paths]
+    else:
+        if head.run_sha256 != run_sha256:
+            raise StoreDamagedError(f"{layout.manifest} is not the one of the completed run")
+        found = [(layout.folder / entry.path, _listed(layout, entry)) for entry in head.segments]
+    segments = dict(_segment(layout, path, text, run_sha256) for path, text in found)
+    for path in strays:
+        logger.warning("ignored, as it is no manifest of the run %s: %s", layout.run_id, path)
+    return Committed(manifest, segments, head, (*strays, *broken))
+
+
+def newest_head(layout: RunLayout) -> tuple[HeadManifest | None, tuple[Path, ...]]:
+    """Read the newest head of a run that is whole.
+
+    Returns
+    -------
+    tuple
+        The head, None where the run has none; and the files beside it that are none.
+
+    Raises
+    ------
+    StoreDamagedError
+        If there are heads and none is whole.
+    """
+    names = visible_names(layout.heads) if check_folder(layout.heads) else []
+    strays = [layout.heads / name for name in names if not HEAD.fullmatch(name)]
+    errors = []
+    for number in head_numbers(names):
+        path = layout.head(number)
+        try:
+            head = HeadManifest.from_json(_read(path), str(path))
+            _expect_place(layout, path, head.run_id, head.path)
+        except StoreDamagedError as error:
+            errors.append(error)
+            strays.append(path)
+            continue
+        for broken in errors:
+            logger.warning("run %s: an older head counts: %s", layout.run_id, broken.message)
+        return head, tuple(strays)
+    if errors:
+        raise errors[0]
+    return None, tuple(strays)
+
+
+def head_numbers(names: Iterable[str]) -> list[int]:
+    """The numbers of heads among the names of files, newest first."""
+    return sorted((int(Path(name).stem) for name in names if HEAD.fullmatch(name)), reverse=True)
+
+
+def _first_format(layout: RunLayout, manifest: RunManifest) -> Committed:
+    segments = {}
+    names = visible_names(layout.segments) if check_folder(layout.segments) else []
+    for name in sorted(name for name in names if name.endswith(".json")):
+        path = layout.segments / name
+        segment = SegmentManifest.from_json(_read(path), str(path), 1)
+        if segment.unit != path.stem:
+            raise StoreDamagedError(f"{path}: is of the unit {segment.unit!r}")
+        segments[segment.unit] = segment
+    return Committed(manifest, segments, None, ())
+
+
+def _segment_names(layout: RunLayout) -> tuple[list[str], list[Path]]:
+    """The names of the manifests of units, and what else is there."""
+    names = visible_names(layout.segments) if check_folder(layout.segments) else []
+    proper = {n for n in names if SEGMENT.fullmatch(n) or COMPACTED_SEGMENT.fullmatch(n)}
+    return sorted(proper), [layout.segments / name for name in sorted({*names} - proper)]
+
+
+def _listed(layout: RunLayout, entry: FileEntry) -> str:
+    path = layout.folder / entry.path
+    if path.parent != layout.segments:
+        raise StoreDamagedError(f"expected a file in {layout.segments}, got {entry.path!r}")
+    text = _read(path)
+    if sha256_of_text(text) != entry.sha256:
+        raise StoreDamagedError(f"{path} is not the manifest that the run was completed with")
+    return text
+
+
+def _segment(
+    layout: RunLayout, path: Path, text: str, run_sha256: str
+) -> tuple[str, SegmentManifest]:
+    segment = SegmentManifest.from_json(text, str(path))
+    _expect_place(layout, path, segment.run_id, segment.path)
+    if segment.unit != path.stem:
+        raise StoreDamagedError(f"{path}: is of the unit {segment.unit!r}")
+    if segment.run_sha256 != run_sha256:
+        raise StoreDamagedError(
+            f"{layout.manifest} is not the one that the unit {segment.unit} was committed under"
+        )
+    return segment.unit, segment
+
+
+def _expect_place(layout: RunLayout, path: Path, run_id: str, place: str) -> None:
+    if run_id != layout.run_id:
+        raise StoreDamagedError(f"{path}: is of the run {run_id!r}")
+    if place != layout.relative(path):
+        raise StoreDamagedError(f"{path}: belongs at {place!r}")
+
+
+def _read(path: Path) -> str:
+    try:
+        return read_text(path)
+    except OSError as error:
+        raise StoreDamagedError(f"{path} is missing") from error
