@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from moedb.queries.analyses.registry import find_question, relation_of
 from moedb.queries.analyses.routing_over_trials import TRAINING
 from moedb.queries.checks.empty_results import why_empty
 from moedb.queries.checks.parameter_values import check_values
-from moedb.queries.counting.stand_ins import StandIns, counts_of
+from moedb.queries.counting.stand_ins import COUNTED, Count, StandIns, counts_of
 from moedb.queries.questions.binding import bind
 from moedb.queries.questions.macros import create_macros
 from moedb.queries.questions.parameters import RUN_PARAMETERS, Value
@@ -108,6 +109,7 @@ class Database:
         self._connection = connect(snapshot)
         self._sources = SourceFinder(snapshot, self._connection, lambda: self._splits)
         self._stand_ins = StandIns(self._connection, snapshot)
+        self._kept: dict[tuple[str, tuple[tuple[str, object], ...]], int] = {}
         self._of_one_run: dict[str, Database] = {}
 
     def __enter__(self) -> Self:
@@ -175,7 +177,7 @@ class Database:
         default_run = None if newest is None else newest.run_id
         create_macros(self._connection, statement, self._beginnings(found), default_run)
         try:
-            relation = self._run(statement, given)
+            relation = self._run_counted(statement, given, _counts_of_calls(statement, calls))
         except SqlError as error:
             if not isinstance(error.__cause__, duckdb.CatalogException):
                 raise
@@ -245,8 +247,7 @@ class Database:
             splits_read = computed.splits_read
         else:
             splits_read = None
-            with self._stand_ins.standing(counts_of(question, bound)):
-                relation = self._run(question.sql, bound)
+            relation = self._run_counted(question.sql, bound, counts_of(question, bound))
             statement = question.sql
             if not used and question.reads_trials:
                 used = self._trials(bound)
@@ -317,6 +318,18 @@ class Database:
             If the run does not keep the layer's outputs, or the condition is not valid SQL.
         """
         return read_expert_outputs(self, self._run_snapshot(run).run_id, layer, where)
+
+    def _run_counted(
+        self, statement: str, parameters: Mapping[str, object], counts: Sequence[Count]
+    ) -> duckdb.DuckDBPyRelation:
+        """Run a statement with counted decisions in the place of views; its rows are kept."""
+        if not counts:
+            return self._run(statement, parameters)
+        key = statement, tuple(sorted(parameters.items()))
+        name = f"moedb_rows_{self._kept.setdefault(key, len(self._kept))}"
+        with self._stand_ins.standing(counts):
+            self._run(f"create temp table if not exists {name} as {statement}", parameters)
+        return self._run(f"from temp.{name}", {})
 
     def _run(self, statement: str, parameters: Mapping[str, object]) -> duckdb.DuckDBPyRelation:
         params = dict(parameters) or None
@@ -454,3 +467,12 @@ class Database:
             moedb_version=__version__,
             certain=certain,
         )
+
+
+def _counts_of_calls(statement: str, calls: Sequence[BoundCall]) -> list[Count]:
+    """What the macros of a statement read of the counted views, if it is they alone that do."""
+    words = set(re.findall(r"\w+", statement.lower()))
+    known = all(len(call.values) == len(call.query.parameters) for call in calls)
+    if not known or "explain" in words or not words.isdisjoint(COUNTED):
+        return []
+    return [count for call in calls for count in counts_of(call.query, call.values)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from moedb.queries.counting.blocks import layers_of, read_blocks
-from moedb.queries.counting.rows import Rows, joined
+from moedb.queries.counting.rows import Part, Rows, joined
 from moedb.queries.counting.tokens import labelled_tokens
 
 if TYPE_CHECKING:
@@ -59,13 +59,13 @@ def class_routing(
 ) -> Rows:
     """Count as the view ``class_routing`` does, its columns from ``value`` on.
 
-    Weights are summed in double precision. A label of examples or of the run is counted from the
-    routing of examples, which is a fraction of the decisions.
+    Weights are summed in double precision. From format 2 on a label of examples or of the run is
+    counted from the routing of examples, which is a fraction of the decisions.
     """
     import numpy as np
 
     given = {"run": run.run_id, "key": key}
-    if not connection.execute(_ON_TOKENS, given).fetchall():
+    if run.format > 1 and not connection.execute(_ON_TOKENS, given).fetchall():
         given["selection"] = selection
         return dict(connection.execute(_OF_EXAMPLES, given).fetchnumpy())
     layers = layers_of(run)
@@ -84,7 +84,7 @@ def class_routing(
             cells = (experts + groups[:, None] * n_experts).ravel()
             counts[number] += np.bincount(cells, minlength=n_values * n_experts)
             weights[number] += np.bincount(cells, chosen.ravel(), n_values * n_experts)
-    parts = []
+    parts: list[Part] = []
     for layer, n, weight in zip(layers, counts, weights, strict=True):
         (cells,) = n.nonzero()
         value, expert = np.divmod(cells, layer.n_experts)

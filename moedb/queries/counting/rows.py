@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+Part = Mapping[str, Any]
+"""Some rows: columns by name, an array or a number that all rows have."""
+
 Rows = dict[str, Any]
 """Columns by name, each an array (row,)."""
 
 
-def joined(names: Sequence[str], parts: Iterable[Mapping[str, int | NDArray[Any]]]) -> Rows:
+def joined(names: Sequence[str], parts: Iterable[Part]) -> Rows:
     """Put the rows of several parts one below the other.
 
     Parameters
@@ -26,7 +29,7 @@ def joined(names: Sequence[str], parts: Iterable[Mapping[str, int | NDArray[Any]
 
     columns: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
     for part in parts:
-        n_rows = len(part[names[-1]])  # type: ignore[arg-type]
+        n_rows = len(part[names[-1]])
         for name in names:
             values = part[name]
             columns[name].append(np.full(n_rows, values) if isinstance(values, int) else values)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from moedb.queries.counting.blocks import UnorderedError
 from moedb.queries.counting.classes import class_routing
-from moedb.queries.counting.pairs import expert_pairs, layer_pairs, rank_usage
+from moedb.queries.counting.experts import expert_pairs, expert_usage, layer_pairs, rank_usage
 from moedb.queries.counting.vocabulary import vocabulary_routing
 from moedb.queries.questions.parameters import RUN_PARAMETERS
 from moedb.store.engine.quoting import literal, quoted
@@ -68,12 +68,16 @@ class Count:
 _COUNTERS: dict[str, Callable[[duckdb.DuckDBPyConnection, RunSnapshot, Count], Rows]] = {
     "class_routing": lambda c, run, count: class_routing(c, run, count.selection, str(count.of)),
     "expert_pairs": lambda c, run, count: expert_pairs(c, run, count.selection),
+    "expert_usage": lambda c, run, count: expert_usage(c, run, count.selection),
     "layer_pairs": lambda c, run, count: layer_pairs(c, run, count.selection),
     "rank_usage": lambda c, run, count: rank_usage(c, run, count.selection),
     "vocabulary_routing": lambda c, run, count: vocabulary_routing(
         c, run, count.selection, str(count.of)
     ),
 }
+COUNTED = frozenset(_COUNTERS)
+"""The views that counted rows can stand for."""
+
 _COLUMN_OF = {"class_routing": "key", "vocabulary_routing": "of"}
 
 
@@ -120,14 +124,19 @@ class StandIns:
 
     @contextmanager
     def standing(self, counts: Iterable[Count]) -> Iterator[None]:
-        """Let the rows that are named stand for their views; there are no others meanwhile."""
+        """Let the rows that are named stand for their views; there are no others meanwhile.
+
+        From format 2 on the usage of experts is added up from what each example's decisions were
+        when they were captured, which SQL does as fast.
+        """
         by_view: dict[str, list[Count]] = {}
         for count in dict.fromkeys(counts):
             by_view.setdefault(count.view, []).append(count)
         standing: list[str] = []
         try:
             for view, of_view in by_view.items():
-                self._stand(view, of_view, standing)
+                if view != "expert_usage" or self._snapshot.format < 2:
+                    self._stand(view, of_view, standing)
             yield
         finally:
             for statement in standing:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import duckdb
@@ -117,8 +117,6 @@ def _in_order(
 
 def _fetch(
     connection: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str, str]
-) -> Mapping[str, NDArray[np.int64]]:
-    columns: Mapping[str, NDArray[np.int64]] = connection.execute(
-        sql, dict(parameters)
-    ).fetchnumpy()
+) -> Mapping[str, NDArray[Any]]:
+    columns: Mapping[str, Any] = connection.execute(sql, dict(parameters)).fetchnumpy()
     return columns

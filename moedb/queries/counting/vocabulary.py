@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from moedb.queries.counting.blocks import UnorderedError, layers_of, read_blocks
-from moedb.queries.counting.rows import Rows, joined
+from moedb.queries.counting.rows import Part, Rows, joined
 from moedb.queries.counting.tokens import tokens_by_id
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def vocabulary_routing(
             small = np.uint8 if layers[number].n_experts <= 2**8 else np.uint16
             chosen[number].append(block.experts[places].astype(small))
     group, token_idx = np.concatenate(groups), np.concatenate(numbers)
-    parts = []
+    parts: list[Part] = []
     for number, layer in enumerate(layers):
         experts = np.concatenate(chosen[number])
         chosen[number] = []

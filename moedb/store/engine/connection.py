@@ -33,5 +33,5 @@ def connect(snapshot: Snapshot) -> duckdb.DuckDBPyConnection:
             create_rows_view(connection, RUNS, [run.row for run in snapshot.runs.values()])
         else:
             create_table_view(connection, table, files[table.name], snapshot.format)
-    create_derived_views(connection, snapshot.chosen)
+    create_derived_views(connection, snapshot.chosen, snapshot.format)
     return connection

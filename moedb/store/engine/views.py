@@ -47,7 +47,7 @@ def create_table_view(
 
 
 def create_derived_views(
-    connection: duckdb.DuckDBPyConnection, latest_run: str | None = None, major: int = 1
+    connection: duckdb.DuckDBPyConnection, latest_run: str | None = None, major: int = FORMAT_MAJOR
 ) -> None:
     """Define the views of ``moedb/sql/views``, in the order of their file names.
 

@@ -64,9 +64,36 @@ def connect(tables: dict[str, pd.DataFrame], seed: int | None = None) -> duckdb.
         connection.execute(f"insert into files.{table.name} from incoming")
         connection.unregister("incoming")
         connection.execute(f"create view {table.name} as {unqualified}")
+    connection.execute(_COUNT_DECISIONS)
     create_derived_views(connection)
     create_macros(connection)
     return connection
+
+
+# as a capture writes it: what each example's tokens chose, beside the router's probabilities
+_COUNT_DECISIONS = """
+create or replace table files.router_mass as
+with decisions as (
+    select
+        tokens.run_id,
+        tokens.example_id,
+        routing.layer,
+        routing.expert,
+        cast(count(*) as integer) as n_decisions,
+        sum(cast(routing.weight as double)) as weight
+    from files.routing join files.tokens using (run_id, token_idx)
+    group by all
+)
+select
+    run_id,
+    example_id,
+    layer,
+    expert,
+    probability,
+    coalesce(decisions.n_decisions, 0) as n_decisions,
+    coalesce(decisions.weight, 0) as weight
+from files.router_mass full join decisions using (run_id, example_id, layer, expert)
+"""
 
 
 def _make_run(

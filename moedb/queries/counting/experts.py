@@ -1,4 +1,4 @@
-"""How often two experts are chosen for the same token: of one layer, or of successive ones."""
+"""How often experts are chosen, alone, with another of their layer, or with one of the next."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import combinations, pairwise, product
 from typing import TYPE_CHECKING
 
 from moedb.queries.counting.blocks import layers_of, read_blocks
-from moedb.queries.counting.rows import Rows, joined
+from moedb.queries.counting.rows import Part, Rows, joined
 from moedb.queries.counting.tokens import selected_tokens
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from moedb.queries.counting.blocks import FileBlocks
+    from moedb.queries.counting.blocks import FileBlocks, Layer
     from moedb.queries.counting.tokens import Grouped
     from moedb.store.reading.snapshot import RunSnapshot
 
@@ -35,7 +35,7 @@ def expert_pairs(connection: duckdb.DuckDBPyConnection, run: RunSnapshot, select
                 both[place] += counts
                 if j == i + 1:
                     adjacent[place] += counts
-    parts = []
+    parts: list[Part] = []
     for layer, ordered, ordered_adjacent in zip(layers, both, adjacent, strict=True):
         # the expert of the smaller rank need not be that of the smaller index
         counts, next_to = ordered + ordered.T, ordered_adjacent + ordered_adjacent.T
@@ -52,19 +52,20 @@ def expert_pairs(connection: duckdb.DuckDBPyConnection, run: RunSnapshot, select
     return joined(("layer", "expert_a", "expert_b", "n_both", "n_adjacent"), parts)
 
 
+def expert_usage(connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selection: str) -> Rows:
+    """Count as the view ``expert_usage`` does, its columns from ``layer`` on."""
+    parts: list[Part] = []
+    for layer, used in _used(connection, run, selection):
+        counts = used.sum(axis=0)
+        (expert,) = counts.nonzero()
+        parts.append({"layer": layer.layer, "expert": expert, "n_decisions": counts[expert]})
+    return joined(("layer", "expert", "n_decisions"), parts)
+
+
 def rank_usage(connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selection: str) -> Rows:
     """Count as the view ``rank_usage`` does, its columns from ``layer`` on."""
-    import numpy as np
-
-    layers = layers_of(run)
-    used = [np.zeros((layer.top_k, layer.n_experts), np.int64) for layer in layers]
-    tokens = selected_tokens(connection, run.run_id, selection)
-    for file in read_blocks(run):
-        for place, experts in enumerate(_experts(file, tokens)):
-            for rank, chosen in enumerate(experts.T):
-                used[place][rank] += np.bincount(chosen, minlength=layers[place].n_experts)
-    parts = []
-    for layer, counts in zip(layers, used, strict=True):
+    parts: list[Part] = []
+    for layer, counts in _used(connection, run, selection):
         rank, expert = counts.nonzero()
         parts.append(
             {
@@ -92,7 +93,7 @@ def layer_pairs(connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selecti
                 both[place] += counts
                 if i == j:
                     aligned[place] += counts
-    parts = []
+    parts: list[Part] = []
     for (one, two), counts, at_rank in zip(successive, both, aligned, strict=True):
         expert, next_expert = counts.nonzero()
         parts.append(
@@ -106,6 +107,22 @@ def layer_pairs(connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selecti
             }
         )
     return joined(("layer", "next_layer", "expert", "next_expert", "n_both", "n_aligned"), parts)
+
+
+def _used(
+    connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selection: str
+) -> Iterator[tuple[Layer, NDArray[np.int64]]]:
+    """For each layer (rank, expert): how often the expert is chosen at the rank."""
+    import numpy as np
+
+    layers = layers_of(run)
+    used = [np.zeros((layer.top_k, layer.n_experts), np.int64) for layer in layers]
+    tokens = selected_tokens(connection, run.run_id, selection)
+    for file in read_blocks(run):
+        for place, experts in enumerate(_experts(file, tokens)):
+            for rank, chosen in enumerate(experts.T):
+                used[place][rank] += np.bincount(chosen, minlength=layers[place].n_experts)
+    yield from zip(layers, used, strict=True)
 
 
 def _experts(file: FileBlocks, tokens: Grouped) -> Iterator[NDArray[np.int64]]:
