@@ -26,7 +26,8 @@ from transformers import AutoTokenizer, Qwen2MoeConfig, Qwen2MoeForCausalLM
 
 from moedb.capture.jobs.language import plan_language_capture, token_ids
 from moedb.capture.jobs.qwen_ioi.job import ioi_dataset
-from moedb.capture.models.checkpoints import find_checkpoint, load_model
+from moedb.capture.models.checkpoints import find_checkpoint
+from moedb.capture.models.loading.pretrained import load_model
 from moedb.capture.pipeline.plan import CaptureOptions, CapturePlan
 from moedb.capture.pipeline.running import capture, like_lengths
 

@@ -19,7 +19,7 @@ from moedb.commands.terminal import emit, say
 
 if TYPE_CHECKING:
     from moedb.capture.pipeline.plan import CapturePlan
-    from moedb.capture.pipeline.sharding import Shard
+    from moedb.capture.pipeline.units import Shard
     from moedb.capture.tracing.logit_lens import Positions
 
 

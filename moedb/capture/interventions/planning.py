@@ -13,16 +13,11 @@ from moedb.capture.interventions.engine import Engine
 from moedb.capture.interventions.kinds import Intervention
 from moedb.capture.interventions.parent_run import ParentRun, check_twins, find_model
 from moedb.capture.jobs.language import open_language_model
-from moedb.capture.models.checkpoints import (
-    Checkpoint,
-    check_device,
-    default_device,
-    load_skeleton,
-    load_tokenizer,
-)
-from moedb.capture.models.quantized import is_gptq
-from moedb.capture.models.streaming.streamed_model import Placement
-from moedb.capture.pipeline.plan import check_placement
+from moedb.capture.models.checkpoints import Checkpoint
+from moedb.capture.models.device import check_device, default_device
+from moedb.capture.models.loading.pretrained import load_skeleton, load_tokenizer
+from moedb.capture.models.loading.quantized import is_gptq
+from moedb.capture.models.placement import Placement, check_placement
 from moedb.capture.structure.blocks import MoEBlock, find_blocks
 from moedb.capture.tracing.logit_lens import Positions
 from moedb.errors import ModelError, UsageError

@@ -16,8 +16,7 @@ from moedb.capture.interventions.engine import Engine, Pass, PassOutcome
 from moedb.capture.interventions.kinds import Intervention
 from moedb.capture.interventions.layer_edits import Edit
 from moedb.capture.interventions.planning import JOB, Group, SweepPlan
-from moedb.capture.jobs.answers import answer
-from moedb.capture.jobs.language import token_ids
+from moedb.capture.jobs.language import answer, token_ids
 from moedb.capture.pipeline.assembly import example_tables, lens_table
 from moedb.capture.pipeline.background_writer import UnitWriter
 from moedb.capture.pipeline.running import (

@@ -10,18 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from moedb.capture.examples import Dataset, Example
-from moedb.capture.jobs.answers import answer
-from moedb.capture.models.checkpoints import (
-    Checkpoint,
-    check_device,
-    default_device,
-    default_dtype,
-    find_checkpoint,
-    load_skeleton,
-    load_tokenizer,
-)
-from moedb.capture.models.quantized import is_gptq, load_gptq
-from moedb.capture.models.streaming.streamed_model import Placement, opened_model
+from moedb.capture.models.checkpoints import Checkpoint, find_checkpoint
+from moedb.capture.models.device import check_device, default_device
+from moedb.capture.models.loading.pretrained import default_dtype, load_skeleton, load_tokenizer
+from moedb.capture.models.loading.quantized import is_gptq, load_gptq
+from moedb.capture.models.opening import opened_model
+from moedb.capture.models.placement import Placement
 from moedb.capture.pipeline.plan import Batch, CaptureOptions, CapturePlan, complete_plan
 from moedb.capture.pipeline.sizes import ModelShape
 from moedb.capture.pipeline.survey import TokenSelection
@@ -265,3 +259,34 @@ def _predictions(
         (answer(last[index], example, tokenizer),) if index in last else ()
         for index, example in enumerate(examples)
     )
+
+
+def answer(
+    logits: torch.Tensor, example: Example, tokenizer: Any, condition_id: int = 0
+) -> dict[str, Any]:
+    """Hold a model's answer against the right one.
+
+    Parameters
+    ----------
+    logits
+        (vocabulary,): at the example's last token.
+    example
+        The example, which has a target.
+    tokenizer
+        The model's tokenizer.
+    condition_id
+        The condition that the model ran under.
+    """
+    target, foil = example.target_id, example.foil_id
+    if target is None:
+        raise ValueError("expected an example with a target")
+    last = logits.float()
+    predicted = int(last.argmax())
+    return {
+        "condition_id": condition_id,
+        "target": tokenizer.decode([target]),
+        "predicted": tokenizer.decode([predicted]),
+        "correct": int(predicted == target),
+        "target_logprob": float(last.log_softmax(dim=-1)[target]),
+        "logit_diff": None if foil is None else float(last[target] - last[foil]),
+    }

@@ -1,9 +1,12 @@
 """What this machine can do, and how the process uses its memory."""
 
 import ctypes
+import os
 import platform
 
 import torch
+
+from moedb.errors import UsageError, first_line
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's malloc.h
 
@@ -34,3 +37,31 @@ def has_fast_bfloat16(device: str) -> bool:
     query = getattr(torch.cpu, "get_capabilities", None)  # older versions have none
     has = query() if query is not None else {}
     return any(bool(has.get(name)) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def default_device() -> str:
+    """``cuda`` or ``mps`` where there is one, else ``cpu``.
+
+    Of several GPUs the one that ``LOCAL_RANK`` says, as torchrun sets it for each process.
+    """
+    if torch.cuda.is_available():
+        rank = os.environ.get("LOCAL_RANK", "")
+        return f"cuda:{int(rank) % torch.cuda.device_count()}" if rank.isdigit() else "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def check_device(device: str) -> str:
+    """Return ``device`` if this machine has it.
+
+    Raises
+    ------
+    UsageError
+        If not.
+    """
+    try:
+        torch.empty(0, device=torch.device(device))
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(
+            f"no device {device!r} here: {first_line(error)}", "--device cpu, cuda, cuda:1, mps"
+        ) from error
+    return device

@@ -18,7 +18,7 @@ from moedb.capture.conditions import condition_table
 from moedb.capture.pipeline.assembly import assemble_unit
 from moedb.capture.pipeline.background_writer import UnitWriter
 from moedb.capture.pipeline.plan import Batch, CapturedModel, CapturePlan
-from moedb.capture.pipeline.sharding import Shard
+from moedb.capture.pipeline.units import Shard
 from moedb.capture.structure.model_probe import BlockWiring
 from moedb.errors import CaptureError
 from moedb.schemas import tables

@@ -25,7 +25,7 @@ from moedb.capture.interventions.running import run_sweep
 from moedb.capture.jobs.language import plan_language_capture
 from moedb.capture.jobs.qwen_ioi.job import ioi_dataset
 from moedb.capture.models.checkpoints import find_checkpoint
-from moedb.capture.models.streaming.streamed_model import weight_bytes
+from moedb.capture.models.opening import weight_bytes
 from moedb.capture.pipeline.plan import CaptureOptions
 from moedb.capture.pipeline.running import capture
 from moedb.cli import run_cli

@@ -15,7 +15,8 @@ from moedb.capture.jobs.cifar_moe.checkpoint import load_cifar_moe, read_recipe
 from moedb.capture.jobs.cifar_moe.config import CLASSES, CifarMoEConfig, CifarRecipe
 from moedb.capture.jobs.cifar_moe.dataset import ImageDataset
 from moedb.capture.jobs.cifar_moe.model import CifarMoE, Expert, Routing
-from moedb.capture.models.checkpoints import check_device, default_device, local_checkpoint
+from moedb.capture.models.checkpoints import local_checkpoint
+from moedb.capture.models.device import check_device, default_device
 from moedb.capture.pipeline.plan import Batch, CaptureOptions, CapturePlan, complete_plan
 from moedb.capture.pipeline.sizes import ModelShape
 from moedb.capture.structure.blocks import MoEBlock

@@ -40,7 +40,7 @@ from moedb.capture.mini.evaluation import (
     measure_ioi,
 )
 from moedb.capture.mini.training.checkpointing import SUMMARY
-from moedb.capture.models.safe_config import WITHOUT_CODE, read_config
+from moedb.capture.models.loading.safe_config import WITHOUT_CODE, read_config
 from moedb.errors import MoedbError, UsageError
 
 logger = logging.getLogger(__name__)

@@ -44,7 +44,7 @@ from moedb.capture.mini.training.optimization import (
     switch_loss,
 )
 from moedb.capture.mini.training.progress import Meter, show_progress
-from moedb.capture.models.safe_config import WITHOUT_CODE
+from moedb.capture.models.loading.safe_config import WITHOUT_CODE
 from moedb.capture.models.training_checkpoints import last_checkpoint
 from moedb.errors import ModelError
 

@@ -15,8 +15,7 @@ from moedb.capture.jobs.cifar_moe.config import (
 )
 from moedb.capture.jobs.cifar_moe.images import load_cifar10
 from moedb.capture.jobs.cifar_moe.training.trial import BusyError, TrainingProgress, train_cifar_moe
-from moedb.capture.models.checkpoints import check_device, default_device
-from moedb.capture.models.device import has_fast_bfloat16
+from moedb.capture.models.device import check_device, default_device, has_fast_bfloat16
 from moedb.errors import UsageError
 
 
