@@ -13,12 +13,10 @@ from moedb.capture.interventions.engine import Engine
 from moedb.capture.interventions.kinds import Intervention
 from moedb.capture.interventions.parent_run import ParentRun, check_twins, find_model
 from moedb.capture.jobs.language import open_language_model
+from moedb.capture.jobs.model_outline import ModelOutline
 from moedb.capture.models.checkpoints import Checkpoint
-from moedb.capture.models.device import check_device, default_device
-from moedb.capture.models.loading.pretrained import load_skeleton, load_tokenizer
-from moedb.capture.models.loading.quantized import is_gptq
+from moedb.capture.models.device import chosen_device
 from moedb.capture.models.placement import Placement, check_placement
-from moedb.capture.structure.blocks import MoEBlock, find_blocks
 from moedb.capture.tracing.logit_lens import Positions
 from moedb.errors import ModelError, UsageError
 from moedb.schemas.interventions import ATTENTION, EXPERT
@@ -177,13 +175,10 @@ def plan_sweep(
     ModelError
         If the model is not found, is not the run's, or cannot be changed in this way.
     """
-    device = check_device(resources.device or default_device())
-    checkpoint = find_model(parent, resources.model)
-    skeleton = load_skeleton(checkpoint)
-    blocks = tuple(find_blocks(skeleton))
-    n_layers = len(skeleton.get_submodule(blocks[0].decoder_path.rpartition(".")[0]))
-    interventions = interventions_of(choices, parent, n_layers)
-    in_list = {b.layer for b in blocks if b.form == "list" or is_gptq(checkpoint)}
+    device = chosen_device(resources.device)
+    model = ModelOutline.of(find_model(parent, resources.model))
+    interventions = interventions_of(choices, parent, model.n_layers)
+    in_list = {layer for layer, form in model.forms.items() if form == "list"}
     for intervention in interventions:
         _check(intervention, parent, in_list)
     wanted = (choices.split,) if choices.split != "all" else ("clean", "corrupted")
@@ -195,7 +190,6 @@ def plan_sweep(
         )
     if any(intervention.needs_twins for intervention in interventions):
         check_twins(parent, changed)
-    tokenizer = load_tokenizer(checkpoint)
     dtype = str(parent.snapshot.manifest.row["dtype"])
     placement = Placement(dtype, device, resources.max_bytes, resources.device_map)
     notes = []
@@ -207,9 +201,9 @@ def plan_sweep(
         )
     return SweepPlan(
         parent=parent,
-        checkpoint=checkpoint,
-        tokenizer=tokenizer,
-        examples=parent.with_targets(tokenizer),
+        checkpoint=model.checkpoint,
+        tokenizer=model.tokenizer,
+        examples=parent.with_targets(model.tokenizer),
         changed=changed,
         interventions=interventions,
         groups=grouped(interventions, parent.stored_streams, choices.split == "all", in_list),
@@ -221,9 +215,7 @@ def plan_sweep(
         device=device,
         open_engine=partial(
             _open,
-            checkpoint,
-            tokenizer,
-            blocks,
+            model,
             placement,
             interventions,
             "last" if lens else "none",
@@ -303,16 +295,12 @@ def _named(intervention: Intervention) -> str:
 
 @contextmanager
 def _open(
-    checkpoint: Checkpoint,
-    tokenizer: Any,
-    blocks: Sequence[MoEBlock],
+    outline: ModelOutline,
     placement: Placement,
     interventions: Sequence[Intervention],
     positions: Positions,
 ) -> Iterator[Engine]:
-    with open_language_model(
-        checkpoint, tokenizer, blocks, placement, {}, positions=positions
-    ) as model:
+    with open_language_model(outline, placement, {}, positions=positions) as model:
         wiring = model.traced.wiring
         found = {read.layer for read in wiring.attention}
         for intervention in interventions:

@@ -39,7 +39,7 @@ def has_fast_bfloat16(device: str) -> bool:
     return any(bool(has.get(name)) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def default_device() -> str:
+def _best_device() -> str:
     """``cuda`` or ``mps`` where there is one, else ``cpu``.
 
     Of several GPUs the one that ``LOCAL_RANK`` says, as torchrun sets it for each process.
@@ -50,14 +50,15 @@ def default_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def check_device(device: str) -> str:
-    """Return ``device`` if this machine has it.
+def chosen_device(device: str | None) -> str:
+    """Return ``device`` if this machine has it; if it is None, the machine's best.
 
     Raises
     ------
     UsageError
-        If not.
+        If the machine does not have it.
     """
+    device = device or _best_device()
     try:
         torch.empty(0, device=torch.device(device))
     except (RuntimeError, AssertionError, NotImplementedError) as error:

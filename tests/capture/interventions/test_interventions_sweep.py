@@ -22,6 +22,7 @@ from moedb.capture.interventions.engine import Engine, Pass, PassOutcome
 from moedb.capture.interventions.parent_run import open_parent
 from moedb.capture.interventions.planning import Resources, SweepPlan, grouped, plan_sweep
 from moedb.capture.interventions.running import run_sweep
+from moedb.capture.jobs import model_outline
 from moedb.capture.jobs.language import plan_language_capture
 from moedb.capture.jobs.qwen_ioi.job import ioi_dataset
 from moedb.capture.models.checkpoints import find_checkpoint
@@ -431,7 +432,7 @@ class TestRefusals:
     def test_experts_called_from_a_list(
         self, store: Path, random_model: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(planning, "is_gptq", lambda checkpoint: True)
+        monkeypatch.setattr(model_outline, "is_gptq", lambda checkpoint: True)
         for kind in ("swap-routing", "random-routing", "uniform-weights"):
             with pytest.raises(ModelError, match="from a list, and takes no routing"):
                 planned(store, random_model, kinds=(kind,))
