@@ -288,7 +288,7 @@ def _run_captures(
 
 
 def _announce(planned: "CapturePlan") -> None:
-    from moedb.capture.pipeline.running import free_bytes
+    from moedb.capture.pipeline.missing_units import free_bytes
 
     estimate = planned.estimate
     say(

@@ -17,8 +17,10 @@ from moedb.capture.jobs.model_outline import ModelOutline
 from moedb.capture.models.checkpoints import Checkpoint
 from moedb.capture.models.device import chosen_device
 from moedb.capture.models.placement import Placement, check_placement
+from moedb.capture.pipeline.sizes import lens_rows, table_bytes
 from moedb.capture.tracing.logit_lens import Positions
 from moedb.errors import ModelError, UsageError
+from moedb.schemas import tables
 from moedb.schemas.interventions import ATTENTION, EXPERT
 from moedb.schemas.manifests import UnitRange
 from moedb.store.files import sha256_of_json
@@ -77,8 +79,8 @@ class SweepPlan:
 
     Attributes
     ----------
-    parent, checkpoint, tokenizer
-        The run, and its model.
+    parent, checkpoint, tokenizer, n_layers
+        The run, its model, and the model's layers.
     examples
         The run's examples, with their targets.
     changed
@@ -98,6 +100,7 @@ class SweepPlan:
     parent: ParentRun
     checkpoint: Checkpoint
     tokenizer: Any
+    n_layers: int
     examples: tuple[Example, ...]
     changed: tuple[int, ...]
     interventions: tuple[Intervention, ...]
@@ -123,6 +126,24 @@ class SweepPlan:
         n_changed = sum(len(self.examples[index]) for index in self.changed)
         sizes = [n_tokens, *(len(group.conditions) * n_changed for group in self.groups)]
         return tuple(UnitRange(0, len(self.examples), size, 0) for size in sizes)
+
+    def bytes_of(self, units: Sequence[int]) -> int:
+        """Bytes that these units take at most, before compression."""
+        n_readings = lens_rows(1, self.n_layers, len(self.parent.layers)) if self.lens else 0
+        answer_bytes = table_bytes(tables.PREDICTIONS.name, 1)
+        answer_bytes += table_bytes(tables.LOGIT_LENS.name, n_readings)
+        n_bytes = 0
+        for unit in units:
+            if unit:
+                n_answers = len(self.groups[unit - 1].conditions) * len(self.changed)
+            else:
+                n_answers = len(self.examples)
+                n_bytes += table_bytes(tables.EXAMPLES.name, n_answers)
+                for example in self.examples:
+                    n_bytes += len((example.text or "").encode())
+                    n_bytes += table_bytes(tables.EXAMPLE_LABELS.name, len(example.labels))
+            n_bytes += n_answers * answer_bytes
+        return n_bytes
 
     @property
     def config(self) -> dict[str, Any]:
@@ -203,6 +224,7 @@ def plan_sweep(
         parent=parent,
         checkpoint=model.checkpoint,
         tokenizer=model.tokenizer,
+        n_layers=model.n_layers,
         examples=parent.with_targets(model.tokenizer),
         changed=changed,
         interventions=interventions,

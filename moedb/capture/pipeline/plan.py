@@ -149,6 +149,10 @@ class CapturePlan:
             **self.settings,
         }
 
+    def bytes_of(self, units: Sequence[int]) -> int:
+        """Bytes that these units take, before compression."""
+        return self.estimate.bytes_of([self.units[unit] for unit in units])
+
     @property
     def run_id(self) -> str:
         """The job and a hash of the configuration."""
