@@ -15,7 +15,7 @@ from moedb.capture.interventions.parent_run import ParentRun, check_twins, find_
 from moedb.capture.jobs.language import open_language_model
 from moedb.capture.jobs.model_outline import ModelOutline
 from moedb.capture.models.checkpoints import Checkpoint
-from moedb.capture.models.device import chosen_device
+from moedb.capture.models.device import chosen_device, use_large_pages
 from moedb.capture.models.placement import Placement, check_placement
 from moedb.capture.pipeline.sizes import lens_rows, table_bytes
 from moedb.capture.tracing.logit_lens import Positions
@@ -196,6 +196,7 @@ def plan_sweep(
     ModelError
         If the model is not found, is not the run's, or cannot be changed in this way.
     """
+    use_large_pages()
     device = chosen_device(resources.device)
     model = ModelOutline.of(find_model(parent, resources.model))
     interventions = interventions_of(choices, parent, model.n_layers)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from moedb.capture.examples import Dataset, Example
 from moedb.capture.jobs.model_outline import ModelOutline
 from moedb.capture.models.checkpoints import Checkpoint, find_checkpoint
-from moedb.capture.models.device import chosen_device
+from moedb.capture.models.device import chosen_device, use_large_pages
 from moedb.capture.models.loading.pretrained import default_dtype
 from moedb.capture.models.opening import opened_model
 from moedb.capture.models.placement import Placement
@@ -53,6 +53,7 @@ def plan_language_capture(
     ModelError, UsageError
         If the model is none that can be captured, or an option does not fit it.
     """
+    use_large_pages()
     device = chosen_device(options.device)
     TokenSelection.parse(options.tokens)
     model = ModelOutline.of(find_checkpoint(options.model))

@@ -24,6 +24,16 @@ def keep_freed_memory() -> None:
         libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def use_large_pages() -> None:
+    """Have PyTorch ask for memory in large pages, where the system gives them when asked.
+
+    It takes far fewer of them, each of which is cleared when it is first touched. Called where a
+    capture or a training begins: PyTorch looks at the variable once, at its first tensor that has
+    values, so afterwards it does nothing. A variable that is set already is left as it is.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+
 def has_fast_bfloat16(device: str) -> bool:
     """Whether ``device`` computes in bf16: a GPU that does, or a CPU with instructions for it.
 

@@ -16,7 +16,7 @@ from moedb.capture.jobs.cifar_moe.config import CLASSES, CifarMoEConfig, CifarRe
 from moedb.capture.jobs.cifar_moe.dataset import ImageDataset
 from moedb.capture.jobs.cifar_moe.model import CifarMoE, Expert, Routing
 from moedb.capture.models.checkpoints import local_checkpoint
-from moedb.capture.models.device import chosen_device
+from moedb.capture.models.device import chosen_device, use_large_pages
 from moedb.capture.pipeline.plan import Batch, CaptureOptions, CapturePlan, complete_plan
 from moedb.capture.pipeline.sizes import ModelShape
 from moedb.capture.structure.blocks import MoEBlock
@@ -46,6 +46,7 @@ def plan_cifar_capture(options: CaptureOptions, dataset: ImageDataset) -> Captur
     """
     if options.dtype not in (None, "float32"):
         raise UsageError(f"--dtype {options.dtype}: a CIFAR MoE is captured in float32")
+    use_large_pages()
     device = chosen_device(options.device)
     folder = Path(options.model)
     model, config = load_cifar_moe(folder)

@@ -44,6 +44,7 @@ from moedb.capture.mini.training.optimization import (
     switch_loss,
 )
 from moedb.capture.mini.training.progress import Meter, show_progress
+from moedb.capture.models.device import use_large_pages
 from moedb.capture.models.loading.safe_config import WITHOUT_CODE
 from moedb.capture.models.training_checkpoints import last_checkpoint
 from moedb.errors import ModelError
@@ -90,6 +91,7 @@ def train_mini(
     ModelError
         When the loss is no longer a number.
     """
+    use_large_pages()
     output = Path(output_dir)
     documents = read_corpus(corpus_path)
     identity = run_identity(config, corpus_path)
