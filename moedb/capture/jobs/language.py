@@ -20,7 +20,7 @@ from moedb.capture.pipeline.plan import Batch, CaptureOptions, CapturePlan, comp
 from moedb.capture.pipeline.sizes import ModelShape
 from moedb.capture.pipeline.survey import TokenSelection
 from moedb.capture.structure.blocks import MoEBlock, find_blocks
-from moedb.capture.structure.model_probe import BlockWiring
+from moedb.capture.structure.wiring import BlockWiring
 from moedb.capture.tracing.batch_records import BatchReader, BatchRecords, to_numpy
 from moedb.capture.tracing.logit_lens import LensReading, LogitLens, Positions, n_lens_tokens
 from moedb.capture.tracing.model_end import BatchLogits

@@ -14,11 +14,8 @@ import torch
 from moedb.capture.structure.block_probe import BlockProbe
 from moedb.capture.structure.blocks import MoEBlock
 from moedb.capture.structure.forward_recording import Recording, Seen, recorded
-from moedb.capture.structure.router_rule import RouterRule
-from moedb.capture.structure.wiring import BlockWiring, Read, Wiring
+from moedb.capture.structure.wiring import Read, Wiring
 from moedb.errors import ModelError
-
-__all__ = ["BlockWiring", "Read", "RouterRule", "Wiring", "probe"]
 
 N_TOKENS = 16
 

@@ -20,7 +20,8 @@ from moedb.capture.models.device import chosen_device, use_large_pages
 from moedb.capture.pipeline.plan import Batch, CaptureOptions, CapturePlan, complete_plan
 from moedb.capture.pipeline.sizes import ModelShape
 from moedb.capture.structure.blocks import MoEBlock
-from moedb.capture.structure.model_probe import BlockWiring, RouterRule
+from moedb.capture.structure.router_rule import RouterRule
+from moedb.capture.structure.wiring import BlockWiring
 from moedb.capture.tracing.activations import LayerActivations
 from moedb.capture.tracing.batch_records import BatchReader, BatchRecords
 from moedb.errors import UsageError
