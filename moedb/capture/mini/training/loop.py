@@ -41,7 +41,7 @@ from moedb.capture.mini.training.optimization import (
     build_model,
     build_optimizer,
     learning_rate,
-    switch_loss,
+    load_balancing_loss,
 )
 from moedb.capture.mini.training.progress import Meter, show_progress
 from moedb.capture.models.device import use_large_pages
@@ -221,7 +221,7 @@ class _Run:
             ioi_loss, answer_loss, ioi_routing = batch_losses(self.model, sentences)
         aux_loss = torch.stack(
             [
-                switch_loss(torch.cat(pair), config.top_k)
+                load_balancing_loss(torch.cat(pair), config.top_k)
                 for pair in zip(text_routing, ioi_routing, strict=True)
             ]
         ).mean()
