@@ -88,7 +88,7 @@ from pathlib import Path
 import torch
 from moedb.capture.pipeline.running import capture
 from moedb.capture.pipeline.units import parse_shard
-from tests.capture.pipeline.test_sharding import plan_many
+from tests.capture.pipeline.test_units import plan_many
 torch.set_num_threads(1)
 models, store, shard = sys.argv[1:]
 outcome = capture(plan_many(Path(models)), Path(store), shard=parse_shard(shard))
