@@ -58,3 +58,5 @@ SPLIT = Parameter(
     False,
     "the examples' split; null is all but corrupted, all is every one",
 )
+LOGIT_DIFFERENCES = ("predictions", "predictions.logit_diff")
+"""What a run must hold for an analysis of the logit differences of two answers."""

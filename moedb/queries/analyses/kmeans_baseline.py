@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from moedb.errors import ArrayNotFoundError, ParameterError, UsageError
+from moedb.queries.analyses.analysis import RUN, SPLIT, Analysis, AnalysisColumn
+from moedb.queries.questions.parameters import Parameter
 from moedb.queries.reading.array_rows import KEPT, read_rows, spread
 from moedb.queries.results.result import Computed
 
@@ -191,3 +193,84 @@ def _against_labels(grouped: "pd.DataFrame", labels: "pd.DataFrame") -> list[tup
             )
         )
     return rows or [(None, len(grouped), None, None, None, None, None, None, alike)]
+
+
+KMEANS_BASELINE = Analysis(
+    name=_NAME,
+    title="Experts and k-means clusters",
+    answers="Do the experts of a layer say more about a label than as many k-means clusters "
+    "of what its router reads?",
+    parameters=(
+        RUN,
+        SPLIT,
+        Parameter(
+            "layer",
+            "integer",
+            None,
+            False,
+            "the MoE layer; all that keep router_input when null",
+        ),
+        Parameter("key", "varchar", None, False, "the label's key; every key when null"),
+        Parameter(
+            "max_tokens",
+            "integer",
+            20_000,
+            False,
+            "cluster no more than this many tokens of a layer, evenly spread; all when null",
+            least=1,
+        ),
+        Parameter(
+            "restarts",
+            "integer",
+            10,
+            False,
+            "how often k-means++ chooses first centres; the tightest clusters are taken",
+            least=1,
+            most=1000,
+        ),
+        Parameter("seed", "integer", 0, False, "the seed of that choice"),
+    ),
+    columns=(
+        AnalysisColumn("layer", "the MoE layer", "INTEGER"),
+        AnalysisColumn("n_clusters", "E, clusters and experts of the layer", "INTEGER"),
+        AnalysisColumn(
+            "key",
+            "the label's key, if it has two values or more; null where no key has",
+            "VARCHAR",
+        ),
+        AnalysisColumn(
+            "n_tokens",
+            "clustered tokens that have the label; a token with two values counts for both",
+            "BIGINT",
+        ),
+        AnalysisColumn("n_values", "values of the label", "BIGINT"),
+        AnalysisColumn(
+            "ami_experts",
+            "adjusted mutual information of the label and the first-ranked expert: 0 for "
+            "chance, 1 for the same division",
+            "DOUBLE",
+        ),
+        AnalysisColumn(
+            "ami_clusters", "adjusted mutual information of the label and the cluster", "DOUBLE"
+        ),
+        AnalysisColumn(
+            "purity_experts",
+            "share of the tokens whose value is the most frequent one of their expert",
+            "DOUBLE",
+        ),
+        AnalysisColumn("purity_clusters", "the same of their cluster", "DOUBLE"),
+        AnalysisColumn(
+            "purity_of_one",
+            "share of the tokens that have the most frequent value: the purity of one group",
+            "DOUBLE",
+        ),
+        AnalysisColumn(
+            "ami_between",
+            "adjusted mutual information of expert and cluster, over all clustered tokens",
+            "DOUBLE",
+        ),
+    ),
+    source="Vinh, Epps & Bailey 2010 (adjusted mutual information, arithmetic mean); k-means++ "
+    "by Arthur & Vassilvitskii 2007",
+    function=kmeans_baseline,
+)

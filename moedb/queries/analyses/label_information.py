@@ -12,7 +12,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from moedb.errors import ParameterError
-from moedb.queries.analyses.uncertainty.clusters import clusters_of
+from moedb.queries.analyses.analysis import RUN, SPLIT, Analysis, AnalysisColumn
+from moedb.queries.analyses.uncertainty.clusters import CLUSTER, clusters_of
+from moedb.queries.questions.parameters import Parameter
 from moedb.queries.results.result import Computed
 
 if TYPE_CHECKING:
@@ -361,3 +363,69 @@ def _of_layer(
         float(null.max()) if permutations else None,
         (1 + reached) / (1 + permutations) if permutations else None,
     )
+
+
+LABEL_INFORMATION = Analysis(
+    name=_NAME,
+    title="Information of a label and the experts",
+    answers="How much do the experts of a token tell about its label, and is it more than "
+    "shuffled labels give?",
+    parameters=(
+        Parameter("key", "varchar", None, True, "the label's key, of a run, an example or a token"),
+        RUN,
+        SPLIT,
+        Parameter("layer", "integer", None, False, "the MoE layer; all when null"),
+        CLUSTER,
+        Parameter(
+            "permutations",
+            "integer",
+            100,
+            False,
+            "how often the labels are shuffled; 0 for no p-value",
+            least=0,
+            most=1_000_000,
+        ),
+        Parameter("seed", "integer", 0, False, "the seed of the shuffling"),
+    ),
+    columns=(
+        AnalysisColumn("layer", "the MoE layer", "INTEGER"),
+        AnalysisColumn(
+            "n_decisions",
+            "decisions of tokens that have the label, all ranks counted alike; a token with "
+            "two values counts for both",
+            "BIGINT",
+        ),
+        AnalysisColumn("n_examples", "examples that these tokens are in", "BIGINT"),
+        AnalysisColumn(
+            "n_clusters",
+            "clusters of these examples; as many where they are independent of each other",
+            "BIGINT",
+        ),
+        AnalysisColumn("n_values", "values of the label", "BIGINT"),
+        AnalysisColumn("information", "I(label; expert) in bits", "DOUBLE"),
+        AnalysisColumn("label_entropy", "H(label) over the decisions, in bits", "DOUBLE"),
+        AnalysisColumn(
+            "normalized", "information / label_entropy; null for a single value", "DOUBLE"
+        ),
+        AnalysisColumn(
+            "permuted",
+            "what is shuffled: examples, where labels of examples or of the run are permuted "
+            "over the labelled examples; examples by KEY, where all examples of a cluster have "
+            "the same label and the clusters are permuted; examples within KEY, where they "
+            "differ and are permuted within each cluster; tokens within examples, where the "
+            "key is on tokens and labels are permuted over the labelled tokens of each example",
+            "VARCHAR",
+        ),
+        AnalysisColumn(
+            "null_mean", "mean information over the permutations; null without any", "DOUBLE"
+        ),
+        AnalysisColumn("null_highest", "the largest information of a permutation", "DOUBLE"),
+        AnalysisColumn(
+            "p_value",
+            "(1 + permutations that reach information) / (1 + permutations); null without any",
+            "DOUBLE",
+        ),
+    ),
+    source="moedb, plug-in estimate; p-value of a permutation test after Phipson & Smyth 2010",
+    function=label_information,
+)

@@ -7,6 +7,8 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from moedb.errors import ArrayNotFoundError, ParameterError
+from moedb.queries.analyses.analysis import RUN, SPLIT, Analysis, AnalysisColumn
+from moedb.queries.questions.parameters import Parameter
 from moedb.queries.reading.array_rows import KEPT, read_rows, spread
 from moedb.queries.results.result import Computed
 from moedb.schemas.arrays import SHARD_ROWS
@@ -321,3 +323,54 @@ def co_variation(
         rows = slice(start, start + SHARD_ROWS)
         total += (outputs_a[rows] - mean_a).T @ (outputs_b[rows] - mean_b)
     return float(np.sum(total * total))
+
+
+OUTPUT_OVERLAP = Analysis(
+    name=_NAME,
+    title="Output overlap",
+    answers="How alike are the outputs of two experts of a layer for the same tokens?",
+    parameters=(
+        RUN,
+        SPLIT,
+        Parameter(
+            "layer", "integer", None, False, "the MoE layer; all that keep outputs when null"
+        ),
+        Parameter("min_tokens", "integer", 2, False, "leave out pairs with fewer tokens", least=1),
+        Parameter(
+            "max_tokens",
+            "integer",
+            None,
+            False,
+            "read no more than this many tokens of a layer, evenly spread; all when null",
+            least=1,
+        ),
+    ),
+    columns=(
+        AnalysisColumn("layer", "the MoE layer", "INTEGER"),
+        AnalysisColumn("expert_a", "an expert", "INTEGER"),
+        AnalysisColumn("expert_b", "another, expert_b > expert_a", "INTEGER"),
+        AnalysisColumn(
+            "n_tokens",
+            "tokens compared: all that were read where the run keeps all_expert_outputs, "
+            "else those that use both experts",
+            "BIGINT",
+        ),
+        AnalysisColumn(
+            "cosine",
+            "mean over the tokens of the cosine of E_a(x) and E_b(x); a token with an output "
+            "of zeros has none",
+            "DOUBLE",
+        ),
+        AnalysisColumn(
+            "cka",
+            "linear CKA of the outputs, centred over the tokens; near 1 for any two experts "
+            "where n_tokens is small beside d_model; null where an output never varies beyond "
+            "the rounding of the number format that the model ran in",
+            "DOUBLE",
+        ),
+        AnalysisColumn("norm_a", "mean norm of E_a(x) over the tokens", "DOUBLE"),
+        AnalysisColumn("norm_b", "mean norm of E_b(x) over the tokens", "DOUBLE"),
+    ),
+    source="Kornblith et al. 2019, eq. 4 (CKA with a linear kernel)",
+    function=output_overlap,
+)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moedb.errors import MoedbError, RunNotFoundError, UsageError
-from moedb.queries.analyses.predictions.interventions import captured_run, find_interventions
+from moedb.queries.analyses.predictions.intervention_runs import captured_run, find_interventions
 from moedb.queries.analyses.registry import find_question
 from moedb.queries.figures.drawing import draw
 from moedb.queries.reading.run_contents import RunContents

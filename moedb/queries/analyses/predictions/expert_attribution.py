@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from moedb.errors import ArrayNotFoundError, ParameterError
+from moedb.queries.analyses.analysis import LOGIT_DIFFERENCES, RUN, SPLIT, Analysis, AnalysisColumn
+from moedb.queries.questions.parameters import Parameter
 from moedb.queries.reading.array_rows import pieces, read_piece
 from moedb.queries.results.result import Computed
 
@@ -335,3 +337,66 @@ def _of_layers(parts: Iterable[Part]) -> list[Part]:
         Part(name, layer, None, sum(p.n_uses for p in group), sum(p.total for p in group))
         for (name, layer), group in together.items()
     ]
+
+
+EXPERT_ATTRIBUTION = Analysis(
+    name=_NAME,
+    title="Direct attribution to experts",
+    answers="How much of the logit difference does each expert write into the last token's "
+    "residual stream?",
+    parameters=(
+        RUN,
+        SPLIT,
+        Parameter(
+            "level",
+            "varchar",
+            "experts",
+            False,
+            "one row for each expert, or one for the routed experts of a layer together",
+            ("experts", "layers"),
+        ),
+        Parameter(
+            "top",
+            "integer",
+            None,
+            False,
+            "only this many rows, the largest by size; all when null",
+            least=1,
+        ),
+    ),
+    columns=(
+        AnalysisColumn(
+            "component",
+            "what wrote: embedding, attention, expert (at level layers: experts), "
+            "shared-expert, dense-layer (attention and all else of a layer without an MoE "
+            "block), or remainder: at a layer what the MoE block's write has beyond its "
+            "experts, without one the logit difference beyond the stream (rounding, biases)",
+            "VARCHAR",
+        ),
+        AnalysisColumn("layer", "the layer; null for the embedding", "INTEGER"),
+        AnalysisColumn("expert", "the routed expert; null for all else", "INTEGER"),
+        AnalysisColumn("n_prompts", "prompts with a logit difference", "BIGINT"),
+        AnalysisColumn(
+            "n_decisions",
+            "prompts whose last token the part wrote for; at level layers the decisions of "
+            "the layer",
+            "BIGINT",
+        ),
+        AnalysisColumn(
+            "attribution",
+            "mean over all prompts of weight * E(x) . u, u the direction of the logit "
+            "difference with the final norm's scale frozen; all rows add up to the mean logit "
+            "difference",
+            "DOUBLE",
+        ),
+        AnalysisColumn(
+            "attribution_per_use",
+            "the same over the decisions alone; null without any",
+            "DOUBLE",
+        ),
+        AnalysisColumn("share", "attribution / mean logit difference", "DOUBLE"),
+    ),
+    source="direct logit attribution, Elhage et al. 2021; Wang et al. 2022",
+    function=expert_attribution,
+    needs=("routing", *LOGIT_DIFFERENCES),
+)

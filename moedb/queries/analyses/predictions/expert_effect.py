@@ -1,22 +1,28 @@
 """Whether the experts that are used or write much are those that are missed when ablated."""
 
-import json
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from moedb.errors import ArrayNotFoundError
-from moedb.queries.analyses.predictions.interventions import (
-    answers_of,
+from moedb.queries.analyses.analysis import LOGIT_DIFFERENCES, SPLIT, Analysis, AnalysisColumn
+from moedb.queries.analyses.predictions.expert_attribution import expert_attribution
+from moedb.queries.analyses.predictions.intervention_runs import (
     captured_run,
-    effects_of,
     find_interventions,
     run_ids_of,
 )
-from moedb.queries.analyses.uncertainty.bootstrap import bootstrap_settings
-from moedb.queries.analyses.uncertainty.clusters import clusters_of
+from moedb.queries.analyses.predictions.interventions import answers_of, effects_of
+from moedb.queries.analyses.uncertainty.bootstrap import (
+    INTERVAL,
+    SAMPLES,
+    SEED,
+    bootstrap_settings,
+)
+from moedb.queries.analyses.uncertainty.clusters import CLUSTER, clusters_of
 from moedb.queries.questions.binding import bind
 from moedb.queries.questions.catalog import named_query
+from moedb.queries.questions.parameters import Parameter
 from moedb.queries.results.result import Computed
 from moedb.schemas.interventions import ABLATE
 
@@ -76,8 +82,6 @@ def expert_effect(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -
         If the seed or the number of samples is negative, or no example has the label that is to
         tell the clusters.
     """
-    from moedb.queries.analyses.predictions.expert_attribution import expert_attribution
-
     samples, seed = bootstrap_settings(_NAME, parameters)
     captured = captured_run(reader, str(parameters["run"]))
     given = parameters["interventions"]
@@ -129,21 +133,6 @@ def expert_effect(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -
     return Computed(rows, frequency.sql, (captured.run_id, *run_ids))
 
 
-def describe(params: str) -> str:
-    """Return the parameters of a condition as words.
-
-    Examples
-    --------
-    >>> describe('{"form": "zero", "roles": ["end", "s2"]}')
-    'zero end+s2'
-    """
-    values = json.loads(params or "{}")
-    return " ".join(
-        "+".join(map(str, value)) if isinstance(value, list) else str(value)
-        for value in values.values()
-    )
-
-
 def _correlations(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """One row for each layer, and one over all of them, in place of those of the experts."""
     import pandas as pd
@@ -180,3 +169,91 @@ def correlations_of(
     import numpy as np
 
     return rank_correlation(frequency, np.abs(change)), rank_correlation(attribution, -change)
+
+
+EXPERT_EFFECT = Analysis(
+    name=_NAME,
+    title="Experts: use, attribution and ablation",
+    answers="Are the experts that are used much, or write much, those that are missed when "
+    "ablated?",
+    parameters=(
+        Parameter(
+            "run",
+            "varchar",
+            None,
+            False,
+            "the captured run, or one with interventions on it; the newest complete run when null",
+        ),
+        Parameter(
+            "interventions",
+            "varchar",
+            None,
+            False,
+            "the run with the interventions; every complete one on the run when null, of the "
+            "same ablation the newest",
+        ),
+        SPLIT,
+        Parameter(
+            "level",
+            "varchar",
+            "experts",
+            False,
+            "one row for each expert that was ablated alone, or rank correlations: one row "
+            "for each layer, then one over all of them",
+            ("experts", "layers"),
+        ),
+        CLUSTER,
+        SAMPLES,
+        SEED,
+    ),
+    columns=(
+        AnalysisColumn(
+            "params", "further parameters of the ablation, as JSON, such as its form", "VARCHAR"
+        ),
+        AnalysisColumn("split", "the split of the examples", "VARCHAR"),
+        AnalysisColumn("layer", "the layer; null for the row over all of them", "INTEGER"),
+        AnalysisColumn("expert", "the expert; null at level layers", "INTEGER"),
+        AnalysisColumn("n_experts", "experts behind the row", "BIGINT"),
+        AnalysisColumn("n_prompts", "prompts under the ablation", "BIGINT"),
+        AnalysisColumn(
+            "frequency",
+            "share of all tokens that chose the expert, untouched; null at level layers, as "
+            "are the next five",
+            "DOUBLE",
+        ),
+        AnalysisColumn(
+            "n_decisions",
+            "prompts whose last token chose it; null too where the captured run lacks the "
+            "arrays of expert-attribution",
+            "BIGINT",
+        ),
+        AnalysisColumn(
+            "attribution",
+            "what it writes into the logit difference, mean over all prompts; null likewise",
+            "DOUBLE",
+        ),
+        AnalysisColumn(
+            "change_logit_diff",
+            "mean logit difference with the expert ablated less that of condition 0",
+            "DOUBLE",
+        ),
+        AnalysisColumn("change_logit_diff_low", f"the lower end {INTERVAL}", "DOUBLE"),
+        AnalysisColumn("change_logit_diff_high", "the upper end", "DOUBLE"),
+        AnalysisColumn(
+            "spearman_frequency",
+            "rank correlation (Spearman) over the experts of frequency and the size of "
+            "change_logit_diff; null at level experts, for fewer than two experts, and where "
+            "one side has a single value",
+            "DOUBLE",
+        ),
+        AnalysisColumn(
+            "spearman_attribution",
+            "that of attribution and -change_logit_diff, what the ablation takes away; null "
+            "likewise",
+            "DOUBLE",
+        ),
+    ),
+    source="moedb",
+    function=expert_effect,
+    needs=LOGIT_DIFFERENCES,
+)

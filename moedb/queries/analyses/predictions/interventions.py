@@ -1,11 +1,27 @@
 """What interventions change in a model's answers, against the untouched model."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from moedb.errors import RunNotFoundError
+from moedb.queries.analyses.analysis import LOGIT_DIFFERENCES, Analysis, AnalysisColumn
+from moedb.queries.analyses.predictions.conditions import (
+    CONDITION_COLUMNS,
+    KINDS,
+    N_CONDITIONS,
+    SPLIT_OF_TWINS,
+    grouped,
+    whole,
+)
+from moedb.queries.analyses.predictions.intervention_runs import (
+    RUN_OF_INTERVENTIONS,
+    captured_run,
+    find_interventions,
+    run_ids_of,
+)
 from moedb.queries.analyses.uncertainty.bootstrap import (
+    INTERVAL,
+    SAMPLES,
+    SEED,
     Bootstrap,
     bootstrap,
     bootstrap_settings,
@@ -13,9 +29,8 @@ from moedb.queries.analyses.uncertainty.bootstrap import (
     number_or_none,
     warn_of_few,
 )
-from moedb.queries.analyses.uncertainty.clusters import Clusters, clusters_of
+from moedb.queries.analyses.uncertainty.clusters import CLUSTER, Clusters, clusters_of
 from moedb.queries.analyses.uncertainty.shares import change_of_share
-from moedb.queries.reading.reader import SnapshotReader
 from moedb.queries.results.result import Computed
 from moedb.schemas.interventions import PATCH, SWAP
 
@@ -29,7 +44,6 @@ if TYPE_CHECKING:
     from moedb.store.reading.snapshot import RunSnapshot
 
 _NAME = "intervention-effect"
-_DRAW = ("seed", "draw")
 _TWINS = (PATCH, SWAP)
 """The kinds that put values of an example's twin into the example."""
 
@@ -39,19 +53,6 @@ MEASURES = ("logit_diff", "probability", "accuracy", "top1_accuracy")
 _SHARES = ("accuracy", "top1_accuracy")
 """Those of them that are shares of prompts."""
 
-_CONDITIONS = """
-select count(*) as n_conditions
-from conditions
-where conditions.run_id = cast($run as varchar)
-    and conditions.kind <> 'none'
-""".strip()
-_CHILDREN = """
-select runs.run_id
-from runs
-where runs.parent_run_id = cast($run as varchar)
-    and runs.status = 'complete'
-order by runs.created_at desc, runs.run_id desc
-""".strip()
 _ANSWERS = """
 with untouched as (
     select
@@ -116,68 +117,6 @@ order by predictions.condition_id, predictions.example_id
 """.strip()
 
 
-def find_interventions(
-    reader: "SnapshotReader", run: str, given: str | None = None, options: str = ""
-) -> "list[RunSnapshot]":
-    """Return the runs that hold the interventions on a run, the newest first.
-
-    Parameters
-    ----------
-    reader
-        Reads the store.
-    run
-        A captured run, or one with interventions, which is returned itself.
-    given
-        The run with the interventions; every complete one that continues ``run`` unless given.
-    options
-        What else ``moedb intervene`` needs to be told for the question at hand.
-
-    Raises
-    ------
-    RunNotFoundError
-        If there is none, or the one given continues another run.
-    """
-    own = reader.snapshot.run(run)
-    if given is not None:
-        found = reader.snapshot.run(given)
-        parent = found.row["parent_run_id"]
-        if found.run_id != own.run_id and parent != own.run_id:
-            raise RunNotFoundError(
-                f"run {found.run_id} holds no interventions on {own.run_id}: it continues "
-                f"{parent or 'no run'}"
-            )
-        return [found]
-    if reader.sql(_CONDITIONS, {"run": own.run_id}).fetchall() != [(0,)]:
-        return [own]
-    children = reader.sql(_CHILDREN, {"run": own.run_id}).fetchall()
-    if not children:
-        raise RunNotFoundError(
-            f"no complete run in {reader.snapshot.store} has interventions on {own.run_id}"
-            f"{incomplete_interventions(reader, own.run_id)}",
-            f"moedb intervene --run {own.run_id} --kind random-routing {options}".rstrip(),
-        )
-    return [reader.snapshot.run(child) for (child,) in children]
-
-
-def incomplete_interventions(reader: SnapshotReader, run: str) -> str:
-    """Name the runs of interventions on ``run`` that are passed over, to end a sentence with."""
-    found = [
-        f"{each.run_id} is incomplete ({len(each.missing_units)} of {len(each.manifest.units)} "
-        "units are missing) and not read; its moedb intervene command, typed again, resumes it"
-        for each in reader.snapshot.runs.values()
-        if each.row["parent_run_id"] == run and not each.is_complete
-    ]
-    return "".join(f"; {sentence}" for sentence in sorted(found))
-
-
-def captured_run(reader: SnapshotReader, run: str) -> "RunSnapshot":
-    """Return the run that a run of interventions continues; a captured run is returned itself."""
-    own = reader.snapshot.run(run)
-    parent = own.row["parent_run_id"]
-    there = {**reader.snapshot.runs, **reader.snapshot.damaged}
-    return reader.snapshot.run(parent) if parent in there else own
-
-
 def intervention_effect(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -> Computed:
     """Compute the analysis ``intervention-effect``.
 
@@ -213,11 +152,6 @@ def intervention_effect(reader: "SnapshotReader", parameters: "Mapping[str, Valu
     return reader.memo.of_runs(runs, (_NAME, split, kinds, key, samples, seed), compute)
 
 
-def run_ids_of(answers: "pd.DataFrame", runs: "Sequence[RunSnapshot]") -> tuple[str, ...]:
-    """The runs that answers are from; all that were read where there are no answers."""
-    return tuple(answers["run_id"].unique()) or tuple(run.run_id for run in runs)
-
-
 def answers_of(
     reader: "SnapshotReader", runs: "Sequence[RunSnapshot]", split: "Value"
 ) -> "pd.DataFrame":
@@ -242,26 +176,6 @@ def answers_of(
     answers["corrupt"] = np.where(corrupted, own.where(twin.notna()), twin)
     answers["with_twin"] = answers["logit_diff"].where(twin.notna())
     return grouped(answers)
-
-
-def grouped(rows: "pd.DataFrame") -> "pd.DataFrame":
-    """Put together what belongs together of the rows that conditions gave.
-
-    The column ``group`` numbers it: draws of one condition, and of these the examples of one split.
-    Of a condition that several runs have, the first run's rows are kept.
-
-    Parameters
-    ----------
-    rows
-        With the columns run_id, kind, layer, expert, params and split; the newest run's first.
-    """
-    params = {text: _without_draw(text) for text in rows["params"].unique()}
-    rows = rows.assign(params=rows["params"].map(params))
-    keys = ["kind", "layer", "expert", "params", "split"]
-    rows["group"] = rows.groupby(keys, sort=False, dropna=False).ngroup()
-    if rows.empty:
-        return rows
-    return rows[rows["run_id"] == rows.groupby("group")["run_id"].transform("first")]
 
 
 def effects_of(
@@ -343,13 +257,75 @@ def _normalized(mean_differences: "NDArray[np.floating[Any]]") -> "NDArray[np.fl
     return found
 
 
-def _without_draw(text: str) -> str:
-    params = json.loads(text or "{}")
-    return json.dumps({k: v for k, v in params.items() if k not in _DRAW}, sort_keys=True)
+_SHARE_INTERVAL = (
+    "of its 95 % interval: Wilson's of both shares, put together as Newcombe does for pairs; null "
+    "for a single prompt or cluster, and without samples"
+)
+_CHANGES = (
+    ("logit_diff", "logit difference", "mean logit of the target less that of its foil", INTERVAL),
+    (
+        "probability",
+        "probability",
+        "mean probability of the target (IOI: the indirect object)",
+        INTERVAL,
+    ),
+    ("accuracy", "accuracy", "share of prompts whose logit difference is above 0", _SHARE_INTERVAL),
+    (
+        "top1_accuracy",
+        "top-1 accuracy",
+        "share of prompts whose most likely token is the target",
+        _SHARE_INTERVAL,
+    ),
+)
 
 
-def whole(value: Any) -> int | None:
-    """Return a number of a frame's nullable column of whole numbers."""
-    import pandas as pd
+def _change_columns() -> tuple[AnalysisColumn, ...]:
+    columns = []
+    for name, words, doc, interval in _CHANGES:
+        columns += [
+            AnalysisColumn(name, f"{doc}, under the condition", "DOUBLE"),
+            AnalysisColumn(
+                f"change_{name}", f"that less the same of condition 0: change of {words}", "DOUBLE"
+            ),
+            AnalysisColumn(f"change_{name}_low", f"the lower end {interval}", "DOUBLE"),
+            AnalysisColumn(f"change_{name}_high", "the upper end", "DOUBLE"),
+        ]
+    return tuple(columns)
 
-    return None if pd.isna(value) else int(value)
+
+INTERVENTION_EFFECT = Analysis(
+    name=_NAME,
+    title="Effect of interventions",
+    answers="What does each intervention change in the model's answers?",
+    parameters=(
+        RUN_OF_INTERVENTIONS,
+        SPLIT_OF_TWINS,
+        KINDS,
+        CLUSTER,
+        SAMPLES,
+        SEED,
+    ),
+    columns=(
+        *CONDITION_COLUMNS,
+        N_CONDITIONS,
+        AnalysisColumn(
+            "n_prompts",
+            "prompts with a logit difference under the condition and condition 0",
+            "BIGINT",
+        ),
+        *_change_columns(),
+        AnalysisColumn(
+            "normalized",
+            "patch and swap-routing, where the twin's values were put in: (LD - LD_corrupted) "
+            "/ (LD_clean - LD_corrupted) of mean logit differences over the pairs of twins, "
+            "LD under the condition, the others untouched; 0 is the corrupted prompt, 1 the "
+            "clean one",
+            "DOUBLE",
+        ),
+        AnalysisColumn("normalized_low", f"the lower end {INTERVAL}", "DOUBLE"),
+        AnalysisColumn("normalized_high", "the upper end", "DOUBLE"),
+    ),
+    source="Divák & Velja; normalized effect after Heimersheim & Nanda 2024",
+    function=intervention_effect,
+    needs=LOGIT_DIFFERENCES,
+)

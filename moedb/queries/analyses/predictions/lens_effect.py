@@ -4,20 +4,31 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from moedb.errors import RunNotFoundError
-from moedb.queries.analyses.predictions.interventions import (
-    captured_run,
-    find_interventions,
+from moedb.queries.analyses.analysis import LOGIT_DIFFERENCES, Analysis, AnalysisColumn
+from moedb.queries.analyses.predictions.conditions import (
+    CONDITION_COLUMNS,
+    KINDS,
+    N_CONDITIONS,
+    SPLIT_OF_TWINS,
     grouped,
-    run_ids_of,
     whole,
 )
+from moedb.queries.analyses.predictions.intervention_runs import (
+    RUN_OF_INTERVENTIONS,
+    captured_run,
+    find_interventions,
+    run_ids_of,
+)
 from moedb.queries.analyses.uncertainty.bootstrap import (
+    INTERVAL,
+    SAMPLES,
+    SEED,
     bootstrap,
     bootstrap_settings,
     number_or_none,
     warn_of_few,
 )
-from moedb.queries.analyses.uncertainty.clusters import Clusters, clusters_of
+from moedb.queries.analyses.uncertainty.clusters import CLUSTER, Clusters, clusters_of
 from moedb.queries.results.result import Computed
 
 if TYPE_CHECKING:
@@ -168,3 +179,43 @@ def _rows(
             )
         )
     return rows
+
+
+LENS_EFFECT = Analysis(
+    name=_NAME,
+    title="Effect of interventions along the residual stream",
+    answers="At which layer does what an intervention changes show in the answer?",
+    parameters=(
+        RUN_OF_INTERVENTIONS,
+        SPLIT_OF_TWINS,
+        KINDS,
+        CLUSTER,
+        SAMPLES,
+        SEED,
+    ),
+    columns=(
+        *CONDITION_COLUMNS,
+        AnalysisColumn("read_layer", "the layer that is read through the lens", "INTEGER"),
+        AnalysisColumn(
+            "place",
+            "where in it: mid (after attention, before the MoE block) or post (after the "
+            "layer); before the first changed layer nothing changes, and there are no rows",
+            "VARCHAR",
+        ),
+        N_CONDITIONS,
+        AnalysisColumn("n_prompts", "prompts read", "BIGINT"),
+        AnalysisColumn(
+            "mean_logit_diff",
+            "mean logit of the target less that of its foil, under the condition",
+            "DOUBLE",
+        ),
+        AnalysisColumn(
+            "change_logit_diff", "that less the same of condition 0 at the same place", "DOUBLE"
+        ),
+        AnalysisColumn("change_logit_diff_low", f"the lower end {INTERVAL}", "DOUBLE"),
+        AnalysisColumn("change_logit_diff_high", "the upper end", "DOUBLE"),
+    ),
+    source="nostalgebraist 2020; Divák & Velja",
+    function=lens_effect,
+    needs=LOGIT_DIFFERENCES,
+)

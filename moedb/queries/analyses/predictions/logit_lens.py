@@ -3,13 +3,18 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from moedb.queries.analyses.analysis import RUN, SPLIT, Analysis, AnalysisColumn
 from moedb.queries.analyses.uncertainty.bootstrap import (
+    INTERVAL,
+    SAMPLES,
+    SEED,
     bootstrap,
     bootstrap_settings,
     number_or_none,
     warn_of_few,
 )
-from moedb.queries.analyses.uncertainty.clusters import clusters_of
+from moedb.queries.analyses.uncertainty.clusters import CLUSTER, clusters_of
+from moedb.queries.questions.parameters import Parameter
 from moedb.queries.results.result import Computed
 
 if TYPE_CHECKING:
@@ -108,3 +113,63 @@ def logit_lens(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -> C
             )
         )
     return Computed(found, _READINGS, (run,))
+
+
+LOGIT_LENS = Analysis(
+    name=_NAME,
+    title="Logit lens",
+    answers="From which layer on does the residual stream tell the right answer from its foil?",
+    parameters=(
+        RUN,
+        SPLIT,
+        Parameter(
+            "candidate",
+            "varchar",
+            "target",
+            False,
+            "whose logit is read: that of the target (IOI: the indirect object) or of the foil",
+            ("target", "foil"),
+        ),
+        Parameter(
+            "condition",
+            "integer",
+            0,
+            False,
+            "the condition; 0 is the untouched model, which also says what another one left "
+            "as it was",
+        ),
+        Parameter("position", "integer", None, False, "position of the token; the last when null"),
+        CLUSTER,
+        SAMPLES,
+        SEED,
+    ),
+    columns=(
+        AnalysisColumn("layer", "the layer", "INTEGER"),
+        AnalysisColumn(
+            "place",
+            "where in the layer: mid (after attention, before the MoE block), post (after "
+            "the layer), or pre (before it; the first layer alone)",
+            "VARCHAR",
+        ),
+        AnalysisColumn("n_prompts", "prompts read", "BIGINT"),
+        AnalysisColumn(
+            "mean_logit_diff",
+            "mean logit of the candidate less that of the other one",
+            "DOUBLE",
+        ),
+        AnalysisColumn(
+            "sd_logit_diff", "its sample standard deviation; null for a single prompt", "DOUBLE"
+        ),
+        AnalysisColumn("mean_logit_diff_low", f"the lower end {INTERVAL}", "DOUBLE"),
+        AnalysisColumn("mean_logit_diff_high", "the upper end", "DOUBLE"),
+        AnalysisColumn("n_ahead", "prompts whose candidate has the larger logit", "BIGINT"),
+        AnalysisColumn("share_ahead", "n_ahead / n_prompts", "DOUBLE"),
+        AnalysisColumn("mean_logprob", "mean log-probability (nats) of the candidate", "DOUBLE"),
+        AnalysisColumn("mean_rank", "mean number of tokens with a larger logit", "DOUBLE"),
+        AnalysisColumn("median_rank", "median number of tokens with a larger logit", "DOUBLE"),
+        AnalysisColumn("n_first", "prompts whose candidate has the largest logit", "BIGINT"),
+    ),
+    source="nostalgebraist 2020; logit difference after Wang et al. 2022",
+    function=logit_lens,
+    needs=("logit_lens",),
+)

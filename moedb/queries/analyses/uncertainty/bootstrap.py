@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from moedb.errors import ParameterError
 from moedb.queries.analyses.uncertainty.clusters import TWIN
+from moedb.queries.questions.parameters import Parameter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +21,21 @@ logger = logging.getLogger(__name__)
 
 FEW = 30
 """Fewer prompts, or clusters of them, than this are too few to rely on an interval."""
+
+SAMPLES = Parameter(
+    "samples",
+    "integer",
+    1000,
+    False,
+    "how often the prompts are drawn for the intervals; 0 for none",
+    least=0,
+    most=100_000,
+)
+SEED = Parameter("seed", "integer", 0, False, "the seed of the drawing")
+INTERVAL = (
+    "of its 95 % interval: BCa bootstrap over prompts, or clusters of them; null for a single one"
+)
+"""What a column says that holds an end of such an interval."""
 
 _TAIL = 0.025
 _DRAWN_AT_ONCE = 2_000_000

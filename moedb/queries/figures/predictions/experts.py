@@ -6,7 +6,8 @@ The functions take ``ax`` and a frame, draw, and return ``ax``.
 from typing import TYPE_CHECKING
 
 from moedb.errors import UsageError
-from moedb.queries.analyses.predictions.expert_effect import correlations_of, describe
+from moedb.queries.analyses.predictions.conditions import describe
+from moedb.queries.analyses.predictions.expert_effect import correlations_of
 from moedb.queries.figures.expert_use import heatmap, require_columns
 from moedb.queries.figures.parts.axes import GREY, around_zero, check_value, few
 

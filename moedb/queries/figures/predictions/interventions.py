@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from moedb.errors import UsageError
-from moedb.queries.analyses.predictions.expert_effect import describe
+from moedb.queries.analyses.predictions.conditions import describe
 from moedb.queries.figures.expert_use import heatmap, require_columns
 from moedb.queries.figures.parts.axes import (
     GREY,
