@@ -5,7 +5,7 @@ clusters and experts are compared with each label, and with each other.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moedb.errors import ArrayNotFoundError, ParameterError, UsageError
 from moedb.queries.analyses.analysis import RUN, SPLIT, Analysis, AnalysisColumn
@@ -52,6 +52,22 @@ order by labels.key, labels.token_idx, labels.value
 """.strip()  # noqa: S608
 
 
+class KmeansBaselineRow(NamedTuple):
+    """A row of the analysis ``kmeans-baseline``."""
+
+    layer: int
+    n_clusters: int
+    key: str | None
+    n_tokens: int
+    n_values: int | None
+    ami_experts: float | None
+    ami_clusters: float | None
+    purity_experts: float | None
+    purity_clusters: float | None
+    purity_of_one: float | None
+    ami_between: float
+
+
 def kmeans_baseline(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -> Computed:
     """Compute the analysis ``kmeans-baseline``.
 
@@ -79,7 +95,7 @@ def kmeans_baseline(reader: "SnapshotReader", parameters: "Mapping[str, Value]")
     n_experts = {int(row["layer"]): int(row["n_experts"]) for row in run.manifest.layers}
     selection = {"run": run.run_id, "split": parameters["split"]}
     labels = reader.sql(_LABELS, {**selection, "key": parameters["key"]}).df()
-    rows: list[tuple[Any, ...]] = []
+    rows: list[KmeansBaselineRow] = []
     for layer in _layers(run, parameters["layer"]):
         stored = reader.array(run.run_id, _ARRAY, layer)
         tokens = reader.sql(_TOKENS, {**selection, "layer": layer}).df()
@@ -99,7 +115,7 @@ def kmeans_baseline(reader: "SnapshotReader", parameters: "Mapping[str, Value]")
             seed=int(parameters["seed"] or 0),
         )
         grouped = tokens[["token_idx", "expert"]].assign(cluster=clusters)
-        rows += [(layer, n_experts[layer], *found) for found in _against_labels(grouped, labels)]
+        rows += _against_labels(layer, n_experts[layer], grouped, labels)
     return Computed(rows, _TOKENS, (run.run_id,))
 
 
@@ -167,12 +183,14 @@ def purity(groups: "NDArray[Any]", values: "NDArray[Any]") -> float:
     return float(contingency_matrix(groups, values).max(axis=1).sum() / len(groups))
 
 
-def _against_labels(grouped: "pd.DataFrame", labels: "pd.DataFrame") -> list[tuple[Any, ...]]:
-    """The columns from ``key`` on, a row for each key with two values or more."""
+def _against_labels(
+    layer: int, n_clusters: int, grouped: "pd.DataFrame", labels: "pd.DataFrame"
+) -> list[KmeansBaselineRow]:
+    """The rows of a layer, one for each key with two values or more."""
     from sklearn.metrics import adjusted_mutual_info_score as ami
 
     alike = float(ami(grouped["expert"], grouped["cluster"]))
-    rows: list[tuple[Any, ...]] = []
+    rows: list[KmeansBaselineRow] = []
     for key, own in labels.groupby("key", sort=True):
         found = grouped.merge(own, on="token_idx")
         if found["value"].nunique() < 2:
@@ -180,19 +198,37 @@ def _against_labels(grouped: "pd.DataFrame", labels: "pd.DataFrame") -> list[tup
         values = found["value"].factorize()[0]
         experts, clusters = (found[name].to_numpy() for name in ("expert", "cluster"))
         rows.append(
-            (
-                str(key),
-                len(found),
-                int(found["value"].nunique()),
-                float(ami(values, experts)),
-                float(ami(values, clusters)),
-                purity(experts, values),
-                purity(clusters, values),
-                float(found["value"].value_counts(normalize=True).iloc[0]),
-                alike,
+            KmeansBaselineRow(
+                layer=layer,
+                n_clusters=n_clusters,
+                key=str(key),
+                n_tokens=len(found),
+                n_values=int(found["value"].nunique()),
+                ami_experts=float(ami(values, experts)),
+                ami_clusters=float(ami(values, clusters)),
+                purity_experts=purity(experts, values),
+                purity_clusters=purity(clusters, values),
+                purity_of_one=float(found["value"].value_counts(normalize=True).iloc[0]),
+                ami_between=alike,
             )
         )
-    return rows or [(None, len(grouped), None, None, None, None, None, None, alike)]
+    if rows:
+        return rows
+    return [
+        KmeansBaselineRow(
+            layer=layer,
+            n_clusters=n_clusters,
+            key=None,
+            n_tokens=len(grouped),
+            n_values=None,
+            ami_experts=None,
+            ami_clusters=None,
+            purity_experts=None,
+            purity_clusters=None,
+            purity_of_one=None,
+            ami_between=alike,
+        )
+    ]
 
 
 KMEANS_BASELINE = Analysis(
@@ -273,4 +309,5 @@ KMEANS_BASELINE = Analysis(
     source="Vinh, Epps & Bailey 2010 (adjusted mutual information, arithmetic mean); k-means++ "
     "by Arthur & Vassilvitskii 2007",
     function=kmeans_baseline,
+    row=KmeansBaselineRow,
 )

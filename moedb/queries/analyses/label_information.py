@@ -9,7 +9,7 @@ nothing about a label of tokens: those are permuted over the labelled tokens of 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moedb.errors import ParameterError
 from moedb.queries.analyses.analysis import RUN, SPLIT, Analysis, AnalysisColumn
@@ -258,6 +258,23 @@ def entropy(counts: "NDArray[np.floating[Any]]") -> float:
     return float((held * np.log2(1 / held)).sum())
 
 
+class LabelInformationRow(NamedTuple):
+    """A row of the analysis ``label-information``."""
+
+    layer: int
+    n_decisions: int
+    n_examples: int
+    n_clusters: int
+    n_values: int
+    information: float
+    label_entropy: float
+    normalized: float | None
+    permuted: str
+    null_mean: float | None
+    null_highest: float | None
+    p_value: float | None
+
+
 def label_information(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -> Computed:
     """Compute the analysis ``label-information``.
 
@@ -286,7 +303,7 @@ def label_information(reader: "SnapshotReader", parameters: "Mapping[str, Value]
     selection = {name: parameters[name] for name in ("key", "split")} | {"run": run}
     labelled = _labelled(reader, selection, parameters["cluster"])
     layers = reader.sql(_LAYERS, {"run": run, "layer": parameters["layer"]}).fetchall()
-    rows: list[tuple[Any, ...]] = []
+    rows: list[LabelInformationRow] = []
     for (layer,) in layers if len(labelled.units) else []:
         counts = reader.sql(_DECISIONS, {**selection, "layer": layer}).df()
         if counts.empty:
@@ -296,7 +313,7 @@ def label_information(reader: "SnapshotReader", parameters: "Mapping[str, Value]
             counts["expert"].to_numpy(np.int64),
             counts["n_decisions"].to_numpy(np.float64),
         )
-        rows.append((int(layer), *_of_layer(labelled, decisions, permutations, seed)))
+        rows.append(_of_layer(int(layer), labelled, decisions, permutations, seed))
     return Computed(rows, _DECISIONS, (run,))
 
 
@@ -334,9 +351,8 @@ def _labelled(
 
 
 def _of_layer(
-    labelled: Labelled, decisions: LayerDecisions, permutations: int, seed: int
-) -> tuple[Any, ...]:
-    """The columns of a layer, from n_decisions on."""
+    layer: int, labelled: Labelled, decisions: LayerDecisions, permutations: int, seed: int
+) -> LabelInformationRow:
     import numpy as np
 
     joint = decisions.by_value(labelled, labelled.sets)
@@ -350,18 +366,19 @@ def _of_layer(
         ]
     )
     reached = int((null >= information - _ROUNDING).sum())
-    return (
-        int(joint.sum()),
-        len(np.unique(labelled.examples[decisions.rows])),
-        len(np.unique(labelled.clusters[decisions.rows])),
-        int((of_value > 0).sum()),
-        information,
-        label_entropy,
-        information / label_entropy if label_entropy else None,
-        labelled.permuted_over,
-        float(null.mean()) if permutations else None,
-        float(null.max()) if permutations else None,
-        (1 + reached) / (1 + permutations) if permutations else None,
+    return LabelInformationRow(
+        layer=layer,
+        n_decisions=int(joint.sum()),
+        n_examples=len(np.unique(labelled.examples[decisions.rows])),
+        n_clusters=len(np.unique(labelled.clusters[decisions.rows])),
+        n_values=int((of_value > 0).sum()),
+        information=information,
+        label_entropy=label_entropy,
+        normalized=information / label_entropy if label_entropy else None,
+        permuted=labelled.permuted_over,
+        null_mean=float(null.mean()) if permutations else None,
+        null_highest=float(null.max()) if permutations else None,
+        p_value=(1 + reached) / (1 + permutations) if permutations else None,
     )
 
 
@@ -428,4 +445,5 @@ LABEL_INFORMATION = Analysis(
     ),
     source="moedb, plug-in estimate; p-value of a permutation test after Phipson & Smyth 2010",
     function=label_information,
+    row=LabelInformationRow,
 )

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moedb.errors import ArrayNotFoundError, ParameterError
 from moedb.queries.analyses.analysis import RUN, SPLIT, Analysis, AnalysisColumn
@@ -62,6 +62,19 @@ class PairOverlap:
     norm_b: float
 
 
+class OutputOverlapRow(NamedTuple):
+    """A row of the analysis ``output-overlap``."""
+
+    layer: int
+    expert_a: int
+    expert_b: int
+    n_tokens: int
+    cosine: float | None
+    cka: float | None
+    norm_a: float
+    norm_b: float
+
+
 def output_overlap(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -> Computed:
     """Compute the analysis ``output-overlap``.
 
@@ -87,14 +100,24 @@ def output_overlap(reader: "SnapshotReader", parameters: "Mapping[str, Value]") 
     wanted = None if parameters["layer"] is None else int(parameters["layer"])
     sources = _sources(run, wanted)
     number_format = str(run.row["dtype"])
-    rows: list[tuple[Any, ...]] = []
+    rows: list[OutputOverlapRow] = []
     for layer, array in sources.items():
         for expert_a, expert_b, pair in _pairs_of_layer(
             reader, parameters, layer, array, number_format
         ):
             if pair.n_tokens >= int(parameters["min_tokens"] or 1):
-                values = (pair.n_tokens, pair.cosine, pair.cka, pair.norm_a, pair.norm_b)
-                rows.append((layer, expert_a, expert_b, *values))
+                rows.append(
+                    OutputOverlapRow(
+                        layer=layer,
+                        expert_a=expert_a,
+                        expert_b=expert_b,
+                        n_tokens=pair.n_tokens,
+                        cosine=pair.cosine,
+                        cka=pair.cka,
+                        norm_a=pair.norm_a,
+                        norm_b=pair.norm_b,
+                    )
+                )
     statement = _EXPERTS if _CHOSEN in sources.values() else _ROWS
     return Computed(rows, statement, (run.run_id,))
 
@@ -373,4 +396,5 @@ OUTPUT_OVERLAP = Analysis(
     ),
     source="Kornblith et al. 2019, eq. 4 (CKA with a linear kernel)",
     function=output_overlap,
+    row=OutputOverlapRow,
 )

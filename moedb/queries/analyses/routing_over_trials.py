@@ -5,7 +5,7 @@ experts of the trials are matched by the shares of the classes that they take.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moedb.queries.analyses.analysis import SPLIT, Analysis, AnalysisColumn
 from moedb.queries.questions.parameters import Parameter
@@ -191,6 +191,26 @@ def number_experts(shares: "NDArray[np.floating[Any]]") -> "NDArray[np.intp]":
     return np.array(order, dtype=np.intp)
 
 
+class RoutingByClassOverTrialsRow(NamedTuple):
+    """A row of the analysis ``routing-by-class-over-trials``."""
+
+    variant: str | None
+    experts: int
+    gate: str
+    balance: str
+    aux_coefficient: float | None
+    layer: int
+    value: str
+    expert: int
+    n_trials: int
+    share: float
+    sd: float | None
+    lowest: float
+    highest: float
+    n_decisions: int
+    n_tokens: int
+
+
 def routing_by_class_over_trials(
     reader: "SnapshotReader", parameters: "Mapping[str, Value]"
 ) -> Computed:
@@ -212,7 +232,7 @@ def routing_by_class_over_trials(
     return Computed(rows, _COUNTS, tuple(counts["run_id"].drop_duplicates()))
 
 
-def _matched_rows(group: "pd.DataFrame") -> Iterable[tuple[Any, ...]]:
+def _matched_rows(group: "pd.DataFrame") -> Iterable[RoutingByClassOverTrialsRow]:
     """The rows of the trials of one model, training and layer."""
     import numpy as np
     import pandas as pd
@@ -242,22 +262,24 @@ def _matched_rows(group: "pd.DataFrame") -> Iterable[tuple[Any, ...]]:
         own = shares[has_class[:, c], c]
         for number, expert in enumerate(numbering):
             of_trials = own[:, expert]
-            yield (
-                None if first["variant"] is None else str(first["variant"]),
-                int(first["experts"]),
-                str(first["gate"]),
-                str(first["balance"]),
-                None if pd.isna(first["aux_coefficient"]) else float(first["aux_coefficient"]),
-                int(first["layer"]),
-                value,
-                number,
-                len(of_trials),
-                float(means[c, expert]),
-                float(of_trials.std(ddof=1)) if len(of_trials) > 1 else None,
-                float(of_trials.min()),
-                float(of_trials.max()),
-                int(decisions[:, c, expert].sum()),
-                int(tokens[:, c].sum()),
+            yield RoutingByClassOverTrialsRow(
+                variant=None if first["variant"] is None else str(first["variant"]),
+                experts=int(first["experts"]),
+                gate=str(first["gate"]),
+                balance=str(first["balance"]),
+                aux_coefficient=(
+                    None if pd.isna(first["aux_coefficient"]) else float(first["aux_coefficient"])
+                ),
+                layer=int(first["layer"]),
+                value=value,
+                expert=number,
+                n_trials=len(of_trials),
+                share=float(means[c, expert]),
+                sd=float(of_trials.std(ddof=1)) if len(of_trials) > 1 else None,
+                lowest=float(of_trials.min()),
+                highest=float(of_trials.max()),
+                n_decisions=int(decisions[:, c, expert].sum()),
+                n_tokens=int(tokens[:, c].sum()),
             )
 
 
@@ -337,4 +359,5 @@ ROUTING_BY_CLASS_OVER_TRIALS = Analysis(
     ),
     source="Poetzscher, tables 2 and 3; matching by optimal assignment (Kuhn 1955)",
     function=routing_by_class_over_trials,
+    row=RoutingByClassOverTrialsRow,
 )

@@ -1,7 +1,7 @@
 """The conditions that interventions make: what tells them apart, and which belong together."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moedb.queries.analyses.analysis import AnalysisColumn
 from moedb.queries.questions.parameters import Parameter
@@ -19,7 +19,7 @@ SPLIT_OF_TWINS = Parameter(
     "the examples' split; null is all but corrupted, and for patch and swap-routing every one, "
     "as their corrupted examples get values of the clean ones; all is every one",
 )
-KINDS = Parameter(
+KIND = Parameter(
     "kind", "varchar", None, False, "kinds of interventions, commas between; all when null"
 )
 CONDITION_COLUMNS = (
@@ -37,6 +37,28 @@ N_CONDITIONS = AnalysisColumn(
 )
 
 
+class Condition(NamedTuple):
+    """What the rows of one group are about: the columns that begin a row of a result."""
+
+    kind: str
+    layer: int | None
+    expert: int | None
+    params: str
+    split: str
+
+
+def condition_of(rows: "pd.DataFrame") -> Condition:
+    """Return what the rows of one group, as :func:`grouped` numbers them, are about."""
+    first = rows.iloc[0]
+    return Condition(
+        kind=str(first["kind"]),
+        layer=_whole(first["layer"]),
+        expert=_whole(first["expert"]),
+        params=str(first["params"]),
+        split=str(first["split"]),
+    )
+
+
 def grouped(rows: "pd.DataFrame") -> "pd.DataFrame":
     """Put together what belongs together of the rows that conditions gave.
 
@@ -50,8 +72,7 @@ def grouped(rows: "pd.DataFrame") -> "pd.DataFrame":
     """
     params = {text: _without_draw(text) for text in rows["params"].unique()}
     rows = rows.assign(params=rows["params"].map(params))
-    keys = ["kind", "layer", "expert", "params", "split"]
-    rows["group"] = rows.groupby(keys, sort=False, dropna=False).ngroup()
+    rows["group"] = rows.groupby(list(Condition._fields), sort=False, dropna=False).ngroup()
     if rows.empty:
         return rows
     return rows[rows["run_id"] == rows.groupby("group")["run_id"].transform("first")]
@@ -77,8 +98,8 @@ def _without_draw(text: str) -> str:
     return json.dumps({k: v for k, v in params.items() if k not in _DRAW}, sort_keys=True)
 
 
-def whole(value: Any) -> int | None:
-    """Return a number of a frame's nullable column of whole numbers."""
+def _whole(value: Any) -> int | None:
+    """A number of a frame's nullable column of whole numbers."""
     import pandas as pd
 
     return None if pd.isna(value) else int(value)

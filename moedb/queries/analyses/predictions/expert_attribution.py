@@ -7,7 +7,7 @@ attention and the experts of each layer wrote, so each has a part of the differe
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moedb.errors import ArrayNotFoundError, ParameterError
 from moedb.queries.analyses.analysis import LOGIT_DIFFERENCES, RUN, SPLIT, Analysis, AnalysisColumn
@@ -141,6 +141,19 @@ class _Written:
     logit_diff: float
 
 
+class ExpertAttributionRow(NamedTuple):
+    """A row of the analysis ``expert-attribution``."""
+
+    component: str
+    layer: int | None
+    expert: int | None
+    n_prompts: int
+    n_decisions: int
+    attribution: float
+    attribution_per_use: float | None
+    share: float | None
+
+
 def expert_attribution(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -> Computed:
     """Compute the analysis ``expert-attribution``.
 
@@ -158,6 +171,14 @@ def expert_attribution(reader: "SnapshotReader", parameters: "Mapping[str, Value
     ParameterError
         If ``top`` is less than 1.
     """
+    rows = attribution_rows(reader, parameters)
+    return Computed(rows, _CHOSEN, (reader.snapshot.run(str(parameters["run"])).run_id,))
+
+
+def attribution_rows(
+    reader: "SnapshotReader", parameters: "Mapping[str, Value]"
+) -> list[ExpertAttributionRow]:
+    """Return the rows of :func:`expert_attribution`, for the same parameters."""
     top = parameters["top"]
     if top is not None and int(top) < 1:
         raise ParameterError(f"{_NAME}: top is {top}, not 1 or more")
@@ -168,20 +189,19 @@ def expert_attribution(reader: "SnapshotReader", parameters: "Mapping[str, Value
     parts = _of_layers(written.parts) if parameters["level"] == "layers" else list(written.parts)
     if top is not None:
         parts = sorted(parts, key=lambda part: -abs(part.total))[: int(top)]
-    rows = [
-        (
-            part.component,
-            part.layer,
-            part.expert,
-            n_prompts,
-            part.n_uses,
-            part.total / n_prompts,
-            part.total / part.n_uses if part.n_uses else None,
-            part.total / total if total else None,
+    return [
+        ExpertAttributionRow(
+            component=part.component,
+            layer=part.layer,
+            expert=part.expert,
+            n_prompts=n_prompts,
+            n_decisions=part.n_uses,
+            attribution=part.total / n_prompts,
+            attribution_per_use=part.total / part.n_uses if part.n_uses else None,
+            share=part.total / total if total else None,
         )
         for part in parts
     ]
-    return Computed(rows, _CHOSEN, (run.run_id,))
 
 
 def _written(reader: "SnapshotReader", run: "RunSnapshot", split: "Value") -> _Written:
@@ -398,5 +418,6 @@ EXPERT_ATTRIBUTION = Analysis(
     ),
     source="direct logit attribution, Elhage et al. 2021; Wang et al. 2022",
     function=expert_attribution,
+    row=ExpertAttributionRow,
     needs=("routing", *LOGIT_DIFFERENCES),
 )

@@ -1,16 +1,16 @@
 """What interventions change in a model's answers, against the untouched model."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moedb.queries.analyses.analysis import LOGIT_DIFFERENCES, Analysis, AnalysisColumn
 from moedb.queries.analyses.predictions.conditions import (
     CONDITION_COLUMNS,
-    KINDS,
+    KIND,
     N_CONDITIONS,
     SPLIT_OF_TWINS,
+    condition_of,
     grouped,
-    whole,
 )
 from moedb.queries.analyses.predictions.intervention_runs import (
     RUN_OF_INTERVENTIONS,
@@ -117,6 +117,37 @@ order by predictions.condition_id, predictions.example_id
 """.strip()
 
 
+class InterventionEffectRow(NamedTuple):
+    """A row of the analysis ``intervention-effect``."""
+
+    kind: str
+    layer: int | None
+    expert: int | None
+    params: str
+    split: str
+    n_conditions: int
+    n_prompts: int
+    logit_diff: float
+    change_logit_diff: float
+    change_logit_diff_low: float | None
+    change_logit_diff_high: float | None
+    probability: float
+    change_probability: float
+    change_probability_low: float | None
+    change_probability_high: float | None
+    accuracy: float
+    change_accuracy: float
+    change_accuracy_low: float | None
+    change_accuracy_high: float | None
+    top1_accuracy: float
+    change_top1_accuracy: float
+    change_top1_accuracy_low: float | None
+    change_top1_accuracy_high: float | None
+    normalized: float | None
+    normalized_low: float | None
+    normalized_high: float | None
+
+
 def intervention_effect(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -> Computed:
     """Compute the analysis ``intervention-effect``.
 
@@ -180,7 +211,7 @@ def answers_of(
 
 def effects_of(
     answers: "pd.DataFrame", clusters: Clusters, samples: int, seed: int, name: str = _NAME
-) -> list[tuple[Any, ...]]:
+) -> list[InterventionEffectRow]:
     """The rows of ``intervention-effect``; those about single experts come last.
 
     ``name`` is the analysis that asks for them.
@@ -198,24 +229,15 @@ def effects_of(
     wide = by_example[drawn_columns].unstack("group")
     of_all = bootstrap(wide.to_numpy(float), samples, seed, clusters.of(wide.index.to_numpy()))
     places = {column: at for at, column in enumerate(wide.columns)}
-    rows: list[tuple[Any, ...]] = []
+    rows: list[InterventionEffectRow] = []
     n_clusters: list[int] = []
     for group, own in answers.groupby("group", sort=True):
         held = by_example.loc[group]
-        first = own.iloc[0]
         resampled = of_all.columns([places[column, group] for column in drawn_columns])
         n_clusters.append(int(resampled.n_clusters[0]))
         bounds = dict(zip(drawn_columns, resampled.intervals().T, strict=True))
         average = dict(zip(held.columns, means(held.to_numpy(float)), strict=True))
-        row: list[Any] = [
-            str(first["kind"]),
-            whole(first["layer"]),
-            whole(first["expert"]),
-            str(first["params"]),
-            str(first["split"]),
-            int(own["condition_id"].nunique()),
-            len(held),
-        ]
+        measured: dict[str, Any] = {}
         for measure in MEASURES:
             change = f"change_{measure}"
             interval: Any = bounds.get(change, (float("nan"), float("nan")))
@@ -225,15 +247,25 @@ def effects_of(
                     held[f"base_{measure}"].to_numpy(float),
                     clusters.of(held.index.to_numpy()),
                 )
-            row += [average[measure], average[change], *map(number_or_none, interval)]
+            low, high = map(number_or_none, interval)
+            measured |= {measure: average[measure], change: average[change]}
+            measured |= {f"{change}_low": low, f"{change}_high": high}
         ratio = _restored(resampled)
-        interval = ratio.intervals()[:, 0]
-        row += [number_or_none(ratio.estimates[0]), *map(number_or_none, interval)]
-        rows.append(tuple(row))
+        low, high = map(number_or_none, ratio.intervals()[:, 0])
+        rows.append(
+            InterventionEffectRow(
+                **condition_of(own)._asdict(),
+                n_conditions=int(own["condition_id"].nunique()),
+                n_prompts=len(held),
+                **measured,
+                normalized=number_or_none(ratio.estimates[0]),
+                normalized_low=low,
+                normalized_high=high,
+            )
+        )
     if samples:
         warn_of_few(name, n_clusters, clusters.key)
-    expert = 2
-    return sorted(rows, key=lambda row: row[expert] is not None)
+    return sorted(rows, key=lambda row: row.expert is not None)
 
 
 def _restored(resampled: Bootstrap) -> Bootstrap:
@@ -300,7 +332,7 @@ INTERVENTION_EFFECT = Analysis(
     parameters=(
         RUN_OF_INTERVENTIONS,
         SPLIT_OF_TWINS,
-        KINDS,
+        KIND,
         CLUSTER,
         SAMPLES,
         SEED,
@@ -327,5 +359,6 @@ INTERVENTION_EFFECT = Analysis(
     ),
     source="Divák & Velja; normalized effect after Heimersheim & Nanda 2024",
     function=intervention_effect,
+    row=InterventionEffectRow,
     needs=LOGIT_DIFFERENCES,
 )

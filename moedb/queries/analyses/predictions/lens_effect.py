@@ -1,17 +1,17 @@
 """What interventions change along the residual stream, read through the logit lens."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moedb.errors import RunNotFoundError
 from moedb.queries.analyses.analysis import LOGIT_DIFFERENCES, Analysis, AnalysisColumn
 from moedb.queries.analyses.predictions.conditions import (
     CONDITION_COLUMNS,
-    KINDS,
+    KIND,
     N_CONDITIONS,
     SPLIT_OF_TWINS,
+    condition_of,
     grouped,
-    whole,
 )
 from moedb.queries.analyses.predictions.intervention_runs import (
     RUN_OF_INTERVENTIONS,
@@ -98,6 +98,24 @@ order by readings.condition_id, readings.example_id, readings.layer, readings.pl
 """.strip()
 
 
+class LensEffectRow(NamedTuple):
+    """A row of the analysis ``lens-effect``."""
+
+    kind: str
+    layer: int | None
+    expert: int | None
+    params: str
+    split: str
+    read_layer: int
+    place: str
+    n_conditions: int
+    n_prompts: int
+    mean_logit_diff: float
+    change_logit_diff: float
+    change_logit_diff_low: float | None
+    change_logit_diff_high: float | None
+
+
 def lens_effect(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -> Computed:
     """Compute the analysis ``lens-effect``.
 
@@ -140,7 +158,7 @@ def lens_effect(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -> 
 
 def _rows(
     readings: "pd.DataFrame", clusters: Clusters, samples: int, seed: int
-) -> list[tuple[Any, ...]]:
+) -> list[LensEffectRow]:
     # the draws of a condition first: what is drawn again are the examples
     points = ["group", "read_layer", "place"]
     by_example = readings.groupby([*points, "example_id"])[["logit_diff", "change"]].mean()
@@ -149,33 +167,26 @@ def _rows(
     if samples:
         warn_of_few(_NAME, resampled.n_clusters.tolist(), clusters.key)
     interval: dict[Any, Any] = dict(zip(wide.columns, resampled.intervals().T, strict=True))
-    about = {
-        group: (
-            str(own["kind"].iloc[0]),
-            whole(own["layer"].iloc[0]),
-            whole(own["expert"].iloc[0]),
-            str(own["params"].iloc[0]),
-            str(own["split"].iloc[0]),
-            int(own["condition_id"].nunique()),
-        )
-        for group, own in readings.groupby("group")
-    }
+    of_group = dict(iter(readings.groupby("group")))
+    about = {group: condition_of(own) for group, own in of_group.items()}
+    n_conditions = {group: own["condition_id"].nunique() for group, own in of_group.items()}
     found: dict[Any, pd.DataFrame] = dict(iter(by_example.groupby(level=points)))
-    rows: list[tuple[Any, ...]] = []
+    rows: list[LensEffectRow] = []
     for key in sorted(found, key=lambda key: (key[0], key[1], _PLACES.index(key[2]))):
         group, layer, place = key
         own = found[key]
-        *condition, n_conditions = about[group]
+        low, high = interval[key]
         rows.append(
-            (
-                *condition,
-                int(layer),
-                str(place),
-                n_conditions,
-                len(own),
-                float(own["logit_diff"].mean()),
-                float(own["change"].mean()),
-                *map(number_or_none, interval[key]),
+            LensEffectRow(
+                **about[group]._asdict(),
+                read_layer=int(layer),
+                place=str(place),
+                n_conditions=int(n_conditions[group]),
+                n_prompts=len(own),
+                mean_logit_diff=float(own["logit_diff"].mean()),
+                change_logit_diff=float(own["change"].mean()),
+                change_logit_diff_low=number_or_none(low),
+                change_logit_diff_high=number_or_none(high),
             )
         )
     return rows
@@ -188,7 +199,7 @@ LENS_EFFECT = Analysis(
     parameters=(
         RUN_OF_INTERVENTIONS,
         SPLIT_OF_TWINS,
-        KINDS,
+        KIND,
         CLUSTER,
         SAMPLES,
         SEED,
@@ -217,5 +228,6 @@ LENS_EFFECT = Analysis(
     ),
     source="nostalgebraist 2020; Divák & Velja",
     function=lens_effect,
+    row=LensEffectRow,
     needs=LOGIT_DIFFERENCES,
 )

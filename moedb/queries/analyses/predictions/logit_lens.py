@@ -1,7 +1,7 @@
 """What the model would answer at each layer: the table ``logit_lens``, averaged over prompts."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moedb.queries.analyses.analysis import RUN, SPLIT, Analysis, AnalysisColumn
 from moedb.queries.analyses.uncertainty.bootstrap import (
@@ -55,6 +55,24 @@ order by logit_lens.layer, logit_lens.place, logit_lens.example_id
 """.strip()
 
 
+class LogitLensRow(NamedTuple):
+    """A row of the analysis ``logit-lens``."""
+
+    layer: int
+    place: str
+    n_prompts: int
+    mean_logit_diff: float
+    sd_logit_diff: float | None
+    mean_logit_diff_low: float | None
+    mean_logit_diff_high: float | None
+    n_ahead: int
+    share_ahead: float
+    mean_logprob: float
+    mean_rank: float
+    median_rank: float
+    n_first: int
+
+
 def logit_lens(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -> Computed:
     """Compute the analysis ``logit-lens``.
 
@@ -89,27 +107,27 @@ def logit_lens(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -> C
     bounds = resampled.intervals()
     points: list[Any] = list(differences.columns)
     interval = dict(zip(points, bounds.T, strict=True))
-    found: list[tuple[Any, ...]] = []
+    found: list[LogitLensRow] = []
     for layer, place in sorted(points, key=lambda key: (key[0], _PLACES.index(key[1]))):
         rows = readings[(readings["layer"] == layer) & (readings["place"] == place)]
         n_prompts, difference = len(rows), rows["logit_diff"]
         n_ahead = int((difference > 0).sum())
         low, high = interval[layer, place]
         found.append(
-            (
-                int(layer),
-                place,
-                n_prompts,
-                float(difference.mean()),
-                number_or_none(difference.std(ddof=1)),
-                number_or_none(low),
-                number_or_none(high),
-                n_ahead,
-                n_ahead / n_prompts,
-                float(rows["logprob"].mean()),
-                float(rows["rank"].mean()),
-                float(rows["rank"].median()),
-                int((rows["rank"] == 0).sum()),
+            LogitLensRow(
+                layer=int(layer),
+                place=place,
+                n_prompts=n_prompts,
+                mean_logit_diff=float(difference.mean()),
+                sd_logit_diff=number_or_none(difference.std(ddof=1)),
+                mean_logit_diff_low=number_or_none(low),
+                mean_logit_diff_high=number_or_none(high),
+                n_ahead=n_ahead,
+                share_ahead=n_ahead / n_prompts,
+                mean_logprob=float(rows["logprob"].mean()),
+                mean_rank=float(rows["rank"].mean()),
+                median_rank=float(rows["rank"].median()),
+                n_first=int((rows["rank"] == 0).sum()),
             )
         )
     return Computed(found, _READINGS, (run,))
@@ -171,5 +189,6 @@ LOGIT_LENS = Analysis(
     ),
     source="nostalgebraist 2020; logit difference after Wang et al. 2022",
     function=logit_lens,
+    row=LogitLensRow,
     needs=("logit_lens",),
 )
