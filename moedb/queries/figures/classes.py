@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from moedb.errors import UsageError, did_you_mean
-from moedb.queries.figures.expert_use import heatmap, require_columns
+from moedb.errors import UsageError
+from moedb.queries.figures.parts.figure import figure_of
+from moedb.queries.figures.parts.frames import check_value, require_columns, require_one_row
+from moedb.queries.figures.parts.heatmap import heatmap, matrix_of
 from moedb.queries.figures.parts.text_fitting import fit_text, shown_name
 
 if TYPE_CHECKING:
@@ -162,7 +164,8 @@ def plot_class_pairs(
     kind = _kind(value, PAIR_VALUES)
     require_columns(result_df, ("class_a", "class_b", value))
     names = list(classes) if classes is not None else classes_of(result_df)
-    matrix = _matrix(result_df, ("class_a", names), ("class_b", names), value)
+    _require_one_row(result_df, "class_a", "class_b")
+    matrix = matrix_of(result_df, ("class_a", names), ("class_b", names), value)
     _draw_matrix(ax, matrix, names, names, kind, norm)
     ax.set_aspect("equal")
     return ax
@@ -195,7 +198,8 @@ def plot_class_experts(
     require_columns(result_df, ("value", "expert", value))
     names = list(classes) if classes is not None else classes_of(result_df)
     experts = list(range(int(result_df["expert"].max()) + 1))
-    matrix = _matrix(result_df, ("value", names), ("expert", experts), value)
+    _require_one_row(result_df, "value", "expert")
+    matrix = matrix_of(result_df, ("value", names), ("expert", experts), value)
     _draw_matrix(ax, matrix, names, experts, kind, norm)
     ax.set_xlabel("expert")
     return ax
@@ -275,7 +279,7 @@ def plot_routing_by_class(
     # with dozens of experts no share comes near 1
     norm = _norm(ClassValue(kind.label, limit=None), chosen, value)
     plot_class_experts(chosen, ax, value=value, classes=classes, norm=norm)
-    figure = _figure_of(ax)
+    figure = figure_of(ax)
     bar = figure.colorbar(ax.images[0], ax=ax, aspect=25, pad=0.02)
     bar.set_label(kind.label)
     ax.set_title(f"layer {layer}")
@@ -345,29 +349,13 @@ def _draw_matrix(
     ax.set_xticks(range(len(columns)), [shown_name(column) for column in columns])
 
 
-def _matrix(
-    frame: "pd.DataFrame",
-    rows: tuple[str, Sequence[Any]],
-    columns: tuple[str, Sequence[Any]],
-    value: str,
-) -> "np.ndarray[Any, Any]":
-    import numpy as np
-
-    (row_key, row_names), (column_key, column_names) = rows, columns
-    if frame.duplicated([row_key, column_key]).any():
-        raise UsageError(
-            f"more than one row for a {row_key} and {column_key}", "narrow it to one run or layer"
-        )
-    matrix = np.full((len(row_names), len(column_names)), np.nan)
-    at_rows = frame[row_key].map({name: at for at, name in enumerate(row_names)})
-    at_columns = frame[column_key].map({name: at for at, name in enumerate(column_names)})
-    matrix[at_rows.to_numpy(int), at_columns.to_numpy(int)] = frame[value].to_numpy(float)
-    return matrix
+def _require_one_row(frame: "pd.DataFrame", row: str, column: str) -> None:
+    hint = "narrow it to one run or layer"
+    require_one_row(frame, (row, column), f"a {row} and {column}", hint)
 
 
 def _kind(value: str, kinds: dict[str, ClassValue]) -> ClassValue:
-    if value not in kinds:
-        raise UsageError(f"no value {value!r}", did_you_mean(value, kinds))
+    check_value(value, kinds)
     return kinds[value]
 
 
@@ -388,11 +376,3 @@ def _norm_of(kind: ClassValue, values: "np.ndarray[Any, Any]") -> "Normalize":
         finite = np.abs(values[np.isfinite(values)])
         limit = float(finite.max()) if finite.size and finite.max() > 0 else 1.0
     return Normalize(-limit if kind.diverging else 0.0, limit)
-
-
-def _figure_of(ax: "Axes") -> "Figure":
-    from matplotlib.figure import Figure
-
-    figure = ax.get_figure(root=True)
-    assert isinstance(figure, Figure)  # noqa: S101
-    return figure

@@ -5,8 +5,7 @@ side by side is as wide as two.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +16,23 @@ from moedb.queries.figures.classes import (
     plot_class_pair_panels,
     plot_routing_by_class,
 )
-from moedb.queries.figures.examples import bands_of, plot_routing_by_example_bands
-from moedb.queries.figures.expert_use import (
+from moedb.queries.figures.co_activation import (
     grid_columns,
     plot_co_activation,
     plot_co_activation_layers,
-    plot_expert_frequency,
-    require_columns,
 )
+from moedb.queries.figures.examples import bands_of, plot_routing_by_example_bands
+from moedb.queries.figures.expert_use import (
+    plot_expert_frequency,
+)
+from moedb.queries.figures.parts.figure import (
+    TALLEST,
+    TWO_COLUMNS,
+    Plot,
+    height_of_layers,
+    new_figure,
+)
+from moedb.queries.figures.parts.frames import require_columns
 from moedb.queries.figures.predictions.experts import plot_expert_attribution, plot_expert_effect
 from moedb.queries.figures.predictions.interventions import (
     MOST_SERIES,
@@ -38,40 +46,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-_TALLEST = 8.5
-_TWO_COLUMNS = 7.0
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A figure that :func:`~.drawing.draw` can make.
-
-    Attributes
-    ----------
-    title
-        What it shows.
-    paint
-        Draws a frame on a new figure of the right size, with options.
-    options
-        The options it takes, and how each is read.
-    """
-
-    title: str
-    paint: "Callable[..., Figure]"
-    options: Mapping[str, Callable[[Any], Any]]
-
-
-def _new_figure(height: float, width: float | None = None) -> "Figure":
-    """Return a figure as wide as a column, unless its width is given."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width or mpl.rcParams["figure.figsize"][0], height))
-
 
 def _paint_expert_frequency(frame: "pd.DataFrame", **options: Any) -> "Figure":
     require_columns(frame, ("layer", "expert"))
-    figure = _new_figure(min(max(1.8, 1.1 + 0.12 * frame["layer"].nunique()), 4.5))
+    figure = new_figure(height_of_layers(frame["layer"].nunique()))
     plot_expert_frequency(frame, figure.subplots(), **options)
     return figure
 
@@ -84,12 +62,12 @@ def _paint_co_activation(
     if layer is None and n_layers == 1:
         layer = int(frame["layer"].iloc[0])
     if layer is not None:
-        figure = _new_figure(2.9)
+        figure = new_figure(2.9)
         plot_co_activation(frame, figure.subplots(), layer, **options)
         return figure
     n_columns = grid_columns(n_layers)
     panel = 2.6 / n_columns
-    figure = _new_figure(0.45 + (panel + 0.1) * math.ceil(n_layers / n_columns))
+    figure = new_figure(0.45 + (panel + 0.1) * math.ceil(n_layers / n_columns))
     plot_co_activation_layers(frame, figure, **options)
     return figure
 
@@ -98,7 +76,7 @@ def _paint_class_pairs(frame: "pd.DataFrame", value: str) -> "Figure":
     panels = panels_of(frame)
     n_rows = 1 + max(panel.row for panel in panels)
     n_columns = 1 + max(panel.column for panel in panels)
-    figure = _new_figure(min(0.6 + n_rows * ((2.4 - 0.1 * n_columns) / n_columns + 0.2), _TALLEST))
+    figure = new_figure(min(0.6 + n_rows * ((2.4 - 0.1 * n_columns) / n_columns + 0.2), TALLEST))
     plot_class_pair_panels(frame, figure, value=value)
     return figure
 
@@ -110,13 +88,13 @@ def _paint_class_experts(
     n_rows = 1 + max(panel.row for panel in panels)
     n_lines = 1 + max(panel.title.count("\n") for panel in panels)
     room = min(max(0.7, 0.12 * len(classes_of(frame))), 2.5) + 0.12 * (2 + n_lines)
-    figure = _new_figure(min(0.3 + n_rows * room, _TALLEST))
+    figure = new_figure(min(0.3 + n_rows * room, TALLEST))
     plot_class_expert_panels(frame, figure, value=value, keys=keys)
     return figure
 
 
 def _paint_routing_by_class(frame: "pd.DataFrame", **options: Any) -> "Figure":
-    figure = _new_figure(min(max(1.6, 0.7 + 0.13 * len(classes_of(frame))), 4.5))
+    figure = new_figure(min(max(1.6, 0.7 + 0.13 * len(classes_of(frame))), 4.5))
     plot_routing_by_class(frame, figure.subplots(), **options)
     return figure
 
@@ -125,26 +103,26 @@ def _paint_routing_by_example(frame: "pd.DataFrame", **options: Any) -> "Figure"
     n_bands = len(bands_of(frame))
     # three pixels of a PNG to an example, where the page is long enough
     band = max(1.0, 0.01 * frame["example_id"].nunique()) + 0.35
-    figure = _new_figure(min(n_bands * band, _TALLEST), _TWO_COLUMNS)
+    figure = new_figure(min(n_bands * band, TALLEST), TWO_COLUMNS)
     plot_routing_by_example_bands(frame, figure, **options)
     return figure
 
 
 def _paint_router_ablation(frame: "pd.DataFrame") -> "Figure":
-    figure = _new_figure(2.2)
+    figure = new_figure(2.2)
     plot_router_ablation_variants(frame, figure)
     return figure
 
 
 def _paint_logit_lens(frame: "pd.DataFrame", **options: Any) -> "Figure":
-    figure = _new_figure(2.2)
+    figure = new_figure(2.2)
     plot_logit_lens(frame, figure.subplots(), **options)
     return figure
 
 
 def _paint_lens_effect(frame: "pd.DataFrame", **options: Any) -> "Figure":
     require_columns(frame, ("layer",))
-    figure = _new_figure(min(max(1.8, 1.1 + 0.12 * frame["layer"].nunique()), 4.5))
+    figure = new_figure(height_of_layers(frame["layer"].nunique()))
     plot_lens_effect(frame, figure.subplots(), **options)
     return figure
 
@@ -152,20 +130,20 @@ def _paint_lens_effect(frame: "pd.DataFrame", **options: Any) -> "Figure":
 def _paint_intervention_effect(frame: "pd.DataFrame", **options: Any) -> "Figure":
     n_lines = effect_lines(frame)
     height = 2.1 + 0.12 * n_lines if n_lines <= MOST_SERIES else 0.9 + 0.13 * n_lines
-    figure = _new_figure(min(height, _TALLEST))
+    figure = new_figure(min(height, TALLEST))
     plot_intervention_effect(frame, figure.subplots(), **options)
     return figure
 
 
 def _paint_expert_attribution(frame: "pd.DataFrame", **options: Any) -> "Figure":
     require_columns(frame, ("layer",))
-    figure = _new_figure(min(max(1.8, 1.1 + 0.12 * frame["layer"].nunique()), 4.5))
+    figure = new_figure(height_of_layers(frame["layer"].nunique()))
     plot_expert_attribution(frame, figure.subplots(), **options)
     return figure
 
 
 def _paint_expert_effect(frame: "pd.DataFrame", **options: Any) -> "Figure":
-    figure = _new_figure(2.4)
+    figure = new_figure(2.4)
     plot_expert_effect(frame, figure.subplots(), **options)
     return figure
 

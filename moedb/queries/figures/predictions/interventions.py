@@ -8,15 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from moedb.errors import UsageError
 from moedb.queries.analyses.predictions.conditions import describe
-from moedb.queries.figures.expert_use import heatmap, require_columns
-from moedb.queries.figures.parts.axes import (
-    GREY,
-    MARKERS,
-    Colours,
-    around_zero,
-    check_value,
-    finish_layers,
-)
+from moedb.queries.figures.parts.axes import GREY, MARKERS, finish_layers
+from moedb.queries.figures.parts.frames import check_value, require_columns
+from moedb.queries.figures.parts.heatmap import Colours, around_zero, heatmap
 from moedb.queries.results.visible import visible
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ The functions take ``ax`` and a frame, draw, and return ``ax``.
 from typing import TYPE_CHECKING
 
 from moedb.errors import UsageError
-from moedb.queries.figures.expert_use import heatmap, require_columns
-from moedb.queries.figures.parts.axes import GREY, MARKERS, around_zero, check_value, finish_layers
+from moedb.queries.figures.parts.axes import GREY, MARKERS, finish_layers
+from moedb.queries.figures.parts.frames import check_value, require_columns, require_one_row
+from moedb.queries.figures.parts.heatmap import around_zero, heatmap, matrix_of
 from moedb.queries.figures.predictions.interventions import series_names
 
 if TYPE_CHECKING:
@@ -46,8 +47,7 @@ def plot_logit_lens(
     """
     check_value(value, _LENS_LABELS)
     require_columns(result_df, ("layer", "place", value))
-    if result_df.duplicated(["layer", "place"]).any():
-        raise UsageError("more than one row for a place of a layer", "narrow it to one run")
+    require_one_row(result_df, ("layer", "place"), "a place of a layer")
     band = f"{value}_low", f"{value}_high"
     first = result_df[result_df["place"] == "pre"]
     for number, (place, label) in enumerate(_PLACES.items()):
@@ -99,8 +99,6 @@ def plot_lens_effect(
     value
         ``change_logit_diff`` or ``mean_logit_diff``.
     """
-    import numpy as np
-
     check_value(value, _LENS_EFFECT_LABELS)
     needed = ("kind", "params", "split", "layer", "expert", "read_layer", "place", value)
     require_columns(result_df, needed)
@@ -125,9 +123,7 @@ def plot_lens_effect(
         )
     changed = sorted(int(layer) for layer in frame["layer"].unique())
     read = range(int(frame["read_layer"].min()), int(frame["read_layer"].max()) + 1)
-    matrix = np.full((len(changed), len(read)), np.nan)
-    for layer, after, number in zip(frame["layer"], frame["read_layer"], frame[value], strict=True):
-        matrix[changed.index(int(layer)), read.index(int(after))] = number
+    matrix = matrix_of(frame, ("layer", changed), ("read_layer", read), value)
     heatmap(ax, matrix, changed, read, _LENS_EFFECT_LABELS[value], **around_zero(matrix))
     ax.set_xlabel("read after layer")
     ax.set_ylabel("changed layer")
