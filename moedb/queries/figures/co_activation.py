@@ -8,6 +8,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from moedb.errors import UsageError
+from moedb.queries.figures.parts.figure import Plot, new_figure
 from moedb.queries.figures.parts.frames import check_value, require_columns, require_one_row
 from moedb.queries.figures.parts.heatmap import SCALE_QUANTILE, bar_ends, heatmap
 
@@ -185,3 +186,28 @@ def _pair_colours(matrix: "np.ndarray[Any, Any]", value: str) -> "tuple[Normaliz
     if value == "lift":
         return TwoSlopeNorm(1.0, 0.0, max(largest, 1.0 + 1e-9)), "PuOr"
     return Normalize(0.0, largest), None
+
+
+def _paint_co_activation(
+    frame: "pd.DataFrame", layer: int | None = None, **options: Any
+) -> "Figure":
+    require_columns(frame, ("layer",))
+    n_layers = frame["layer"].nunique()
+    if layer is None and n_layers == 1:
+        layer = int(frame["layer"].iloc[0])
+    if layer is not None:
+        figure = new_figure(2.9)
+        plot_co_activation(frame, figure.subplots(), layer, **options)
+        return figure
+    n_columns = grid_columns(n_layers)
+    panel = 2.6 / n_columns
+    figure = new_figure(0.45 + (panel + 0.1) * math.ceil(n_layers / n_columns))
+    plot_co_activation_layers(frame, figure, **options)
+    return figure
+
+
+CO_ACTIVATION = Plot(
+    "how much the tokens of two experts coincide",
+    _paint_co_activation,
+    {"layer": int, "value": str, "top": int},
+)

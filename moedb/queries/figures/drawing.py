@@ -27,7 +27,7 @@ _CHARACTERS_PER_INCH = 15
 
 def style_file() -> str:
     """Return the path of the style file, for ``matplotlib.style.context``."""
-    return str(resources.files("moedb.queries.figures") / "moedb.mplstyle")
+    return str(resources.files("moedb.queries.figures.parts") / "moedb.mplstyle")
 
 
 def draw(

@@ -7,10 +7,10 @@ width of a page, the layers are shared out over bands, one below the other.
 import math
 from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from moedb.errors import UsageError
-from moedb.queries.figures.parts.figure import figure_of
+from moedb.queries.figures.parts.figure import TALLEST, TWO_COLUMNS, Plot, figure_of, new_figure
 from moedb.queries.figures.parts.frames import check_value, require_columns, require_one_row
 from moedb.queries.figures.parts.heatmap import SCALE_QUANTILE, bar_ends, heatmap, matrix_of
 from moedb.queries.results.visible import visible
@@ -221,3 +221,17 @@ def _name(ax: "Axes", side: Literal["x", "y"], places: list[float], names: list[
 
 def _plain(text: str) -> str:
     return visible(text).replace("$", r"\$")
+
+
+def _paint_routing_by_example(frame: "pd.DataFrame", **options: Any) -> "Figure":
+    n_bands = len(bands_of(frame))
+    # three pixels of a PNG to an example, where the page is long enough
+    band = max(1.0, 0.01 * frame["example_id"].nunique()) + 0.35
+    figure = new_figure(min(n_bands * band, TALLEST), TWO_COLUMNS)
+    plot_routing_by_example_bands(frame, figure, **options)
+    return figure
+
+
+ROUTING_BY_EXAMPLE = Plot(
+    "which experts each example is routed to", _paint_routing_by_example, {"value": str}
+)

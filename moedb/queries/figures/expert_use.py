@@ -5,6 +5,7 @@ The function takes ``ax`` and a frame, draws, and returns ``ax``. Layers are on 
 
 from typing import TYPE_CHECKING, Any
 
+from moedb.queries.figures.parts.figure import Plot, height_of_layers, new_figure
 from moedb.queries.figures.parts.frames import check_value, require_columns
 from moedb.queries.figures.parts.heatmap import heatmap, layers_by_experts
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _FREQUENCY_LABELS = {
     "frequency": "frequency (share of tokens)",
@@ -67,3 +69,15 @@ def _mark_uniform(ax: "Axes", levels: "np.ndarray[Any, Any]") -> None:
     if levels.size > 1:
         shown += f" to {levels.max():.3g}"
     ax.set_title(f"line on the colour bar: uniform use, {shown}", loc="right", fontsize=6)
+
+
+def _paint_expert_frequency(frame: "pd.DataFrame", **options: Any) -> "Figure":
+    require_columns(frame, ("layer", "expert"))
+    figure = new_figure(height_of_layers(frame["layer"].nunique()))
+    plot_expert_frequency(frame, figure.subplots(), **options)
+    return figure
+
+
+EXPERT_FREQUENCY = Plot(
+    "how often each expert of each layer is used", _paint_expert_frequency, {"value": str}
+)

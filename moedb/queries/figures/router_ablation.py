@@ -6,7 +6,8 @@ The functions take ``ax`` and a frame, draw, and return ``ax``.
 from typing import TYPE_CHECKING
 
 from moedb.errors import UsageError
-from moedb.queries.figures.classes import several_trainings, titled
+from moedb.queries.figures.classes.panels import several_trainings, titled
+from moedb.queries.figures.parts.figure import Plot, new_figure
 from moedb.queries.figures.parts.frames import require_columns, require_one_row
 from moedb.queries.figures.parts.text_fitting import shown_name
 
@@ -108,3 +109,16 @@ def plot_router_ablation_variants(result_df: "pd.DataFrame", figure: "Figure") -
     )
     legend.set_alignment("center")
     return axes
+
+
+def _paint_router_ablation(frame: "pd.DataFrame") -> "Figure":
+    figure = new_figure(2.2)
+    plot_router_ablation_variants(frame, figure)
+    return figure
+
+
+ROUTER_ABLATION = Plot(
+    "accuracy with the learned router, a random one, and untrained experts",
+    _paint_router_ablation,
+    {},
+)

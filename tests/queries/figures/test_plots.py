@@ -15,13 +15,15 @@ from matplotlib.figure import Figure
 
 from moedb.errors import UsageError
 from moedb.queries.figures import drawing
-from moedb.queries.figures.classes import (
-    panels_of,
-    plot_class_expert_panels,
+from moedb.queries.figures.classes.matrices import (
     plot_class_experts,
-    plot_class_pair_panels,
     plot_class_pairs,
     plot_routing_by_class,
+)
+from moedb.queries.figures.classes.panels import (
+    panels_of,
+    plot_class_expert_panels,
+    plot_class_pair_panels,
 )
 from moedb.queries.figures.co_activation import (
     co_activation_matrix,

@@ -3,19 +3,20 @@
 The functions take ``ax`` and a frame, draw, and return ``ax``.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moedb.errors import UsageError
 from moedb.queries.analyses.predictions.conditions import describe
 from moedb.queries.analyses.predictions.expert_effect import correlations_of
 from moedb.queries.figures.parts.axes import GREY, few
-from moedb.queries.figures.parts.figure import figure_of
+from moedb.queries.figures.parts.figure import Plot, figure_of, height_of_layers, new_figure
 from moedb.queries.figures.parts.frames import check_value, require_columns
 from moedb.queries.figures.parts.heatmap import around_zero, heatmap, layers_by_experts
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
 _ATTRIBUTION_LABELS = {
@@ -117,3 +118,29 @@ def plot_expert_effect(
             f"Spearman, with {of}: {found:.2f} ({len(rows)} experts)", loc="right", fontsize=6
         )
     return ax
+
+
+def _paint_expert_attribution(frame: "pd.DataFrame", **options: Any) -> "Figure":
+    require_columns(frame, ("layer",))
+    figure = new_figure(height_of_layers(frame["layer"].nunique()))
+    plot_expert_attribution(frame, figure.subplots(), **options)
+    return figure
+
+
+def _paint_expert_effect(frame: "pd.DataFrame", **options: Any) -> "Figure":
+    figure = new_figure(2.4)
+    plot_expert_effect(frame, figure.subplots(), **options)
+    return figure
+
+
+EXPERT_ATTRIBUTION = Plot(
+    "what each expert of each layer writes into the logit difference",
+    _paint_expert_attribution,
+    {"value": str},
+)
+
+EXPERT_EFFECT = Plot(
+    "what ablating an expert changes, over what it writes or how often it is used",
+    _paint_expert_effect,
+    {"value": str},
+)

@@ -3,10 +3,11 @@
 The functions take ``ax`` and a frame, draw, and return ``ax``.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moedb.errors import UsageError
 from moedb.queries.figures.parts.axes import GREY, MARKERS, finish_layers
+from moedb.queries.figures.parts.figure import Plot, height_of_layers, new_figure
 from moedb.queries.figures.parts.frames import check_value, require_columns, require_one_row
 from moedb.queries.figures.parts.heatmap import around_zero, heatmap, matrix_of
 from moedb.queries.figures.predictions.interventions import series_names
@@ -14,6 +15,7 @@ from moedb.queries.figures.predictions.interventions import series_names
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _BAND = 0.2
 _LENS_LABELS = {
@@ -129,3 +131,27 @@ def plot_lens_effect(
     ax.set_ylabel("changed layer")
     ax.set_title(str(names.iloc[0]), fontsize=6, loc="left")
     return ax
+
+
+def _paint_logit_lens(frame: "pd.DataFrame", **options: Any) -> "Figure":
+    figure = new_figure(2.2)
+    plot_logit_lens(frame, figure.subplots(), **options)
+    return figure
+
+
+def _paint_lens_effect(frame: "pd.DataFrame", **options: Any) -> "Figure":
+    require_columns(frame, ("layer",))
+    figure = new_figure(height_of_layers(frame["layer"].nunique()))
+    plot_lens_effect(frame, figure.subplots(), **options)
+    return figure
+
+
+LOGIT_LENS = Plot(
+    "what the residual stream says after each layer", _paint_logit_lens, {"value": str}
+)
+
+LENS_EFFECT = Plot(
+    "what interventions at each layer change of the residual stream after each layer",
+    _paint_lens_effect,
+    {"value": str},
+)
