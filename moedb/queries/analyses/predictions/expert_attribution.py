@@ -100,12 +100,12 @@ class _Layer:
 
 
 @dataclass(frozen=True)
-class Part:
+class Component:
     """What one part of the model wrote, summed over prompts.
 
     Attributes
     ----------
-    component
+    name
         embedding, attention, expert, experts, shared-expert, dense-layer or remainder.
     layer, expert
         Where; None where it is at none.
@@ -115,7 +115,7 @@ class Part:
         What it wrote, summed over the prompts.
     """
 
-    component: str
+    name: str
     layer: int | None
     expert: int | None
     n_uses: int
@@ -136,7 +136,7 @@ class _Written:
         Their logit differences, summed.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[Component, ...]
     n_prompts: int
     logit_diff: float
 
@@ -191,7 +191,7 @@ def attribution_rows(
         parts = sorted(parts, key=lambda part: -abs(part.total))[: int(top)]
     return [
         ExpertAttributionRow(
-            component=part.component,
+            component=part.name,
             layer=part.layer,
             expert=part.expert,
             n_prompts=n_prompts,
@@ -259,7 +259,7 @@ def _prompts(reader: "SnapshotReader", run: "RunSnapshot", split: "Value") -> An
 
 def _parts(
     reader: "SnapshotReader", run: "RunSnapshot", n_layers: int, split: "Value", prompts: Any
-) -> Iterator[Part]:
+) -> Iterator[Component]:
     import numpy as np
 
     rows = prompts["array_row"].to_numpy(np.int64)
@@ -302,21 +302,21 @@ def _parts(
             before = after
         written += before.sum()
 
-    yield Part("embedding", None, None, n_prompts, float(embedding))
+    yield Component("embedding", None, None, n_prompts, float(embedding))
     for number in range(n_layers):
         if number not in moe:
-            yield Part("dense-layer", number, None, n_prompts, float(dense[number]))
+            yield Component("dense-layer", number, None, n_prompts, float(dense[number]))
             continue
-        yield Part("attention", number, None, n_prompts, float(attention[number]))
+        yield Component("attention", number, None, n_prompts, float(attention[number]))
         layer = moe[number]
         uses = np.bincount(layer.experts.ravel(), minlength=layer.n_experts)
         for expert, (n_uses, part) in enumerate(zip(uses, of_experts[number], strict=True)):
-            yield Part("expert", number, expert, int(n_uses), float(part))
+            yield Component("expert", number, expert, int(n_uses), float(part))
         if layer.shared is not None:
-            yield Part("shared-expert", number, None, n_prompts, float(shared[number]))
-        yield Part("remainder", number, None, n_prompts, float(remainder[number]))
+            yield Component("shared-expert", number, None, n_prompts, float(shared[number]))
+        yield Component("remainder", number, None, n_prompts, float(remainder[number]))
     rest = float(prompts["logit_diff"].sum()) - written
-    yield Part("remainder", None, None, n_prompts, float(rest))
+    yield Component("remainder", None, None, n_prompts, float(rest))
 
 
 def _moe_layers(
@@ -347,14 +347,14 @@ def _moe_layers(
     return layers
 
 
-def _of_layers(parts: Iterable[Part]) -> list[Part]:
+def _of_layers(parts: Iterable[Component]) -> list[Component]:
     """The same parts, with the routed experts of a layer together."""
-    together: dict[tuple[str, int | None], list[Part]] = {}
+    together: dict[tuple[str, int | None], list[Component]] = {}
     for part in parts:
-        name = "experts" if part.component == "expert" else part.component
+        name = "experts" if part.name == "expert" else part.name
         together.setdefault((name, part.layer), []).append(part)
     return [
-        Part(name, layer, None, sum(p.n_uses for p in group), sum(p.total for p in group))
+        Component(name, layer, None, sum(p.n_uses for p in group), sum(p.total for p in group))
         for (name, layer), group in together.items()
     ]
 
