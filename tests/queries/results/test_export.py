@@ -14,15 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moedb.errors import MoedbError, UsageError
-from moedb.queries.results.export import TableOptions, export, sidecar_path, write_together
-from moedb.queries.results.formats import render
-from moedb.queries.results.latex import _SYMBOLS, escape_latex
+from moedb.queries.results.export import export, sidecar_path
+from moedb.queries.results.files import write_together
+from moedb.queries.results.formats.latex_text import _SYMBOLS, escape_latex
+from moedb.queries.results.sheets import TableOptions
 from moedb.queries.results.visible import visible
 from tests.support.stores.result_samples import (
     FOOTER,
     HOSTILE,
     RUN,
     a_result,
+    render,
     rows_result,
     the_pivot_sample,
     the_sample,

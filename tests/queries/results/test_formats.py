@@ -17,13 +17,15 @@ from hypothesis import strategies as st
 
 from moedb.errors import UsageError
 from moedb.queries.results.cells import shown_text
-from moedb.queries.results.formats import TableOptions, arrange, format_of_path, render
+from moedb.queries.results.formats.rendering import format_of_path
+from moedb.queries.results.sheets import TableOptions, arrange
 from moedb.queries.results.visible import visible
 from moedb.schemas.formats import FORMATS
 from tests.support.stores.result_samples import (
     FOOTER,
     HOSTILE,
     a_result,
+    render,
     rows_result,
     the_pivot_sample,
     the_sample,
@@ -369,13 +371,14 @@ class TestArrange:
 def test_formats_of_the_terminal_import_neither_pandas_nor_pyarrow():
     code = """
 import sys, duckdb
-from moedb.queries.results.formats import render
+from moedb.queries.results.formats.rendering import render_sheet
 from moedb.queries.results.result import Provenance, Result
+from moedb.queries.results.sheets import TableOptions, arrange
 connection = duckdb.connect()
 result = Result(connection.sql("select 1 as a, 2.5 as b, 'x' as c"),
                 lambda: Provenance(None, "", {}, (), "", ""), connection)
 for format in ("table", "csv", "json", "jsonl"):
-    render(result, format)
+    render_sheet(arrange(result, TableOptions()), format, TableOptions())
 print({"pandas", "pyarrow", "numpy", "matplotlib", "torch"} & set(sys.modules))
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
