@@ -19,6 +19,7 @@ from moedb.queries.analyses.predictions.intervention_runs import (
     find_interventions,
     run_ids_of,
 )
+from moedb.queries.analyses.predictions.logit_lens import PLACES
 from moedb.queries.analyses.uncertainty.bootstrap import (
     INTERVAL,
     SAMPLES,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from moedb.queries.reading.reader import SnapshotReader
 
 _NAME = "lens-effect"
-_PLACES = ("pre", "mid", "post")
 
 _READINGS = """
 with readings as (
@@ -172,7 +172,7 @@ def _rows(
     n_conditions = {group: own["condition_id"].nunique() for group, own in of_group.items()}
     found: dict[Any, pd.DataFrame] = dict(iter(by_example.groupby(level=points)))
     rows: list[LensEffectRow] = []
-    for key in sorted(found, key=lambda key: (key[0], key[1], _PLACES.index(key[2]))):
+    for key in sorted(found, key=lambda key: (key[0], key[1], PLACES.index(key[2]))):
         group, layer, place = key
         own = found[key]
         low, high = interval[key]

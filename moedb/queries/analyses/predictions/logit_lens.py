@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from moedb.queries.reading.reader import SnapshotReader
 
 _NAME = "logit-lens"
-_PLACES = ("pre", "mid", "post")
+PLACES = ("pre", "mid", "post")
+"""Where in a layer the stream is read, in the order in which it goes there."""
 
 _READINGS = """
 -- what a condition leaves as it was is stored once, under condition 0
@@ -108,7 +109,7 @@ def logit_lens(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -> C
     points: list[Any] = list(differences.columns)
     interval = dict(zip(points, bounds.T, strict=True))
     found: list[LogitLensRow] = []
-    for layer, place in sorted(points, key=lambda key: (key[0], _PLACES.index(key[1]))):
+    for layer, place in sorted(points, key=lambda key: (key[0], PLACES.index(key[1]))):
         rows = readings[(readings["layer"] == layer) & (readings["place"] == place)]
         n_prompts, difference = len(rows), rows["logit_diff"]
         n_ahead = int((difference > 0).sum())

@@ -37,7 +37,9 @@ INTERVAL = (
 )
 """What a column says that holds an end of such an interval."""
 
-_TAIL = 0.025
+TAIL = 0.025
+"""What an interval leaves out at either end."""
+
 _DRAWN_AT_ONCE = 2_000_000
 _TIE = 1e-9
 
@@ -169,7 +171,7 @@ class Bootstrap:
         influence = influence.mean() - influence
         spread = (influence**2).sum()
         acceleration = (influence**3).sum() / (6 * spread**1.5) if spread else 0.0
-        wide = np.sqrt(n_clusters / (n_clusters - 1)) * stdtrit(n_clusters - 1, 1 - _TAIL)
+        wide = np.sqrt(n_clusters / (n_clusters - 1)) * stdtrit(n_clusters - 1, 1 - TAIL)
         shifted = bias + np.array([-wide, wide])
         # beyond the pole a quantile is the last draw
         shrunk = np.maximum(1 - acceleration * shifted, 1e-12)
