@@ -6,7 +6,7 @@ permuted there, which asks whether label and expert go together beyond the clust
 nothing about a label of tokens: those are permuted over the labelled tokens of each example.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,6 +15,7 @@ from moedb.errors import ParameterError
 from moedb.queries.analyses.analysis import RUN, SPLIT, Analysis, AnalysisColumn
 from moedb.queries.analyses.uncertainty.clusters import CLUSTER, clusters_of
 from moedb.queries.questions.parameters import Parameter
+from moedb.queries.reading.selection import SELECTED_EXAMPLES
 from moedb.queries.results.result import Computed
 
 if TYPE_CHECKING:
@@ -30,54 +31,48 @@ _ROUNDING = 1e-9
 
 # A unit is what carries a label: a token where the key is on a token of the selection, else an
 # example. Each has one label or several.
-_UNITS = """
-with selected_tokens as (
-    select
-        tokens.run_id,
-        tokens.token_idx,
-        tokens.example_id
-    from tokens
-    join examples using (run_id, example_id)
-    where tokens.run_id = cast($run as varchar)
-        and case
-            when cast($split as varchar) is null then examples.split <> 'corrupted'
-            when cast($split as varchar) = 'all' then true
-            else examples.split = cast($split as varchar)
-        end
-),
-
-on_tokens as (
-    select count(*) > 0 as found
-    from token_labels
-    join selected_tokens using (run_id, token_idx)
-    where token_labels.key = cast($key as varchar)
-),
-
-labelled_tokens as (
-    select distinct
-        selected_tokens.run_id,
-        selected_tokens.token_idx,
-        selected_tokens.example_id,
-        on_tokens.found,
-        case when on_tokens.found then selected_tokens.token_idx else selected_tokens.example_id end
-            as unit,
-        labels.value
-    from labels
-    join selected_tokens using (run_id, token_idx)
-    cross join on_tokens
-    where labels.key = cast($key as varchar)
-)
-""".strip()
-_LABELS = f"""
-{_UNITS}
-
+_ON_TOKENS = f"""
+select count(*) > 0
+from token_labels
+where token_labels.run_id = cast($run as varchar)
+    and token_labels.key = cast($key as varchar)
+    and token_labels.token_idx in (
+        select tokens.token_idx
+        from tokens
+        where tokens.run_id = cast($run as varchar) and tokens.example_id in {SELECTED_EXAMPLES}
+    )
+""".strip()  # noqa: S608
+_TOKEN_LABELS = f"""
 select distinct
-    labelled_tokens.unit,
-    labelled_tokens.example_id,
-    labelled_tokens.found as on_tokens,
-    labelled_tokens.value
-from labelled_tokens
-order by labelled_tokens.unit, labelled_tokens.value
+    labels.token_idx as unit,
+    labels.example_id,
+    labels.value
+from labels
+where labels.run_id = cast($run as varchar)
+    and labels.key = cast($key as varchar)
+    and labels.example_id in {SELECTED_EXAMPLES}
+order by unit, labels.value
+""".strip()  # noqa: S608
+_EXAMPLE_LABELS = f"""
+with example_values as (
+    select example_labels.example_id, example_labels.value
+    from example_labels
+    where example_labels.run_id = cast($run as varchar)
+        and example_labels.key = cast($key as varchar)
+    union
+    select examples.example_id, run_labels.value
+    from run_labels
+    join examples using (run_id)
+    where run_labels.run_id = cast($run as varchar) and run_labels.key = cast($key as varchar)
+)
+
+select
+    example_values.example_id as unit,
+    example_values.example_id,
+    example_values.value
+from example_values
+where example_values.example_id in {SELECTED_EXAMPLES}
+order by unit, example_values.value
 """.strip()  # noqa: S608
 _LAYERS = """
 select moe_layers.layer
@@ -86,26 +81,31 @@ where moe_layers.run_id = cast($run as varchar)
     and (cast($layer as integer) is null or moe_layers.layer = cast($layer as integer))
 order by moe_layers.layer
 """.strip()
-_DECISIONS = f"""
-{_UNITS},
-
-labelled_once as (
-    select distinct
-        labelled_tokens.run_id,
-        labelled_tokens.token_idx,
-        labelled_tokens.unit
-    from labelled_tokens
-)
-
+_DECISIONS_OF_EXAMPLES = f"""
 select
-    labelled_once.unit,
+    example_routing.example_id as unit,
+    example_routing.expert,
+    example_routing.n_decisions
+from example_routing
+where example_routing.run_id = cast($run as varchar)
+    and example_routing.layer = cast($layer as integer)
+    and example_routing.example_id in {SELECTED_EXAMPLES}
+""".strip()  # noqa: S608
+_DECISIONS_OF_TOKENS = f"""
+select
+    routing.token_idx as unit,
     routing.expert,
-    count(*) as n_decisions
+    1 as n_decisions
 from routing
-join labelled_once using (run_id, token_idx)
-where routing.layer = cast($layer as integer)
-group by labelled_once.unit, routing.expert
-order by labelled_once.unit, routing.expert
+where routing.run_id = cast($run as varchar)
+    and routing.layer = cast($layer as integer)
+    and routing.token_idx in (
+        select labels.token_idx
+        from labels
+        where labels.run_id = cast($run as varchar)
+            and labels.key = cast($key as varchar)
+            and labels.example_id in {SELECTED_EXAMPLES}
+    )
 """.strip()  # noqa: S608
 
 
@@ -278,8 +278,6 @@ class LabelInformationRow(NamedTuple):
 def label_information(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -> Computed:
     """Compute the analysis ``label-information``.
 
-    Each layer starts from the seed anew, so that it does not matter which layers are asked for.
-
     Parameters
     ----------
     reader
@@ -303,18 +301,21 @@ def label_information(reader: "SnapshotReader", parameters: "Mapping[str, Value]
     selection = {name: parameters[name] for name in ("key", "split")} | {"run": run}
     labelled = _labelled(reader, selection, parameters["cluster"])
     layers = reader.sql(_LAYERS, {"run": run, "layer": parameters["layer"]}).fetchall()
-    rows: list[LabelInformationRow] = []
-    for (layer,) in layers if len(labelled.units) else []:
-        counts = reader.sql(_DECISIONS, {**selection, "layer": layer}).df()
-        if counts.empty:
-            continue
-        decisions = LayerDecisions(
-            np.searchsorted(labelled.units, counts["unit"].to_numpy(np.int64)),
-            counts["expert"].to_numpy(np.int64),
-            counts["n_decisions"].to_numpy(np.float64),
-        )
-        rows.append(_of_layer(int(layer), labelled, decisions, permutations, seed))
-    return Computed(rows, _DECISIONS, (run,))
+    decisions = {
+        int(layer): found
+        for (layer,) in (layers if len(labelled.units) else [])
+        if len((found := _decisions(reader, selection, labelled, int(layer))).rows)
+    }
+    # every layer meets the same permutations, whichever layers are asked for
+    rng = np.random.default_rng(seed)
+    null: dict[int, list[float]] = {layer: [] for layer in decisions}
+    for _ in range(permutations if decisions else 0):
+        sets = labelled.permuted(rng)
+        for layer, found in decisions.items():
+            null[layer].append(mutual_information(found.by_value(labelled, sets)))
+    rows = [_of_layer(layer, labelled, decisions[layer], null[layer]) for layer in decisions]
+    statement = _DECISIONS_OF_TOKENS if labelled.on_tokens else _DECISIONS_OF_EXAMPLES
+    return Computed(rows, statement, (run,))
 
 
 def _labelled(
@@ -324,7 +325,8 @@ def _labelled(
     import numpy as np
 
     clusters = clusters_of(reader, str(selection["run"]), _NAME, cluster)
-    labels = reader.sql(_LABELS, selection).df()
+    ((on_tokens,),) = reader.sql(_ON_TOKENS, selection).fetchall()
+    labels = reader.sql(_TOKEN_LABELS if on_tokens else _EXAMPLE_LABELS, selection).df()
     units, first, of_unit = np.unique(
         labels["unit"].to_numpy(np.int64), return_index=True, return_inverse=True
     )
@@ -346,26 +348,41 @@ def _labelled(
         np.array(sets, dtype=np.int64),
         by_value[:, 1],
         np.unique(by_value[:, 0], return_index=True)[1],
-        bool(labels["on_tokens"].any()),
+        bool(on_tokens),
+    )
+
+
+def _decisions(
+    reader: "SnapshotReader", selection: "Mapping[str, Value]", labelled: Labelled, layer: int
+) -> LayerDecisions:
+    """Fetch what the labelled units chose at a layer."""
+    import numpy as np
+
+    sql, given = _DECISIONS_OF_EXAMPLES, {**selection, "layer": layer}
+    if labelled.on_tokens:
+        sql = _DECISIONS_OF_TOKENS
+    else:
+        del given["key"]
+    counts = reader.sql(sql, given).df()
+    units = counts["unit"].to_numpy(np.int64)
+    rows = np.searchsorted(labelled.units, units)
+    has_label = labelled.units[np.minimum(rows, len(labelled.units) - 1)] == units
+    return LayerDecisions(
+        rows[has_label],
+        counts["expert"].to_numpy(np.int64)[has_label],
+        counts["n_decisions"].to_numpy(np.float64)[has_label],
     )
 
 
 def _of_layer(
-    layer: int, labelled: Labelled, decisions: LayerDecisions, permutations: int, seed: int
+    layer: int, labelled: Labelled, decisions: LayerDecisions, null: "Sequence[float]"
 ) -> LabelInformationRow:
     import numpy as np
 
     joint = decisions.by_value(labelled, labelled.sets)
     of_value = joint.sum(axis=1)
     information, label_entropy = mutual_information(joint), entropy(of_value)
-    rng = np.random.default_rng(seed)
-    null = np.array(
-        [
-            mutual_information(decisions.by_value(labelled, labelled.permuted(rng)))
-            for _ in range(permutations)
-        ]
-    )
-    reached = int((null >= information - _ROUNDING).sum())
+    reached = sum(of_null >= information - _ROUNDING for of_null in null)
     return LabelInformationRow(
         layer=layer,
         n_decisions=int(joint.sum()),
@@ -376,9 +393,9 @@ def _of_layer(
         label_entropy=label_entropy,
         normalized=information / label_entropy if label_entropy else None,
         permuted=labelled.permuted_over,
-        null_mean=float(null.mean()) if permutations else None,
-        null_highest=float(null.max()) if permutations else None,
-        p_value=(1 + reached) / (1 + permutations) if permutations else None,
+        null_mean=float(np.mean(null)) if null else None,
+        null_highest=max(null) if null else None,
+        p_value=(1 + reached) / (1 + len(null)) if null else None,
     )
 
 

@@ -45,41 +45,28 @@ with chosen_trials as (
         )
 ),
 
-classes as (
-    select distinct
-        labels.run_id,
-        labels.token_idx,
-        labels.value
-    from labels
-    join chosen_trials using (run_id)
-    join examples using (run_id, example_id)
-    where labels.key = cast($key as varchar)
-        and case
-            when cast($split as varchar) is null then examples.split <> 'corrupted'
-            when cast($split as varchar) = 'all' then true
-            else examples.split = cast($split as varchar)
-        end
-),
-
-class_sizes as (
+class_counts as (
     select
-        classes.run_id,
-        classes.value,
-        count(*) as n_tokens
-    from classes
-    group by classes.run_id, classes.value
+        class_sizes.run_id,
+        class_sizes.value,
+        class_sizes.n_tokens
+    from class_sizes
+    join chosen_trials using (run_id)
+    where class_sizes.selection = coalesce(cast($split as varchar), 'default')
+        and class_sizes.key = cast($key as varchar)
 ),
 
 decisions as (
     select
-        classes.run_id,
-        routing.layer,
-        classes.value,
-        routing.expert,
-        count(*) as n_decisions
-    from classes
-    join routing using (run_id, token_idx)
-    group by classes.run_id, routing.layer, classes.value, routing.expert
+        class_routing.run_id,
+        class_routing.layer,
+        class_routing.value,
+        class_routing.expert,
+        class_routing.n_decisions
+    from class_routing
+    join chosen_trials using (run_id)
+    where class_routing.selection = coalesce(cast($split as varchar), 'default')
+        and class_routing.key = cast($key as varchar)
 )
 
 select
@@ -90,13 +77,13 @@ select
     chosen_trials.balance,
     chosen_trials.aux_coefficient,
     experts.layer,
-    class_sizes.value,
+    class_counts.value,
     experts.expert,
     coalesce(decisions.n_decisions, 0) as n_decisions,
-    class_sizes.n_tokens
+    class_counts.n_tokens
 from chosen_trials
 join experts using (run_id)
-join class_sizes using (run_id)
+join class_counts using (run_id)
 left join decisions using (run_id, layer, value, expert)
 where cast($layer as integer) is null or experts.layer = cast($layer as integer)
 order by
@@ -106,8 +93,8 @@ order by
     chosen_trials.balance,
     chosen_trials.aux_coefficient,
     experts.layer,
-    try_cast(class_sizes.value as double) nulls last,
-    class_sizes.value,
+    try_cast(class_counts.value as double) nulls last,
+    class_counts.value,
     chosen_trials.trial,
     chosen_trials.run_id,
     experts.expert

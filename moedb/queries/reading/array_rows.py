@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from moedb.queries.reading.selection import SELECTED_EXAMPLES
 from moedb.schemas.arrays import SHARD_ROWS
 
 if TYPE_CHECKING:
@@ -12,23 +13,18 @@ if TYPE_CHECKING:
 
     from moedb.queries.questions.parameters import Value
 
-KEPT = """
+KEPT = f"""
 with kept as (
     select
         tokens.run_id,
         tokens.token_idx,
         tokens.array_row
     from tokens
-    join examples using (run_id, example_id)
     where tokens.run_id = cast($run as varchar)
         and tokens.array_row is not null
-        and case
-            when cast($split as varchar) is null then examples.split <> 'corrupted'
-            when cast($split as varchar) = 'all' then true
-            else examples.split = cast($split as varchar)
-        end
+        and tokens.example_id in {SELECTED_EXAMPLES}
 )
-""".strip()
+""".strip()  # noqa: S608
 """The selected tokens of ``$run`` that its arrays have rows for, of ``$split``."""
 
 

@@ -16,16 +16,14 @@ if TYPE_CHECKING:
 LABEL_TABLES = ("run_labels", "example_labels", "token_labels")
 """The tables of labels, the smallest first."""
 
-SELECTED = """
-case
-    when cast($split as varchar) is null then examples.split <> 'corrupted'
-    when cast($split as varchar) = 'all' then true
-    else examples.split = cast($split as varchar)
-end
-""".strip()
+_EXAMPLES = """(
+    select selections.run_id, selections.example_id
+    from selections
+    where selections.selection = coalesce(cast($split as varchar), 'default')
+)"""
+SELECTED = f"(examples.run_id, examples.example_id) in {_EXAMPLES}"
 """Whether an example is of the parameter ``split`` of a question."""
 
-_EXAMPLES = f"(select examples.run_id, examples.example_id from examples where {SELECTED})"  # noqa: S608
 _TOKENS = f"""(
     select tokens.run_id, tokens.token_idx
     from tokens
@@ -33,7 +31,7 @@ _TOKENS = f"""(
 )"""  # noqa: S608
 # not joins: of three tables DuckDB would join two by their run alone, every row with every row
 _IN_SPLIT = {
-    "run_labels": f"run_labels.run_id in (select run_id from examples where {SELECTED})",  # noqa: S608
+    "run_labels": f"run_labels.run_id in (select run_id from {_EXAMPLES})",  # noqa: S608
     "example_labels": f"(example_labels.run_id, example_labels.example_id) in {_EXAMPLES}",
     "token_labels": f"(token_labels.run_id, token_labels.token_idx) in {_TOKENS}",
 }

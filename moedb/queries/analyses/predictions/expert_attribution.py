@@ -13,6 +13,7 @@ from moedb.errors import ArrayNotFoundError, ParameterError
 from moedb.queries.analyses.analysis import LOGIT_DIFFERENCES, RUN, SPLIT, Analysis, AnalysisColumn
 from moedb.queries.questions.parameters import Parameter
 from moedb.queries.reading.array_rows import pieces, read_piece
+from moedb.queries.reading.selection import SELECTED_EXAMPLES
 from moedb.queries.results.result import Computed
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _DIRECTION, _PRE, _MID, _EXPERTS, _SHARED = (
     "shared_outputs",
 )
 
-_LAST = """
+_LAST = f"""
 with last_tokens as (
     select
         tokens.run_id,
@@ -47,13 +48,9 @@ with last_tokens as (
         and tokens.position = examples.n_tokens - 1
         and predictions.condition_id = 0
         and predictions.logit_diff is not null
-        and case
-            when cast($split as varchar) is null then examples.split <> 'corrupted'
-            when cast($split as varchar) = 'all' then true
-            else examples.split = cast($split as varchar)
-        end
+        and examples.example_id in {SELECTED_EXAMPLES}
 )
-""".strip()
+""".strip()  # noqa: S608
 _PROMPTS = f"""
 {_LAST}
 

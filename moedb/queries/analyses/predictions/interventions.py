@@ -101,18 +101,19 @@ select
 from predictions
 join conditions using (run_id, condition_id)
 join examples using (run_id, example_id)
+join selections
+    on selections.run_id = predictions.run_id
+    and selections.example_id = predictions.example_id
 join untouched using (example_id)
 left join twin_differences using (example_id)
 where predictions.run_id = cast($run as varchar)
     and conditions.kind <> 'none'
     and predictions.logit_diff is not null
     and untouched.logit_diff is not null
-    and case
-        when cast($split as varchar) is null
-            then examples.split <> 'corrupted' or conditions.kind in ('patch', 'swap-routing')
-        when cast($split as varchar) = 'all' then true
-        else examples.split = cast($split as varchar)
-    end
+    and selections.selection = coalesce(
+        cast($split as varchar),
+        case when conditions.kind in ('patch', 'swap-routing') then 'all' else 'default' end
+    )
 order by predictions.condition_id, predictions.example_id
 """.strip()
 

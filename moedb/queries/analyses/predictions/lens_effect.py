@@ -75,6 +75,9 @@ join conditions
 join examples
     on examples.run_id = conditions.run_id
     and examples.example_id = readings.example_id
+join selections
+    on selections.run_id = conditions.run_id
+    and selections.example_id = readings.example_id
 join readings as untouched
     on untouched.condition_id = 0
     and untouched.example_id = readings.example_id
@@ -88,12 +91,10 @@ where conditions.kind <> 'none'
             conditions.kind
         )
     )
-    and case
-        when cast($split as varchar) is null
-            then examples.split <> 'corrupted' or conditions.kind in ('patch', 'swap-routing')
-        when cast($split as varchar) = 'all' then true
-        else examples.split = cast($split as varchar)
-    end
+    and selections.selection = coalesce(
+        cast($split as varchar),
+        case when conditions.kind in ('patch', 'swap-routing') then 'all' else 'default' end
+    )
 order by readings.condition_id, readings.example_id, readings.layer, readings.place
 """.strip()
 

@@ -15,6 +15,7 @@ from moedb.queries.analyses.uncertainty.bootstrap import (
 )
 from moedb.queries.analyses.uncertainty.clusters import CLUSTER, clusters_of
 from moedb.queries.questions.parameters import Parameter
+from moedb.queries.reading.selection import SELECTED_EXAMPLES
 from moedb.queries.results.result import Computed
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _NAME = "logit-lens"
 PLACES = ("pre", "mid", "post")
 """Where in a layer the stream is read, in the order in which it goes there."""
 
-_READINGS = """
+_READINGS = f"""
 -- what a condition leaves as it was is stored once, under condition 0
 select
     logit_lens.layer,
@@ -40,11 +41,7 @@ where logit_lens.run_id = cast($run as varchar)
     and logit_lens.condition_id in (0, cast($condition as integer))
     and logit_lens.candidate = cast($candidate as varchar)
     and logit_lens.position = coalesce(cast($position as integer), examples.n_tokens - 1)
-    and case
-        when cast($split as varchar) is null then examples.split <> 'corrupted'
-        when cast($split as varchar) = 'all' then true
-        else examples.split = cast($split as varchar)
-    end
+    and examples.example_id in {SELECTED_EXAMPLES}
 qualify
     max(logit_lens.condition_id) over (partition by logit_lens.example_id)
     = cast($condition as integer)
@@ -53,7 +50,7 @@ qualify
         order by logit_lens.condition_id desc
     ) = 1
 order by logit_lens.layer, logit_lens.place, logit_lens.example_id
-""".strip()
+""".strip()  # noqa: S608
 
 
 class LogitLensRow(NamedTuple):
