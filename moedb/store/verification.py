@@ -19,9 +19,8 @@ from moedb.store.arrays import (
     open_array,
 )
 from moedb.store.engine.connection import connect
-from moedb.store.files import sha256_of_file
 from moedb.store.reading.footers import row_counts
-from moedb.store.reading.snapshot import RunSnapshot, Snapshot, check_files
+from moedb.store.reading.snapshot import RunSnapshot, Snapshot, check_files, check_sum
 
 EPSILON = {
     "float32": float(np.finfo(np.float32).eps),
@@ -114,7 +113,7 @@ def verify_run(run: RunSnapshot) -> Verification:
     _check_manifests(run)
     n_files = n_bytes = 0
     for unit, entry in _files(run):
-        _check_sum(run, unit, entry)
+        check_sum(run, unit, entry)
         n_files, n_bytes = n_files + 1, n_bytes + entry.n_bytes
     _check_counts(run)
     for name, layers in run.manifest.arrays.items():
@@ -191,12 +190,6 @@ def _check_values(run: RunSnapshot) -> int:
 
 def _scalar(row: Any) -> int:
     return int(row[0]) if row else 0
-
-
-def _check_sum(run: RunSnapshot, unit: str, entry: FileEntry) -> None:
-    path = run.layout.folder / entry.path
-    if sha256_of_file(path) != entry.sha256:
-        raise _damaged(run, f"unit {unit}: {path} is not what was committed")
 
 
 def _check_layer(run: RunSnapshot, connection: Any, row: dict[str, Any]) -> int:

@@ -34,8 +34,9 @@ from moedb.errors import CheckError, ModelError
 from moedb.schemas import tables
 from moedb.schemas.interventions import RANDOM
 from moedb.schemas.manifests import RunManifest
+from moedb.store.writing.open_run import timestamp
 from moedb.store.writing.parquet import Columns
-from moedb.store.writing.run_writer import RunWriter, timestamp
+from moedb.store.writing.run_writer import RunWriter
 from moedb.store.writing.writability import check_writable
 from moedb.version import __version__
 

@@ -25,7 +25,8 @@ from moedb.schemas import tables
 from moedb.schemas.manifests import RunManifest
 from moedb.store.layout import RunLayout
 from moedb.store.reading.snapshot import RunSnapshot, check_files, read_run
-from moedb.store.writing.run_writer import RunWriter, timestamp
+from moedb.store.writing.open_run import timestamp
+from moedb.store.writing.run_writer import RunWriter
 from moedb.store.writing.writability import check_writable, is_store
 from moedb.version import __version__
 

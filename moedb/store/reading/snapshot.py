@@ -19,7 +19,7 @@ from moedb.schemas.manifests import (
 )
 from moedb.schemas.tables import FORMAT_MAJOR, RUNS, TABLES
 from moedb.store.containment import check_folder, check_inside, read_text
-from moedb.store.files import sha256_of_json
+from moedb.store.files import sha256_of_file, sha256_of_json
 from moedb.store.layout import FINAL_UNIT, FIRST_UNIT, RunLayout, runs_folder, unit_name
 from moedb.store.reading.committed import read_committed
 from moedb.store.reading.footers import damaged_footers
@@ -309,6 +309,21 @@ def check_committed(run: RunSnapshot, entry: FileEntry) -> None:
         raise missing from error
     if found != entry.n_bytes:
         raise StoreDamagedError(f"{path} has {found} bytes, committed were {entry.n_bytes}")
+
+
+def check_sum(run: RunSnapshot, unit: str, entry: FileEntry) -> None:
+    """Check that a committed file holds the bytes that were committed, by reading it.
+
+    Raises
+    ------
+    StoreDamagedError
+        If it doesn't.
+    """
+    path = run.layout.folder / entry.path
+    if sha256_of_file(path) != entry.sha256:
+        raise _of_run(
+            run.run_id, StoreDamagedError(f"unit {unit}: {path} is not what was committed")
+        )
 
 
 def check_files(run: RunSnapshot) -> None:

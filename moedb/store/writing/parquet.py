@@ -93,6 +93,7 @@ def write_parquet(path: Path, table: Table, rows: pa.Table) -> None:
         use_dictionary=[name for name in names if name not in encodings],
         column_encoding={name: how for name, how in encodings.items() if name in names},
         write_statistics=True,
+        store_schema=False,  # so that dictionaries in memory are plain strings in the file
     )
 
 
