@@ -119,7 +119,7 @@ def seconds_of(*arguments: str) -> str:
         done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         best.append((time.perf_counter() - start, done.stdout.split()[-1]))
-    return f"{min(best)[0]:6.2f} s {min(best)[1] if len(min(best)[1]) < 20 else ''}"
+    return f"{min(best)[0]:.2f} s {min(best)[1]}"
 
 
 OPEN = """

@@ -1,9 +1,11 @@
 """A consistent view of a store: the manifests, read once."""
 
+import gc
 import logging
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -94,8 +96,9 @@ class RunSnapshot:
 
     def files(self, table: str) -> list[Path]:
         """The committed Parquet files of a table, in the order of the units."""
+        folder = str(self.layout.folder)
         return [
-            self.layout.folder / entry.file.path
+            Path(f"{folder}/{entry.file.path}")
             for _, segment in sorted(self.segments.items())
             for entry in segment.tables.get(table, ())
         ]
@@ -354,6 +357,24 @@ def take_snapshot(store: Path) -> Snapshot:
     StoreError
         If the store itself is missing, damaged or newer than this moedb.
     """
+    with _without_collection():
+        return _take_snapshot(store)
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Keep Python from looking for circles among the entries of manifests again and again."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _take_snapshot(store: Path) -> Snapshot:
     major = check_store(store)
     runs: dict[str, RunSnapshot] = {}
     damaged: dict[str, DamagedRun] = {}
