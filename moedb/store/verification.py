@@ -1,6 +1,5 @@
 """Reading a run again: every checksum, and what must hold of the values."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from moedb.errors import StoreDamagedError
 from moedb.schemas.arrays import ARRAY_NAMES
-from moedb.schemas.manifests import SEALED_SINCE, FileEntry
+from moedb.schemas.manifests import SEALED_SINCE
 from moedb.store.arrays import (
     ArrayKey,
     check_metadata,
@@ -112,7 +111,7 @@ def verify_run(run: RunSnapshot) -> Verification:
     check_files(run)
     _check_manifests(run)
     n_files = n_bytes = 0
-    for unit, entry in _files(run):
+    for unit, entry in run.entries():
         check_sum(run, unit, entry)
         n_files, n_bytes = n_files + 1, n_bytes + entry.n_bytes
     _check_counts(run)
@@ -147,14 +146,6 @@ def _check_manifests(run: RunSnapshot) -> None:
                 f"the metadata in {run.layout.arrays} are not those that the unit {unit} was "
                 "written with",
             )
-
-
-def _files(run: RunSnapshot) -> Iterator[tuple[str, FileEntry]]:
-    """Every committed file of a run, with its unit."""
-    for unit, segment in sorted(run.segments.items()):
-        for entries in segment.tables.values():
-            yield from ((unit, entry.file) for entry in entries)
-        yield from ((unit, entry) for entry in segment.shards)
 
 
 def _check_counts(run: RunSnapshot) -> None:

@@ -109,6 +109,13 @@ class RunSnapshot:
             for entries in segment.tables.values():
                 yield from (entry.file for entry in entries)
 
+    def entries(self) -> Iterator[tuple[str, FileEntry]]:
+        """Every committed file, with its unit."""
+        for unit, segment in sorted(self.segments.items()):
+            for entries in segment.tables.values():
+                yield from ((unit, entry.file) for entry in entries)
+            yield from ((unit, entry) for entry in segment.shards)
+
     def shards(self) -> Iterator[FileEntry]:
         """The committed files of the arrays."""
         for _, segment in sorted(self.segments.items()):
@@ -327,6 +334,19 @@ def check_sum(run: RunSnapshot, unit: str, entry: FileEntry) -> None:
         raise _of_run(
             run.run_id, StoreDamagedError(f"unit {unit}: {path} is not what was committed")
         )
+
+
+def check_data(run: RunSnapshot) -> None:
+    """Check that every committed file of a run holds the bytes that were committed.
+
+    Raises
+    ------
+    StoreDamagedError
+        If one doesn't.
+    """
+    check_files(run)
+    for unit, entry in run.entries():
+        check_sum(run, unit, entry)
 
 
 def check_files(run: RunSnapshot) -> None:

@@ -115,6 +115,22 @@ def test_who_has_the_run_open_goes_on_until_its_time_is_over(store: Path) -> Non
     assert len(list(RunLayout(store, RUN_ID).heads.iterdir())) == 2
 
 
+def test_who_finds_the_files_gone_is_told_to_open_again(store: Path) -> None:
+    with moedb.open(store) as db:
+        lazy = db.sql("select sum(weight) from routing")
+        compact_run(store, RUN_ID, AT_ONCE)
+        for ask in (
+            lazy.fetchall,
+            lambda: db.sql("select sum(weight) from routing").fetchall(),
+            lambda: db.query("expert-frequency").fetchall(),
+        ):
+            with pytest.raises(StoreError, match=r"is gone: .* since the store was opened") as said:
+                ask()
+            assert "open the store again" in str(said.value) and said.value.exit_code == 3
+    with moedb.open(store) as db:
+        assert db.sql("select count(*) from routing").fetchall() == [(100,)]
+
+
 def test_what_was_replaced_goes_when_its_time_is_over(store: Path) -> None:
     compact_run(store, RUN_ID, timedelta(seconds=-1))
     # that compaction sweeps itself; a store in which it was killed before that is swept by the next
