@@ -20,8 +20,22 @@ if TYPE_CHECKING:
     from moedb.queries.results.result import Result
 
 
+verify_option = click.option(
+    "--verify",
+    type=click.Choice(["sizes", "data"]),
+    default="sizes",
+    show_default=True,
+    help="What is checked of the files of --run, or of every run, before they are read: that they "
+    "are there whole, or every byte of them.",
+)
+
+
 def ask(
-    name: str | None, sql: str | None, run: str | None, parameters: tuple[tuple[str, str], ...]
+    name: str | None,
+    sql: str | None,
+    run: str | None,
+    parameters: tuple[tuple[str, str], ...],
+    verify: str = "sizes",
 ) -> "Result":
     """Run a named query or SQL, whichever is given."""
     if (name is None) == (sql is None):
@@ -36,6 +50,12 @@ def ask(
             )
         given[key] = value
     database = open_store()
+    if verify == "data":
+        from moedb.store.reading.snapshot import check_data
+
+        snapshot = database.snapshot
+        for found in [snapshot.run(run)] if run is not None else snapshot.runs.values():
+            check_data(found)
     if name is None:
         return database.sql(sql or "", given, run=run)
     return database.query(name, **given)
@@ -58,6 +78,7 @@ def say_sources(result: "Result") -> None:
 @click.argument("name", required=False)
 @run_option
 @parameter_option
+@verify_option
 @click.option("--show-sql", is_flag=True, help="Print the query's SQL instead of running it.")
 @output_options
 @store_option
@@ -65,6 +86,7 @@ def query(
     name: str | None,
     run: str | None,
     parameters: tuple[tuple[str, str], ...],
+    verify: str,
     show_sql: bool,
     **output: Any,
 ) -> None:
@@ -85,7 +107,7 @@ def query(
 
         click.echo(sql_of(name))
         return
-    result = ask(name, None, run, parameters)
+    result = ask(name, None, run, parameters, verify)
     emit(result, **output)
     say_sources(result)
 
@@ -100,6 +122,7 @@ def query(
     "[default: every run]",
 )
 @parameter_option
+@verify_option
 @output_options
 @store_option
 def sql(
@@ -107,6 +130,7 @@ def sql(
     file: Path | None,
     run: str | None,
     parameters: tuple[tuple[str, str], ...],
+    verify: str,
     **output: Any,
 ) -> None:
     """Run one SQL statement that reads, given as STATEMENT, in a file, or (-) on stdin.
@@ -127,6 +151,6 @@ def sql(
             raise UsageError(f"cannot read {file}: {error}") from error
     elif statement == "-":
         statement = sys.stdin.read()
-    result = ask(None, statement or "", run, parameters)
+    result = ask(None, statement or "", run, parameters, verify)
     emit(result, **output)
     say_sources(result)

@@ -138,6 +138,54 @@ def migrate(source: str, target: str) -> None:
 
 
 @click.command()
+@click.argument("run", required=False)
+@click.option(
+    "--keep-for",
+    type=click.FloatRange(0, 10_000),
+    default=60.0,
+    show_default=True,
+    metavar="MINUTES",
+    help="How long replaced files stay, for readers that have the run open.",
+)
+@click.option("--sweep", is_flag=True, help="Delete what was replaced that long ago, and no more.")
+@store_option
+def compact(run: str | None, keep_for: float, sweep: bool) -> None:
+    """Make few large files of the many small ones of RUN's tables, or of every complete run's.
+
+    A run of more than 256 units is compacted when it ends. Readers may go on meanwhile; replaced
+    files are deleted by the next compaction, or the next capture, after --keep-for.
+
+    \b
+    Example:
+      moedb compact text-3f2a9c1b7d
+      moedb compact --sweep
+    """
+    from datetime import timedelta
+
+    from moedb.store.reading.snapshot import take_snapshot
+    from moedb.store.writing.compaction import compact_run
+    from moedb.store.writing.sweeping import sweep_store
+    from moedb.store.writing.writability import check_writable
+
+    store = store_folder()
+    snapshot = take_snapshot(store)
+    check_writable(store)
+    chosen = [snapshot.run(run)] if run else snapshot.runs.values()
+    for found in () if sweep else chosen:
+        if not run and not found.is_complete:
+            say(f"{found.run_id}: incomplete, and left as it is")
+            continue
+        done = compact_run(store, found.run_id, timedelta(minutes=keep_for))
+        if done is None:
+            say(f"{found.run_id}: nothing to do")
+        else:
+            answer(f"{found.run_id}: {done.files_after} files of {done.files_before}")
+    n_files = sweep_store(store)
+    if sweep:
+        say(f"{n_files} files deleted")
+
+
+@click.command()
 @click.argument("run")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @store_option

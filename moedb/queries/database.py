@@ -36,6 +36,7 @@ from moedb.queries.results.result import Provenance, Result, RunReference
 from moedb.schemas.arrays import array_spec
 from moedb.store.engine.connection import connect
 from moedb.store.engine.execution import run_interruptibly
+from moedb.store.engine.missing_files import explain_missing_file
 from moedb.store.layout import store_path
 from moedb.store.reading.snapshot import RunSnapshot, Snapshot, take_snapshot, warn_of_damage
 from moedb.version import __version__
@@ -340,12 +341,14 @@ class Database:
                 self._connection, lambda: self._connection.sql(statement, params=params)
             )
         except duckdb.PermissionException as error:
+            if missing := explain_missing_file(error):
+                raise missing from error
             raise SqlRefusedError(
                 f"the SQL reaches outside the store, which is refused: {error}",
                 "the tables are listed by: moedb schema",
             ) from error
         except duckdb.Error as error:
-            raise SqlError(str(error)) from error
+            raise explain_missing_file(error) or SqlError(str(error)) from error
 
     def _trials(self, bound: Mapping[str, object]) -> list[str]:
         """The runs that a query over trials reads."""

@@ -72,7 +72,8 @@ class Table:
     byte_stream_split
         The float columns that are stored with the BYTE_STREAM_SPLIT encoding.
     delta
-        The integer columns that are stored with the DELTA_BINARY_PACKED encoding.
+        The integer columns that are stored with the DELTA_BINARY_PACKED encoding: those with a
+        value of its own in nearly every row. The others have dictionaries.
     """
 
     name: str
@@ -211,7 +212,6 @@ ROUTING = Table(
     ),
     ("layer", "token_idx", "rank"),
     ("weight", "output_norm"),
-    ("token_idx",),
 )
 
 ROUTER_STATS = Table(
@@ -260,7 +260,6 @@ ROUTER_STATS = Table(
     ),
     ("layer", "token_idx"),
     ("entropy", "margin", "logsumexp", "topk_mass", "shared_gate", "moe_output_norm"),
-    ("token_idx",),
 )
 
 ROUTER_MASS = Table(

@@ -3,6 +3,7 @@
 import re
 import secrets
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from moedb.errors import UsageError
@@ -82,7 +83,7 @@ class RunLayout:
     store: Path
     run_id: str
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """The run's folder."""
         return runs_folder(self.store) / self.run_id
@@ -92,7 +93,7 @@ class RunLayout:
         """``run.json``."""
         return self.folder / "run.json"
 
-    @property
+    @cached_property
     def segments(self) -> Path:
         """The folder of the units' manifests."""
         return self.folder / "segments"
@@ -132,4 +133,4 @@ class RunLayout:
 
     def relative(self, path: Path) -> str:
         """The place of a file of the run in its folder, as manifests name it."""
-        return path.relative_to(self.folder).as_posix()
+        return path.as_posix().removeprefix(f"{self.folder.as_posix()}/")

@@ -1,6 +1,5 @@
 """Reading a run again: every checksum, and what must hold of the values."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from moedb.errors import StoreDamagedError
 from moedb.schemas.arrays import ARRAY_NAMES
-from moedb.schemas.manifests import SEALED_SINCE, FileEntry
+from moedb.schemas.manifests import SEALED_SINCE
 from moedb.store.arrays import (
     ArrayKey,
     check_metadata,
@@ -19,9 +18,8 @@ from moedb.store.arrays import (
     open_array,
 )
 from moedb.store.engine.connection import connect
-from moedb.store.files import sha256_of_file
 from moedb.store.reading.footers import row_counts
-from moedb.store.reading.snapshot import RunSnapshot, Snapshot, check_files
+from moedb.store.reading.snapshot import RunSnapshot, Snapshot, check_files, check_sum
 
 EPSILON = {
     "float32": float(np.finfo(np.float32).eps),
@@ -113,8 +111,8 @@ def verify_run(run: RunSnapshot) -> Verification:
     check_files(run)
     _check_manifests(run)
     n_files = n_bytes = 0
-    for unit, entry in _files(run):
-        _check_sum(run, unit, entry)
+    for unit, entry in run.entries():
+        check_sum(run, unit, entry)
         n_files, n_bytes = n_files + 1, n_bytes + entry.n_bytes
     _check_counts(run)
     for name, layers in run.manifest.arrays.items():
@@ -150,14 +148,6 @@ def _check_manifests(run: RunSnapshot) -> None:
             )
 
 
-def _files(run: RunSnapshot) -> Iterator[tuple[str, FileEntry]]:
-    """Every committed file of a run, with its unit."""
-    for unit, segment in sorted(run.segments.items()):
-        for entries in segment.tables.values():
-            yield from ((unit, entry.file) for entry in entries)
-        yield from ((unit, entry) for entry in segment.shards)
-
-
 def _check_counts(run: RunSnapshot) -> None:
     """Check that files of tables hold as many rows as their manifests say."""
     expected = {
@@ -191,12 +181,6 @@ def _check_values(run: RunSnapshot) -> int:
 
 def _scalar(row: Any) -> int:
     return int(row[0]) if row else 0
-
-
-def _check_sum(run: RunSnapshot, unit: str, entry: FileEntry) -> None:
-    path = run.layout.folder / entry.path
-    if sha256_of_file(path) != entry.sha256:
-        raise _damaged(run, f"unit {unit}: {path} is not what was committed")
 
 
 def _check_layer(run: RunSnapshot, connection: Any, row: dict[str, Any]) -> int:

@@ -25,8 +25,8 @@ from moedb.capture.pipeline.units import Shard
 from moedb.capture.structure.wiring import BlockWiring
 from moedb.schemas import tables
 from moedb.schemas.manifests import RunManifest
+from moedb.store.writing.open_run import timestamp
 from moedb.store.writing.parquet import Columns
-from moedb.store.writing.run_writer import timestamp
 from moedb.version import __version__
 
 VERSIONED = ("torch", "transformers", "nnsight", "zarr", "pyarrow", "numpy")

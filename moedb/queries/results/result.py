@@ -286,11 +286,12 @@ class Result:
         import duckdb
 
         from moedb.store.engine.execution import run_interruptibly
+        from moedb.store.engine.missing_files import explain_missing_file
 
         try:
             return run_interruptibly(self.connection, work)
         except duckdb.Error as error:
-            raise SqlError(str(error)) from error
+            raise explain_missing_file(error) or SqlError(str(error)) from error
 
     def __repr__(self) -> str:
         try:

@@ -1,9 +1,11 @@
 """A consistent view of a store: the manifests, read once."""
 
+import gc
 import logging
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +21,7 @@ from moedb.schemas.manifests import (
 )
 from moedb.schemas.tables import FORMAT_MAJOR, RUNS, TABLES
 from moedb.store.containment import check_folder, check_inside, read_text
-from moedb.store.files import sha256_of_json
+from moedb.store.files import sha256_of_file, sha256_of_json
 from moedb.store.layout import FINAL_UNIT, FIRST_UNIT, RunLayout, runs_folder, unit_name
 from moedb.store.reading.committed import read_committed
 from moedb.store.reading.footers import damaged_footers
@@ -94,8 +96,9 @@ class RunSnapshot:
 
     def files(self, table: str) -> list[Path]:
         """The committed Parquet files of a table, in the order of the units."""
+        folder = str(self.layout.folder)
         return [
-            self.layout.folder / entry.file.path
+            Path(f"{folder}/{entry.file.path}")
             for _, segment in sorted(self.segments.items())
             for entry in segment.tables.get(table, ())
         ]
@@ -105,6 +108,13 @@ class RunSnapshot:
         for _, segment in sorted(self.segments.items()):
             for entries in segment.tables.values():
                 yield from (entry.file for entry in entries)
+
+    def entries(self) -> Iterator[tuple[str, FileEntry]]:
+        """Every committed file, with its unit."""
+        for unit, segment in sorted(self.segments.items()):
+            for entries in segment.tables.values():
+                yield from ((unit, entry.file) for entry in entries)
+            yield from ((unit, entry) for entry in segment.shards)
 
     def shards(self) -> Iterator[FileEntry]:
         """The committed files of the arrays."""
@@ -311,6 +321,34 @@ def check_committed(run: RunSnapshot, entry: FileEntry) -> None:
         raise StoreDamagedError(f"{path} has {found} bytes, committed were {entry.n_bytes}")
 
 
+def check_sum(run: RunSnapshot, unit: str, entry: FileEntry) -> None:
+    """Check that a committed file holds the bytes that were committed, by reading it.
+
+    Raises
+    ------
+    StoreDamagedError
+        If it doesn't.
+    """
+    path = run.layout.folder / entry.path
+    if sha256_of_file(path) != entry.sha256:
+        raise _of_run(
+            run.run_id, StoreDamagedError(f"unit {unit}: {path} is not what was committed")
+        )
+
+
+def check_data(run: RunSnapshot) -> None:
+    """Check that every committed file of a run holds the bytes that were committed.
+
+    Raises
+    ------
+    StoreDamagedError
+        If one doesn't.
+    """
+    check_files(run)
+    for unit, entry in run.entries():
+        check_sum(run, unit, entry)
+
+
 def check_files(run: RunSnapshot) -> None:
     """Check that every committed file of a run is there, those of its arrays too.
 
@@ -339,6 +377,24 @@ def take_snapshot(store: Path) -> Snapshot:
     StoreError
         If the store itself is missing, damaged or newer than this moedb.
     """
+    with _without_collection():
+        return _take_snapshot(store)
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Keep Python from looking for circles among the entries of manifests again and again."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _take_snapshot(store: Path) -> Snapshot:
     major = check_store(store)
     runs: dict[str, RunSnapshot] = {}
     damaged: dict[str, DamagedRun] = {}

@@ -21,9 +21,8 @@ from moedb.schemas.tables import (
     table,
 )
 from moedb.store.arrays import Activations, array_forms, open_array
-from moedb.store.files import sha256_of_file
 from moedb.store.layout import FIRST_UNIT, unit_name
-from moedb.store.reading.snapshot import RunSnapshot, check_files
+from moedb.store.reading.snapshot import RunSnapshot, check_files, check_sum
 from moedb.store.writing.parquet import Columns
 from moedb.store.writing.run_writer import RunWriter
 
@@ -84,7 +83,7 @@ def migrate_run(run: RunSnapshot, target: Path) -> None:
         if segment is None or writer.has_unit(unit):
             continue
         for shard in segment.shards:
-            _check_sum(run, segment.unit, shard)
+            check_sum(run, segment.unit, shard)
         start = unit * run.manifest.unit_rows
         arrays = {
             key: _StoredRows(array, start, span.n_rows)
@@ -131,7 +130,7 @@ def _tables(run: RunSnapshot, segment: SegmentManifest) -> dict[str, Columns]:
 
 
 def _read(run: RunSnapshot, unit: str, of: Table, entry: FileEntry) -> dict[str, Any]:
-    _check_sum(run, unit, entry)
+    check_sum(run, unit, entry)
     rows = pq.read_table(run.layout.folder / entry.path)
     return {
         column.name: _combined(rows.column(column.name))
@@ -142,14 +141,6 @@ def _read(run: RunSnapshot, unit: str, of: Table, entry: FileEntry) -> dict[str,
 
 def _combined(column: pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-
-
-def _check_sum(run: RunSnapshot, unit: str, entry: FileEntry) -> None:
-    path = run.layout.folder / entry.path
-    if sha256_of_file(path) != entry.sha256:
-        raise StoreDamagedError(
-            f"run {run.run_id}, unit {unit}: {path} is not what was committed", "moedb verify"
-        )
 
 
 def _rolled_up(

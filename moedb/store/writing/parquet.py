@@ -1,6 +1,7 @@
 """Writing the tables as Parquet."""
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pyarrow.parquet as pq
 
 from moedb.schemas.tables import Table
 
-ROW_GROUP_ROWS = 262_144
+ROW_GROUP_ROWS = 524_288
+PAGE_BYTES = 8 << 20
+"""As good as a row group's: tokens come again at every layer, and zstd sees that in one page."""
 COMPRESSION = "zstd"
 COMPRESSION_LEVEL = 6
 
@@ -79,21 +82,41 @@ def arrow_table(table: Table, run_id: str, columns: Columns) -> pa.Table:
 
 def write_parquet(path: Path, table: Table, rows: pa.Table) -> None:
     """Write ``rows`` of ``table`` to ``path``."""
+    write_stretches(path, table, [rows])
+
+
+def write_stretches(path: Path, table: Table, stretches: Iterable[pa.Table]) -> int:
+    """Write rows of ``table`` to ``path`` as they come; each stretch begins a row group.
+
+    Returns
+    -------
+    int
+        How many rows were written.
+    """
     encodings = {
         **dict.fromkeys(table.byte_stream_split, "BYTE_STREAM_SPLIT"),
         **dict.fromkeys(table.delta, "DELTA_BINARY_PACKED"),
     }
-    names = rows.column_names
-    pq.write_table(
-        rows,
+    schema = arrow_schema(table)
+    known = inspect.signature(pq.ParquetWriter.__init__).parameters
+    # earlier versions have no such limit
+    pages = {"max_rows_per_page": ROW_GROUP_ROWS} if "max_rows_per_page" in known else {}
+    n_rows = 0
+    with pq.ParquetWriter(
         path,
+        schema,
         compression=COMPRESSION,
         compression_level=COMPRESSION_LEVEL,
-        row_group_size=ROW_GROUP_ROWS,
-        use_dictionary=[name for name in names if name not in encodings],
-        column_encoding={name: how for name, how in encodings.items() if name in names},
+        use_dictionary=[name for name in schema.names if name not in encodings],
+        column_encoding=encodings,
+        data_page_size=PAGE_BYTES,
         write_statistics=True,
-    )
+        **pages,
+    ) as writer:
+        for rows in stretches:
+            writer.write_table(rows.cast(schema), row_group_size=ROW_GROUP_ROWS)
+            n_rows += len(rows)
+    return n_rows
 
 
 def column_lists(rows: Sequence[Mapping[str, Any]], table: Table) -> dict[str, list[Any]]:

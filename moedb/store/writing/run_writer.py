@@ -3,15 +3,9 @@
 A run is complete when its first head exists, which names every unit's manifest by its hash.
 """
 
-import os
 import secrets
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from moedb.errors import StoreError
 from moedb.schemas.manifests import (
@@ -35,13 +29,11 @@ from moedb.store.arrays import (
     shard_files,
     write_rows,
 )
-from moedb.store.containment import check_file, check_folder, check_inside, check_tree, read_text
+from moedb.store.containment import check_folder, check_inside, check_tree
 from moedb.store.files import (
     create_exclusively,
     make_directories,
     move_into,
-    sha256_of_file,
-    sha256_of_text,
     sync_directory,
     sync_file,
     sync_tree,
@@ -50,26 +42,22 @@ from moedb.store.layout import (
     ARRAYS,
     FINAL_UNIT,
     FIRST_UNIT,
-    STAGED,
     RunLayout,
     unit_name,
 )
 from moedb.store.reading.committed import head_numbers
 from moedb.store.reading.listing import visible_names
-from moedb.store.reading.snapshot import RunSnapshot, check_files, read_run
+from moedb.store.reading.snapshot import check_files
+from moedb.store.writing.compaction import UNITS_AT_END, compact_run
+from moedb.store.writing.open_run import OpenRun, deleted, file_entry, timestamp
 from moedb.store.writing.parquet import Columns, arrow_table, column_lists, write_parquet
 from moedb.store.writing.precision import rounded
 from moedb.store.writing.removal import sweep_deleted
-from moedb.store.writing.sweeping import sweep_run, sweep_store
+from moedb.store.writing.sweeping import sweep_store
 from moedb.store.writing.writability import ensure_store
 
 
-def timestamp() -> str:
-    """Now, ISO 8601, UTC, to the microsecond."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
-class RunWriter:
+class RunWriter(OpenRun):
     """Writes one run. Any number of writers may work on it at once, in any number of processes.
 
     Parameters
@@ -82,14 +70,14 @@ class RunWriter:
 
     def __init__(self, store: Path, manifest: RunManifest) -> None:
         ensure_store(store)
-        self.layout = RunLayout(store, manifest.run_id)
-        check_tree(self.layout.folder)
+        layout = RunLayout(store, manifest.run_id)
+        check_tree(layout.folder)
         try:
-            make_directories(self.layout.segments)
-            create_exclusively(self.layout.manifest, manifest.to_json())
+            make_directories(layout.segments)
+            create_exclusively(layout.manifest, manifest.to_json())
         except FileNotFoundError as error:
-            raise self._deleted() from error
-        self._configuration = self._read_configuration()
+            raise deleted(layout.run_id) from error
+        super().__init__(layout)
         self.manifest = self.snapshot().manifest
         # Whoever made these folders may have been stopped before their entries were durable.
         for folder in (self.layout.folder, self.layout.folder.parent, store):
@@ -97,19 +85,6 @@ class RunWriter:
         with self._deletion_explained():
             self._create_arrays()
             self._metadata = metadata_files(self.manifest, self.layout.folder)
-
-    def snapshot(self) -> RunSnapshot:
-        """What is committed of the run now.
-
-        Raises
-        ------
-        StoreError
-            If the run was deleted, or is damaged.
-        """
-        with self._deletion_explained():
-            found = read_run(self.layout.store, self.layout.run_id)
-        self._check_there()
-        return found
 
     def has_unit(self, unit: int) -> bool:
         """Whether a unit is committed by now, by whichever writer."""
@@ -173,6 +148,8 @@ class RunWriter:
                 self._commit(FINAL_UNIT, {RUNS.name: column_lists([row], RUNS)}, {}, 0, at)
                 self._write_first_head()
             self._remove_orphans()
+            if len(snapshot.manifest.units) > UNITS_AT_END:
+                compact_run(self.layout.store, snapshot.run_id)
         sweep_deleted(self.layout.store)
         sweep_store(self.layout.store)
 
@@ -206,52 +183,6 @@ class RunWriter:
             make_directories(self.layout.heads)
             create_exclusively(self.layout.head(0), head.to_json())
 
-    @property
-    def _run_sha256(self) -> str:
-        if self._configuration is None:
-            raise self._deleted()
-        return sha256_of_text(self._configuration)
-
-    def _read_configuration(self) -> str | None:
-        try:
-            return read_text(self.layout.manifest)
-        except OSError:
-            return None
-
-    def _check_there(self) -> None:
-        """Check that the run is the one that this writer began with."""
-        if self._configuration is None or self._read_configuration() != self._configuration:
-            raise self._deleted()
-
-    def _deleted(self) -> StoreError:
-        return StoreError(
-            f"run {self.layout.run_id} was deleted while it was being written",
-            "the same command captures it again",
-        )
-
-    @contextmanager
-    def _deletion_explained(self) -> Iterator[None]:
-        """Say of whatever goes wrong after the run was deleted that this is why."""
-        try:
-            yield
-        except Exception:
-            self._check_there()
-            raise
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Hold the run's lock, which keeps others from committing and from deleting the run."""
-        self._check_there()
-        check_file(self.layout.lock)
-        with FileLock(self.layout.lock):
-            try:
-                self._check_there()
-            except StoreError:
-                if not os.path.lexists(self.layout.manifest):  # taking the lock made it anew
-                    self.layout.lock.unlink(missing_ok=True)
-                raise
-            yield
-
     def _create_arrays(self) -> None:
         """Make the arrays that are not there; those of a run that was made half are completed."""
         forms = array_forms(self.manifest)
@@ -278,30 +209,6 @@ class RunWriter:
     def _create_arrays_in(self, folder: Path) -> None:
         attributes = {"run_id": self.manifest.run_id, "model": self.manifest.row["model"]}
         create_arrays(folder / ARRAYS, array_forms(self.manifest), attributes)
-
-    @contextmanager
-    def _staging(self) -> Iterator[Path]:
-        """Yield a folder of this writer's own; its lock says that the writer is alive."""
-        folder = self.layout.staging / f"{os.getpid()}-{secrets.token_hex(6)}"
-        self.layout.staging.mkdir(parents=True, exist_ok=True)
-        lock = _staging_lock(folder)
-        with lock:
-            folder.mkdir()
-            try:
-                yield folder
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-                Path(lock.lock_file).unlink(missing_ok=True)
-                self._remove_stub()
-
-    def _remove_stub(self) -> None:
-        """Remove the folders that staging made anew where the run was deleted meanwhile."""
-        if os.path.lexists(self.layout.manifest):
-            return
-        with suppress(OSError):
-            self.layout.staging.rmdir()
-        with suppress(OSError):
-            self.layout.folder.rmdir()
 
     def _commit(
         self,
@@ -369,34 +276,3 @@ class RunWriter:
         for path in shards:
             sync_file(path)
         return [file_entry(folder, path.relative_to(folder).as_posix()) for path in shards]
-
-    def _remove_orphans(self) -> None:
-        """Delete files that writers left when they were stopped: nothing names them."""
-        with self._locked():
-            check_tree(self.layout.folder)
-            sweep_run(self.snapshot())
-            self._sweep_staging()
-
-    def _sweep_staging(self) -> None:
-        """Delete what dead writers staged; the folders of those at work are locked."""
-        staging = self.layout.staging
-        if not staging.is_dir():
-            return
-        names = {entry.name.removesuffix(".lock") for entry in staging.iterdir()}
-        for folder in (staging / name for name in names if STAGED.fullmatch(name)):
-            lock = _staging_lock(folder)
-            with suppress(Timeout), lock.acquire(timeout=0):
-                shutil.rmtree(folder, ignore_errors=True)
-                Path(lock.lock_file).unlink(missing_ok=True)
-        with suppress(OSError):
-            staging.rmdir()
-
-
-def _staging_lock(folder: Path) -> FileLock:
-    return FileLock(folder.with_name(f"{folder.name}.lock"))
-
-
-def file_entry(folder: Path, relative: str) -> FileEntry:
-    """The entry of a file at a path within ``folder``."""
-    path = folder / relative
-    return FileEntry(relative, path.stat().st_size, sha256_of_file(path))

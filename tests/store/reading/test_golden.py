@@ -8,7 +8,7 @@ from moedb.store.reading.snapshot import take_snapshot
 from moedb.store.verification import verify_run
 from tests.support.stores.golden import contents, expected, unpack
 
-FORMATS = ["format-1"]
+FORMATS = ["format-1", "format-2"]
 
 
 @pytest.mark.parametrize("name", FORMATS)

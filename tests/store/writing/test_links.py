@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from moedb.errors import StoreDamagedError, StoreError
+from moedb.schemas.seals import seal
 from moedb.store.layout import RunLayout
 from moedb.store.reading.snapshot import take_snapshot
 from moedb.store.writing.removal import remove_run
@@ -166,8 +167,9 @@ def test_a_file_that_lies_outside_is_not_read(store: Path, outside: Path) -> Non
     for path in (f"tables/../../../../outside/{stolen.name}", str(stolen), "a\\..\\b", "a\0b"):
         manifest = layout.segment("000000")
         content = json.loads(manifest.read_text())
-        content["tables"]["routing"]["file"]["path"] = path
-        manifest.write_text(json.dumps(content))
+        content["tables"]["routing"][0]["path"] = path
+        del content["seal"]
+        manifest.write_text(seal(json.dumps(content, indent=1)))
         (wrong,) = take_snapshot(store).damaged.values()
         assert "000000.json: path: expected" in wrong.error.message
 

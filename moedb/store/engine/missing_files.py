@@ -1,0 +1,23 @@
+"""Files that were there when a snapshot was taken, and are no longer."""
+
+import os
+import re
+
+from moedb.errors import StoreError
+
+_FILE = re.compile(r'"([^"]*/runs/[^"/]+/tables/[^"/]+/[^"/]+\.parquet)')
+
+
+def explain_missing_file(error: Exception) -> StoreError | None:
+    """Say of an error of DuckDB that a file of a run is gone, if that is so.
+
+    A compaction replaces files and deletes them after a while; whoever has had the run open for
+    longer has to open it again.
+    """
+    found = _FILE.search(str(error))
+    if found is None or os.path.lexists(found[1]):
+        return None
+    return StoreError(
+        f"{found[1]} is gone: the run was compacted or deleted since the store was opened",
+        "open the store again",
+    )
