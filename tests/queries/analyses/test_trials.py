@@ -16,6 +16,7 @@ from moedb.queries.analyses.routing_over_trials import match_experts, number_exp
 from moedb.queries.database import Database
 from moedb.schemas.manifests import RunManifest, UnitRange
 from moedb.store.writing.run_writer import RunWriter
+from tests.support.stores.router_mass import with_router_mass
 
 CLASSES = ("airplane", "bird", "cat")
 LAYER = 3
@@ -123,7 +124,7 @@ def write_trial(
             "output_norm": np.ones(n),
         },
     }
-    writer.commit_unit(0, tables, {})
+    writer.commit_unit(0, with_router_mass(tables), {})
     writer.finish()
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from moedb.schemas.manifests import RunManifest, UnitRange
 from moedb.store.arrays import ArrayKey
 from moedb.store.writing.run_writer import RunWriter
+from tests.support.stores.router_mass import with_router_mass
 
 CAPTURED, INTERVENED = "qwen-ioi-0123456789", "intervene-0123456789"
 N_EXPERTS, TOP_K, WIDTH, N_LAYERS = 5, 2, 8, 3
@@ -129,7 +130,8 @@ def write_captured(
             for (name, layer), values in kept.items()
             if layer in arrays.get(name, ())
         }
-        writer.commit_unit(unit, {name: columns(each) for name, each in rows.items()}, stacked)
+        tables = with_router_mass({name: columns(each) for name, each in rows.items()})
+        writer.commit_unit(unit, tables, stacked)
     writer.finish()
     return prompts
 
