@@ -104,7 +104,7 @@ def main() -> None:
     print(report.machine_line(machine), flush=True)
     if not HAS_POLARS:
         print("polars is not installed: pip install -c constraints.txt -e '.[benchmarks]'")
-    reports = []
+    reports: list[StoreReport] = []
     temporary = (
         tempfile.TemporaryDirectory() if options.store is None else nullcontext(options.store)
     )
@@ -113,10 +113,13 @@ def main() -> None:
             written = _written(Path(folder), options, tokens)
             if options.write_only:
                 continue
-            reports.append(_measured(written, cases, options))
-            if options.json is not None:
-                content = json.dumps(report.as_json(machine, reports), default=str, indent=1)
-                options.json.write_text(content + "\n", encoding="utf-8")
+            reports.append(StoreReport(written, []))
+            for case in cases:
+                reports[-1].answered.append(_measured(case, written, options))
+                if options.json is not None:
+                    content = json.dumps(report.as_json(machine, reports), indent=1)
+                    options.json.write_text(content + "\n", encoding="utf-8")
+            print("\n" + report.table(reports[-1]), flush=True)
     if len(reports) > 1:
         print("\n" + report.growth(reports))
     if not options.write_only and options.only is None:
@@ -144,14 +147,10 @@ def _written(folder: Path, options: argparse.Namespace, tokens: int) -> Written:
     return written
 
 
-def _measured(written: Written, cases: list[Case], options: argparse.Namespace) -> StoreReport:
-    found = StoreReport(written, [])
-    for case in cases:
-        rows, ways = measure(case, written, options.repeat, options.slow, not options.no_memory)
-        found.answered.append(Answered(case.name, rows, ways))
-        print(f"  {case.name}: {ways[MOEDB].best:.3f} s", flush=True)
-    print("\n" + report.table(found), flush=True)
-    return found
+def _measured(case: Case, written: Written, options: argparse.Namespace) -> Answered:
+    n_rows, ways = measure(case, written, options.repeat, options.slow, not options.no_memory)
+    print(f"  {case.name}: {ways[MOEDB].best:.3f} s", flush=True)
+    return Answered(case.name, n_rows, ways)
 
 
 if __name__ == "__main__":

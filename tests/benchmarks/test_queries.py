@@ -1,5 +1,6 @@
 """The queries that the benchmark has by hand, against those of moedb, over a tiny store."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -98,7 +99,7 @@ def test_weights_are_rounded_to_bfloat16(written: Written) -> None:
 
 def test_measured_ways_are_put_into_a_table(written: Written) -> None:
     case = BY_HAND[0]
-    n_rows, ways = measuring.measure(case, written, repeat=2, slow=60, with_memory=False)
+    n_rows, ways = measuring.measure(case, written, repeat=2, slow=math.inf, with_memory=False)
     assert n_rows == DOCUMENTS.layers * DOCUMENTS.experts
     assert all(len(found.seconds) == 2 for found in ways.values())
     answered = report.Answered(case.name, n_rows, ways)

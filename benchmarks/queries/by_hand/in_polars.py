@@ -264,11 +264,10 @@ def router_confidence(run: RunFiles, key: str | None = None, on: str = "tokens")
     return _columns(_collect(found))
 
 
-def _by_layer(selected: _Selected) -> list[list[pl.Series]]:
+def _by_layer(rows: pl.LazyFrame, k: int) -> list[list[pl.Series]]:
     """Of each layer and rank the experts of the tokens, in the order of the tokens."""
-    k = selected.run.shape.top_k
-    rows = _collect(selected.rows("routing", "layer", "expert"))
-    layers = rows.partition_by("layer", maintain_order=True, include_key=False)
+    found = _collect(rows.select("layer", "expert"))
+    layers = found.partition_by("layer", maintain_order=True, include_key=False)
     return [[layer["expert"].gather_every(k, rank) for rank in range(k)] for layer in layers]
 
 
@@ -297,7 +296,7 @@ def _pairs_in_layers(layers: Sequence[Sequence[pl.Series]], reach: int, n_expert
 
 def co_activation(run: RunFiles) -> Columns:
     selected, shape = _Selected(run), run.shape
-    layers = _by_layer(selected)
+    layers = _by_layer(selected.rows("routing", "layer", "expert"), shape.top_k)
     pairs = _pairs_in_layers(layers, shape.top_k, shape.experts)
     counts = _counts_of(layers, shape.experts)
     return arithmetic.co_activation(pairs, counts, selected.n_tokens, shape.top_k)
@@ -305,7 +304,7 @@ def co_activation(run: RunFiles) -> Columns:
 
 def co_activation_adjacent(run: RunFiles) -> Columns:
     selected, shape = _Selected(run), run.shape
-    layers = _by_layer(selected)
+    layers = _by_layer(selected.rows("routing", "layer", "expert"), shape.top_k)
     pairs = _pairs_in_layers(layers, 1, shape.experts)
     counts = _counts_of(layers, shape.experts)
     return arithmetic.co_activation_adjacent(pairs, counts, selected.n_tokens, shape.top_k)
@@ -313,7 +312,7 @@ def co_activation_adjacent(run: RunFiles) -> Columns:
 
 def cross_layer(run: RunFiles) -> Columns:
     selected, shape = _Selected(run), run.shape
-    layers = _by_layer(selected)
+    layers = _by_layer(selected.rows("routing", "layer", "expert"), shape.top_k)
     pairs = []
     for layer, following in pairwise(layers):
         firsts = [a for a in layer for _ in following]
@@ -423,28 +422,29 @@ def saturation(run: RunFiles, run_b: RunFiles) -> Columns:
         .join(other, on=same, nulls_equal=True)
         .select("token_idx", "other")
     )
-    columns = ("token_idx", "layer", "expert", "rank")
-    decisions = _scan(run, "routing").select(columns).join(matched.lazy(), on="token_idx")
-    others = _scan(run_b, "routing").select(columns)
-    shared = _collect(
-        decisions.join(
-            others, left_on=["layer", "other", "expert"], right_on=["layer", "token_idx", "expert"]
-        )
-        .group_by("layer")
-        .agg(
-            pl.len().alias("n"),
-            ((pl.col("rank") == 0) & (pl.col("rank_right") == 0)).sum().alias("first"),
-        )
-    )
-    n = len(matched)
+    # both runs have their tokens in the same order
+    experts = _by_layer(_of_tokens(run, matched["token_idx"]), shape.top_k)
+    others = _by_layer(_of_tokens(run_b, matched["other"]), shape.top_k)
+    layers = list(zip(experts, others, strict=True))
+    shared = [sum((x == y).sum() for x in a for y in b) for a, b in layers]
+    first = [(a[0] == b[0]).sum() for a, b in layers]
     return arithmetic.saturation(
-        _dense(shared, (shape.layers,), ("layer",), "n"),
-        _dense(shared, (shape.layers,), ("layer",), "first"),
-        n,
-        selected.n_tokens - n,
+        np.array(shared),
+        np.array(first),
+        len(matched),
+        selected.n_tokens - len(matched),
         shape.experts,
         shape.top_k,
     )
+
+
+def _of_tokens(run: RunFiles, tokens: pl.Series) -> pl.LazyFrame:
+    """The decisions of some tokens, in the order of the files."""
+    rows = _scan(run, "routing")
+    if len(tokens) == _collect(_scan(run, "tokens").select(pl.len())).item():
+        return rows
+    wanted = pl.LazyFrame({"token_idx": tokens})
+    return rows.join(wanted, on="token_idx", how="semi", maintain_order="left")
 
 
 def label_information(run: RunFiles, key: str, on: str, permutations: int) -> Columns:
@@ -460,10 +460,9 @@ def label_information(run: RunFiles, key: str, on: str, permutations: int) -> Co
     )
     if on == "tokens":
         rows = _collect(tokens)
-        experts = np.full((shape.layers, len(rows), shape.top_k), 0, np.uint8)
-        columns = _by_layer_of(run, rows)
-        for layer, ranks in enumerate(columns):
-            experts[layer] = ranks
+        layers = _by_layer(_of_tokens(run, rows["token_idx"]), shape.top_k)
+        ranks = [np.stack([rank.to_numpy() for rank in layer], axis=1) for layer in layers]
+        experts = np.array(ranks, np.uint8)
         codes, examples = rows["code"].to_numpy(), rows["example_id"].to_numpy()
         return token_information(codes, experts, examples, shape.experts, permutations)
     found = _collect(
@@ -484,15 +483,3 @@ def label_information(run: RunFiles, key: str, on: str, permutations: int) -> Co
     return example_information(
         of_examples["code"].to_numpy(), counts[:, kept], len(values), permutations
     )
-
-
-def _by_layer_of(run: RunFiles, tokens: pl.DataFrame) -> list[Array]:
-    """Of each layer (token, rank) the experts of some tokens, in their order."""
-    rows = _collect(
-        _scan(run, "routing")
-        .select("token_idx", "layer", "expert")
-        .join(tokens.lazy().select("token_idx"), on="token_idx", how="semi", maintain_order="left")
-        .select("layer", "expert")
-    )
-    layers = rows.partition_by("layer", maintain_order=True, include_key=False)
-    return [layer["expert"].to_numpy().reshape(-1, run.shape.top_k) for layer in layers]
