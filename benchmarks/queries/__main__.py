@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.queries import report
 from benchmarks.queries.cases import CASES, Case, not_timed
-from benchmarks.queries.measuring import HAS_POLARS, MOEDB, measure
+from benchmarks.queries.measuring import HAS_POLARS, MOEDB, Effort, measure
 from benchmarks.queries.report import Answered, StoreReport
 from benchmarks.queries.synthetic.settings import Settings
 from benchmarks.queries.synthetic.stores import Written, write_store
@@ -81,6 +81,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="a way that takes longer in its first round is not repeated (30)",
     )
+    known.add_argument(
+        "--no-polars", action="store_true", help="leave out polars, which takes the most memory"
+    )
     known.add_argument("--no-memory", action="store_true", help="leave out peak memory")
     known.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured")
     known.add_argument("--write-only", action="store_true", help="write the stores and stop")
@@ -102,8 +105,14 @@ def main() -> None:
     sizes = options.tokens or [max(1, n // of_token) for n in options.decisions]
     machine = report.machine()
     print(report.machine_line(machine), flush=True)
-    if not HAS_POLARS:
+    if not HAS_POLARS and not options.no_polars:
         print("polars is not installed: pip install -c constraints.txt -e '.[benchmarks]'")
+    effort = Effort(
+        repeat=options.repeat,
+        slow=options.slow,
+        memory=not options.no_memory,
+        polars=HAS_POLARS and not options.no_polars,
+    )
     reports: list[StoreReport] = []
     temporary = (
         tempfile.TemporaryDirectory() if options.store is None else nullcontext(options.store)
@@ -115,7 +124,7 @@ def main() -> None:
                 continue
             reports.append(StoreReport(written, []))
             for case in cases:
-                reports[-1].answered.append(_measured(case, written, options))
+                reports[-1].answered.append(_measured(case, written, effort))
                 if options.json is not None:
                     content = json.dumps(report.as_json(machine, reports), indent=1)
                     options.json.write_text(content + "\n", encoding="utf-8")
@@ -129,15 +138,18 @@ def main() -> None:
 
 
 def _written(folder: Path, options: argparse.Namespace, tokens: int) -> Written:
-    documents = Settings(
-        job="text",
-        tokens=tokens,
-        example_tokens=options.document_tokens,
-        layers=options.layers,
-        experts=options.experts,
-        top_k=options.top_k,
-        seed=options.seed,
-    )
+    try:
+        documents = Settings(
+            job="text",
+            tokens=tokens,
+            example_tokens=options.document_tokens,
+            layers=options.layers,
+            experts=options.experts,
+            top_k=options.top_k,
+            seed=options.seed,
+        )
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
     n_decisions = tokens * options.layers * options.top_k
     start = time.perf_counter()
     name = f"{n_decisions / 1e6:.3g}m"
@@ -147,8 +159,8 @@ def _written(folder: Path, options: argparse.Namespace, tokens: int) -> Written:
     return written
 
 
-def _measured(case: Case, written: Written, options: argparse.Namespace) -> Answered:
-    n_rows, ways = measure(case, written, options.repeat, options.slow, not options.no_memory)
+def _measured(case: Case, written: Written, effort: Effort) -> Answered:
+    n_rows, ways = measure(case, written, effort)
     print(f"  {case.name}: {ways[MOEDB].best:.3f} s", flush=True)
     return Answered(case.name, n_rows, ways)
 

@@ -49,12 +49,35 @@ class Measured:
         return min(self.seconds)
 
 
-def ways(case: Case, written: Written) -> dict[str, Callable[[], Any]]:
+@dataclass(frozen=True)
+class Effort:
+    """How a case is measured.
+
+    Attributes
+    ----------
+    repeat
+        Rounds, after one to warm up whose answers are compared.
+    slow
+        A way whose first round takes longer than this, in seconds, is not repeated: that round is
+        its time.
+    memory
+        Whether memory is measured too, each way in a process of its own.
+    polars
+        Whether polars is one of the ways.
+    """
+
+    repeat: int = 3
+    slow: float = 30.0
+    memory: bool = True
+    polars: bool = HAS_POLARS
+
+
+def ways(case: Case, written: Written, polars: bool = HAS_POLARS) -> dict[str, Callable[[], Any]]:
     """The ways of answering a case, each a function that returns its columns."""
     found: dict[str, Callable[[], Any]] = {MOEDB: partial(ask_anew, case, written)}
     if case.by_hand is not None:
         found[NUMPY] = partial(ask_by_hand, "in_numpy", case, written)
-        if HAS_POLARS:
+        if polars:
             found[POLARS] = partial(ask_by_hand, "in_polars", case, written)
     return found
 
@@ -117,29 +140,15 @@ def check_same(case: Case, ours: pd.DataFrame, theirs: dict[str, Any], way: str)
             )
 
 
-def measure(
-    case: Case, written: Written, repeat: int, slow: float, with_memory: bool
-) -> tuple[int, dict[str, Measured]]:
+def measure(case: Case, written: Written, effort: Effort) -> tuple[int, dict[str, Measured]]:
     """Measure every way of a case, one after the other in each round.
-
-    Parameters
-    ----------
-    case, written
-        What is asked, and of which store.
-    repeat
-        Rounds, after one to warm up whose answers are compared.
-    slow
-        A way whose first round takes longer than this, in seconds, is not repeated: that round is
-        its time.
-    with_memory
-        Whether to measure memory too, each way in a process of its own.
 
     Returns
     -------
     n_rows, measured
         Rows of the answer, and the ways.
     """
-    answers = ways(case, written)
+    answers = ways(case, written, effort.polars)
     with moedb.open(written.folder) as database:
         timed = {**answers, OPEN: partial(ask, case, written, database)}
         found = {way: Measured() for way in timed}
@@ -150,14 +159,14 @@ def measure(
                 reference = result
             elif way != OPEN:
                 check_same(case, reference, result, way)
-        pending = {way: a for way, a in timed.items() if found[way].seconds[0] <= slow}
+        pending = {way: a for way, a in timed.items() if found[way].seconds[0] <= effort.slow}
         for way in pending:
             found[way].seconds.clear()
             found[way].cpu_seconds.clear()
-        for _ in range(repeat):
+        for _ in range(effort.repeat):
             for way, answer in pending.items():
                 _time(answer, found[way])
-    if with_memory:
+    if effort.memory:
         for way in answers:
             found[way] = Measured(**{**asdict(found[way]), "peak_bytes": _peak(way, case, written)})
     return len(reference), found

@@ -1,5 +1,6 @@
 """The queries that the benchmark has by hand, against those of moedb, over a tiny store."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from benchmarks.queries import measuring, report
 from benchmarks.queries.cases import CASES, Case, not_timed
-from benchmarks.queries.measuring import MOEDB, NUMPY, POLARS
+from benchmarks.queries.measuring import MOEDB, NUMPY, POLARS, Effort
 from benchmarks.queries.synthetic.routers import to_bfloat16
 from benchmarks.queries.synthetic.settings import Settings
 from benchmarks.queries.synthetic.stores import Written, write_store
@@ -65,14 +66,20 @@ def test_the_store_is_the_same_when_it_is_written_again(written: Written, tmp_pa
 
 
 def test_a_store_of_other_settings_is_refused(written: Written) -> None:
-    other = Settings("text", tokens=300, example_tokens=70, layers=2, experts=12, top_k=4)
     (written.folder / "runs" / "text-0000000000").mkdir()
     try:
         with pytest.raises(SystemExit, match="runs of other settings: text-0000000000"):
             write_store(written.folder, DOCUMENTS, prompt_tokens=20, n_runs=3)
     finally:
         (written.folder / "runs" / "text-0000000000").rmdir()
-    assert other.run_id != DOCUMENTS.run_id
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"top_k": 12}, {"top_k": 0}, {"layers": 1}, {"example_tokens": 1}]
+)
+def test_settings_that_make_no_run_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        dataclasses.replace(DOCUMENTS, **wrong)
 
 
 def test_router_mass_is_the_sum_of_what_the_routers_said(written: Written) -> None:
@@ -99,7 +106,7 @@ def test_weights_are_rounded_to_bfloat16(written: Written) -> None:
 
 def test_measured_ways_are_put_into_a_table(written: Written) -> None:
     case = BY_HAND[0]
-    n_rows, ways = measuring.measure(case, written, repeat=2, slow=math.inf, with_memory=False)
+    n_rows, ways = measuring.measure(case, written, Effort(repeat=2, slow=math.inf, memory=False))
     assert n_rows == DOCUMENTS.layers * DOCUMENTS.experts
     assert all(len(found.seconds) == 2 for found in ways.values())
     answered = report.Answered(case.name, n_rows, ways)
@@ -111,7 +118,7 @@ def test_measured_ways_are_put_into_a_table(written: Written) -> None:
 
 
 def test_a_slow_way_is_not_repeated(written: Written) -> None:
-    _, ways = measuring.measure(BY_HAND[0], written, repeat=3, slow=0, with_memory=False)
+    _, ways = measuring.measure(BY_HAND[0], written, Effort(repeat=3, slow=0, memory=False))
     assert all(len(found.seconds) == 1 for found in ways.values())
 
 

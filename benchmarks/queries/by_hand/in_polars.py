@@ -4,7 +4,7 @@ Every function takes the files of a run and returns the columns of the query of 
 rows come down to is worked out as in the numpy version.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -163,43 +163,40 @@ def overlap(run: RunFiles, key: str, on: str, value_a: str, value_b: str) -> Col
 
 
 def vocabulary_specialization(run: RunFiles, min_count: int = 8) -> Columns:
-    tokens = _collect(
-        _Selected(run)
-        .tokens("token_id")
-        .with_columns(pl.len().over("token_id").alias("n_token"))
-        .filter(pl.col("n_token") >= min_count)
-        .select("token_idx", "token_id", "n_token")
-    )
-    of_ids = _collect(
-        _scan(run, "routing")
-        .select("token_idx", "layer", "expert")
-        .join(tokens.lazy(), on="token_idx")
-        .group_by("layer", "token_id", "expert")
-        .agg(pl.len().alias("n"), pl.col("n_token").first())
-    )
-    most = (
-        of_ids.group_by("layer", "expert")
-        .agg(pl.col("n").sum())
-        .group_by("layer")
-        .agg(pl.col("n").max().alias("most"))
-    )
-    n = pl.col("n").cast(pl.Int64)
-    found = (
-        of_ids.group_by("layer", "token_id")
-        .agg(n.max(), pl.col("n_token").first().cast(pl.Int64))
-        .group_by("layer")
-        .agg(
-            pl.len().alias("n_token_ids"),
-            pl.col("n_token").sum().alias("n_tokens"),
-            (pl.col("n") / pl.col("n_token")).mean().alias("specialization"),
-            (pl.col("n").sum() / pl.col("n_token").sum()).alias("weighted"),
+    selected = _Selected(run)
+    tokens = _with_counts(selected)
+    is_counted = pl.col("n_token") >= min_count
+    n_tokens = len(tokens.filter(is_counted))
+    found = []
+    for layer, decisions in enumerate(_of_layers(selected, tokens)):
+        of_ids = decisions.filter(is_counted).group_by("token_id", "expert")
+        counts = of_ids.agg(pl.len().cast(pl.Int64).alias("n"), pl.col("n_token").first())
+        largest = counts.group_by("token_id").agg(pl.col("n").max(), pl.col("n_token").first())
+        most = counts.group_by("expert").agg(pl.col("n").sum())["n"].max()
+        found.append(
+            largest.select(
+                layer=pl.lit(layer),
+                n_token_ids=pl.len(),
+                n_tokens=pl.col("n_token").sum(),
+                specialization=(pl.col("n") / pl.col("n_token")).mean(),
+                weighted=pl.col("n").sum() / pl.col("n_token").sum(),
+                baseline=pl.lit(most) / n_tokens,
+            )
         )
-        .join(most, on="layer")
-        .with_columns((pl.col("most") / len(tokens)).alias("baseline"))
-        .drop("most")
-        .sort("layer")
-    )
-    return _columns(found)
+    return _columns(pl.concat(found))
+
+
+def _with_counts(selected: _Selected) -> pl.DataFrame:
+    """The tokens, each with how often its id occurs."""
+    n_token = pl.len().over("token_id").cast(pl.Int64).alias("n_token")
+    tokens = selected.tokens("token_id").select("token_idx", "token_id", n_token)
+    return _collect(tokens)
+
+
+def _of_layers(selected: _Selected, tokens: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Yield of each layer the tokens once for every rank, with the expert."""
+    for ranks in _by_layer(selected.rows("routing", "layer", "expert"), selected.run.shape.top_k):
+        yield pl.concat([tokens.with_columns(rank.alias("expert")) for rank in ranks])
 
 
 def _columns(frame: pl.DataFrame) -> Columns:
@@ -208,38 +205,32 @@ def _columns(frame: pl.DataFrame) -> Columns:
 
 def top_tokens(run: RunFiles, min_count: int = 2, n: int = 5) -> Columns:
     selected = _Selected(run)
-    tokens = _collect(
-        selected.tokens("token_id").with_columns(pl.len().over("token_id").alias("n_token"))
-    ).drop("example_id")
-    counted = _collect(
-        _scan(run, "routing")
-        .select("token_idx", "layer", "expert")
-        .join(tokens.lazy(), on="token_idx")
-        .group_by("layer", "expert", "token_id")
-        .agg(
+    found = []
+    for layer, decisions in enumerate(_of_layers(selected, _with_counts(selected))):
+        counted = decisions.group_by("expert", "token_id").agg(
             pl.len().cast(pl.Int64).alias("n_decisions"),
-            pl.col("n_token").first().cast(pl.Int64),
+            pl.col("n_token").first(),
             pl.col("token_idx").min().alias("first"),
         )
-    )
-    frequency = counted.group_by("layer", "expert").agg(
-        (pl.col("n_decisions").sum() / selected.n_tokens).alias("frequency")
-    )
-    group = ["layer", "expert"]
-    found = (
-        counted.filter(pl.col("n_token") >= min_count)
-        .with_columns((pl.col("n_decisions") / pl.col("n_token")).alias("rate"))
-        .sort(
-            *group, "n_decisions", "rate", "token_id", descending=[False, False, True, True, False]
+        frequency = counted.group_by("expert").agg(
+            (pl.col("n_decisions").sum() / selected.n_tokens).alias("frequency")
         )
-        .group_by(group, maintain_order=True)
-        .head(n)
-        .with_columns(pl.int_range(1, pl.len() + 1).over(group).alias("place"))
-        .join(frequency, on=group, maintain_order="left")
-        .with_columns((pl.col("rate") / pl.col("frequency")).alias("lift"))
-        .drop("frequency")
-    )
-    return with_texts(run, _columns(found), selected.all_examples["n_tokens"].to_numpy())
+        order = {"expert": False, "n_decisions": True, "rate": True, "token_id": False}
+        found.append(
+            counted.filter(pl.col("n_token") >= min_count)
+            .with_columns((pl.col("n_decisions") / pl.col("n_token")).alias("rate"))
+            .sort(*order, descending=[*order.values()])
+            .group_by("expert", maintain_order=True)
+            .head(n)
+            .join(frequency, on="expert", maintain_order="left")
+            .with_columns(
+                layer=pl.lit(layer),
+                place=pl.int_range(1, pl.len() + 1).over("expert"),
+                lift=pl.col("rate") / pl.col("frequency"),
+            )
+            .drop("frequency")
+        )
+    return with_texts(run, _columns(pl.concat(found)), selected.all_examples["n_tokens"].to_numpy())
 
 
 def router_confidence(run: RunFiles, key: str | None = None, on: str = "tokens") -> Columns:
@@ -266,7 +257,8 @@ def router_confidence(run: RunFiles, key: str | None = None, on: str = "tokens")
 
 def _by_layer(rows: pl.LazyFrame, k: int) -> list[list[pl.Series]]:
     """Of each layer and rank the experts of the tokens, in the order of the tokens."""
-    found = _collect(rows.select("layer", "expert"))
+    # as small as numbers of layers and experts go: these are all the decisions
+    found = _collect(rows.select(pl.col("layer", "expert").cast(pl.UInt16)))
     layers = found.partition_by("layer", maintain_order=True, include_key=False)
     return [[layer["expert"].gather_every(k, rank) for rank in range(k)] for layer in layers]
 
@@ -462,7 +454,7 @@ def label_information(run: RunFiles, key: str, on: str, permutations: int) -> Co
         rows = _collect(tokens)
         layers = _by_layer(_of_tokens(run, rows["token_idx"]), shape.top_k)
         ranks = [np.stack([rank.to_numpy() for rank in layer], axis=1) for layer in layers]
-        experts = np.array(ranks, np.uint8)
+        experts = np.array(ranks)
         codes, examples = rows["code"].to_numpy(), rows["example_id"].to_numpy()
         return token_information(codes, experts, examples, shape.experts, permutations)
     found = _collect(

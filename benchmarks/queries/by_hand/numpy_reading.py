@@ -80,12 +80,10 @@ def read_units(
 
 
 def read_experts(run: RunFiles, kept: Array | None = None) -> Array:
-    """(layer, token, rank): all decisions, a byte each."""
+    """(layer, token, rank): all decisions, a byte each where there are no more than 256 experts."""
+    small = np.min_scalar_type(run.shape.experts - 1)
     return np.concatenate(
-        [
-            expert.astype(np.uint8)
-            for _, (expert,) in read_units(run, "routing", "expert", kept=kept)
-        ],
+        [expert.astype(small) for _, (expert,) in read_units(run, "routing", "expert", kept=kept)],
         axis=1,
     )
 

@@ -1,5 +1,6 @@
 """What made-up routers say of tokens: the rows of routing, router_stats and router_mass."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,27 +42,45 @@ def to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return (rounded & np.uint32(0xFFFF0000)).view(np.float32)
 
 
-def router_tables(
-    settings: Settings,
-    model: Routers,
-    token_idx: NDArray[Any],
-    token_id: NDArray[Any],
-    tag: NDArray[Any],
-    kind: NDArray[Any],
-    starts: NDArray[Any],
-    example_ids: NDArray[Any],
-    unit: int,
-) -> dict[str, Columns]:
+@dataclass(frozen=True)
+class UnitTokens:
+    """The tokens of a unit.
+
+    Attributes
+    ----------
+    unit
+        The unit's number.
+    token_idx, token_id, tag, kind
+        (token,) the token's number, its id, its tag, and the kind of its example.
+    example_ids, starts
+        (example,) the example's number, and where its tokens begin.
+    """
+
+    unit: int
+    token_idx: NDArray[Any]
+    token_id: NDArray[Any]
+    tag: NDArray[Any]
+    kind: NDArray[Any]
+    example_ids: NDArray[Any]
+    starts: NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.token_idx)
+
+
+def router_tables(settings: Settings, model: Routers, tokens: UnitTokens) -> dict[str, Columns]:
     """The rows of ``routing``, ``router_stats`` and ``router_mass``, layer by layer."""
-    rng = np.random.default_rng([settings.seed, 5, settings.checkpoint, unit])
-    group = model.vocabulary.groups[token_id]
-    n_tokens, k = len(token_idx), settings.top_k
+    rng = np.random.default_rng([settings.seed, 5, settings.checkpoint, tokens.unit])
+    group = model.vocabulary.groups[tokens.token_id]
+    n_tokens, k = len(tokens), settings.top_k
     routing: list[Columns] = []
     stats: list[Columns] = []
     mass: list[Columns] = []
     for layer in range(settings.layers):
         logits = (
-            model.of_group[group, layer] + model.of_tag[tag, layer] + model.of_kind[kind, layer]
+            model.of_group[group, layer]
+            + model.of_tag[tokens.tag, layer]
+            + model.of_kind[tokens.kind, layer]
         )
         logits += _drawn(rng, 0.7, logits.shape)
         experts = _largest(logits, k)
@@ -75,7 +94,7 @@ def router_tables(
         norms = np.exp(_drawn(rng, 0.3, (n_tokens, k)) + np.float32(1.0))
         routing.append(
             {
-                "token_idx": np.repeat(token_idx, k),
+                "token_idx": np.repeat(tokens.token_idx, k),
                 "layer": np.full(n_tokens * k, layer, np.int32),
                 "rank": np.tile(np.arange(k, dtype=np.int32), n_tokens),
                 "expert": experts.ravel(),
@@ -86,7 +105,7 @@ def router_tables(
         expected = np.einsum("te,te->t", probabilities, logits)
         stats.append(
             {
-                "token_idx": token_idx,
+                "token_idx": tokens.token_idx,
                 "layer": np.full(n_tokens, layer, np.int32),
                 "entropy": (logsumexp - expected) / np.float32(np.log(2)),
                 "margin": chosen[:, 0] - second,
@@ -96,7 +115,7 @@ def router_tables(
                 "moe_output_norm": np.exp(_drawn(rng, 0.3, (n_tokens,))),
             }
         )
-        mass.append(_mass(layer, probabilities, experts, weights, starts, example_ids))
+        mass.append(_mass(layer, probabilities, experts, weights, tokens))
     return {
         "routing": _joined(routing),
         "router_stats": _joined(stats),
@@ -120,20 +139,19 @@ def _mass(
     probabilities: NDArray[np.float32],
     experts: NDArray[np.int32],
     weights: NDArray[np.float32],
-    starts: NDArray[Any],
-    example_ids: NDArray[Any],
+    tokens: UnitTokens,
 ) -> Columns:
     """What each example gives each expert; of what is known, the columns that the table has."""
     n_tokens, n_experts = probabilities.shape
-    n_examples = len(example_ids)
-    owner = np.searchsorted(starts, np.arange(n_tokens), side="right") - 1
+    n_examples = len(tokens.example_ids)
+    owner = np.searchsorted(tokens.starts, np.arange(n_tokens), side="right") - 1
     cell = (owner[:, None] * n_experts + experts).ravel()
     n_cells = n_examples * n_experts
     known = {
-        "example_id": np.repeat(example_ids, n_experts),
+        "example_id": np.repeat(tokens.example_ids, n_experts),
         "layer": np.full(n_cells, layer, np.int32),
         "expert": np.tile(np.arange(n_experts, dtype=np.int32), n_examples),
-        "probability": np.add.reduceat(probabilities, starts, dtype=np.float64).ravel(),
+        "probability": np.add.reduceat(probabilities, tokens.starts, dtype=np.float64).ravel(),
         "n_decisions": np.bincount(cell, minlength=n_cells),
         "weight": np.bincount(cell, weights.ravel(), minlength=n_cells),
     }

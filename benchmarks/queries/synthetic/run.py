@@ -14,15 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.queries.synthetic.routers import Columns, Routers, router_tables
-from benchmarks.queries.synthetic.settings import KINDS, Settings
+from benchmarks.queries.synthetic.routers import Columns, Routers, UnitTokens, router_tables
+from benchmarks.queries.synthetic.settings import KINDS, UNIT_TOKENS, Settings
 from benchmarks.queries.synthetic.vocabulary import Vocabulary
 from moedb.schemas.manifests import RunManifest, UnitRange
 from moedb.store.files import sha256_of_json
 from moedb.store.writing.run_writer import RunWriter
 from moedb.version import __version__
 
-UNIT_TOKENS = 8192
 ROLES = ("other", "io", "s1", "s2", "end")
 
 
@@ -56,7 +55,7 @@ def _lengths(settings: Settings) -> NDArray[np.int64]:
     if settings.is_prompts:
         return np.full(2 * max(1, settings.tokens // (2 * mean)), mean)
     rng = np.random.default_rng([settings.seed, 1])
-    shortest, longest = max(1, mean // 2), min(UNIT_TOKENS, mean + mean // 2)
+    shortest, longest = max(1, mean // 2), mean + mean // 2
     lengths = rng.integers(shortest, longest + 1, 2 + 2 * settings.tokens // mean)
     return lengths[: int(np.searchsorted(lengths.cumsum(), settings.tokens)) + 1]
 
@@ -129,6 +128,7 @@ def _unit_tables(
         kind = text_rng.integers(0, len(KINDS[settings.job]), len(example_ids))
     tag = words.tags_of(text_rng, token_id)
     token_idx = first_token + np.arange(span.n_tokens)
+    tokens = UnitTokens(unit, token_idx, token_id, tag, kind[owner], example_ids, starts)
     rows = {
         "examples": _examples(settings, example_ids, lengths, token),
         "tokens": {
@@ -146,9 +146,7 @@ def _unit_tables(
             "value": np.array(KINDS[settings.job], object)[kind],
         },
         "token_labels": _token_labels(settings, words, token_idx, position, tag),
-        **router_tables(
-            settings, model, token_idx, token_id, tag, kind[owner], starts, example_ids, unit
-        ),
+        **router_tables(settings, model, tokens),
     }
     if settings.is_prompts:
         rows["predictions"] = _predictions(text_rng, example_ids, token[starts], token[starts + 1])

@@ -9,6 +9,10 @@ DOMAINS = ("books", "code", "encyclopedia", "law", "medicine", "news", "science"
 KINDS = {"text": DOMAINS, "qwen-ioi": TEMPLATES}
 """Of each job the values of the label of its examples."""
 
+UNIT_TOKENS = 8192
+LONGEST = 2 * UNIT_TOKENS // 3
+"""Mean tokens of a document at most: one of half as many again still goes into a unit."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -40,6 +44,17 @@ class Settings:
     top_k: int = 4
     checkpoint: int = 0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.top_k < self.experts:
+            raise ValueError(
+                f"top k {self.top_k} of {self.experts} experts: expected 1 or more, "
+                "and fewer than there are experts"
+            )
+        if self.layers < 2:
+            raise ValueError(f"{self.layers} layers: expected 2 or more")
+        if not 2 <= self.example_tokens <= LONGEST:
+            raise ValueError(f"examples of {self.example_tokens} tokens: expected 2 to {LONGEST}")
 
     @property
     def run_id(self) -> str:

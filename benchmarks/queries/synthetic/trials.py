@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.queries.synthetic.routers import to_bfloat16
-from benchmarks.queries.synthetic.run import UNIT_TOKENS
+from benchmarks.queries.synthetic.settings import UNIT_TOKENS
 from moedb.schemas.manifests import RunManifest, UnitRange
 from moedb.schemas.tables import ROUTER_MASS
 from moedb.store.files import sha256_of_json
