@@ -62,6 +62,12 @@ def parser() -> argparse.ArgumentParser:
         help="2 (default): documents and prompts. 3: the documents through an earlier checkpoint "
         "too, which saturation compares with; without it the run is compared with itself",
     )
+    known.add_argument(
+        "--one-store",
+        action="store_true",
+        help="keep the runs that queries over trials read in the same store: their labels of runs "
+        "are read by every query over labels",
+    )
     known.add_argument("--seed", type=int, default=0, help="seed of everything that is drawn (0)")
     known.add_argument(
         "--store",
@@ -152,8 +158,10 @@ def _written(folder: Path, options: argparse.Namespace, tokens: int) -> Written:
         raise SystemExit(str(error)) from error
     n_decisions = tokens * options.layers * options.top_k
     start = time.perf_counter()
-    name = f"{n_decisions / 1e6:.3g}m"
-    written = write_store(folder / name, documents, options.prompt_tokens, options.runs)
+    name = f"{n_decisions / 1e6:.3g}m{'-one-store' if options.one_store else ''}"
+    written = write_store(
+        folder / name, documents, options.prompt_tokens, options.runs, options.one_store
+    )
     seconds = time.perf_counter() - start
     print(f"\n{folder / name}: {n_decisions:,} decisions, ready after {seconds:.0f} s", flush=True)
     return written

@@ -84,8 +84,12 @@ def ways(case: Case, written: Written, polars: bool = HAS_POLARS) -> dict[str, C
 
 def ask_anew(case: Case, written: Written) -> pd.DataFrame:
     """Open the store and ask, as a notebook's first call does: nothing is kept from before."""
-    with moedb.open(written.folder) as database:
+    with moedb.open(_store(case, written)) as database:
         return ask(case, written, database)
+
+
+def _store(case: Case, written: Written) -> Path:
+    return written.trials if case.run == "trials" else written.folder
 
 
 def ask(case: Case, written: Written, database: moedb.Database) -> pd.DataFrame:
@@ -149,7 +153,7 @@ def measure(case: Case, written: Written, effort: Effort) -> tuple[int, dict[str
         Rows of the answer, and the ways.
     """
     answers = ways(case, written, effort.polars)
-    with moedb.open(written.folder) as database:
+    with moedb.open(_store(case, written)) as database:
         timed = {**answers, OPEN: partial(ask, case, written, database)}
         found = {way: Measured() for way in timed}
         reference = pd.DataFrame()

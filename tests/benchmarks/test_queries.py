@@ -24,7 +24,8 @@ DOCUMENTS = Settings("text", tokens=1700, example_tokens=70, layers=3, experts=1
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
-    return write_store(tmp_path_factory.mktemp("store"), DOCUMENTS, prompt_tokens=20, n_runs=3)
+    folder = tmp_path_factory.mktemp("stores") / "tiny"
+    return write_store(folder, DOCUMENTS, prompt_tokens=20, n_runs=3)
 
 
 @pytest.mark.parametrize("case", BY_HAND, ids=lambda case: case.name)
@@ -72,6 +73,15 @@ def test_a_store_of_other_settings_is_refused(written: Written) -> None:
             write_store(written.folder, DOCUMENTS, prompt_tokens=20, n_runs=3)
     finally:
         (written.folder / "runs" / "text-0000000000").rmdir()
+
+
+def test_trials_can_be_in_the_same_store(written: Written, tmp_path: Path) -> None:
+    folder = tmp_path / "all"
+    together = write_store(folder, DOCUMENTS, prompt_tokens=20, n_runs=2, one_store=True)
+    assert together.trials == folder
+    case = next(case for case in CASES if case.run == "trials")
+    ours, apart = (measuring.ways(case, store)[MOEDB]() for store in (together, written))
+    assert ours.equals(apart)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from benchmarks.queries.synthetic.trials import write_trials
 MOST_PROMPT_TOKENS = 40_000
 """Tokens of the run of prompts at most: it does not grow with the documents."""
 N_IMAGES = 10_000
-"""Images of a trial at most."""
+"""Images of a trial."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class Written:
     ----------
     folder
         The store.
+    trials
+        The store of the trials, which may be the same.
     text, ioi
         The run of documents, which everything grows with, and the run of prompts.
     earlier
@@ -30,6 +32,7 @@ class Written:
     """
 
     folder: Path
+    trials: Path
     text: str
     ioi: str
     earlier: str
@@ -37,7 +40,9 @@ class Written:
     n_tokens: int
 
 
-def write_store(folder: Path, documents: Settings, prompt_tokens: int, n_runs: int) -> Written:
+def write_store(
+    folder: Path, documents: Settings, prompt_tokens: int, n_runs: int, one_store: bool = False
+) -> Written:
     """Write what is missing of a store.
 
     Parameters
@@ -51,6 +56,8 @@ def write_store(folder: Path, documents: Settings, prompt_tokens: int, n_runs: i
     n_runs
         2 for documents and prompts; with 3 the documents are there once more, as an earlier
         checkpoint routes them.
+    one_store
+        Whether the trials are in this store too, not in one beside it.
 
     Raises
     ------
@@ -66,8 +73,9 @@ def write_store(folder: Path, documents: Settings, prompt_tokens: int, n_runs: i
     earlier = replace(documents, checkpoint=1)
     wanted = [prompts, *([earlier] if n_runs > 2 else []), documents]
     names = [write_run(folder, settings) for settings in wanted]
-    trials = write_trials(folder, min(N_IMAGES, documents.tokens), documents.seed)
-    expected = {*names, *trials, earlier.run_id}
+    trials = folder if one_store else folder.parent / "trials"
+    of_trials = write_trials(trials, N_IMAGES, documents.seed)
+    expected = {*names, earlier.run_id, *(of_trials if one_store else ())}
     others = {path.name for path in (folder / "runs").iterdir() if path.is_dir()} - expected
     if others:
         raise SystemExit(
@@ -77,6 +85,7 @@ def write_store(folder: Path, documents: Settings, prompt_tokens: int, n_runs: i
     n_decisions = documents.tokens * documents.layers * documents.top_k
     return Written(
         folder=folder,
+        trials=trials,
         text=documents.run_id,
         ioi=prompts.run_id,
         earlier=earlier.run_id if n_runs > 2 else documents.run_id,
