@@ -85,7 +85,8 @@ def parser() -> argparse.ArgumentParser:
         type=float,
         default=30.0,
         metavar="SECONDS",
-        help="a way that takes longer in its first round is not repeated (30)",
+        help="a way that takes longer in its first round is not repeated (30); where moedb does, "
+        "an open database is not asked",
     )
     known.add_argument(
         "--no-polars", action="store_true", help="leave out polars, which takes the most memory"

@@ -4,7 +4,7 @@ import gc
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -59,7 +59,7 @@ class Effort:
         Rounds, after one to warm up whose answers are compared.
     slow
         A way whose first round takes longer than this, in seconds, is not repeated: that round is
-        its time.
+        its time. Where moedb does, an open database is not asked.
     memory
         Whether memory is measured too, each way in a process of its own.
     polars
@@ -158,12 +158,15 @@ def measure(case: Case, written: Written, effort: Effort) -> tuple[int, dict[str
         found = {way: Measured() for way in timed}
         reference = pd.DataFrame()
         for way, answer in timed.items():
+            if way == OPEN and found[MOEDB].seconds[0] > effort.slow:
+                del found[OPEN]
+                break
             result = _time(answer, found[way])
             if way == MOEDB:
                 reference = result
             elif way != OPEN:
                 check_same(case, reference, result, way)
-        pending = {way: a for way, a in timed.items() if found[way].seconds[0] <= effort.slow}
+        pending = {way: timed[way] for way in found if found[way].seconds[0] <= effort.slow}
         for way in pending:
             found[way].seconds.clear()
             found[way].cpu_seconds.clear()
@@ -172,7 +175,7 @@ def measure(case: Case, written: Written, effort: Effort) -> tuple[int, dict[str
                 _time(answer, found[way])
     if effort.memory:
         for way in answers:
-            found[way] = Measured(**{**asdict(found[way]), "peak_bytes": _peak(way, case, written)})
+            found[way] = replace(found[way], peak_bytes=_peak(way, case, written))
     return len(reference), found
 
 
