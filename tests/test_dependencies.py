@@ -35,7 +35,7 @@ def test_the_lowest_versions_are_those_that_pyproject_allows() -> None:
 
 def test_what_moedb_is_built_with_is_allowed() -> None:
     used = pinned("constraints.txt")
-    for name, requirement in requirements("hub", "test", "dev").items():
+    for name, requirement in requirements("benchmarks", "hub", "test", "dev").items():
         assert requirement.specifier.contains(used[name]), name
 
 
