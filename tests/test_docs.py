@@ -218,9 +218,7 @@ def test_the_ablations_of_the_readme_are_in_the_report(followed: Followed) -> No
         for kind in json.loads(json.loads(run.read_text())["row"]["config"])["kinds"]
     }
     assert kinds == {"knock-out-shared", "swap-routing", "ablate-experts", "patch"}
-    assert len(list(store.glob("intervene-*"))) == len(
-        list(store.glob("intervene-*/segments/final.json"))
-    )
+    assert len(list(store.glob("intervene-*"))) == len(list(store.glob("intervene-*/heads/*.json")))
 
 
 @pytest.mark.model

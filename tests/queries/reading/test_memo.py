@@ -10,6 +10,7 @@ from moedb.queries.analyses.predictions import interventions
 from moedb.queries.database import Database
 from tests.queries.analyses.test_ioi_analyses import make_settings
 from tests.support.stores import synthetic_ioi as ioi
+from tests.support.stores.samples import unfinish
 from tests.support.stores.synthetic_ioi import CAPTURED
 
 
@@ -87,17 +88,14 @@ def test_interventions_are_read_once_for_the_same_parameters(
 def test_nothing_is_kept_of_a_run_that_is_being_written(tmp_path: Path, opened: list[str]) -> None:
     store = tmp_path / "store"
     ioi.write_captured(store)
-    segments = store / "runs" / CAPTURED / "segments"
-    hidden = {name: (segments / name).read_bytes() for name in ("000001.json", "final.json")}
-    for name in hidden:
-        (segments / name).unlink()
+    hidden = unfinish(store, CAPTURED, "000001")
     with moedb.open(store) as database:
         for level in ("experts", "layers"):
             rows = database.query("expert-attribution", run=CAPTURED, level=level).df()
             assert set(rows["n_prompts"]) == {4}
     assert opened.count("logit_direction") == 2
-    for name, content in hidden.items():
-        (segments / name).write_bytes(content)
+    for file, content in hidden.items():
+        file.write_bytes(content)
     with moedb.open(store) as database:
         rows = database.query("expert-attribution", run=CAPTURED).df()
         assert set(rows["n_prompts"]) == {8}

@@ -9,6 +9,7 @@ import pytest
 import moedb
 from moedb.errors import ParameterError, RunNotFoundError, SqlRefusedError
 from moedb.queries.database import Database
+from tests.support.stores.samples import unfinish
 
 pytestmark = pytest.mark.model
 
@@ -28,7 +29,7 @@ def db(mini_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
     shutil.copytree(mini_store, store)
     planned = plan_qwen_ioi(CaptureOptions(model="qwen-moe-mini"), n=2, seed=2)
     run_id = capture(planned, store).run_id
-    (store / "runs" / run_id / "segments" / "final.json").unlink()
+    unfinish(store, run_id)
     with moedb.open(store) as database:
         yield database
 

@@ -14,7 +14,7 @@ from moedb.queries.report.ioi import IOI_SECTIONS
 from moedb.queries.report.writing import PAGE, write_ioi_report
 from tests.queries.analyses.test_ioi_analyses import make_settings
 from tests.support.stores import synthetic_ioi as ioi
-from tests.support.stores.samples import write_sample
+from tests.support.stores.samples import unfinish, write_sample
 from tests.support.stores.synthetic_ioi import CAPTURED, INTERVENED, Setting
 
 
@@ -99,7 +99,7 @@ def test_names_interventions_that_were_not_finished(
 ) -> None:
     unfinished = tmp_path / "store"
     shutil.copytree(store, unfinished)
-    (unfinished / "runs" / INTERVENED / "segments" / "final.json").unlink()
+    unfinish(unfinished, INTERVENED)
     assert run_cli(["report", "ioi", "--store", str(unfinished), "-o", str(tmp_path / "x")]) == 0
     err = capsys.readouterr().err
     assert f"{INTERVENED} is incomplete (0 of 2 units are missing) and not read" in err
@@ -135,8 +135,7 @@ def test_a_run_of_interventions_that_was_cut_short_is_named(
     if with_others:
         ioi.write_interventions(store, others, splits, {})
     units = sorted((store / "runs" / cut_short / "segments").glob("0*.json"))
-    for lost in (store / "runs" / cut_short / "segments" / "final.json", *units[1:]):
-        lost.unlink()
+    unfinish(store, cut_short, *(unit.stem for unit in units[1:]))
     assert run_cli(["report", "ioi", "--store", str(store), "-o", str(tmp_path / "out")]) == 0
     err = " ".join(capsys.readouterr().err.split())
     said = f"{cut_short} is incomplete ({len(units) - 1} of {len(units)} units are missing)"

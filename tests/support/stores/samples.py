@@ -8,6 +8,7 @@ import numpy as np
 
 from moedb.schemas.manifests import RunManifest, UnitRange
 from moedb.store.arrays import ArrayKey
+from moedb.store.layout import RunLayout
 from moedb.store.writing.run_writer import RunWriter
 
 RUN_ID = "text-0123456789"
@@ -154,3 +155,19 @@ def write_sample(store: Path, **settings: Any) -> RunWriter:
         writer.commit_unit(unit, *unit_rows(writer.manifest, unit))
     writer.finish()
     return writer
+
+
+def unfinish(store: Path, run_id: str, *units: str) -> dict[Path, bytes]:
+    """Take a complete run back to before its head, and the manifests of some units.
+
+    Returns
+    -------
+    dict
+        The files that were deleted, with what was in them.
+    """
+    layout = RunLayout(store, run_id)
+    files = [*layout.heads.iterdir(), *(layout.segment(unit) for unit in ("final", *units))]
+    deleted = {file: file.read_bytes() for file in files}
+    for file in deleted:
+        file.unlink()
+    return deleted
