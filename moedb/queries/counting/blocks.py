@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from moedb.store.reading.snapshot import RunSnapshot
 
 
+MOST_HELD = 2**29
+"""Decisions of the largest run whose experts are held at once."""
+
+
 class UnorderedError(Exception):
-    """A file is not in the order of the format; the SQL does not depend on it."""
+    """A file is not in the order of the format, or too large: the SQL does not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,65 @@ def read_blocks(run: RunSnapshot, *, weights: bool = False) -> Iterator[FileBloc
             first, n_tokens = _tokens_of(file, layers)
             table = file.read(columns=columns)
         yield FileBlocks(first, n_tokens, tuple(_blocks(table, layers, n_tokens)))
+
+
+@dataclass(frozen=True)
+class HeldExperts:
+    """The experts of a run, all at once.
+
+    Attributes
+    ----------
+    tokens
+        (token,): the tokens, ascending.
+    experts
+        For each layer (token, rank): the experts, a byte or two each.
+    """
+
+    tokens: NDArray[np.int64]
+    experts: Mapping[int, NDArray[np.unsignedinteger]]
+
+    def rows_of(self, token_idx: NDArray[np.int64]) -> NDArray[np.intp]:
+        """The rows of tokens.
+
+        Raises
+        ------
+        UnorderedError
+            If a token has no decisions.
+        """
+        import numpy as np
+
+        rows = np.searchsorted(self.tokens, token_idx)
+        if not np.array_equal(self.tokens.take(rows, mode="clip"), token_idx):
+            raise UnorderedError
+        return rows
+
+
+def hold_experts(run: RunSnapshot) -> HeldExperts:
+    """Read the experts of a run and hold them.
+
+    Raises
+    ------
+    UnorderedError
+        If a file is not in order, or the run is too large.
+    """
+    import numpy as np
+
+    if run.n_rows("routing") > MOST_HELD:
+        raise UnorderedError
+    layers = layers_of(run)
+    tokens = [np.zeros(0, np.int64)]
+    experts: dict[int, list[NDArray[np.unsignedinteger]]] = {
+        layer.layer: [np.zeros((0, layer.top_k), np.uint8)] for layer in layers
+    }
+    for file in read_blocks(run):
+        tokens.append(np.arange(file.first_token, file.first_token + file.n_tokens))
+        for block in file.blocks:
+            small = np.uint8 if block.layer.n_experts <= 2**8 else np.uint16
+            experts[block.layer.layer].append(block.experts.astype(small))
+    numbers = np.concatenate(tokens)
+    if (np.diff(numbers) <= 0).any():
+        raise UnorderedError
+    return HeldExperts(numbers, {layer: np.concatenate(held) for layer, held in experts.items()})
 
 
 def _blocks(table: object, layers: Sequence[Layer], n_tokens: int) -> Iterator[Block]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from moedb.queries.counting.blocks import UnorderedError
 from moedb.queries.counting.classes import class_routing
 from moedb.queries.counting.experts import expert_pairs, expert_usage, layer_pairs, rank_usage
+from moedb.queries.counting.sharing import shared_decisions
 from moedb.queries.counting.vocabulary import vocabulary_routing
 from moedb.queries.questions.parameters import RUN_PARAMETERS
 from moedb.store.engine.quoting import literal, quoted
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from moedb.queries.counting.rows import Rows
     from moedb.queries.questions.parameters import Value
     from moedb.queries.questions.query_file import NamedQuery
-    from moedb.store.reading.snapshot import RunSnapshot, Snapshot
+    from moedb.store.reading.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,9 @@ _TYPES = {
     "weight": "double",
 }
 """The SQL types of the columns; the rest are counts and numbers of tokens."""
+
+_PIECE = 122_880
+"""Rows that DuckDB reads at once."""
 
 _KEPT_ROWS = 1_000_000
 """Larger counts are not kept for the next query."""
@@ -56,29 +60,46 @@ class Count:
     selection
         The selection.
     of
-        The label's key (``class_routing``), or which token (``vocabulary_routing``).
+        The label's key (``class_routing``), which token (``vocabulary_routing``), or the other run
+        (``shared_decisions``).
+    least
+        How often a token id must occur to be counted.
     """
 
     view: str
     run: str
     selection: str
     of: str | None = None
+    least: int = 0
 
 
-_COUNTERS: dict[str, Callable[[duckdb.DuckDBPyConnection, RunSnapshot, Count], Rows]] = {
-    "class_routing": lambda c, run, count: class_routing(c, run, count.selection, str(count.of)),
-    "expert_pairs": lambda c, run, count: expert_pairs(c, run, count.selection),
-    "expert_usage": lambda c, run, count: expert_usage(c, run, count.selection),
-    "layer_pairs": lambda c, run, count: layer_pairs(c, run, count.selection),
-    "rank_usage": lambda c, run, count: rank_usage(c, run, count.selection),
-    "vocabulary_routing": lambda c, run, count: vocabulary_routing(
-        c, run, count.selection, str(count.of)
+_COUNTERS: dict[str, Callable[[duckdb.DuckDBPyConnection, Snapshot, Count], Rows]] = {
+    "class_routing": lambda c, snapshot, count: class_routing(
+        c, snapshot.runs[count.run], count.selection, str(count.of)
+    ),
+    "expert_pairs": lambda c, snapshot, count: expert_pairs(
+        c, snapshot.runs[count.run], count.selection
+    ),
+    "expert_usage": lambda c, snapshot, count: expert_usage(
+        c, snapshot.runs[count.run], count.selection
+    ),
+    "layer_pairs": lambda c, snapshot, count: layer_pairs(
+        c, snapshot.runs[count.run], count.selection
+    ),
+    "rank_usage": lambda c, snapshot, count: rank_usage(
+        c, snapshot.runs[count.run], count.selection
+    ),
+    "shared_decisions": lambda c, snapshot, count: shared_decisions(
+        c, snapshot.runs[count.run], snapshot.runs[str(count.of)], count.selection
+    ),
+    "vocabulary_routing": lambda c, snapshot, count: vocabulary_routing(
+        c, snapshot.runs[count.run], count.selection, str(count.of), count.least
     ),
 }
 COUNTED = frozenset(_COUNTERS)
 """The views that counted rows can stand for."""
 
-_COLUMN_OF = {"class_routing": "key", "vocabulary_routing": "of"}
+_COLUMN_OF = {"class_routing": "key", "shared_decisions": "run_b", "vocabulary_routing": "of"}
 
 
 def counts_of(query: NamedQuery, values: Mapping[str, Value]) -> list[Count]:
@@ -91,18 +112,20 @@ def counts_of(query: NamedQuery, values: Mapping[str, Value]) -> list[Count]:
     values
         The values of its parameters, runs by their whole names.
     """
-    runs = dict.fromkeys(str(values[name]) for name in RUN_PARAMETERS if values.get(name))
+    runs = [str(values[name]) for name in RUN_PARAMETERS if values.get(name)]
     selection = str(values.get("split") or "default")
     counts = []
-    for view in _COUNTERS:
-        if view not in query.relations:
-            continue
-        of = values.get("key") if view == "class_routing" else values.get("of", "input")
-        if view not in _COLUMN_OF:
-            of = None
-        elif of is None:
-            continue  # no label, no class
-        counts += [Count(view, run, selection, None if of is None else str(of)) for run in runs]
+    for view in COUNTED & query.relations:
+        if view == "shared_decisions":
+            counts.append(Count(view, runs[0], selection, runs[-1]))
+        elif view == "class_routing":
+            if values.get("key") is not None:  # no label, no class
+                counts += [Count(view, run, selection, str(values["key"])) for run in runs]
+        elif view == "vocabulary_routing":
+            of, least = str(values.get("of", "input")), int(values.get("min_count") or 0)
+            counts += [Count(view, run, selection, of, least) for run in runs]
+        else:
+            counts += [Count(view, run, selection) for run in runs]
     return counts
 
 
@@ -130,7 +153,8 @@ class StandIns:
         when they were captured, which SQL does as fast.
         """
         by_view: dict[str, list[Count]] = {}
-        for count in dict.fromkeys(counts):
+        fewest = sorted(dict.fromkeys(counts), key=lambda count: count.least)
+        for count in {replace(count, least=0): count for count in reversed(fewest)}.values():
             by_view.setdefault(count.view, []).append(count)
         standing: list[str] = []
         try:
@@ -153,7 +177,9 @@ class StandIns:
                 logger.info("%s: counted by SQL, as run %s is not in order", view, count.run)
                 return
             name = f"moedb_{view}_{number}"
-            self._connection.register(name, pa.table(rows))
+            # in pieces, which DuckDB reads side by side
+            pieces = pa.table(rows).to_batches(max_chunksize=_PIECE)
+            self._connection.register(name, pa.Table.from_batches(pieces, pa.table(rows).schema))
             standing.append(f"drop view if exists temp.{quoted(name)}")
             constants = {"run_id": count.run, "selection": count.selection}
             if view in _COLUMN_OF:
@@ -172,8 +198,7 @@ class StandIns:
         kept = self._kept.get(count)
         if kept is not None:
             return kept
-        run = self._snapshot.runs[count.run]
-        rows = _COUNTERS[count.view](self._connection, run, count)
+        rows = _COUNTERS[count.view](self._connection, self._snapshot, count)
         if len(next(iter(rows.values()))) <= _KEPT_ROWS:
             self._kept[count] = rows
         return rows

@@ -90,18 +90,21 @@ def labelled_tokens(
 
 
 def tokens_by_id(
-    connection: duckdb.DuckDBPyConnection, run: str, selection: str, of: str
+    connection: duckdb.DuckDBPyConnection, run: str, selection: str, of: str, least: int
 ) -> Grouped:
     """The tokens of a selection by token id: their own (``input``), or that of the ``next``.
 
-    A token without one is in a group of the id -1.
+    Tokens without one are left out, and those of ids that occur less often than ``least``.
     """
     import numpy as np
 
     found = _fetch(connection, _VOCABULARY, {"run": run, "selection": selection, "of": of})
     ids = np.ma.filled(np.ma.asarray(found["token_id"]).astype(np.int64), -1)
-    names, group = np.unique(ids, return_inverse=True)
-    return _in_order(found["token_idx"], group, names)
+    names, group, counts = np.unique(ids, return_inverse=True, return_counts=True)
+    is_kept = (names >= 0) & (counts >= least)
+    numbers = np.cumsum(is_kept) - 1
+    has_id = is_kept[group]
+    return _in_order(found["token_idx"][has_id], numbers[group[has_id]], names[is_kept])
 
 
 def _in_order(

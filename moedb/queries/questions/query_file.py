@@ -54,6 +54,7 @@ _BEHIND = dict.fromkeys(
         "expert_usage",
         "layer_pairs",
         "rank_usage",
+        "shared_decisions",
         "vocabulary_routing",
     ),
     "routing",

@@ -66,16 +66,39 @@ example_total as (
     from selected_examples
 ),
 
-expert_counts as (
+-- what all tokens of an example chose is counted already
+decisions as (
     select
+        example_routing.example_id,
+        example_routing.layer,
+        example_routing.expert,
+        example_routing.n_decisions
+    from example_routing
+    where
+        cast($scope as varchar) = 'example'
+        and example_routing.run_id = cast($run as varchar)
+        and example_routing.example_id in (select examples_read.example_id from examples_read)
+    union all
+    select
+        selected_tokens.example_id,
         routing.layer,
         routing.expert,
-        count(*) as n_decisions,
-        count(distinct selected_tokens.example_id) as n_active
+        1 as n_decisions
     from routing
     join selected_tokens using (token_idx)
-    where routing.run_id = cast($run as varchar)
-    group by routing.layer, routing.expert
+    where
+        cast($scope as varchar) <> 'example'
+        and routing.run_id = cast($run as varchar)
+),
+
+expert_counts as (
+    select
+        decisions.layer,
+        decisions.expert,
+        cast(sum(decisions.n_decisions) as bigint) as n_decisions,
+        count(distinct decisions.example_id) as n_active
+    from decisions
+    group by decisions.layer, decisions.expert
 ),
 
 -- in integers: 0.9 * n in floating point may miss exactly 90 %

@@ -73,7 +73,20 @@ label_values as (
     group by example_labels.example_id
 ),
 
+-- what all tokens of an example chose is counted already
 expert_counts as (
+    select
+        example_routing.example_id,
+        example_routing.layer,
+        example_routing.expert,
+        example_routing.n_decisions,
+        example_routing.weight
+    from example_routing
+    where
+        cast($scope as varchar) = 'example'
+        and example_routing.run_id = cast($run as varchar)
+        and (cast($layer as integer) is null or example_routing.layer = cast($layer as integer))
+    union all
     select
         selected_tokens.example_id,
         routing.layer,
@@ -83,7 +96,8 @@ expert_counts as (
     from routing
     join selected_tokens using (token_idx)
     where
-        routing.run_id = cast($run as varchar)
+        cast($scope as varchar) <> 'example'
+        and routing.run_id = cast($run as varchar)
         and (cast($layer as integer) is null or routing.layer = cast($layer as integer))
     group by selected_tokens.example_id, routing.layer, routing.expert
 ),

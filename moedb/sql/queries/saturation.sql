@@ -34,7 +34,6 @@ selected_tokens as (
 
 other_tokens as (
     select
-        tokens.token_idx,
         tokens.example_id,
         tokens.position,
         tokens.token_id
@@ -43,9 +42,7 @@ other_tokens as (
 ),
 
 matched_tokens as (
-    select
-        selected_tokens.token_idx,
-        other_tokens.token_idx as other_idx
+    select selected_tokens.token_idx
     from selected_tokens
     join other_tokens
         on selected_tokens.example_id = other_tokens.example_id
@@ -75,38 +72,16 @@ selected_layers as (
         and other_layers.run_id = cast($run_b as varchar)
 ),
 
-decisions as (
-    select
-        routing.layer,
-        routing.expert,
-        routing.rank,
-        matched_tokens.other_idx
-    from routing
-    join matched_tokens using (token_idx)
-    where routing.run_id = cast($run as varchar)
-),
-
-other_decisions as (
-    select
-        routing.layer,
-        routing.expert,
-        routing.rank,
-        routing.token_idx
-    from routing
-    where routing.run_id = cast($run_b as varchar)
-),
-
 shared as (
     select
-        decisions.layer,
-        count(*) as n_shared,
-        sum(case when decisions.rank = 0 and other_decisions.rank = 0 then 1 else 0 end) as n_first
-    from decisions
-    join other_decisions
-        on decisions.layer = other_decisions.layer
-        and decisions.other_idx = other_decisions.token_idx
-        and decisions.expert = other_decisions.expert
-    group by decisions.layer
+        shared_decisions.layer,
+        shared_decisions.n_shared,
+        shared_decisions.n_first
+    from shared_decisions
+    where
+        shared_decisions.run_id = cast($run as varchar)
+        and shared_decisions.run_b = cast($run_b as varchar)
+        and shared_decisions.selection = coalesce(cast($split as varchar), 'default')
 ),
 
 final as (

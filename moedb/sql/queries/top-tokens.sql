@@ -51,19 +51,22 @@ vocabulary as (
     group by selected_tokens.token_id
 ),
 
--- images have no token_id: they count in N(e), and stop there
 token_counts as (
     select
         vocabulary_routing.layer,
         vocabulary_routing.expert,
         vocabulary_routing.token_id,
         vocabulary_routing.n_decisions,
-        vocabulary_routing.first_token_idx
+        vocabulary_routing.first_token_idx,
+        vocabulary.n_token,
+        cast(vocabulary_routing.n_decisions as double) / vocabulary.n_token as rate
     from vocabulary_routing
+    join vocabulary using (token_id)
     where
         vocabulary_routing.run_id = cast($run as varchar)
         and vocabulary_routing.selection = coalesce(cast($split as varchar), 'default')
         and vocabulary_routing.of = 'input'
+        and vocabulary.n_token >= cast($min_count as integer)
         and (
             cast($layer as integer) is null
             or vocabulary_routing.layer = cast($layer as integer)
@@ -74,56 +77,37 @@ token_counts as (
         )
 ),
 
-expert_counts as (
-    select
-        token_counts.layer,
-        token_counts.expert,
-        cast(sum(token_counts.n_decisions) as bigint) as n_decisions
-    from token_counts
-    group by token_counts.layer, token_counts.expert
-),
-
-rates as (
+-- within an expert the lift orders as the rate does
+placed_tokens as (
     select
         token_counts.layer,
         token_counts.expert,
         token_counts.token_id,
-        vocabulary.token,
         token_counts.n_decisions,
-        vocabulary.n_token,
         token_counts.first_token_idx,
-        cast(token_counts.n_decisions as double) / vocabulary.n_token as rate,
-        cast(expert_counts.n_decisions as double) / token_total.n_tokens as frequency
+        token_counts.n_token,
+        token_counts.rate,
+        row_number() over (
+            partition by token_counts.layer, token_counts.expert
+            order by
+                case when cast($by as varchar) = 'lift' then token_counts.rate end desc,
+                token_counts.n_decisions desc,
+                token_counts.rate desc,
+                token_counts.token_id
+        ) as place
     from token_counts
-    join vocabulary using (token_id)
-    join expert_counts
-        on token_counts.layer = expert_counts.layer
-        and token_counts.expert = expert_counts.expert
-    cross join token_total
-    where vocabulary.n_token >= cast($min_count as integer)
 ),
 
--- within an expert the lift orders as the rate does
-placed_tokens as (
+-- all decisions, those of rare tokens and of images too
+expert_counts as (
     select
-        rates.layer,
-        rates.expert,
-        rates.token_id,
-        rates.token,
-        rates.n_decisions,
-        rates.n_token,
-        rates.first_token_idx,
-        rates.rate,
-        rates.rate / rates.frequency as lift,
-        row_number() over (
-            partition by rates.layer, rates.expert
-            order by
-                case when cast($by as varchar) = 'lift' then rates.rate end desc,
-                rates.n_decisions desc,
-                rates.rate desc,
-                rates.token_id
-        ) as place
-    from rates
+        expert_usage.layer,
+        expert_usage.expert,
+        expert_usage.n_decisions
+    from expert_usage
+    where
+        expert_usage.run_id = cast($run as varchar)
+        and expert_usage.selection = coalesce(cast($split as varchar), 'default')
 ),
 
 final as (
@@ -132,13 +116,19 @@ final as (
         placed_tokens.expert,
         placed_tokens.place,
         placed_tokens.token_id,
-        placed_tokens.token,
+        vocabulary.token,
         placed_tokens.n_decisions,
         placed_tokens.n_token,
         placed_tokens.rate,
-        placed_tokens.lift,
+        placed_tokens.rate
+            / (cast(expert_counts.n_decisions as double) / token_total.n_tokens) as lift,
         token_context.context
     from placed_tokens
+    cross join token_total
+    join vocabulary using (token_id)
+    join expert_counts
+        on placed_tokens.layer = expert_counts.layer
+        and placed_tokens.expert = expert_counts.expert
     join token_context
         on placed_tokens.first_token_idx = token_context.token_idx
     where
