@@ -1,8 +1,8 @@
 -- title: Decisions that two runs share
 -- answers: How many experts did two runs choose alike for the same tokens?
 -- column run_id: the run
--- column run_b: another run, or the run itself
 -- column selection: all; default, which is all but corrupted; or the name of a split
+-- column run_b: another run, or the run itself
 -- column layer: an MoE layer of both
 -- column n_shared: experts that both chose for a token, over the tokens that are the same at the
 --   same position of the same example
@@ -25,8 +25,8 @@ with matched_tokens as (
 
 select
     matched_tokens.run_id,
-    matched_tokens.run_b,
     matched_tokens.selection,
+    matched_tokens.run_b,
     routing.layer,
     count(*) as n_shared,
     cast(sum(case when routing.rank = 0 and routing_b.rank = 0 then 1 else 0 end) as bigint)

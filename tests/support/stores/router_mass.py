@@ -13,6 +13,7 @@ def with_router_mass(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Mappi
     """
     routing, tokens = pd.DataFrame(dict(tables["routing"])), pd.DataFrame(dict(tables["tokens"]))
     decisions = routing.merge(tokens[["token_idx", "example_id"]], on="token_idx")
+    decisions["weight"] = decisions["weight"].astype("float64")
     counted = decisions.groupby(["example_id", "layer", "expert"], as_index=False).agg(
         n_decisions=("rank", "size"), weight=("weight", "sum")
     )

@@ -1,0 +1,266 @@
+"""Counted rows against the SQL of the views, and against counting by hand."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+import moedb
+from moedb.queries.counting.stand_ins import COUNTED, Count, StandIns
+from moedb.queries.database import Database
+from moedb.schemas.manifests import RunManifest, UnitRange
+from moedb.store.writing.run_writer import RunWriter
+from tests.support.stores.router_mass import with_router_mass
+
+LAYERS = {1: (6, 3), 4: (300, 2), 5: (4, 4)}
+"""For each layer its experts and its top k."""
+
+RUN, OTHER = "text-00000000aa", "text-00000000bb"
+
+
+def write_run(store: Path, run_id: str, seed: int) -> None:
+    """Two units of examples of unequal length; labels on the run, on examples and on tokens."""
+    rng = np.random.default_rng(seed)
+    lengths = [[3, 1, 4, 2], [5, 2, 1, 6]]
+    layers = tuple(
+        {
+            "layer": layer,
+            "module": f"layers.{layer}",
+            "n_experts": n_experts,
+            "top_k": top_k,
+            "d_expert": 4,
+            "has_shared_expert": 0,
+            "norm_topk_prob": 0,
+            "scoring": "softmax",
+        }
+        for layer, (n_experts, top_k) in LAYERS.items()
+    )
+    row = {
+        "job": "text",
+        "model": "made",
+        "model_sha256": "ab" * 32,
+        "architecture": "Made",
+        "dataset": "made",
+        "dataset_sha256": "cd" * 32,
+        "n_examples": 8,
+        "n_tokens": 24,
+        "d_model": 8,
+        "dtype": "float32",
+        "seed": seed,
+        "created_at": "2026-01-01T00:00:00+00:00",
+        "moedb_version": "0.1.0",
+        "config": "{}",
+        "versions": "{}",
+    }
+    units = (UnitRange(0, 4, 10, 0), UnitRange(4, 8, 14, 0))
+    writer = RunWriter(store, RunManifest(run_id, row, 64, units, layers, {}))
+    writer.begin({"run_labels": {"key": ["lang", "kind"], "value": ["en", "b"]}})
+    first_token = 0
+    words = np.random.default_rng(1)  # both runs are over the same tokens
+    for unit, of_unit in enumerate(lengths):
+        examples = np.arange(4) + 4 * unit
+        n_tokens = sum(of_unit)
+        tokens = np.arange(n_tokens) + first_token
+        routing: dict[str, list] = {
+            name: [] for name in ("token_idx", "layer", "rank", "expert", "weight", "output_norm")
+        }
+        for layer, (n_experts, top_k) in LAYERS.items():
+            for token in tokens:
+                chosen = rng.permutation(min(n_experts, 7))[:top_k]
+                routing["token_idx"] += [token] * top_k
+                routing["layer"] += [layer] * top_k
+                routing["rank"] += range(top_k)
+                routing["expert"] += list(chosen)
+                routing["weight"] += list(np.sort(rng.random(top_k).astype(np.float32))[::-1])
+                routing["output_norm"] += [1.0] * top_k
+        ids = [None if token % 11 == 10 else int(words.integers(0, 4)) for token in tokens]
+        tables = {
+            "examples": {
+                "example_id": examples,
+                "split": ["clean", "corrupted", "clean", "held"],
+                "text": [""] * 4,
+                "n_tokens": of_unit,
+            },
+            "tokens": {
+                "token_idx": tokens,
+                "example_id": np.repeat(examples, of_unit),
+                "position": np.concatenate([np.arange(n) for n in of_unit]),
+                "token_id": ids,
+                "token": [None if each is None else f"t{each}" for each in ids],
+                "next_logprob": [None] * n_tokens,
+                "array_row": [None] * n_tokens,
+            },
+            "routing": routing,
+            "example_labels": {
+                "example_id": [*examples, examples[0], examples[1]],
+                "key": ["kind"] * 4 + ["kind", "other"],
+                "value": ["a", "b", "a", "c", "b", "x"],
+            },
+            "token_labels": {
+                "token_idx": [tokens[0], tokens[0], tokens[1], tokens[4], tokens[4]],
+                "key": ["kind", "pos", "pos", "pos", "pos"],
+                "value": ["a", "noun", "verb", "noun", "verb"],
+            },
+        }
+        writer.commit_unit(unit, with_router_mass(tables), {})
+        first_token += n_tokens
+    writer.finish()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("counting") / "store"
+    write_run(folder, RUN, 0)
+    write_run(folder, OTHER, 7)
+    return folder
+
+
+@pytest.fixture
+def db(store: Path) -> Iterator[Database]:
+    with moedb.open(store) as database:
+        yield database
+
+
+COUNTS = [
+    *(Count(view, RUN, selection) for view in ("expert_pairs", "layer_pairs", "rank_usage")
+      for selection in ("default", "all", "held", "none")),
+    *(Count("class_routing", RUN, selection, key)
+      for selection in ("default", "corrupted") for key in ("kind", "pos", "lang", "other")),
+    *(Count("vocabulary_routing", RUN, selection, of)
+      for selection in ("default", "all") for of in ("input", "next")),
+    *(Count("shared_decisions", RUN, selection, of)
+      for selection in ("default", "all") for of in (OTHER, RUN)),
+]  # fmt: skip
+
+NOTHING = [
+    *(Count(view, RUN, "none") for view in ("expert_pairs", "layer_pairs", "rank_usage")),
+    Count("class_routing", RUN, "default", "other"),
+    Count("class_routing", RUN, "corrupted", "pos"),
+]
+"""Those that count nothing: no such split, or no such label in it."""
+
+
+def rows_of(database: Database, count: Count) -> pd.DataFrame:
+    """The rows of a view that a count is of, in an order of their own."""
+    column = {"class_routing": "key", "shared_decisions": "run_b", "vocabulary_routing": "of"}
+    where = f"run_id = '{count.run}' and selection = '{count.selection}'"
+    if count.view in column:
+        where += f" and {column[count.view]} = '{count.of}'"
+    if count.view == "vocabulary_routing":
+        where += " and token_id is not null"
+    sql = f"select * from {count.view} where {where} order by all"
+    return database._connection.execute(sql).df()
+
+
+def test_every_counted_view_is_tried() -> None:
+    assert {count.view for count in COUNTS} == COUNTED - {"expert_usage"}
+
+
+@pytest.mark.parametrize("count", COUNTS, ids=str)
+def test_counted_rows_are_those_of_the_view(db: Database, count: Count) -> None:
+    defined = rows_of(db, count)
+    with StandIns(db._connection, db.snapshot).standing([count]):
+        counted = rows_of(db, count)
+        ((kind,),) = db._connection.execute(
+            f"select count(*) from duckdb_views() where view_name = '{count.view}' and temporary"
+        ).fetchall()
+        assert kind == 1
+    assert (len(defined) == 0) == (count in NOTHING)
+    assert list(counted.columns) == list(defined.columns)
+    assert list(counted.dtypes) == list(defined.dtypes) or not len(defined)
+    pd.testing.assert_frame_equal(counted, defined, check_dtype=False, rtol=1e-12)
+    pd.testing.assert_frame_equal(rows_of(db, count), defined)
+
+
+def test_pairs_and_sharing_by_hand(db: Database, store: Path) -> None:
+    routing = {
+        run: pd.concat(
+            pq.read_table(path).to_pandas() for path in db.snapshot.runs[run].files("routing")
+        )
+        for run in (RUN, OTHER)
+    }
+    chosen = {
+        run: frame.sort_values("rank").groupby(["layer", "token_idx"])["expert"].apply(list)
+        for run, frame in routing.items()
+    }
+    both = adjacent = 0
+    for (layer, _), experts in chosen[RUN].items():
+        if layer == 5 and {1, 3} <= set(experts):
+            both += 1
+            adjacent += abs(experts.index(1) - experts.index(3)) == 1
+    pairs = rows_of(db, Count("expert_pairs", RUN, "all"))
+    row = pairs.query("layer == 5 and expert_a == 1 and expert_b == 3").iloc[0]
+    assert (row["n_both"], row["n_adjacent"]) == (both, adjacent)
+
+    shared = sum(
+        len(set(experts) & set(chosen[OTHER][at]))
+        for at, experts in chosen[RUN].items()
+        if at[0] == 1
+    )
+    found = rows_of(db, Count("shared_decisions", RUN, "all", OTHER))
+    assert found.query("layer == 1")["n_shared"].item() == shared
+
+
+def test_rare_token_ids_can_be_left_out(db: Database) -> None:
+    count = Count("vocabulary_routing", RUN, "all", "input")
+    frequent = db.sql(
+        "select token_id from tokens where run_id = $run group by token_id having count(*) >= 6",
+        {"run": RUN},
+    ).df()["token_id"]
+    defined = rows_of(db, count)
+    with StandIns(db._connection, db.snapshot).standing([replace(count, least=6)]):
+        counted = rows_of(db, count)
+    expected = defined[defined["token_id"].isin(frequent)].reset_index(drop=True)
+    assert 0 < len(expected) < len(defined)
+    pd.testing.assert_frame_equal(counted, expected, check_dtype=False)
+
+
+def test_a_file_in_another_order_is_left_to_sql(db: Database, store: Path, tmp_path: Path) -> None:
+    path, *_ = db.snapshot.runs[RUN].files("routing")
+    table, content = pq.read_table(path), path.read_bytes()
+    count = Count("expert_pairs", RUN, "all")
+    expected = rows_of(db, count)
+    for changed in (table.slice(1), table.take(list(range(table.num_rows))[::-1])):
+        pq.write_table(changed, path, row_group_size=5)
+        try:
+            with StandIns(db._connection, db.snapshot).standing([count]):
+                views = "select count(*) from duckdb_views() where view_name = 'expert_pairs'"
+                assert db._connection.execute(f"{views} and temporary").fetchone() == (0,)
+        finally:
+            path.write_bytes(content)
+    pd.testing.assert_frame_equal(rows_of(db, count), expected)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "co_activation(split := 'all', run := '{run}')",
+        "routing_by_class('pos', run := '{run}')",
+        "top_tokens(min_count := 1, run := '{run}')",
+        "saturation('{other}', run := '{run}')",
+    ],
+)
+def test_a_macro_gives_what_the_query_gives(db: Database, call: str) -> None:
+    name, _, given = call.format(run=RUN, other=OTHER).partition("(")
+    words = {
+        "co_activation": {"split": "all"},
+        "routing_by_class": {"key": "pos"},
+        "top_tokens": {"min_count": 1},
+        "saturation": {"run_b": OTHER},
+    }[name]
+    asked = db.query(name.replace("_", "-"), run=RUN, **words).df()
+    assert len(asked)
+    pd.testing.assert_frame_equal(db.sql(f"from {name}({given}").df(), asked, rtol=1e-12)
+    # two calls of one macro in a statement, and its view beside it
+    twice = f"select count(*) from {name}({given} join {name}({given} using (layer)"
+    assert db.sql(twice).fetchall() == db.sql(twice).fetchall()
+
+
+def test_results_outlive_the_counts(db: Database) -> None:
+    one = db.query("co-activation", run=RUN)
+    other = db.query("co-activation", run=OTHER)
+    assert one.df().equals(one.df()) and not one.df().equals(other.df())
