@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moedb.commands.options import open_store, output_options, store_folder, store_option
+from moedb.commands.options import (
+    FiniteRange,
+    open_store,
+    output_options,
+    store_folder,
+    store_option,
+)
 from moedb.commands.terminal import answer, emit, say
 from moedb.errors import StoreDamagedError, UsageError
 from moedb.queries.results.visible import visible
@@ -141,7 +147,7 @@ def migrate(source: str, target: str) -> None:
 @click.argument("run", required=False)
 @click.option(
     "--keep-for",
-    type=click.FloatRange(0, 10_000),
+    type=FiniteRange(0, 10_000),
     default=60.0,
     show_default=True,
     metavar="MINUTES",

@@ -78,7 +78,9 @@ _SINCE_FORMAT_2 = {
             from routing join tokens using (run_id, token_idx) group by example_id, layer, expert
         ) as decided using (example_id, layer, expert)
         where n_decisions is distinct from coalesce(counted, 0)
-            or not abs(mass.weight - coalesce(summed, 0)) <= 1e-9 * (1 + abs(mass.weight))
+            or not coalesce(
+                abs(mass.weight - coalesce(summed, 0)) <= 1e-9 * (1 + abs(mass.weight)), false
+            )
     """,
 }
 

@@ -84,7 +84,7 @@ class Estimate:
         ]
 
 
-_WIDTHS = {"int32": 4, "int64": 8, "float": 4}
+_WIDTHS = {"int32": 4, "int64": 8, "float": 4, "double": 8}
 
 _TEXTS = {
     tables.EXAMPLE_LABELS.name: 12,

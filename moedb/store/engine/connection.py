@@ -15,7 +15,7 @@ def connect(snapshot: Snapshot) -> duckdb.DuckDBPyConnection:
     extension, no variable of the calling program.
     """
     connection = duckdb.connect(":memory:")
-    files = {table.name: [str(path) for path in snapshot.files(table.name)] for table in TABLES}
+    files = {table.name: snapshot.file_names(table.name) for table in TABLES}
     every_file = sorted(path for paths in files.values() for path in paths)
     # DuckDB may always use its folder for spilling, so that must be one that holds nothing else.
     connection.execute("set temp_directory = ?", [str(spill_folder() or "")])

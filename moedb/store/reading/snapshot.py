@@ -96,9 +96,13 @@ class RunSnapshot:
 
     def files(self, table: str) -> list[Path]:
         """The committed Parquet files of a table, in the order of the units."""
-        folder = str(self.layout.folder)
+        return [Path(name) for name in self.file_names(table)]
+
+    def file_names(self, table: str) -> list[str]:
+        """The same as texts; making paths of a hundred thousand takes a second."""
+        folder = self.layout.folder
         return [
-            Path(f"{folder}/{entry.file.path}")
+            f"{folder}/{entry.file.path}"
             for _, segment in sorted(self.segments.items())
             for entry in segment.tables.get(table, ())
         ]
@@ -233,7 +237,11 @@ class Snapshot:
 
     def files(self, table: str) -> list[Path]:
         """The committed Parquet files of a table over all runs."""
-        return [path for _, run in sorted(self.runs.items()) for path in run.files(table)]
+        return [Path(name) for name in self.file_names(table)]
+
+    def file_names(self, table: str) -> list[str]:
+        """The same as texts."""
+        return [name for _, run in sorted(self.runs.items()) for name in run.file_names(table)]
 
     @cached_property
     def sha256(self) -> str:

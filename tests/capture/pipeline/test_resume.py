@@ -165,6 +165,7 @@ def test_what_is_committed_is_not_counted_again(
     shutil.copytree(whole, store)
     layout = RunLayout(store, planned.run_id)
     last = len(units) - 1
+    shutil.rmtree(layout.heads)
     for unit in ("final", f"{last:06d}"):
         layout.segment(unit).unlink()
     # By hand: each table's bytes go with the tokens, each array's with the rows.
@@ -197,7 +198,7 @@ def test_a_store_that_cannot_be_written_is_told_of_before_the_model_is_loaded(
     layout = RunLayout(store, planned.run_id)
     with unwritable(layout.folder):
         assert capture(unloaded, store).was_complete  # for which nothing is written
-    layout.segment("final").unlink()
+    shutil.rmtree(layout.heads)
     with unwritable(layout.folder), pytest.raises(StoreError, match="cannot write the store"):
         capture(unloaded, store)
     shutil.rmtree(layout.tables / "routing")

@@ -1,5 +1,6 @@
 """One damaged run: it is named, and every other one answers as before."""
 
+import hashlib
 import json
 import logging
 import shutil
@@ -12,10 +13,8 @@ import moedb
 from moedb.cli import run_cli
 from moedb.errors import StoreDamagedError
 from moedb.schemas.seals import seal
-from moedb.schemas.tables import TOKENS
 from moedb.store.layout import RunLayout
 from moedb.store.reading.snapshot import take_snapshot
-from moedb.store.writing.parquet import write_parquet
 from tests.support.stores.samples import RUN_ID, sample_manifest, write_sample
 
 OLD, NEW = RUN_ID, "text-ffffffffff"
@@ -51,11 +50,18 @@ def without_a_column(layout: RunLayout) -> None:
 
     path = first_file(layout, "tokens")
     size = path.stat().st_size
-    write_parquet(path, TOKENS, pq.read_table(path).drop_columns(["position"]))
+    pq.write_table(pq.read_table(path).drop_columns(["position"]), path)
     manifest = layout.segment("000000")
-    text = manifest.read_text()
-    assert text.count(f'"n_bytes": {size}') == 1
-    manifest.write_text(text.replace(f'"n_bytes": {size}', f'"n_bytes": {path.stat().st_size}'))
+    content = json.loads(manifest.read_text())
+    (entry,) = content["tables"]["tokens"]
+    assert entry["n_bytes"] == size
+    entry["n_bytes"] = path.stat().st_size
+    edited(manifest, tables=content["tables"])
+    # with a head that names it, so that nothing but the file is wrong
+    segments = json.loads(layout.head(0).read_text())["segments"]
+    (named,) = (entry for entry in segments if entry["path"] == "segments/000000.json")
+    named["sha256"] = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    edited(layout.head(0), segments=segments)
 
 
 DAMAGE: dict[str, Callable[[RunLayout], object]] = {
