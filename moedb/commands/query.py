@@ -79,7 +79,11 @@ def say_sources(result: "Result") -> None:
 @run_option
 @parameter_option
 @verify_option
-@click.option("--show-sql", is_flag=True, help="Print the query's SQL instead of running it.")
+@click.option(
+    "--show-sql",
+    is_flag=True,
+    help="Print the query's SQL, with the values given, instead of running it.",
+)
 @output_options
 @store_option
 def query(
@@ -105,7 +109,8 @@ def query(
     if show_sql:
         from moedb.queries.analyses.registry import sql_of
 
-        click.echo(sql_of(name))
+        given = dict(parameters) | ({} if run is None else {"run": run})
+        click.echo(sql_of(name, given))
         return
     result = ask(name, None, run, parameters, verify)
     emit(result, **output)

@@ -19,6 +19,7 @@ from moedb.queries.analyses.predictions.interventions import INTERVENTION_EFFECT
 from moedb.queries.analyses.predictions.lens_effect import LENS_EFFECT
 from moedb.queries.analyses.predictions.logit_lens import LOGIT_LENS
 from moedb.queries.analyses.routing_over_trials import ROUTING_BY_CLASS_OVER_TRIALS
+from moedb.queries.questions.binding import bind
 from moedb.queries.questions.catalog import catalog, no_such_query
 from moedb.queries.questions.query_file import NamedQuery
 
@@ -58,13 +59,23 @@ def find_question(name: str) -> NamedQuery | Analysis:
     return found
 
 
-def sql_of(name: str) -> str:
-    """Return the SQL of the named query called ``name``.
+def sql_of(name: str, given: Mapping[str, object]) -> str:
+    """Return the SQL of the named query called ``name``, with values in place of its parameters.
+
+    Parameters
+    ----------
+    name
+        Its name.
+    given
+        Values of its parameters; without one it is the default. A parameter that has none stays a
+        parameter.
 
     Raises
     ------
     QueryNotFoundError
         If there is no such query.
+    ParameterError
+        If there is no such parameter, or a value is not valid.
     UsageError
         If it is an analysis, which SQL cannot say.
     """
@@ -75,7 +86,8 @@ def sql_of(name: str) -> str:
             "the SQL that fetches what it reads is in the sidecar of: "
             f"moedb export {found.name} -o FILE",
         )
-    return found.sql
+    unknown = {each.name for each in found.parameters if each.required} - set(given)
+    return found.written_out(bind(found, given, unknown))
 
 
 def relation_of(

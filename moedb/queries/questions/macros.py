@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 
 from moedb.queries.questions.catalog import catalog
 from moedb.queries.questions.parameters import RUN_PARAMETERS
-from moedb.queries.questions.query_file import PARAMETER_MARK
+from moedb.queries.questions.query_file import LATEST_RUN, PARAMETER_MARK
 from moedb.store.engine.quoting import literal, quoted
 
 if TYPE_CHECKING:
     import duckdb
 
     from moedb.queries.questions.query_file import NamedQuery
-
-_LATEST = "(select latest_run.run_id from latest_run)"
 
 
 def create_macros(
@@ -99,7 +97,7 @@ def _macro_sql(
 ) -> str:
     defaults = {parameter.name: literal(parameter.default) for parameter in query.parameters}
     if "run" in defaults and not query.reads_trials:
-        defaults["run"] = _LATEST if default_run is None else literal(default_run)
+        defaults["run"] = LATEST_RUN if default_run is None else literal(default_run)
     whole_names = " ".join(
         f"when {literal(begun)} then {literal(whole)}" for begun, whole in sorted(run_names.items())
     )

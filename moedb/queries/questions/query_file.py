@@ -22,6 +22,7 @@ is written with its table, since a bare name would be the parameter.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast, get_args
@@ -29,9 +30,13 @@ from typing import cast, get_args
 from moedb.errors import MoedbError
 from moedb.queries.questions.parameters import Named, Parameter, ParameterType, Value
 from moedb.queries.questions.question import OutputColumn, Question
+from moedb.store.engine.quoting import literal
 
 PARAMETER_MARK = re.compile(r"\$(\w+)")
 """Where a query's SQL has a parameter, and its name."""
+
+LATEST_RUN = "(select latest_run.run_id from latest_run)"
+"""The run that a query of one run reads where none is named, in SQL."""
 
 _ITEM = re.compile(r"-- (title|answers|param|column|source)\b ?(.*)")
 _PARAMETER = re.compile(
@@ -93,6 +98,26 @@ class NamedQuery(Question):
         if "predictions.logit_diff" in self.sql:
             needed.append("predictions.logit_diff")
         return tuple(needed)
+
+    def written_out(self, values: Mapping[str, Value]) -> str:
+        """Return the SQL with values in place of its parameters, to be pasted elsewhere.
+
+        Parameters
+        ----------
+        values
+            By name; a parameter that is not there stays as it is. Where a query of one run is given
+            none, the text looks up ``latest_run``.
+        """
+
+        def replacement(mark: re.Match[str]) -> str:
+            name = mark[1]
+            if name not in values:
+                return mark[0]
+            if name == "run" and values[name] is None and not self.reads_trials:
+                return LATEST_RUN
+            return literal(values[name])
+
+        return PARAMETER_MARK.sub(replacement, self.sql)
 
     @property
     def positional(self) -> tuple[str, ...]:

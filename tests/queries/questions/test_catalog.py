@@ -275,3 +275,21 @@ def test_catalog_loads_fast_and_imports_little() -> None:
     heavy, seconds = output.split()
     assert heavy == "None"
     assert float(seconds) < 1.0 < time.perf_counter() - started + 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("expert-frequency", {}),
+        ("routing-by-class", {"key": "template", "layer": "3"}),
+        ("overlap", {"key": "kind", "value_a": "all", "value_b": "'s"}),
+    ],
+)
+def test_sql_that_is_written_out_runs_as_it_is(
+    connection: duckdb.DuckDBPyConnection, name: str, given: dict[str, str]
+) -> None:
+    text = named_query(name).written_out(bind(named_query(name), given))
+    ((newest,),) = connection.execute("from latest_run").fetchall()
+    values = bind(named_query(name), {**given, "run": newest})
+    expected = connection.execute(named_query(name).sql, values).fetchall()
+    assert expected and connection.execute(text).fetchall() == pytest.approx(expected)
