@@ -6,6 +6,7 @@ import sys
 import time
 
 import duckdb
+import pandas as pd
 import pytest
 
 from moedb.errors import MoedbError, ParameterError, QueryNotFoundError
@@ -291,5 +292,6 @@ def test_sql_that_is_written_out_runs_as_it_is(
     text = named_query(name).written_out(bind(named_query(name), given))
     ((newest,),) = connection.execute("from latest_run").fetchall()
     values = bind(named_query(name), {**given, "run": newest})
-    expected = connection.execute(named_query(name).sql, values).fetchall()
-    assert expected and connection.execute(text).fetchall() == pytest.approx(expected)
+    expected = connection.execute(named_query(name).sql, values).df()
+    assert len(expected)
+    pd.testing.assert_frame_equal(connection.execute(text).df(), expected, rtol=1e-12)
