@@ -52,8 +52,8 @@ class Block:
 
 
 @dataclass(frozen=True)
-class FileBlocks:
-    """The decisions of one file.
+class Stretch:
+    """The decisions of consecutive tokens, which stand together in a file.
 
     Attributes
     ----------
@@ -69,11 +69,6 @@ class FileBlocks:
     n_tokens: int
     blocks: Sequence[Block]
 
-    @property
-    def tokens(self) -> slice:
-        """Its tokens in an array that has one entry for each token of the run."""
-        return slice(self.first_token, self.first_token + self.n_tokens)
-
 
 def layers_of(run: RunSnapshot) -> tuple[Layer, ...]:
     """The MoE layers of a run, in order."""
@@ -81,8 +76,8 @@ def layers_of(run: RunSnapshot) -> tuple[Layer, ...]:
     return tuple(Layer(int(r["layer"]), int(r["n_experts"]), int(r["top_k"])) for r in rows)
 
 
-def read_blocks(run: RunSnapshot, *, weights: bool = False) -> Iterator[FileBlocks]:
-    """Read the routing of a run, file by file.
+def read_blocks(run: RunSnapshot, *, weights: bool = False) -> Iterator[Stretch]:
+    """Read the routing of a run, stretch by stretch.
 
     The order of the rows is checked by what the files say of their row groups, without reading
     the tokens' numbers.
@@ -106,9 +101,10 @@ def read_blocks(run: RunSnapshot, *, weights: bool = False) -> Iterator[FileBloc
     columns = ["expert", "weight"] if weights else ["expert"]
     for path in run.files("routing"):
         with pq.ParquetFile(path) as file:
-            first, n_tokens = _tokens_of(file, layers)
-            table = file.read(columns=columns)
-        yield FileBlocks(first, n_tokens, tuple(_blocks(table, layers, n_tokens)))
+            for groups in _stretches(file.metadata, layers):
+                first, n_tokens = _tokens_of(file.metadata, groups, layers)
+                table = file.read_row_groups(groups, columns=columns)
+                yield Stretch(first, n_tokens, tuple(_blocks(table, layers, n_tokens)))
 
 
 @dataclass(frozen=True)
@@ -159,9 +155,9 @@ def hold_experts(run: RunSnapshot) -> HeldExperts:
     experts: dict[int, list[NDArray[np.unsignedinteger]]] = {
         layer.layer: [np.zeros((0, layer.top_k), np.uint8)] for layer in layers
     }
-    for file in read_blocks(run):
-        tokens.append(np.arange(file.first_token, file.first_token + file.n_tokens))
-        for block in file.blocks:
+    for stretch in read_blocks(run):
+        tokens.append(np.arange(stretch.first_token, stretch.first_token + stretch.n_tokens))
+        for block in stretch.blocks:
             small = np.uint8 if block.layer.n_experts <= 2**8 else np.uint16
             experts[block.layer.layer].append(block.experts.astype(small))
     numbers = np.concatenate(tokens)
@@ -185,28 +181,43 @@ def _blocks(table: object, layers: Sequence[Layer], n_tokens: int) -> Iterator[B
         yield Block(layer, chosen, None if weights is None else weights[rows].reshape(chosen.shape))
 
 
-def _tokens_of(file: pq.ParquetFile, layers: Sequence[Layer]) -> tuple[int, int]:
-    """The first token of a file and how many it has, if its row groups are as they should be."""
-    metadata = file.metadata
-    names = {metadata.schema.column(i).name: i for i in range(metadata.num_columns)}
-    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    tokens = [_extremes(group, names["token_idx"]) for group in groups]
-    per_token = sum(layer.top_k for layer in layers)
-    if not groups or not per_token:
+def _stretches(metadata: pq.FileMetaData, layers: Sequence[Layer]) -> Iterator[list[int]]:
+    """The row groups of each stretch: one begins where the layers begin again."""
+    column = _column(metadata, "layer")
+    stretch: list[int] = []
+    last = None
+    for number in range(metadata.num_row_groups):
+        low, high = _extremes(metadata.row_group(number), column)
+        if stretch and len(layers) > 1 and last == layers[-1].layer and low == layers[0].layer:
+            yield stretch
+            stretch = []
+        stretch.append(number)
+        last = high
+    if not stretch:
         raise UnorderedError
+    yield stretch
+
+
+def _tokens_of(
+    metadata: pq.FileMetaData, numbers: Sequence[int], layers: Sequence[Layer]
+) -> tuple[int, int]:
+    """The first token of a stretch and how many it has, if its row groups are as they should be."""
+    groups = [metadata.row_group(number) for number in numbers]
+    of_tokens, of_layers = _column(metadata, "token_idx"), _column(metadata, "layer")
+    tokens = [_extremes(group, of_tokens) for group in groups]
     first, last = min(low for low, _ in tokens), max(high for _, high in tokens)
     n_tokens = last - first + 1
-    if metadata.num_rows != n_tokens * per_token:
-        raise UnorderedError
     starts = [0]
     for layer in layers:
         starts.append(starts[-1] + n_tokens * layer.top_k)
+    if sum(group.num_rows for group in groups) != starts[-1] or not layers:
+        raise UnorderedError
     begin = 0
     for group, span in zip(groups, tokens, strict=True):
         end = begin + group.num_rows
         place_of_first, place_of_last = _place(starts, begin), _place(starts, end - 1)
         expected = layers[place_of_first].layer, layers[place_of_last].layer
-        if _extremes(group, names["layer"]) != expected:
+        if _extremes(group, of_layers) != expected:
             raise UnorderedError
         if place_of_first == place_of_last:
             k = layers[place_of_first].top_k
@@ -215,6 +226,11 @@ def _tokens_of(file: pq.ParquetFile, layers: Sequence[Layer]) -> tuple[int, int]
                 raise UnorderedError
         begin = end
     return first, n_tokens
+
+
+def _column(metadata: pq.FileMetaData, name: str) -> int:
+    names = [metadata.schema.column(number).name for number in range(metadata.num_columns)]
+    return names.index(name)
 
 
 def _place(starts: Sequence[int], row: int) -> int:

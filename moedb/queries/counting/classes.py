@@ -73,10 +73,10 @@ def class_routing(
     n_values = len(tokens.names)
     counts = [np.zeros(n_values * layer.n_experts, np.int64) for layer in layers]
     weights = [np.zeros(n_values * layer.n_experts) for layer in layers]
-    for file in read_blocks(run, weights=True):
-        places, groups = tokens.within(file.first_token, file.n_tokens)
-        is_whole = np.array_equal(places, np.arange(file.n_tokens))
-        for number, block in enumerate(file.blocks):
+    for stretch in read_blocks(run, weights=True):
+        places, groups = tokens.within(stretch.first_token, stretch.n_tokens)
+        is_whole = np.array_equal(places, np.arange(stretch.n_tokens))
+        for number, block in enumerate(stretch.blocks):
             experts, chosen = block.experts, np.asarray(block.weights)
             if not is_whole:
                 experts, chosen = experts[places], chosen[places]

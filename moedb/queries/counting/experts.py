@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from moedb.queries.counting.blocks import FileBlocks, Layer
+    from moedb.queries.counting.blocks import Layer, Stretch
     from moedb.queries.counting.tokens import Grouped
     from moedb.store.reading.snapshot import RunSnapshot
 
@@ -28,8 +28,8 @@ def expert_pairs(connection: duckdb.DuckDBPyConnection, run: RunSnapshot, select
     both = [np.zeros((layer.n_experts, layer.n_experts), np.int64) for layer in layers]
     adjacent = [np.zeros_like(counts) for counts in both]
     tokens = selected_tokens(connection, run.run_id, selection)
-    for file in read_blocks(run):
-        for place, experts in enumerate(_experts(file, tokens)):
+    for stretch in read_blocks(run):
+        for place, experts in enumerate(_experts(stretch, tokens)):
             for i, j in combinations(range(layers[place].top_k), 2):
                 counts = _joint(experts[:, i], experts[:, j], both[place].shape)
                 both[place] += counts
@@ -86,8 +86,8 @@ def layer_pairs(connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selecti
     both = [np.zeros((one.n_experts, two.n_experts), np.int64) for one, two in successive]
     aligned = [np.zeros_like(counts) for counts in both]
     tokens = selected_tokens(connection, run.run_id, selection)
-    for file in read_blocks(run):
-        for place, (experts, following) in enumerate(pairwise(_experts(file, tokens))):
+    for stretch in read_blocks(run):
+        for place, (experts, following) in enumerate(pairwise(_experts(stretch, tokens))):
             for i, j in product(range(experts.shape[1]), range(following.shape[1])):
                 counts = _joint(experts[:, i], following[:, j], both[place].shape)
                 both[place] += counts
@@ -118,18 +118,18 @@ def _used(
     layers = layers_of(run)
     used = [np.zeros((layer.top_k, layer.n_experts), np.int64) for layer in layers]
     tokens = selected_tokens(connection, run.run_id, selection)
-    for file in read_blocks(run):
-        for place, experts in enumerate(_experts(file, tokens)):
+    for stretch in read_blocks(run):
+        for place, experts in enumerate(_experts(stretch, tokens)):
             for rank, chosen in enumerate(experts.T):
                 used[place][rank] += np.bincount(chosen, minlength=layers[place].n_experts)
     yield from zip(layers, used, strict=True)
 
 
-def _experts(file: FileBlocks, tokens: Grouped) -> Iterator[NDArray[np.int64]]:
-    """For each layer (token, rank) of the file's tokens that are selected."""
-    places, _ = tokens.within(file.first_token, file.n_tokens)
-    for block in file.blocks:
-        yield block.experts if len(places) == file.n_tokens else block.experts[places]
+def _experts(stretch: Stretch, tokens: Grouped) -> Iterator[NDArray[np.int64]]:
+    """For each layer (token, rank) of the stretch's tokens that are selected."""
+    places, _ = tokens.within(stretch.first_token, stretch.n_tokens)
+    for block in stretch.blocks:
+        yield block.experts if len(places) == stretch.n_tokens else block.experts[places]
 
 
 def _joint(

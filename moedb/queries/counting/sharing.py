@@ -51,10 +51,12 @@ def shared_decisions(
     rows_b = held.rows_of(tokens_b)
     shared: dict[int, int] = {}
     first: dict[int, int] = {}
-    for file in read_blocks(run):
-        low, high = np.searchsorted(tokens, (file.first_token, file.first_token + file.n_tokens))
-        places = tokens[low:high] - file.first_token
-        for block in file.blocks:
+    for stretch in read_blocks(run):
+        low, high = np.searchsorted(
+            tokens, (stretch.first_token, stretch.first_token + stretch.n_tokens)
+        )
+        places = tokens[low:high] - stretch.first_token
+        for block in stretch.blocks:
             number = block.layer.layer
             if number not in held.experts:
                 continue

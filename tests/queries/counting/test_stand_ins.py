@@ -10,9 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import moedb
+from moedb.queries.counting.blocks import read_blocks
 from moedb.queries.counting.stand_ins import COUNTED, Count, StandIns
 from moedb.queries.database import Database
 from moedb.schemas.manifests import RunManifest, UnitRange
+from moedb.store.writing.compaction import compact_run
 from moedb.store.writing.run_writer import RunWriter
 from tests.support.stores.router_mass import with_router_mass
 
@@ -264,3 +266,39 @@ def test_results_outlive_the_counts(db: Database) -> None:
     one = db.query("co-activation", run=RUN)
     other = db.query("co-activation", run=OTHER)
     assert one.df().equals(one.df()) and not one.df().equals(other.df())
+
+
+def test_a_compacted_run_is_counted_too(tmp_path: Path) -> None:
+    write_run(tmp_path / "store", RUN, 0)
+    with moedb.open(tmp_path / "store") as database:
+        expected = database.query("co-activation", run=RUN).df()
+    assert compact_run(tmp_path / "store", RUN)
+    with moedb.open(tmp_path / "store") as database:
+        assert len(database.snapshot.runs[RUN].files("routing")) == 1
+        count = Count("expert_pairs", RUN, "default")
+        with StandIns(database._connection, database.snapshot).standing([count]):
+            views = "select count(*) from duckdb_views() where view_name = 'expert_pairs'"
+            assert database._connection.execute(f"{views} and temporary").fetchone() == (1,)
+        found = database.query("co-activation", run=RUN).df()
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-12)
+
+
+def test_stretches_of_a_file_are_read_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moedb.store.writing.compaction.STRETCH_ROWS", 100)
+    monkeypatch.setattr("moedb.store.writing.parquet.ROW_GROUP_ROWS", 32)
+    write_run(tmp_path / "store", RUN, 0)
+    assert compact_run(tmp_path / "store", RUN)
+    with moedb.open(tmp_path / "store") as database:
+        run = database.snapshot.runs[RUN]
+        assert [stretch.n_tokens for stretch in read_blocks(run)] == [10, 14]
+        assert pq.ParquetFile(run.files("routing")[0]).metadata.num_row_groups > 4
+        for count in (
+            Count("class_routing", RUN, "default", "pos"),
+            Count("rank_usage", RUN, "all"),
+        ):
+            defined = rows_of(database, count)
+            with StandIns(database._connection, database.snapshot).standing([count]):
+                counted = rows_of(database, count)
+            pd.testing.assert_frame_equal(counted, defined, check_dtype=False, rtol=1e-12)
