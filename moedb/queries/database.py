@@ -21,6 +21,7 @@ from moedb.errors import (
 )
 from moedb.queries.counting.stand_ins import COUNTED, Count, StandIns, counts_of
 from moedb.queries.questions.binding import bind
+from moedb.queries.questions.catalog import catalog
 from moedb.queries.questions.macros import create_macros
 from moedb.queries.questions.parameters import RUN_PARAMETERS, Value
 from moedb.queries.questions.query_file import NamedQuery
@@ -34,7 +35,7 @@ from moedb.queries.reading.sources.sql_sources import BoundCall, SourceFinder
 from moedb.queries.reading.sources.statement import MacroCall, Statement, read_statement
 from moedb.queries.results.result import Provenance, Result, RunReference
 from moedb.schemas.arrays import array_spec
-from moedb.store.engine.connection import connect
+from moedb.store.engine.connection import connect, derived_views
 from moedb.store.engine.execution import run_interruptibly
 from moedb.store.engine.missing_files import explain_missing_file
 from moedb.store.layout import store_path
@@ -104,7 +105,8 @@ class Database:
         self.memo = Memo()
         self._connection = connect(snapshot)
         self._sources = SourceFinder(snapshot, self._connection, lambda: self._splits)
-        self._stand_ins = StandIns(self._connection, snapshot)
+        self._views = derived_views(self._connection, snapshot)
+        self._stand_ins = StandIns(self._connection, snapshot, self._views)
         self._kept: dict[tuple[str, tuple[tuple[str, object], ...]], int] = {}
         self._of_one_run: dict[str, Database] = {}
 
@@ -171,6 +173,9 @@ class Database:
         calls = [self._bound_call(call) for call in found.calls or ()]
         newest = self.snapshot.newest_complete()
         default_run = None if newest is None else newest.run_id
+        for query in catalog().values():
+            if query.macro_name in statement.lower():
+                self._views.define(query.sql)
         create_macros(self._connection, statement, self._beginnings(found), default_run)
         try:
             relation = self._run_counted(statement, given, _counts_of_calls(statement, calls))
@@ -178,6 +183,7 @@ class Database:
             if not isinstance(error.__cause__, duckdb.CatalogException):
                 raise
             # With every macro there, DuckDB can say which name was meant.
+            self._views.define_all()
             create_macros(self._connection, default_run=default_run)
             relation = self._run(statement, given)
 
@@ -335,6 +341,7 @@ class Database:
 
     def _run(self, statement: str, parameters: Mapping[str, object]) -> duckdb.DuckDBPyRelation:
         params = dict(parameters) or None
+        self._views.define(statement)
         try:
             # with parameters, and for some statements, DuckDB runs it here
             return run_interruptibly(

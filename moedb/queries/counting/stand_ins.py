@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from moedb.queries.counting.rows import Rows
     from moedb.queries.questions.parameters import Value
     from moedb.queries.questions.query_file import NamedQuery
+    from moedb.store.engine.views import DerivedViews
     from moedb.store.reading.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,9 @@ _TYPES = {
 
 _PIECE = 122_880
 """Rows that DuckDB reads at once."""
+
+_READ = "selections labels example_routing"
+"""The views that counting reads."""
 
 _KEPT_ROWS = 1_000_000
 """Larger counts are not kept for the next query."""
@@ -138,9 +142,14 @@ class StandIns:
         Reads the snapshot, and has its views.
     snapshot
         What is read.
+    views
+        Defines the views that counting reads.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, snapshot: Snapshot) -> None:
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, views: DerivedViews
+    ) -> None:
+        self._views = views
         self._connection = connection
         self._snapshot = snapshot
         self._kept: dict[Count, Rows] = {}
@@ -198,6 +207,7 @@ class StandIns:
         kept = self._kept.get(count)
         if kept is not None:
             return kept
+        self._views.define(_READ)
         rows = _COUNTERS[count.view](self._connection, self._snapshot, count)
         if len(next(iter(rows.values()))) <= _KEPT_ROWS:
             self._kept[count] = rows

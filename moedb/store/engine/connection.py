@@ -4,7 +4,7 @@ import duckdb
 
 from moedb.schemas.tables import RUNS, TABLES
 from moedb.store.engine.spilling import spill_folder
-from moedb.store.engine.views import create_derived_views, create_rows_view, create_table_view
+from moedb.store.engine.views import DerivedViews, create_rows_view, create_table_view
 from moedb.store.reading.snapshot import Snapshot
 
 
@@ -33,5 +33,9 @@ def connect(snapshot: Snapshot) -> duckdb.DuckDBPyConnection:
             create_rows_view(connection, RUNS, [run.row for run in snapshot.runs.values()])
         else:
             create_table_view(connection, table, files[table.name], snapshot.format)
-    create_derived_views(connection, snapshot.chosen, snapshot.format)
     return connection
+
+
+def derived_views(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot) -> DerivedViews:
+    """The views over the tables of a connection to ``snapshot``, to be defined when needed."""
+    return DerivedViews(connection, snapshot.chosen, snapshot.format)

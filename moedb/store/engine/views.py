@@ -1,8 +1,9 @@
 """The views that every moedb connection has over the tables."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from importlib import resources
-from importlib.resources.abc import Traversable
 from typing import Any
 
 import duckdb
@@ -46,44 +47,89 @@ def create_table_view(
     )
 
 
-def create_derived_views(
-    connection: duckdb.DuckDBPyConnection, latest_run: str | None = None, major: int = FORMAT_MAJOR
-) -> None:
-    """Define the views of ``moedb/sql/views``, in the order of their file names.
+class DerivedViews:
+    """The views of ``moedb/sql/views``, each defined once a statement needs it.
 
-    The tables must be there already, as tables or as views.
+    To define them all takes longer than most statements run.
 
     Parameters
     ----------
     connection
-        Where the views are made.
+        Where the views are made. The tables must be there already, as tables or as views.
     latest_run
         The run that ``latest_run`` shall be; None for the one that its SQL finds.
     major
         The format of the tables' files.
     """
-    for file in _view_files():
-        of_format_1 = major < 2 and file.name == _OF_FORMAT_1.name
-        definition = _OF_FORMAT_1 if of_format_1 else file
-        connection.execute(definition.read_text(encoding="utf-8"))
-    if latest_run is not None:
-        chosen = f"select run_id from runs where run_id = {literal(latest_run)}"  # noqa: S608
-        connection.execute(f"create or replace view latest_run as {chosen}")
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        latest_run: str | None = None,
+        major: int = FORMAT_MAJOR,
+    ) -> None:
+        self._connection = connection
+        self._undefined = dict(_definitions(major))
+        if latest_run is not None:
+            chosen = f"run_id from runs where run_id = {literal(latest_run)}"
+            self._undefined["latest_run"] = f"create or replace view latest_run as select {chosen}"
+
+    def define(self, sql: str) -> None:
+        """Define what some SQL names, and what that needs; all where it may list or look up."""
+        words = set(_WORD.findall(sql.lower()))
+        if not words.isdisjoint(_LISTING) or any(word.startswith("duckdb_") for word in words):
+            self.define_all()
+        self._define(words)
+
+    def define_all(self) -> None:
+        """Define those that are not there yet."""
+        self._define(set(self._undefined))
+
+    def _define(self, names: Collection[str]) -> None:
+        for name in [name for name in self._undefined if name in names]:
+            definition = self._undefined.pop(name, None)
+            if definition is not None:
+                self._define(_words_of(definition))
+                self._connection.execute(definition)
+
+
+_FOLDER = resources.files("moedb") / "sql" / "views"
+_OF_FORMAT_1 = "format_1"
+"""The folder of the views for stores of format 1, whose router_mass does not count decisions."""
+
+_WORD = re.compile(r"\w+")
+_LISTING = frozenset(
+    {"show", "describe", "desc", "summarize", "pragma", "information_schema", "pg_catalog"}
+    | {"sqlite_master", "query", "query_table"}
+)
+"""Words of SQL that lists views, or reads one whose name it puts together."""
 
 
 def derived_view_names() -> list[str]:
     """The names of the views of ``moedb/sql/views``: a file is called NUMBER_NAME.sql."""
-    return [file.name.removesuffix(".sql").partition("_")[2] for file in _view_files()]
+    return list(_definitions(FORMAT_MAJOR))
 
 
-_FOLDER = resources.files("moedb") / "sql" / "views"
-_OF_FORMAT_1 = _FOLDER / "format_1" / "33_example_routing.sql"
-"""The view for stores of format 1, whose router_mass does not count decisions."""
+@cache
+def _words_of(definition: str) -> frozenset[str]:
+    """The words of a definition, its comments left out."""
+    lines = (line for line in definition.splitlines() if not line.lstrip().startswith("--"))
+    return frozenset(_WORD.findall("\n".join(lines)))
 
 
-def _view_files() -> list[Traversable]:
-    files = (entry for entry in _FOLDER.iterdir() if entry.name.endswith(".sql"))
-    return sorted(files, key=lambda entry: entry.name)
+@cache
+def _definitions(major: int) -> dict[str, str]:
+    folders = [_FOLDER] if major > 1 else [_FOLDER, _FOLDER / _OF_FORMAT_1]
+    files = {
+        entry.name: entry
+        for folder in folders
+        for entry in folder.iterdir()
+        if entry.name.endswith(".sql")
+    }
+    return {
+        name.removesuffix(".sql").partition("_")[2]: files[name].read_text(encoding="utf-8")
+        for name in sorted(files)
+    }
 
 
 def create_rows_view(

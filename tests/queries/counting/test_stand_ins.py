@@ -155,6 +155,7 @@ def rows_of(database: Database, count: Count) -> pd.DataFrame:
     if count.view == "vocabulary_routing":
         where += " and token_id is not null"
     sql = f"select * from {count.view} where {where} order by all"
+    database._views.define(sql)
     return database._connection.execute(sql).df()
 
 
@@ -165,7 +166,7 @@ def test_every_counted_view_is_tried() -> None:
 @pytest.mark.parametrize("count", COUNTS, ids=str)
 def test_counted_rows_are_those_of_the_view(db: Database, count: Count) -> None:
     defined = rows_of(db, count)
-    with StandIns(db._connection, db.snapshot).standing([count]):
+    with StandIns(db._connection, db.snapshot, db._views).standing([count]):
         counted = rows_of(db, count)
         ((kind,),) = db._connection.execute(
             f"select count(*) from duckdb_views() where view_name = '{count.view}' and temporary"
@@ -214,7 +215,7 @@ def test_rare_token_ids_can_be_left_out(db: Database) -> None:
         {"run": RUN},
     ).df()["token_id"]
     defined = rows_of(db, count)
-    with StandIns(db._connection, db.snapshot).standing([replace(count, least=6)]):
+    with StandIns(db._connection, db.snapshot, db._views).standing([replace(count, least=6)]):
         counted = rows_of(db, count)
     expected = defined[defined["token_id"].isin(frequent)].reset_index(drop=True)
     assert 0 < len(expected) < len(defined)
@@ -229,7 +230,7 @@ def test_a_file_in_another_order_is_left_to_sql(db: Database, store: Path, tmp_p
     for changed in (table.slice(1), table.take(list(range(table.num_rows))[::-1])):
         pq.write_table(changed, path, row_group_size=5)
         try:
-            with StandIns(db._connection, db.snapshot).standing([count]):
+            with StandIns(db._connection, db.snapshot, db._views).standing([count]):
                 views = "select count(*) from duckdb_views() where view_name = 'expert_pairs'"
                 assert db._connection.execute(f"{views} and temporary").fetchone() == (0,)
         finally:
@@ -276,7 +277,7 @@ def test_a_compacted_run_is_counted_too(tmp_path: Path) -> None:
     with moedb.open(tmp_path / "store") as database:
         assert len(database.snapshot.runs[RUN].files("routing")) == 1
         count = Count("expert_pairs", RUN, "default")
-        with StandIns(database._connection, database.snapshot).standing([count]):
+        with StandIns(database._connection, database.snapshot, database._views).standing([count]):
             views = "select count(*) from duckdb_views() where view_name = 'expert_pairs'"
             assert database._connection.execute(f"{views} and temporary").fetchone() == (1,)
         found = database.query("co-activation", run=RUN).df()
@@ -299,6 +300,8 @@ def test_stretches_of_a_file_are_read_one_by_one(
             Count("rank_usage", RUN, "all"),
         ):
             defined = rows_of(database, count)
-            with StandIns(database._connection, database.snapshot).standing([count]):
+            with StandIns(database._connection, database.snapshot, database._views).standing(
+                [count]
+            ):
                 counted = rows_of(database, count)
             pd.testing.assert_frame_equal(counted, defined, check_dtype=False, rtol=1e-12)

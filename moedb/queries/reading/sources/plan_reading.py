@@ -19,7 +19,7 @@ import duckdb
 from moedb.queries.reading.sources.statement import KEYS, Statement
 from moedb.schemas.tables import EXAMPLES, RUNS, TABLE_NAMES, TABLES, Column, Table
 from moedb.store.engine.quoting import literal, quoted
-from moedb.store.engine.views import create_derived_views, derived_view_names
+from moedb.store.engine.views import DerivedViews, derived_view_names
 
 _EXTREMES = {
     "INTEGER": ("'-2147483648'", "'2147483647'"),
@@ -116,7 +116,7 @@ class Planner:
         self._connection = duckdb.connect(":memory:")
         for table in TABLES:
             self._create_view(table)
-        create_derived_views(self._connection, latest)
+        self._views = DerivedViews(self._connection, latest)
 
     def close(self) -> None:
         """Close the connection."""
@@ -160,6 +160,7 @@ class Planner:
         duckdb.Error
             If DuckDB cannot plan it.
         """
+        self._views.define(sql)
         explain = f"explain (format json) {sql}"
         given = dict(parameters)
         executed = (
