@@ -26,7 +26,9 @@ from transformers import AutoTokenizer, Qwen2MoeConfig, Qwen2MoeForCausalLM
 
 from moedb.capture.jobs.language import plan_language_capture, token_ids
 from moedb.capture.jobs.qwen_ioi.job import ioi_dataset
-from moedb.capture.models.checkpoints import find_checkpoint, load_model
+from moedb.capture.models.checkpoints import find_checkpoint
+from moedb.capture.models.device import use_large_pages
+from moedb.capture.models.loading.pretrained import load_model
 from moedb.capture.pipeline.plan import CaptureOptions, CapturePlan
 from moedb.capture.pipeline.running import capture, like_lengths
 
@@ -124,6 +126,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
+    use_large_pages()  # for the ways that are not moedb's too
     work = Path(tempfile.mkdtemp(prefix="moedb-benchmark-"))
     try:
         measure(work, arguments.prompts, arguments.rounds)

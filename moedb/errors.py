@@ -138,3 +138,9 @@ def nearest_names(given: str, valid: Iterable[str], n: int = 3) -> str:
         return ""
     *first, last = near
     return f"did you mean {', '.join(first)} or {last}?" if first else f"did you mean {last}?"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an exception says, for a message of ours; else its class."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from tests.support.shared import made_once
+
 if TYPE_CHECKING:
     from tests.support.models.cifar_store import CifarStore
 
@@ -33,12 +35,15 @@ def shared_data() -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Qwen2-MoE: 3 layers of which the first is dense, 12 experts, top 3."""
+    return made_once(tmp_path_factory, "random-model", save_random_model)
+
+
+def save_random_model(folder: Path) -> None:
     import torch
     from transformers import AutoTokenizer, Qwen2MoeConfig, Qwen2MoeForCausalLM
 
     from moedb.capture.models.checkpoints import find_checkpoint
 
-    folder = tmp_path_factory.mktemp("random-model")
     tokenizer = AutoTokenizer.from_pretrained(find_checkpoint("qwen-moe-mini").folder)
     config = Qwen2MoeConfig(
         vocab_size=len(tokenizer),
@@ -59,26 +64,27 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     Qwen2MoeForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")
 def mini_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with two runs of the embedded model: 40 prompts each, with twins, two seeds."""
+    return made_once(tmp_path_factory, "mini", capture_mini) / "store"
+
+
+def capture_mini(folder: Path) -> None:
     from moedb.capture.jobs.qwen_ioi.job import plan_qwen_ioi
     from moedb.capture.pipeline.plan import CaptureOptions
     from moedb.capture.pipeline.running import capture
 
-    store = tmp_path_factory.mktemp("mini") / "store"
     for seed in (0, 1):
         planned = plan_qwen_ioi(CaptureOptions(model="qwen-moe-mini"), n=40, seed=seed)
-        capture(planned, store)
-    return store
+        capture(planned, folder / "store")
 
 
 @pytest.fixture(scope="session")
 def cifar_store(tmp_path_factory: pytest.TempPathFactory) -> "CifarStore":
     """A store of small CIFAR MoEs."""
-    from tests.support.models.cifar_store import make_cifar_store
+    from tests.support.models.cifar_store import CifarStore, make_cifar_store
 
-    return make_cifar_store(tmp_path_factory.mktemp("cifar"))
+    return CifarStore.at(made_once(tmp_path_factory, "cifar", make_cifar_store))

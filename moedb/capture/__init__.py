@@ -6,9 +6,3 @@ blocks, ``tracing`` reads one pass off, ``pipeline`` plans, runs and hands units
 ``mini`` is the embedded model and how it is made. ``examples`` and ``conditions`` are what passes
 between them.
 """
-
-import os
-
-# Memory in large pages, where the system gives them when asked: it takes far fewer of them, each of
-# which is cleared when it is first touched. PyTorch looks at this once, at its first tensor.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

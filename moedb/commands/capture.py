@@ -19,7 +19,7 @@ from moedb.commands.terminal import emit, say
 
 if TYPE_CHECKING:
     from moedb.capture.pipeline.plan import CapturePlan
-    from moedb.capture.pipeline.sharding import Shard
+    from moedb.capture.pipeline.units import Shard
     from moedb.capture.tracing.logit_lens import Positions
 
 
@@ -221,11 +221,11 @@ def capture_text(
       moedb capture text --dataset fr_gsd-ud-test.conllu --token-label upos --label sent_id
       moedb capture text --dataset stanfordnlp/imdb --split test --label label --shuffle
     """
-    from moedb.capture.jobs.text.documents import Columns
+    from moedb.capture.jobs.text.documents import TextColumns
     from moedb.capture.jobs.text.sources.opening import open_source
 
     _check_store(dry_run)
-    columns = Columns(text_column, labels, words_column, token_labels)
+    columns = TextColumns(text_column, labels, words_column, token_labels)
     source = open_source(dataset, split=split, subset=subset, lines=lines)
     source.check_columns(columns.options)
     # these import torch, which takes seconds: not before the data are there
@@ -288,7 +288,7 @@ def _run_captures(
 
 
 def _announce(planned: "CapturePlan") -> None:
-    from moedb.capture.pipeline.running import free_bytes
+    from moedb.capture.pipeline.missing_units import free_bytes
 
     estimate = planned.estimate
     say(

@@ -13,7 +13,7 @@ from moedb.capture.models.placement import DEVICE_MAPS
 from moedb.schemas.formats import FORMATS
 
 if TYPE_CHECKING:
-    from moedb.capture.pipeline.sharding import Shard
+    from moedb.capture.pipeline.units import Shard
     from moedb.queries.database import Database
 
 Command = Callable[..., Any]
@@ -155,7 +155,7 @@ def parameter_option(command: Command) -> Command:
 
 
 def _read_shard(context: click.Context, option: click.Parameter, text: str | None) -> "Shard":
-    from moedb.capture.pipeline.sharding import parse_shard, shard_of_environment
+    from moedb.capture.pipeline.units import parse_shard, shard_of_environment
 
     return shard_of_environment(os.environ) if text is None else parse_shard(text)
 

@@ -54,7 +54,7 @@ def emit(
 
     Where there are none, say why, and write no file unless that is allowed.
     """
-    from moedb.queries.results.formats import format_of_path, render_sheet
+    from moedb.queries.results.formats.rendering import format_of_path, render_sheet
     from moedb.queries.results.sheets import TableOptions, arrange
 
     chosen = format_ or (format_of_path(output) if output else "table")
@@ -63,7 +63,8 @@ def emit(
     options = TableOptions(limit=limit)
     sheet = arrange(result, options)
     if output is not None:
-        from moedb.queries.results.export import check_folder, export_sheet
+        from moedb.queries.results.export import export_sheet
+        from moedb.queries.results.files import check_folder
 
         check_folder(output)
         for path in export_sheet(sheet, output, options, chosen, allow_empty=allow_empty):

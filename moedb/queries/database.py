@@ -18,11 +18,6 @@ from moedb.errors import (
     SqlRefusedError,
     StoreDamagedError,
 )
-from moedb.queries.analyses.analysis import Analysis
-from moedb.queries.analyses.registry import find_question, relation_of
-from moedb.queries.analyses.routing_over_trials import TRAINING
-from moedb.queries.checks.empty_results import why_empty
-from moedb.queries.checks.parameter_values import check_values
 from moedb.queries.questions.binding import bind
 from moedb.queries.questions.macros import create_macros
 from moedb.queries.questions.parameters import RUN_PARAMETERS, Value
@@ -226,6 +221,12 @@ class Database:
         UsageError
             If the run holds nothing of what the query reads.
         """
+        # what SQL alone needs nothing of is imported where it is used
+        from moedb.queries.analyses.analysis import Analysis
+        from moedb.queries.analyses.registry import find_question, relation_of
+        from moedb.queries.checks.empty_results import why_empty
+        from moedb.queries.checks.parameter_values import check_values
+
         question = find_question(name)
         connection = self._connection
         bound = self._with_runs(question, bind(question, parameters))
@@ -333,6 +334,8 @@ class Database:
 
     def _trials(self, bound: Mapping[str, object]) -> list[str]:
         """The runs that a query over trials reads."""
+        from moedb.queries.analyses.routing_over_trials import TRAINING
+
         chosen = {key: bound[key] for key in TRAINING if bound.get(key) is not None}
         where = " and ".join(f"{key} = ${key}" for key in chosen) or "true"
         order = ", ".join((*TRAINING, "trial"))
@@ -342,6 +345,8 @@ class Database:
 
     def _why_sql_is_empty(self, result: Result, statement: str, calls: Iterable[BoundCall]) -> str:
         """Why a statement selects nothing: a macro of it gives no rows, or no run is left."""
+        from moedb.queries.checks.empty_results import why_empty
+
         for call in calls:
             if len(call.values) == len(call.query.parameters):
                 answer = self._run(call.query.sql, call.values)
@@ -355,6 +360,9 @@ class Database:
 
     def _bound_call(self, call: MacroCall) -> BoundCall:
         """The values that a macro's query runs with, and the runs that it reads."""
+        from moedb.queries.analyses.routing_over_trials import TRAINING
+        from moedb.queries.checks.parameter_values import check_values
+
         given = bind(call.query, call.arguments, call.computed)
         run_parameters = call.computed & set(RUN_PARAMETERS)
         values = self._with_runs(call.query, given, call.computed)

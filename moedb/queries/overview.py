@@ -16,6 +16,19 @@ select run_id, job, model, dataset, n_examples, n_tokens, dtype, status, created
 from runs
 order by created_at, run_id
 """
+_LABELS = """
+select kind, key, count(distinct value)
+from (
+    select 'example label' as kind, run_id, key, value from example_labels
+    union all
+    select 'token label', run_id, key, value from token_labels
+    union all
+    select 'run label', run_id, key, value from run_labels
+)
+where run_id = $run
+group by kind, key
+order by kind, key
+"""
 
 
 def run_list(database: Database) -> Result:
@@ -66,14 +79,7 @@ def run_details(database: Database, run: str) -> Result:
     for array, layers in sorted(found.manifest.arrays.items()):
         kept = ", ".join(map(str, layers))
         rows.append(("array", array, f"{array_spec(array).shape_text} at layers {kept}"))
-    for kind, key, n_values in database.sql(
-        "select kind, key, count(distinct value) from ("  # noqa: S608
-        "  select 'example label' as kind, run_id, key, value from example_labels"
-        "  union all select 'token label', run_id, key, value from token_labels"
-        "  union all select 'run label', run_id, key, value from run_labels"
-        f") where run_id = '{found.run_id.replace(chr(39), chr(39) * 2)}' "
-        "group by kind, key order by kind, key"
-    ).fetchall():
+    for kind, key, n_values in database.sql(_LABELS, {"run": found.run_id}).fetchall():
         rows.append((kind, key, f"{n_values} values"))
     return result_of_rows({"what": "VARCHAR", "name": "VARCHAR", "value": "VARCHAR"}, rows)
 

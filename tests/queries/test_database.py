@@ -1,6 +1,8 @@
 """The Python face, over a store captured from the embedded model."""
 
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -228,3 +230,14 @@ def test_bad_names_are_named(db: Database) -> None:
         db.query("expert-frequency", splt="all")
     with pytest.raises(AttributeError, match="has no attribute 'opne'"):
         moedb.opne  # noqa: B018
+
+
+def test_sql_imports_no_analysis(mini_store: Path) -> None:
+    code = f"""
+import sys, moedb
+with moedb.open({str(mini_store)!r}) as db:
+    assert db.sql("select count(*) from runs").fetchall() == [(2,)]
+print(*(name for name in sys.modules if ".analyses" in name or ".checks" in name))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == []

@@ -13,19 +13,14 @@ from moedb.capture.interventions.engine import Engine
 from moedb.capture.interventions.kinds import Intervention
 from moedb.capture.interventions.parent_run import ParentRun, check_twins, find_model
 from moedb.capture.jobs.language import open_language_model
-from moedb.capture.models.checkpoints import (
-    Checkpoint,
-    check_device,
-    default_device,
-    load_skeleton,
-    load_tokenizer,
-)
-from moedb.capture.models.quantized import is_gptq
-from moedb.capture.models.streaming.streamed_model import Placement
-from moedb.capture.pipeline.plan import check_placement
-from moedb.capture.structure.blocks import MoEBlock, find_blocks
+from moedb.capture.jobs.model_outline import ModelOutline
+from moedb.capture.models.checkpoints import Checkpoint
+from moedb.capture.models.device import chosen_device, use_large_pages
+from moedb.capture.models.placement import Placement, check_placement
+from moedb.capture.pipeline.sizes import lens_rows, table_bytes
 from moedb.capture.tracing.logit_lens import Positions
 from moedb.errors import ModelError, UsageError
+from moedb.schemas import tables
 from moedb.schemas.interventions import ATTENTION, EXPERT
 from moedb.schemas.manifests import UnitRange
 from moedb.store.files import sha256_of_json
@@ -84,8 +79,8 @@ class SweepPlan:
 
     Attributes
     ----------
-    parent, checkpoint, tokenizer
-        The run, and its model.
+    parent, checkpoint, tokenizer, n_layers
+        The run, its model, and the model's layers.
     examples
         The run's examples, with their targets.
     changed
@@ -105,6 +100,7 @@ class SweepPlan:
     parent: ParentRun
     checkpoint: Checkpoint
     tokenizer: Any
+    n_layers: int
     examples: tuple[Example, ...]
     changed: tuple[int, ...]
     interventions: tuple[Intervention, ...]
@@ -130,6 +126,24 @@ class SweepPlan:
         n_changed = sum(len(self.examples[index]) for index in self.changed)
         sizes = [n_tokens, *(len(group.conditions) * n_changed for group in self.groups)]
         return tuple(UnitRange(0, len(self.examples), size, 0) for size in sizes)
+
+    def bytes_of(self, units: Sequence[int]) -> int:
+        """Bytes that these units take at most, before compression."""
+        n_readings = lens_rows(1, self.n_layers, len(self.parent.layers)) if self.lens else 0
+        answer_bytes = table_bytes(tables.PREDICTIONS.name, 1)
+        answer_bytes += table_bytes(tables.LOGIT_LENS.name, n_readings)
+        n_bytes = 0
+        for unit in units:
+            if unit:
+                n_answers = len(self.groups[unit - 1].conditions) * len(self.changed)
+            else:
+                n_answers = len(self.examples)
+                n_bytes += table_bytes(tables.EXAMPLES.name, n_answers)
+                for example in self.examples:
+                    n_bytes += len((example.text or "").encode())
+                    n_bytes += table_bytes(tables.EXAMPLE_LABELS.name, len(example.labels))
+            n_bytes += n_answers * answer_bytes
+        return n_bytes
 
     @property
     def config(self) -> dict[str, Any]:
@@ -182,13 +196,11 @@ def plan_sweep(
     ModelError
         If the model is not found, is not the run's, or cannot be changed in this way.
     """
-    device = check_device(resources.device or default_device())
-    checkpoint = find_model(parent, resources.model)
-    skeleton = load_skeleton(checkpoint)
-    blocks = tuple(find_blocks(skeleton))
-    n_layers = len(skeleton.get_submodule(blocks[0].decoder_path.rpartition(".")[0]))
-    interventions = interventions_of(choices, parent, n_layers)
-    in_list = {b.layer for b in blocks if b.form == "list" or is_gptq(checkpoint)}
+    use_large_pages()
+    device = chosen_device(resources.device)
+    model = ModelOutline.of(find_model(parent, resources.model))
+    interventions = interventions_of(choices, parent, model.n_layers)
+    in_list = {layer for layer, form in model.forms.items() if form == "list"}
     for intervention in interventions:
         _check(intervention, parent, in_list)
     wanted = (choices.split,) if choices.split != "all" else ("clean", "corrupted")
@@ -200,7 +212,6 @@ def plan_sweep(
         )
     if any(intervention.needs_twins for intervention in interventions):
         check_twins(parent, changed)
-    tokenizer = load_tokenizer(checkpoint)
     dtype = str(parent.snapshot.manifest.row["dtype"])
     placement = Placement(dtype, device, resources.max_bytes, resources.device_map)
     notes = []
@@ -212,9 +223,10 @@ def plan_sweep(
         )
     return SweepPlan(
         parent=parent,
-        checkpoint=checkpoint,
-        tokenizer=tokenizer,
-        examples=parent.with_targets(tokenizer),
+        checkpoint=model.checkpoint,
+        tokenizer=model.tokenizer,
+        n_layers=model.n_layers,
+        examples=parent.with_targets(model.tokenizer),
         changed=changed,
         interventions=interventions,
         groups=grouped(interventions, parent.stored_streams, choices.split == "all", in_list),
@@ -226,9 +238,7 @@ def plan_sweep(
         device=device,
         open_engine=partial(
             _open,
-            checkpoint,
-            tokenizer,
-            blocks,
+            model,
             placement,
             interventions,
             "last" if lens else "none",
@@ -308,16 +318,12 @@ def _named(intervention: Intervention) -> str:
 
 @contextmanager
 def _open(
-    checkpoint: Checkpoint,
-    tokenizer: Any,
-    blocks: Sequence[MoEBlock],
+    outline: ModelOutline,
     placement: Placement,
     interventions: Sequence[Intervention],
     positions: Positions,
 ) -> Iterator[Engine]:
-    with open_language_model(
-        checkpoint, tokenizer, blocks, placement, {}, positions=positions
-    ) as model:
+    with open_language_model(outline, placement, {}, positions=positions) as model:
         wiring = model.traced.wiring
         found = {read.layer for read in wiring.attention}
         for intervention in interventions:

@@ -1,8 +1,8 @@
 """Running a sweep: what is missing of it, unit by unit, each with conditions of its own."""
 
 import json
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,15 @@ from moedb.capture.interventions.engine import Engine, Pass, PassOutcome
 from moedb.capture.interventions.kinds import Intervention
 from moedb.capture.interventions.layer_edits import Edit
 from moedb.capture.interventions.planning import JOB, Group, SweepPlan
-from moedb.capture.jobs.answers import answer
-from moedb.capture.jobs.language import token_ids
-from moedb.capture.pipeline.assembly import example_tables, lens_table
-from moedb.capture.pipeline.background_writer import UnitWriter
-from moedb.capture.pipeline.running import (
+from moedb.capture.jobs.language import answer, token_ids
+from moedb.capture.pipeline.assembly import UnitRows, example_tables, lens_table
+from moedb.capture.pipeline.missing_units import (
     CaptureOutcome,
     Progress,
     Silent,
-    committed_run,
-    full_disk_explained,
-    library_versions,
-    like_lengths,
+    run_missing_units,
 )
+from moedb.capture.pipeline.running import library_versions, like_lengths
 from moedb.capture.tracing.logit_lens import LensTokens, LogitLens
 from moedb.errors import CheckError, ModelError
 from moedb.schemas import tables
@@ -36,8 +32,6 @@ from moedb.schemas.interventions import RANDOM
 from moedb.schemas.manifests import RunManifest
 from moedb.store.writing.open_run import timestamp
 from moedb.store.writing.parquet import Columns
-from moedb.store.writing.run_writer import RunWriter
-from moedb.store.writing.writability import check_writable
 from moedb.version import __version__
 
 N_REHEARSED = 4
@@ -67,14 +61,24 @@ def run_sweep(planned: SweepPlan, store: Path, progress: Progress | None = None)
         If there is no room on the disk. What was committed stays, and the same sweep resumes.
     """
     progress = progress or Silent()
-    done = committed_run(store, planned.run_id)
-    if done is not None and done.is_complete:
-        return CaptureOutcome(planned.run_id, len(planned.units), 0)
-    check_writable(store, planned.run_id)
-    for note in planned.notes:
-        progress.note(note)
-    with full_disk_explained(planned.run_id), planned.open_engine() as engine:
-        return _Sweep(planned, engine, progress).run(store)
+
+    @contextmanager
+    def opened() -> Iterator[_ReadySweep]:
+        with planned.open_engine() as engine:
+            sweep = _ReadySweep(planned, engine, progress)
+            sweep.rehearse()
+            yield sweep
+
+    return run_missing_units(
+        planned,
+        store,
+        opened,
+        progress,
+        to_write_less="free some space, or change less at a time (--layers, --experts, --roles, "
+        "--split)",
+        # The untouched model is what can be refused. Until it has passed there is no run.
+        first_decides=True,
+    )
 
 
 def sweep_manifest(planned: SweepPlan) -> RunManifest:
@@ -136,38 +140,24 @@ class _Rows:
             self.readings.append(records.columns(np.array(example_ids), condition_id))
 
 
-class _Sweep:
+class _ReadySweep:
+    """A sweep whose model is ready."""
+
     def __init__(self, planned: SweepPlan, engine: Engine, progress: Progress) -> None:
         self._planned, self._engine, self._progress = planned, engine, progress
         self._twins = planned.parent.twins
         self._layers = {row["layer"]: row for row in planned.parent.layers}
+        self._last_streams: tuple[int, list[torch.Tensor]] = (0, [])
 
-    def run(self, store: Path) -> CaptureOutcome:
-        planned, units = self._planned, self._planned.units
-        begun = committed_run(store, planned.run_id)
-        before = tuple(range(len(units))) if begun is None else begun.missing_units
-        self._rehearse()
-        total = sum(unit.n_tokens for unit in units)
-        self._progress.begin(total, total - sum(units[unit].n_tokens for unit in before))
-        # The untouched model is what can be refused. Until it has passed there is no run.
-        first = self._columns_of(0) if begun is None else None
-        writer = RunWriter(store, sweep_manifest(planned))
-        writer.begin({tables.CONDITIONS.name: condition_table(planned.conditions)})
-        written = 0
-        with UnitWriter() as queue:
-            for unit in before:
-                if writer.has_unit(unit):  # another process was faster
-                    continue
-                columns = first if unit == 0 and first is not None else self._columns_of(unit)
-                queue.submit(partial(writer.commit_unit, unit, columns, {}))
-                written += 1
-        missing = writer.snapshot().missing_units
-        if not missing:
-            writer.finish()
-        return CaptureOutcome(planned.run_id, len(units) - len(before), written, len(missing))
+    @property
+    def manifest(self) -> RunManifest:
+        return sweep_manifest(self._planned)
 
-    def _columns_of(self, unit: int) -> dict[str, Columns]:
-        """Run a unit through the model; return its rows."""
+    @property
+    def first_tables(self) -> dict[str, Columns]:
+        return {tables.CONDITIONS.name: condition_table(self._planned.conditions)}
+
+    def run_unit(self, unit: int) -> Callable[[], UnitRows]:
         columns: dict[str, Columns] = {}
         if unit == 0:
             columns |= example_tables(self._planned.examples, 0)
@@ -180,7 +170,8 @@ class _Sweep:
         }
         if found.readings:
             columns[tables.LOGIT_LENS.name] = lens_table(found.readings)
-        return columns
+        rows = UnitRows(unit, columns, {})
+        return lambda: rows
 
     def _batches(self, example_ids: Sequence[int], n_copies: int) -> list[list[int]]:
         """Batches of examples of like length, as large as that many copies of each allow.
@@ -250,7 +241,7 @@ class _Sweep:
                 "capture the run again with this version of the libraries",
             )
 
-    def _rehearse(self) -> None:
+    def rehearse(self) -> None:
         """See whether a pass from a stored stream ends as one from the tokens does."""
         starts = [group.start for group in self._planned.groups]
         start = max(starts, default=0)
@@ -279,11 +270,9 @@ class _Sweep:
     def _streams(self, start: int, example_ids: Sequence[int]) -> tuple[torch.Tensor, ...] | None:
         if not start:
             return None
-        if self._stream_of[0] != start:
-            self._stream_of = (start, self._planned.parent.streams(start))
-        return tuple(self._stream_of[1][example_id] for example_id in example_ids)
-
-    _stream_of: tuple[int, list[torch.Tensor]] = (0, [])
+        if self._last_streams[0] != start:
+            self._last_streams = (start, self._planned.parent.streams(start))
+        return tuple(self._last_streams[1][example_id] for example_id in example_ids)
 
     def _group(self, group: Group) -> "_Rows":
         """What a group of conditions gives, all in the same passes."""

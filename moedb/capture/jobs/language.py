@@ -10,23 +10,17 @@ import torch
 from numpy.typing import NDArray
 
 from moedb.capture.examples import Dataset, Example
-from moedb.capture.jobs.answers import answer
-from moedb.capture.models.checkpoints import (
-    Checkpoint,
-    check_device,
-    default_device,
-    default_dtype,
-    find_checkpoint,
-    load_skeleton,
-    load_tokenizer,
-)
-from moedb.capture.models.quantized import is_gptq, load_gptq
-from moedb.capture.models.streaming.streamed_model import Placement, opened_model
+from moedb.capture.jobs.model_outline import ModelOutline
+from moedb.capture.models.checkpoints import Checkpoint, find_checkpoint
+from moedb.capture.models.device import chosen_device, use_large_pages
+from moedb.capture.models.loading.pretrained import default_dtype
+from moedb.capture.models.opening import opened_model
+from moedb.capture.models.placement import Placement
 from moedb.capture.pipeline.plan import Batch, CaptureOptions, CapturePlan, complete_plan
 from moedb.capture.pipeline.sizes import ModelShape
 from moedb.capture.pipeline.survey import TokenSelection
 from moedb.capture.structure.blocks import MoEBlock, find_blocks
-from moedb.capture.structure.model_probe import BlockWiring
+from moedb.capture.structure.wiring import BlockWiring
 from moedb.capture.tracing.batch_records import BatchReader, BatchRecords, to_numpy
 from moedb.capture.tracing.logit_lens import LensReading, LogitLens, Positions, n_lens_tokens
 from moedb.capture.tracing.model_end import BatchLogits
@@ -59,40 +53,37 @@ def plan_language_capture(
     ModelError, UsageError
         If the model is none that can be captured, or an option does not fit it.
     """
-    device = check_device(options.device or default_device())
+    use_large_pages()
+    device = chosen_device(options.device)
     TokenSelection.parse(options.tokens)
-    checkpoint = find_checkpoint(options.model)
-    skeleton = load_skeleton(checkpoint)
-    blocks = tuple(find_blocks(skeleton))
-    dtype = options.dtype or default_dtype(checkpoint, device)
-    tokenizer = load_tokenizer(checkpoint)
-    dataset = make_dataset(tokenizer)
-    _check_vocabulary(dataset, skeleton.get_input_embeddings().num_embeddings, checkpoint)
+    model = ModelOutline.of(find_checkpoint(options.model))
+    embeddings = model.skeleton.get_input_embeddings()
+    dtype = options.dtype or default_dtype(model.checkpoint, device)
+    dataset = make_dataset(model.tokenizer)
+    _check_vocabulary(dataset, embeddings.num_embeddings, model.checkpoint)
     absent = {"all_expert_outputs"}
     if lens == "none":
         absent.add("logit_direction")
-    if not all(_has_shared_expert(skeleton, block) for block in blocks):
+    if not all(_has_shared_expert(model.skeleton, block) for block in model.blocks):
         absent.add("shared_outputs")
-    if is_gptq(checkpoint) or any(block.form != "stacked" for block in blocks):
+    if set(model.forms.values()) != {"stacked"}:
         absent.add("expert_neurons")
     shape = ModelShape(
-        blocks=blocks,
-        n_layers=len(skeleton.get_submodule(blocks[0].decoder_path.rpartition(".")[0])),
-        d_model=skeleton.get_input_embeddings().embedding_dim,
+        blocks=model.blocks,
+        n_layers=model.n_layers,
+        d_model=embeddings.embedding_dim,
         itemsize=2 if dtype == "float16" else 4,
         arrays=tuple(name for name in ARRAY_NAMES if name not in absent),
     )
     placement = Placement(dtype, device, options.max_bytes, options.device_map)
     return complete_plan(
         options,
-        checkpoint,
+        model.checkpoint,
         dataset,
         shape,
         dtype=dtype,
         device=device,
-        open_model=partial(
-            open_language_model, checkpoint, tokenizer, blocks, placement, positions=lens
-        ),
+        open_model=partial(open_language_model, model, placement, positions=lens),
         settings={} if lens == "none" else {"lens": lens},
         n_lens_tokens=n_lens_tokens(dataset.examples, lens),
     )
@@ -116,9 +107,7 @@ def _check_vocabulary(dataset: Dataset, n_vocabulary: int, checkpoint: Checkpoin
 
 @contextmanager
 def open_language_model(
-    checkpoint: Checkpoint,
-    tokenizer: Any,
-    blocks: Sequence[MoEBlock],
+    outline: ModelOutline,
     placement: Placement,
     arrays: Mapping[str, tuple[int, ...]],
     *,
@@ -128,10 +117,8 @@ def open_language_model(
 
     Parameters
     ----------
-    checkpoint, tokenizer
-        The model.
-    blocks
-        Its MoE blocks, as its skeleton has them.
+    outline
+        The model, as it was planned with.
     placement
         What it runs in, and where its weights go.
     arrays
@@ -145,29 +132,25 @@ def open_language_model(
         If it cannot be loaded or read, or lacks what the arrays hold.
     """
     with ExitStack() as stack:
-        if is_gptq(checkpoint):
-            model = load_gptq(checkpoint, placement.dtype, placement.device)
-        else:
-            model = stack.enter_context(opened_model(checkpoint, placement))
+        model = stack.enter_context(opened_model(outline.checkpoint, placement))
         # Quantized experts come up in another form than the skeleton's.
         loaded = find_blocks(model)
-        _check_sizes(checkpoint, blocks, loaded)
+        _check_sizes(outline, loaded)
         traced_model = stack.enter_context(traced(model, loaded, arrays.get("expert_neurons", ())))
         _check_shared_experts(traced_model.wiring.blocks, arrays.get("shared_outputs", ()))
         lens = None
         if positions != "none":
             lens = LogitLens(model, traced_model.wiring, traced_model.rehearsed)
-        yield LanguageModel(traced_model, tokenizer, lens, positions)
+        yield LanguageModel(traced_model, outline.tokenizer, lens, positions)
 
 
-def _check_sizes(
-    checkpoint: Checkpoint, planned: Sequence[MoEBlock], loaded: Sequence[MoEBlock]
-) -> None:
+def _check_sizes(outline: ModelOutline, loaded: Sequence[MoEBlock]) -> None:
     def sizes(blocks: Sequence[MoEBlock]) -> list[tuple[int, int, int]]:
         return [(block.layer, block.n_experts, block.top_k) for block in blocks]
 
-    if sizes(loaded) != sizes(planned):
-        raise ModelError(f"{checkpoint.name}: its MoE blocks are not those of its configuration")
+    if sizes(loaded) != sizes(outline.blocks):
+        name = outline.checkpoint.name
+        raise ModelError(f"{name}: its MoE blocks are not those of its configuration")
 
 
 def _check_shared_experts(wirings: Sequence[BlockWiring], wanted: Sequence[int]) -> None:
@@ -265,3 +248,34 @@ def _predictions(
         (answer(last[index], example, tokenizer),) if index in last else ()
         for index, example in enumerate(examples)
     )
+
+
+def answer(
+    logits: torch.Tensor, example: Example, tokenizer: Any, condition_id: int = 0
+) -> dict[str, Any]:
+    """Hold a model's answer against the right one.
+
+    Parameters
+    ----------
+    logits
+        (vocabulary,): at the example's last token.
+    example
+        The example, which has a target.
+    tokenizer
+        The model's tokenizer.
+    condition_id
+        The condition that the model ran under.
+    """
+    target, foil = example.target_id, example.foil_id
+    if target is None:
+        raise ValueError("expected an example with a target")
+    last = logits.float()
+    predicted = int(last.argmax())
+    return {
+        "condition_id": condition_id,
+        "target": tokenizer.decode([target]),
+        "predicted": tokenizer.decode([predicted]),
+        "correct": int(predicted == target),
+        "target_logprob": float(last.log_softmax(dim=-1)[target]),
+        "logit_diff": None if foil is None else float(last[target] - last[foil]),
+    }

@@ -16,11 +16,10 @@ from moedb.capture.jobs.qwen_ioi import IOITemplates, SentenceStream, is_held_ou
 from moedb.errors import DatasetError, UsageError
 
 IntArray = npt.NDArray[np.int64]
-IGNORED = -100
 
 
 @dataclass(frozen=True)
-class Document:
+class CorpusText:
     """One row of a corpus; the columns it lacks read as ``unknown``."""
 
     text: str
@@ -30,7 +29,7 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Batch:
+class TrainingBatch:
     """Rows of tokens, padded on the right.
 
     Attributes
@@ -50,7 +49,7 @@ class Batch:
     answers: npt.NDArray[np.bool_]
 
 
-def read_corpus(path: str | Path) -> list[Document]:
+def read_corpus(path: str | Path) -> list[CorpusText]:
     """Read a Parquet file with a ``text`` column.
 
     Parameters
@@ -60,7 +59,7 @@ def read_corpus(path: str | Path) -> list[Document]:
 
     Returns
     -------
-    list of Document
+    list of CorpusText
         Rows without text are left out.
 
     Raises
@@ -90,7 +89,7 @@ def read_corpus(path: str | Path) -> list[Document]:
             raise DatasetError(f"{path}: the text column holds {row['text']!r:.40}; valid: texts")
         if row["text"]:
             known = {key: str(row.get(key) or "unknown") for key in ("domain", "source", "license")}
-            documents.append(Document(text=row["text"], **known))
+            documents.append(CorpusText(text=row["text"], **known))
     if not documents:
         raise DatasetError(f"{path}: no row has a text")
     return documents
@@ -103,8 +102,8 @@ def is_held_out_text(text: str, fraction: float) -> bool:
 
 
 def split_corpus(
-    documents: Sequence[Document], fraction: float
-) -> tuple[list[Document], list[Document]]:
+    documents: Sequence[CorpusText], fraction: float
+) -> tuple[list[CorpusText], list[CorpusText]]:
     """Return the documents to train on and the held-out ones."""
     train = [d for d in documents if not is_held_out_text(d.text, fraction)]
     held_out = [d for d in documents if is_held_out_text(d.text, fraction)]
@@ -113,7 +112,7 @@ def split_corpus(
     return train, held_out
 
 
-def tokenize_documents(documents: Sequence[Document], tokenizer: Any) -> list[IntArray]:
+def tokenize_documents(documents: Sequence[CorpusText], tokenizer: Any) -> list[IntArray]:
     """Return the tokens of each document, ended by the end-of-text token."""
     if not documents:
         return []
@@ -183,14 +182,14 @@ class CorpusBatches:
         self._epoch = (epoch, plan)
         return plan
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int) -> TrainingBatch:
         """Return the batch of a step, counted from 0."""
         while self._starts[-1] <= step:
             self._starts.append(self._starts[-1] + len(self._plan(len(self._starts) - 1)))
         epoch = next(e for e, stop in enumerate(self._starts[1:]) if step < stop)
         rows = self._plan(epoch)[step - self._starts[epoch]]
         ids, mask = pad_rows([self._pieces[i] for i in rows], self._pad_id)
-        return Batch(ids, mask, mask.astype(np.float32), np.zeros_like(mask))
+        return TrainingBatch(ids, mask, mask.astype(np.float32), np.zeros_like(mask))
 
 
 class IOIBatches:
@@ -215,7 +214,7 @@ class IOIBatches:
         self._rows = rows_per_batch
         self._answer_weight = answer_weight
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int) -> TrainingBatch:
         """Return the batch of a step, counted from 0."""
         sentences = self._stream.take(self._rows, start=step * self._rows)
         encoded = self._tokenizer([s.text for s in sentences], add_special_tokens=False)
@@ -225,7 +224,7 @@ class IOIBatches:
         answers[np.arange(len(rows)), [len(row) - 1 for row in rows]] = True
         weights = mask.astype(np.float32)
         weights[answers] = self._answer_weight
-        return Batch(ids, mask, weights, answers)
+        return TrainingBatch(ids, mask, weights, answers)
 
 
 def held_out_batches(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from moedb.capture.conditions import UNTOUCHED, Condition
 from moedb.capture.examples import Dataset, Example
 from moedb.capture.models.checkpoints import Checkpoint
+from moedb.capture.models.placement import check_placement
 from moedb.capture.pipeline.array_selection import (
     budgeted_arrays,
     describe_selection,
@@ -28,19 +29,6 @@ from moedb.store.files import sha256_of_json
 
 DEFAULT_BUDGET = 4 << 30
 """Bytes of arrays, before compression, that a capture keeps when not told which to keep."""
-
-
-def check_placement(device: str | None, max_bytes: int | None, device_map: str | None) -> None:
-    """Check that a model is not both spread over devices and told where to go.
-
-    Raises
-    ------
-    UsageError
-        If it is.
-    """
-    for name, value in (("device", device), ("max-memory", max_bytes)):
-        if device_map is not None and value is not None:
-            raise UsageError(f"--device-map {device_map} and --{name}: only one can be")
 
 
 @dataclass(frozen=True)
@@ -160,6 +148,10 @@ class CapturePlan:
             "unit_tokens": UNIT_TOKENS,
             **self.settings,
         }
+
+    def bytes_of(self, units: Sequence[int]) -> int:
+        """Bytes that these units take, before compression."""
+        return self.estimate.bytes_of([self.units[unit] for unit in units])
 
     @property
     def run_id(self) -> str:

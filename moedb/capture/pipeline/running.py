@@ -1,95 +1,35 @@
-"""A capture from end to end: plan, run what is missing, commit unit by unit."""
+"""A capture from end to end: its plan's model made ready, and its units run through it."""
 
-import errno
 import json
-import os
 import platform
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from moedb.capture.conditions import condition_table
-from moedb.capture.pipeline.assembly import assemble_unit
-from moedb.capture.pipeline.background_writer import UnitWriter
+from moedb.capture.pipeline.assembly import UnitRows, assemble_unit
+from moedb.capture.pipeline.missing_units import (
+    EVERYTHING,
+    CaptureOutcome,
+    Progress,
+    Silent,
+    run_missing_units,
+)
 from moedb.capture.pipeline.plan import Batch, CapturedModel, CapturePlan
-from moedb.capture.pipeline.sharding import Shard
-from moedb.capture.structure.model_probe import BlockWiring
-from moedb.errors import CaptureError
+from moedb.capture.pipeline.units import Shard
+from moedb.capture.structure.wiring import BlockWiring
 from moedb.schemas import tables
 from moedb.schemas.manifests import RunManifest
-from moedb.store.layout import RunLayout
-from moedb.store.reading.snapshot import RunSnapshot, check_files, read_run
 from moedb.store.writing.open_run import timestamp
-from moedb.store.writing.run_writer import RunWriter
-from moedb.store.writing.writability import check_writable, is_store
+from moedb.store.writing.parquet import Columns
 from moedb.version import __version__
 
-EVERYTHING = Shard()
-
 VERSIONED = ("torch", "transformers", "nnsight", "zarr", "pyarrow", "numpy")
-
-
-class Progress(Protocol):
-    """Who wants to hear how a capture goes on."""
-
-    def note(self, text: str) -> None:
-        """Something the user should know."""
-
-    def begin(self, n_tokens: int, done: int) -> None:
-        """The model is about to run: tokens in all, and those committed earlier."""
-
-    def advance(self, n_tokens: int) -> None:
-        """A batch went through the model."""
-
-
-class Silent:
-    """Hears nothing."""
-
-    def note(self, text: str) -> None:
-        """Pass over."""
-
-    def begin(self, n_tokens: int, done: int) -> None:
-        """Pass over."""
-
-    def advance(self, n_tokens: int) -> None:
-        """Pass over."""
-
-
-@dataclass(frozen=True)
-class CaptureOutcome:
-    """How a capture ended.
-
-    Attributes
-    ----------
-    run_id
-        The run.
-    units_before, units_now, units_missing
-        Units that were there, that this call wrote, and that are left to other shards.
-    """
-
-    run_id: str
-    units_before: int
-    units_now: int
-    units_missing: int = 0
-
-    @property
-    def was_complete(self) -> bool:
-        """Whether there was nothing to do."""
-        return self.units_now == 0 and self.units_missing == 0
-
-
-def free_bytes(store: Path) -> int:
-    """Free bytes on the disk that holds, or will hold, ``store``."""
-    folder = store.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
 
 
 def capture(
@@ -119,103 +59,60 @@ def capture(
         If there is no room on the disk. What was committed stays, and the same capture resumes.
     """
     progress = progress or Silent()
-    done = committed_run(store, planned.run_id)
-    if done is not None and done.is_complete:
-        return CaptureOutcome(planned.run_id, len(planned.units), 0)
-    check_writable(store, planned.run_id)
-    missing = range(len(planned.units)) if done is None else done.missing_units
-    needed = planned.estimate.bytes_of([planned.units[unit] for unit in missing])
-    free = free_bytes(store)
-    if needed > free:
-        raise CaptureError(
-            f"the capture takes up to {needed / 1e9:.2f} GB, the disk of {store} has "
-            f"{free / 1e9:.2f} GB free",
-            "keep less (--arrays, --layers, --tokens last) or name another disk (--store DIR)",
-        )
-    for note in planned.notes:
-        progress.note(note)
-    with full_disk_explained(planned.run_id), planned.open_model(planned.arrays) as model:
-        return _run(planned, store, model, progress, shard)
+
+    @contextmanager
+    def opened() -> Iterator[_ReadyCapture]:
+        with planned.open_model(planned.arrays) as model:
+            yield _ReadyCapture(planned, model, progress)
+
+    return run_missing_units(
+        planned,
+        store,
+        opened,
+        progress,
+        to_write_less="keep less (--arrays, --layers, --tokens last) or name another disk "
+        "(--store DIR)",
+        shard=shard,
+    )
 
 
-@contextmanager
-def full_disk_explained(run_id: str) -> Iterator[None]:
-    """Say what a full disk means for a run that is being written."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise CaptureError(
-                f"no room to write the run {run_id}: {error.strerror}",
-                "what was committed stays; free some space and run the same command again",
-            ) from error
-        raise
+class _ReadyCapture:
+    """A capture whose model is ready."""
 
+    def __init__(self, planned: CapturePlan, model: CapturedModel, progress: Progress) -> None:
+        self._planned, self._model, self._progress = planned, model, progress
 
-def committed_run(store: Path, run_id: str) -> RunSnapshot | None:
-    """What the store has of a run, if anything.
+    @property
+    def manifest(self) -> RunManifest:
+        return run_manifest(self._planned, self._model.blocks)
 
-    Raises
-    ------
-    StoreError
-        If ``store`` is something else than a store, or the run is damaged.
-    """
-    if not is_store(store) or not os.path.lexists(RunLayout(store, run_id).manifest):
-        return None
-    found = read_run(store, run_id)
-    check_files(found)
-    return found
+    @property
+    def first_tables(self) -> dict[str, Columns]:
+        first = {tables.CONDITIONS.name: condition_table(self._planned.conditions)}
+        if self._planned.run_labels:
+            labels = self._planned.run_labels
+            first[tables.RUN_LABELS.name] = {"key": [*labels], "value": [*labels.values()]}
+        return first
 
-
-def _run(
-    planned: CapturePlan, store: Path, model: CapturedModel, progress: Progress, shard: Shard
-) -> CaptureOutcome:
-    writer = RunWriter(store, run_manifest(planned, model.blocks))
-    first = {tables.CONDITIONS.name: condition_table(planned.conditions)}
-    if planned.run_labels:
-        labels = planned.run_labels
-        first[tables.RUN_LABELS.name] = {"key": [*labels], "value": [*labels.values()]}
-    writer.begin(first)
-    units = planned.units
-    before = writer.snapshot().missing_units
-    mine = shard.units(before)
-    share = sum(units[unit].n_tokens for unit in shard.units(range(len(units))))
-    progress.begin(share, share - sum(units[unit].n_tokens for unit in mine))
-    written = 0
-    with UnitWriter() as queue:
-        for unit in mine:
-            if writer.has_unit(unit):  # another process was faster
-                continue
-            queue.submit(_captured_unit(planned, model, unit, writer, progress))
-            written += 1
-    missing = writer.snapshot().missing_units
-    if not missing:
-        writer.finish()
-    return CaptureOutcome(planned.run_id, len(units) - len(before), written, len(missing))
-
-
-def _captured_unit(
-    planned: CapturePlan, model: CapturedModel, unit: int, writer: RunWriter, progress: Progress
-) -> Callable[[], object]:
-    """Run a unit through the model; return what commits it."""
-    span = planned.units[unit]
-    examples = planned.dataset.examples[span.first_example : span.end_example]
-    masks = [planned.selection.mask(example) for example in examples]
-    records = []
-    for indices in like_lengths([len(e) for e in examples], planned.options.batch_size):
-        batch = Batch(
-            examples=tuple(examples[index] for index in indices),
-            indices=tuple(indices),
-            example_ids=tuple(span.first_example + index for index in indices),
-            kept=np.concatenate([masks[index] for index in indices]),
-            arrays=planned.arrays,
-        )
-        records.append(model.record(batch))
-        progress.advance(sum(len(example) for example in batch.examples))
-    first_token = sum(earlier.n_tokens for earlier in planned.units[:unit])
-
-    def commit() -> None:
-        rows = assemble_unit(
+    def run_unit(self, unit: int) -> Callable[[], UnitRows]:
+        planned = self._planned
+        span = planned.units[unit]
+        examples = planned.dataset.examples[span.first_example : span.end_example]
+        masks = [planned.selection.mask(example) for example in examples]
+        records = []
+        for indices in like_lengths([len(e) for e in examples], planned.options.batch_size):
+            batch = Batch(
+                examples=tuple(examples[index] for index in indices),
+                indices=tuple(indices),
+                example_ids=tuple(span.first_example + index for index in indices),
+                kept=np.concatenate([masks[index] for index in indices]),
+                arrays=planned.arrays,
+            )
+            records.append(self._model.record(batch))
+            self._progress.advance(sum(len(example) for example in batch.examples))
+        first_token = sum(earlier.n_tokens for earlier in planned.units[:unit])
+        return partial(
+            assemble_unit,
             unit,
             examples,
             records,
@@ -224,9 +121,6 @@ def _captured_unit(
             first_token=first_token,
             first_row=unit * planned.unit_rows,
         )
-        writer.commit_unit(unit, rows.tables, rows.arrays)
-
-    return commit
 
 
 def like_lengths(lengths: Sequence[int], batch_size: int) -> list[list[int]]:

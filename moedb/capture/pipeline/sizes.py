@@ -86,6 +86,25 @@ class Estimate:
 
 _WIDTHS = {"int32": 4, "int64": 8, "float": 4, "double": 8}
 
+_TEXTS = {
+    tables.EXAMPLE_LABELS.name: 12,
+    tables.TOKEN_LABELS.name: 8,
+    tables.PREDICTIONS.name: 16,
+    tables.LOGIT_LENS.name: 16,
+}
+"""Bytes of the texts of a row, about; those of examples and tokens are counted."""
+
+
+def table_bytes(name: str, n_rows: int) -> int:
+    """Bytes of a table's rows, before compression, without the texts of examples and tokens."""
+    numbers = sum(_WIDTHS.get(column.type, 0) for column in tables.table(name).columns)
+    return n_rows * (numbers + _TEXTS.get(name, 0))
+
+
+def lens_rows(n_tokens: int, n_layers: int, n_moe_layers: int) -> int:
+    """Rows of ``logit_lens`` for as many tokens: two for each point of the stream."""
+    return 2 * n_tokens * (1 + n_layers + n_moe_layers)
+
 
 def estimate(
     found: Survey,
@@ -116,19 +135,11 @@ def estimate(
         tables.ROUTER_STATS.name: n_tokens * n_layers,
         tables.ROUTER_MASS.name: n_examples * sum(block.n_experts for block in shape.blocks),
         tables.PREDICTIONS.name: n_conditions * found.n_targets,
-        tables.LOGIT_LENS.name: 2 * n_lens_tokens * (1 + shape.n_layers + n_layers),
+        tables.LOGIT_LENS.name: lens_rows(n_lens_tokens, shape.n_layers, n_layers),
     }
     text_bytes = {
         tables.EXAMPLES.name: found.text_bytes,
         tables.TOKENS.name: found.token_bytes,
-        tables.EXAMPLE_LABELS.name: 12 * found.n_labels,
-        tables.TOKEN_LABELS.name: 8 * found.n_token_labels,
-        tables.PREDICTIONS.name: 16 * rows[tables.PREDICTIONS.name],
-        tables.LOGIT_LENS.name: 16 * rows[tables.LOGIT_LENS.name],
     }
-    n_bytes = {
-        name: count * sum(_WIDTHS.get(column.type, 0) for column in tables.table(name).columns)
-        + text_bytes.get(name, 0)
-        for name, count in rows.items()
-    }
+    n_bytes = {name: table_bytes(name, n) + text_bytes.get(name, 0) for name, n in rows.items()}
     return Estimate(n_examples, n_tokens, n_rows, rows, n_bytes, array_bytes(arrays, shape, n_rows))

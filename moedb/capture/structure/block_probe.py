@@ -137,7 +137,7 @@ class BlockProbe:
         """The choice and its weights as a router in the block returns them, if one does."""
         shown = self.recording.under(self.block.path, "output")
         for choice in shown:
-            if choice.part is not None and _is_choice(choice.value, experts):
+            if choice.key is not None and _is_choice(choice.value, experts):
                 for weights in self.recording.of(choice.path, "output"):
                     same = weights.value.shape == choice.value.shape
                     if same and weights.value.is_floating_point():
@@ -210,7 +210,7 @@ class BlockProbe:
         routers = {
             seen.path
             for seen in self.recording.under(scope, "output")
-            if seen.part is not None and _is_choice(seen.value, self.experts.value)
+            if seen.key is not None and _is_choice(seen.value, self.experts.value)
         }
         yield from sorted(scores, key=lambda seen: seen.path not in routers)
 

@@ -196,7 +196,7 @@ def find_beside(
         inputs = recording.of(seen.path, "input")
         if (
             f"{seen.path}.".startswith(f"{block.path}.")
-            or seen.part is not None
+            or seen.key is not None
             or seen.rows.shape != residual_mid.shape
             or not any(each.equals(block_input) for each in inputs)
         ):

@@ -19,7 +19,7 @@ class Seen:
 
     Attributes
     ----------
-    path, side, part
+    path, side, key
         The module, and where the tensor is among its arguments or in its output.
     value
         A copy.
@@ -29,7 +29,7 @@ class Seen:
 
     path: str
     side: Side
-    part: Key | None
+    key: Key | None
     value: torch.Tensor
     position: int
 
@@ -54,15 +54,15 @@ class Recording:
         self._versions: list[tuple[torch.Tensor, int]] = []
         self._position = 0
 
-    def add(self, path: str, side: Side, parts: dict[Key | None, Any]) -> None:
+    def add(self, path: str, side: Side, values: dict[Key | None, Any]) -> None:
         """Record one input or output of a module, unless it was called before."""
         if (path, side) in self._started:
             return
         self._started.add((path, side))
         self._position += 1
-        for part, value in parts.items():
+        for key, value in values.items():
             if isinstance(value, torch.Tensor):
-                self.seen.append(Seen(path, side, part, value.clone(), self._position))
+                self.seen.append(Seen(path, side, key, value.clone(), self._position))
                 self._versions.append((value, value._version))
 
     def of(self, path: str, side: Side) -> list[Seen]:
@@ -96,7 +96,7 @@ def recorded(model: nn.Module, n_tokens: int) -> Iterator[Recording]:
             recording.add(path, "input", {**dict(enumerate(args)), **kwargs})
 
         def after(_: Any, args: Any, output: Any, path: str = path) -> None:
-            recording.add(path, "output", _parts(output))
+            recording.add(path, "output", _tensors(output))
 
         handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
         handles.append(module.register_forward_hook(after))
@@ -107,7 +107,7 @@ def recorded(model: nn.Module, n_tokens: int) -> Iterator[Recording]:
             handle.remove()
 
 
-def _parts(output: Any) -> dict[Key | None, Any]:
+def _tensors(output: Any) -> dict[Key | None, Any]:
     if isinstance(output, tuple):
         return dict(enumerate(output))
     if hasattr(output, "logits"):

@@ -14,11 +14,8 @@ import torch
 from moedb.capture.structure.block_probe import BlockProbe
 from moedb.capture.structure.blocks import MoEBlock
 from moedb.capture.structure.forward_recording import Recording, Seen, recorded
-from moedb.capture.structure.router_rule import RouterRule
-from moedb.capture.structure.wiring import BlockWiring, Read, Wiring
+from moedb.capture.structure.wiring import Read, Wiring
 from moedb.errors import ModelError
-
-__all__ = ["BlockWiring", "Read", "RouterRule", "Wiring", "probe"]
 
 N_TOKENS = 16
 
@@ -66,7 +63,7 @@ def probe(model: Any, blocks: Sequence[MoEBlock]) -> Wiring:
                 attention.append(Read.of("attention_output", layer, write))
     final = _final_norm(recording, layers_path)
     found.append(("residual_pre", n_layers, _stream(recording, final, d_model)))
-    logits = [seen for seen in recording.of("", "output") if seen.part == "logits"]
+    logits = [seen for seen in recording.of("", "output") if seen.key == "logits"]
     if not logits:
         raise ModelError(f"{type(model).__name__}: expected an output with logits, found none")
     found.append(("logits", n_layers, logits[0]))

@@ -2,7 +2,7 @@
 
 Whatever the form of the experts, their outputs go through an ``nn.Identity`` that any tool,
 nnsight among them, can read and edit. transformers runs the experts of most MoE families through
-one interface; the function registered here computes what its ``grouped_mm`` implementation
+one interface; the function that is registered there computes what its ``grouped_mm`` implementation
 computes, in the same order and so to the same bits. Other experts are wrapped, see
 :mod:`moedb.capture.structure.tap_wrappers`.
 """
@@ -79,7 +79,10 @@ def tapped_experts_forward(
     return total.to(hidden_states.dtype)
 
 
-moe.ALL_EXPERTS_FUNCTIONS.register(IMPLEMENTATION, tapped_experts_forward)
+def _register() -> None:
+    """Tell transformers' experts interface of :func:`tapped_experts_forward`, once."""
+    if IMPLEMENTATION not in moe.ALL_EXPERTS_FUNCTIONS:
+        moe.ALL_EXPERTS_FUNCTIONS.register(IMPLEMENTATION, tapped_experts_forward)
 
 
 @contextmanager
@@ -119,6 +122,7 @@ def _interface(model: Any, blocks: Sequence[MoEBlock], neurons: Collection[int])
     if not blocks:
         yield
         return
+    _register()
     before = model.get_experts_implementation()
     experts: list[Any] = [model.get_submodule(block.experts_path) for block in blocks]
     try:

@@ -21,7 +21,7 @@ class Read:
         What it is, and of which layer.
     path, side
         The module whose input or output it is.
-    part
+    key
         Where among the arguments (a position or a keyword) or in the output (a position in a
         tuple, an attribute); None where it is the output itself.
     overwritten
@@ -32,39 +32,39 @@ class Read:
     layer: int
     path: str
     side: Side
-    part: Key | None = None
+    key: Key | None = None
     overwritten: bool = False
 
     @classmethod
     def of(cls, role: str, layer: int, seen: Seen, overwritten: bool = False) -> "Read":
         """The read of a tensor that was seen."""
-        return cls(role, layer, seen.path, seen.side, seen.part, overwritten)
+        return cls(role, layer, seen.path, seen.side, seen.key, overwritten)
 
     def pick(self, value: Any) -> Any:
         """Pick it from the module's ``(args, kwargs)`` or from its output."""
         if self.side == "input":
             args, kwargs = value
-            picked = args[self.part] if isinstance(self.part, int) else kwargs[self.part]
-        elif isinstance(self.part, str):
-            picked = getattr(value, self.part)
+            picked = args[self.key] if isinstance(self.key, int) else kwargs[self.key]
+        elif isinstance(self.key, str):
+            picked = getattr(value, self.key)
         else:
-            picked = value if self.part is None else value[self.part]
+            picked = value if self.key is None else value[self.key]
         return picked.clone() if self.overwritten else picked
 
     def put(self, value: Any, new: Any) -> Any:
         """Put ``new`` in its place: the inverse of :meth:`pick`; ``value`` stays as it is."""
         if self.side == "input":
             args, kwargs = value
-            if isinstance(self.part, int):
-                return (*args[: self.part], new, *args[self.part + 1 :]), kwargs
-            return args, {**kwargs, self.part: new}
-        if isinstance(self.part, str):
+            if isinstance(self.key, int):
+                return (*args[: self.key], new, *args[self.key + 1 :]), kwargs
+            return args, {**kwargs, self.key: new}
+        if isinstance(self.key, str):
             changed = copy(value)
-            setattr(changed, self.part, new)
+            setattr(changed, self.key, new)
             return changed
-        if self.part is None:
+        if self.key is None:
             return new
-        return (*value[: self.part], new, *value[self.part + 1 :])
+        return (*value[: self.key], new, *value[self.key + 1 :])
 
 
 @dataclass(frozen=True)

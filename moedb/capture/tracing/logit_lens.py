@@ -22,8 +22,6 @@ from moedb.errors import ModelError
 Positions = Literal["last", "all-positions", "none"]
 """The tokens of an example that the lens reads."""
 
-POSITIONS: tuple[Positions, ...] = ("last", "all-positions", "none")
-
 CANDIDATES = ("target", "foil")
 
 Point = tuple[str, int]

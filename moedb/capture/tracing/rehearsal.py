@@ -15,6 +15,7 @@ from moedb.capture.tracing.activations import BatchActivations
 from moedb.capture.tracing.checks import check_batch
 from moedb.capture.tracing.model_end import ModelEnd
 from moedb.capture.tracing.traced_model import TracedModel, rounding
+from moedb.capture.tracing.tracer import Tracer
 from moedb.errors import CheckError, ModelError
 
 
@@ -43,11 +44,9 @@ def traced(
         with only_first_layers(model, layers_path, n_layers):
             first = [block for block in blocks if block.layer < n_layers]
             wiring = probe(model, first)
-            rehearsed = _rehearse(TracedModel(model, wiring), plain)
-        traced_model = TracedModel(model, extended(wiring, blocks, kinds, layers_path))
-        traced_model.rehearsed = rehearsed
-        traced_model.end = _end(model, wiring, rehearsed)
-        yield traced_model
+            rehearsed = _rehearse(Tracer(model, wiring), plain)
+        whole = Tracer(model, extended(wiring, blocks, kinds, layers_path))
+        yield TracedModel(whole, rehearsed, _end(model, wiring, rehearsed))
 
 
 def _end(model: Any, wiring: Wiring, rehearsed: BatchActivations) -> ModelEnd | None:
@@ -71,12 +70,12 @@ def _plain_logits(model: Any) -> torch.Tensor:
     return logits[0]
 
 
-def _rehearse(traced_model: TracedModel, plain: torch.Tensor) -> BatchActivations:
+def _rehearse(tracer: Tracer, plain: torch.Tensor) -> BatchActivations:
     """Capture a small batch and hold it against the model's arithmetic and a plain forward."""
-    batch = traced_model.run(_REHEARSAL)
-    name = type(traced_model.model).__name__
+    batch = tracer.run(_REHEARSAL)
+    name = type(tracer.model).__name__
     try:
-        check_batch(batch, traced_model.wiring.blocks)
+        check_batch(batch, tracer.wiring.blocks)
     except CheckError as error:
         raise ModelError(f"{name} cannot be captured: {error}") from error
     expected = plain.double()

@@ -1,37 +1,15 @@
-"""One forward pass of a batch, with everything that a capture wants read off by nnsight."""
+"""A model that is ready to be captured: its passes, and the logits of batches of any size."""
 
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Any
 
-import nnsight
 import torch
-from torch import nn
 
-from moedb.capture.structure.wiring import Read, Wiring
-from moedb.capture.tracing.activations import (
-    BatchActivations,
-    LayerActivations,
-    Reader,
-    layer_activations,
-)
+from moedb.capture.structure.wiring import Wiring
+from moedb.capture.tracing.activations import BatchActivations, Reader
 from moedb.capture.tracing.model_end import BatchLogits, ModelEnd
-from moedb.capture.tracing.padding import without_padding
+from moedb.capture.tracing.tracer import Tracer
 from moedb.errors import CheckError
-
-
-class _Everything:
-    """Keeps it all."""
-
-    def __init__(self) -> None:
-        self.layers: dict[int, LayerActivations] = {}
-        self.residual_pre: dict[int, torch.Tensor] = {}
-
-    def stream(self, layer: int, residual: torch.Tensor) -> None:
-        self.residual_pre[layer] = residual
-
-    def layer(self, layer: int, activations: LayerActivations) -> None:
-        self.layers[layer] = activations
 
 
 class _LastStream:
@@ -59,47 +37,35 @@ N_CHECKED = 64
 class TracedModel:
     """A model that is ready to be captured. Made by :func:`moedb.capture.tracing.rehearsal.traced`.
 
-    Attributes
+    Parameters
     ----------
+    tracer
+        Runs it.
     rehearsed
         The small batch that was captured first, perhaps by the first layers alone.
     end
         What makes logits of the last stream; None where that is more than norm and unembedding.
     """
 
-    rehearsed: BatchActivations
-    end: ModelEnd | None = None
+    def __init__(self, tracer: Tracer, rehearsed: BatchActivations, end: ModelEnd | None) -> None:
+        self.rehearsed = rehearsed
+        self.end = end
+        self._tracer = tracer
+        self._n_vocabulary = tracer.model.get_input_embeddings().num_embeddings
 
-    def __init__(self, model: Any, wiring: Wiring) -> None:
-        self.model = model
-        self.wiring = wiring
-        self._nnsight = nnsight.NNsight(model)
-        self._device = next(model.parameters()).device
-        self._n_vocabulary = model.get_input_embeddings().num_embeddings
-        self._blocks = {found.block.layer: found for found in wiring.blocks}
-        self._layers = [
-            (layer, self._places(list(reads)))
-            for layer, reads in groupby(wiring.reads, key=lambda read: read.layer)
-        ]
+    @property
+    def model(self) -> Any:
+        """The model."""
+        return self._tracer.model
 
-    def _places(self, reads: Sequence[Read]) -> list[tuple[tuple[Read, ...], Any]]:
-        """The reads by the module's side that has them, in the order in which the model runs."""
-        return [
-            (tuple(same), self._nnsight.get(path) if path else self._nnsight)
-            for (path, _), same in groupby(reads, key=lambda read: (read.path, read.side))
-        ]
+    @property
+    def wiring(self) -> Wiring:
+        """What the probe learned of it."""
+        return self._tracer.wiring
 
     def run(self, token_ids: Sequence[Sequence[int]]) -> BatchActivations:
-        """Run a batch of examples and keep everything.
-
-        Parameters
-        ----------
-        token_ids
-            The examples' token ids, of any lengths.
-        """
-        everything = _Everything()
-        logits = self._read(token_ids, everything, False)
-        return BatchActivations(everything.layers, everything.residual_pre, logits)
+        """Run a batch of examples, of any lengths, and keep everything."""
+        return self._tracer.run(token_ids)
 
     def read(self, token_ids: Sequence[Sequence[int]], reader: Reader) -> BatchLogits:
         """Run a batch of examples, padded on the right, and read off its activations.
@@ -124,10 +90,10 @@ class TracedModel:
         lengths = torch.tensor([len(ids) for ids in token_ids])
         n_tokens = int(lengths.sum())
         if self.end is None or n_tokens * self._n_vocabulary <= MOST_LOGITS:
-            logits = self._read(token_ids, reader, False)
+            logits = self._tracer.read(token_ids, reader)
             return BatchLogits(n_tokens, logits.__getitem__)
         end, last = self.end, _LastStream(reader, self.wiring.n_layers)
-        own = self._read(token_ids, last, True)
+        own = self._tracer.read(token_ids, last, lengths[:N_CHECKED] - 1)
         ends = lengths.cumsum(0)[:N_CHECKED] - 1
         found = end.logits(last.stream_after[ends.to(last.stream_after.device)])
         gap = float((found - own).abs().max())
@@ -137,76 +103,6 @@ class TracedModel:
                 "normed last stream"
             )
         return BatchLogits(n_tokens, lambda rows: end.logits(last.stream_after[rows]))
-
-    def _read(
-        self, token_ids: Sequence[Sequence[int]], reader: Reader, only_last: bool
-    ) -> torch.Tensor:
-        """Run a batch; return the logits of all tokens, or of the first examples' last ones."""
-        lengths = torch.tensor([len(ids) for ids in token_ids])
-        longest = int(lengths.max())
-        mask = torch.arange(longest)[None, :] < lengths[:, None]
-        padded = torch.zeros(len(token_ids), longest, dtype=torch.long)
-        padded[mask] = torch.tensor([token for ids in token_ids for token in ids])
-        kept = mask.flatten().nonzero().flatten()
-        with (
-            torch.no_grad(),
-            without_padding(self._token_wise(), mask.to(self._device)),
-            self._nnsight.trace(
-                input_ids=padded.to(self._device),
-                attention_mask=mask.long().to(self._device),
-                use_cache=False,
-            ),
-        ):
-            found = nnsight.save([])
-            found.append(self._walk(reader, kept, lengths[:N_CHECKED] - 1 if only_last else None))
-        [logits] = found
-        return logits  # type: ignore[no-any-return]
-
-    def _token_wise(self) -> list[nn.Module]:
-        """The MoE blocks, unless the model puts its routers' scores beside its padding mask."""
-        if getattr(self.model.config, "output_router_logits", False):
-            return []
-        return [self.model.get_submodule(found.block.path) for found in self.wiring.blocks]
-
-    def _walk(self, reader: Reader, kept: torch.Tensor, last: torch.Tensor | None) -> torch.Tensor:
-        """Go through the layers as they run, handing on what each did.
-
-        With ``last``, a position for each of the first examples, only those go on after the last
-        layer.
-        """
-        for layer, places in self._layers:
-            roles: dict[str, torch.Tensor] = {}
-            for reads, envoy in places:
-                # A place that has several values is asked for once: the model passes it once.
-                value = envoy.inputs if reads[0].side == "input" else envoy.output
-                for read in reads:
-                    if last is not None and read.role == "logits":
-                        roles["logits"] = read.pick(value)[:, 0]
-                        continue
-                    tokens = _tokens(read.pick(value), read.role, kept)
-                    # Several shared experts add up.
-                    known = roles.get(read.role)
-                    roles[read.role] = tokens if known is None else known + tokens
-                ended = layer == self.wiring.n_layers and reads[0].role == "residual_pre"
-                if last is not None and ended:
-                    stream = reads[0].pick(value)
-                    at = torch.arange(len(last), device=stream.device), last.to(stream.device)
-                    envoy.inputs = reads[0].put(value, stream[at].unsqueeze(1))
-            if "residual_pre" in roles:
-                reader.stream(layer, roles["residual_pre"])
-            if layer in self._blocks:
-                reader.layer(layer, layer_activations(self._blocks[layer], roles))
-        return roles["logits"]
-
-
-def _tokens(value: torch.Tensor, role: str, kept: torch.Tensor) -> torch.Tensor:
-    """A value by token, (token, ...), without padding."""
-    tokens = value.reshape(-1, *value.shape[_FLAT.get(role, -1) :])
-    return tokens if len(kept) == len(tokens) else tokens[kept.to(tokens.device)]
-
-
-_FLAT = {"expert_outputs": -2, "expert_neurons": -2}
-"""Where a token's own dimensions begin; for all other values it is the last."""
 
 
 def rounding(logits: torch.Tensor) -> float:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from moedb.queries.questions.parameters import Parameter, Value
 from moedb.queries.questions.question import OutputColumn, Question
@@ -31,12 +31,15 @@ class Analysis(Question):
         The columns of its result, in order, with their types.
     function
         Computes it, from a reader and a value for each parameter.
+    row
+        The named tuple that a row of its result is, with a field for each column.
     needs
         What a run must hold for it: tables, and columns that are null in some runs.
     """
 
     columns: tuple[AnalysisColumn, ...]
     function: "Callable[[SnapshotReader, Mapping[str, Value]], Computed]"
+    row: type[tuple[Any, ...]]
     needs: tuple[str, ...] = ("routing",)
 
     @property
@@ -58,3 +61,5 @@ SPLIT = Parameter(
     False,
     "the examples' split; null is all but corrupted, all is every one",
 )
+LOGIT_DIFFERENCES = ("predictions", "predictions.logit_diff")
+"""What a run must hold for an analysis of the logit differences of two answers."""

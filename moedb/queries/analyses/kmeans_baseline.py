@@ -5,9 +5,11 @@ clusters and experts are compared with each label, and with each other.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moedb.errors import ArrayNotFoundError, ParameterError, UsageError
+from moedb.queries.analyses.analysis import RUN, SPLIT, Analysis, AnalysisColumn
+from moedb.queries.questions.parameters import Parameter
 from moedb.queries.reading.array_rows import KEPT, read_rows, spread
 from moedb.queries.results.result import Computed
 
@@ -50,6 +52,22 @@ order by labels.key, labels.token_idx, labels.value
 """.strip()  # noqa: S608
 
 
+class KmeansBaselineRow(NamedTuple):
+    """A row of the analysis ``kmeans-baseline``."""
+
+    layer: int
+    n_clusters: int
+    key: str | None
+    n_tokens: int
+    n_values: int | None
+    ami_experts: float | None
+    ami_clusters: float | None
+    purity_experts: float | None
+    purity_clusters: float | None
+    purity_of_one: float | None
+    ami_between: float
+
+
 def kmeans_baseline(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -> Computed:
     """Compute the analysis ``kmeans-baseline``.
 
@@ -77,7 +95,7 @@ def kmeans_baseline(reader: "SnapshotReader", parameters: "Mapping[str, Value]")
     n_experts = {int(row["layer"]): int(row["n_experts"]) for row in run.manifest.layers}
     selection = {"run": run.run_id, "split": parameters["split"]}
     labels = reader.sql(_LABELS, {**selection, "key": parameters["key"]}).df()
-    rows: list[tuple[Any, ...]] = []
+    rows: list[KmeansBaselineRow] = []
     for layer in _layers(run, parameters["layer"]):
         stored = reader.array(run.run_id, _ARRAY, layer)
         tokens = reader.sql(_TOKENS, {**selection, "layer": layer}).df()
@@ -97,7 +115,7 @@ def kmeans_baseline(reader: "SnapshotReader", parameters: "Mapping[str, Value]")
             seed=int(parameters["seed"] or 0),
         )
         grouped = tokens[["token_idx", "expert"]].assign(cluster=clusters)
-        rows += [(layer, n_experts[layer], *found) for found in _against_labels(grouped, labels)]
+        rows += _against_labels(layer, n_experts[layer], grouped, labels)
     return Computed(rows, _TOKENS, (run.run_id,))
 
 
@@ -165,12 +183,14 @@ def purity(groups: "NDArray[Any]", values: "NDArray[Any]") -> float:
     return float(contingency_matrix(groups, values).max(axis=1).sum() / len(groups))
 
 
-def _against_labels(grouped: "pd.DataFrame", labels: "pd.DataFrame") -> list[tuple[Any, ...]]:
-    """The columns from ``key`` on, a row for each key with two values or more."""
+def _against_labels(
+    layer: int, n_clusters: int, grouped: "pd.DataFrame", labels: "pd.DataFrame"
+) -> list[KmeansBaselineRow]:
+    """The rows of a layer, one for each key with two values or more."""
     from sklearn.metrics import adjusted_mutual_info_score as ami
 
     alike = float(ami(grouped["expert"], grouped["cluster"]))
-    rows: list[tuple[Any, ...]] = []
+    rows: list[KmeansBaselineRow] = []
     for key, own in labels.groupby("key", sort=True):
         found = grouped.merge(own, on="token_idx")
         if found["value"].nunique() < 2:
@@ -178,16 +198,116 @@ def _against_labels(grouped: "pd.DataFrame", labels: "pd.DataFrame") -> list[tup
         values = found["value"].factorize()[0]
         experts, clusters = (found[name].to_numpy() for name in ("expert", "cluster"))
         rows.append(
-            (
-                str(key),
-                len(found),
-                int(found["value"].nunique()),
-                float(ami(values, experts)),
-                float(ami(values, clusters)),
-                purity(experts, values),
-                purity(clusters, values),
-                float(found["value"].value_counts(normalize=True).iloc[0]),
-                alike,
+            KmeansBaselineRow(
+                layer=layer,
+                n_clusters=n_clusters,
+                key=str(key),
+                n_tokens=len(found),
+                n_values=int(found["value"].nunique()),
+                ami_experts=float(ami(values, experts)),
+                ami_clusters=float(ami(values, clusters)),
+                purity_experts=purity(experts, values),
+                purity_clusters=purity(clusters, values),
+                purity_of_one=float(found["value"].value_counts(normalize=True).iloc[0]),
+                ami_between=alike,
             )
         )
-    return rows or [(None, len(grouped), None, None, None, None, None, None, alike)]
+    if rows:
+        return rows
+    return [
+        KmeansBaselineRow(
+            layer=layer,
+            n_clusters=n_clusters,
+            key=None,
+            n_tokens=len(grouped),
+            n_values=None,
+            ami_experts=None,
+            ami_clusters=None,
+            purity_experts=None,
+            purity_clusters=None,
+            purity_of_one=None,
+            ami_between=alike,
+        )
+    ]
+
+
+KMEANS_BASELINE = Analysis(
+    name=_NAME,
+    title="Experts and k-means clusters",
+    answers="Do the experts of a layer say more about a label than as many k-means clusters "
+    "of what its router reads?",
+    parameters=(
+        RUN,
+        SPLIT,
+        Parameter(
+            "layer",
+            "integer",
+            None,
+            False,
+            "the MoE layer; all that keep router_input when null",
+        ),
+        Parameter("key", "varchar", None, False, "the label's key; every key when null"),
+        Parameter(
+            "max_tokens",
+            "integer",
+            20_000,
+            False,
+            "cluster no more than this many tokens of a layer, evenly spread; all when null",
+            least=1,
+        ),
+        Parameter(
+            "restarts",
+            "integer",
+            10,
+            False,
+            "how often k-means++ chooses first centres; the tightest clusters are taken",
+            least=1,
+            most=1000,
+        ),
+        Parameter("seed", "integer", 0, False, "the seed of that choice"),
+    ),
+    columns=(
+        AnalysisColumn("layer", "the MoE layer", "INTEGER"),
+        AnalysisColumn("n_clusters", "E, clusters and experts of the layer", "INTEGER"),
+        AnalysisColumn(
+            "key",
+            "the label's key, if it has two values or more; null where no key has",
+            "VARCHAR",
+        ),
+        AnalysisColumn(
+            "n_tokens",
+            "clustered tokens that have the label; a token with two values counts for both",
+            "BIGINT",
+        ),
+        AnalysisColumn("n_values", "values of the label", "BIGINT"),
+        AnalysisColumn(
+            "ami_experts",
+            "adjusted mutual information of the label and the first-ranked expert: 0 for "
+            "chance, 1 for the same division",
+            "DOUBLE",
+        ),
+        AnalysisColumn(
+            "ami_clusters", "adjusted mutual information of the label and the cluster", "DOUBLE"
+        ),
+        AnalysisColumn(
+            "purity_experts",
+            "share of the tokens whose value is the most frequent one of their expert",
+            "DOUBLE",
+        ),
+        AnalysisColumn("purity_clusters", "the same of their cluster", "DOUBLE"),
+        AnalysisColumn(
+            "purity_of_one",
+            "share of the tokens that have the most frequent value: the purity of one group",
+            "DOUBLE",
+        ),
+        AnalysisColumn(
+            "ami_between",
+            "adjusted mutual information of expert and cluster, over all clustered tokens",
+            "DOUBLE",
+        ),
+    ),
+    source="Vinh, Epps & Bailey 2010 (adjusted mutual information, arithmetic mean); k-means++ "
+    "by Arthur & Vassilvitskii 2007",
+    function=kmeans_baseline,
+    row=KmeansBaselineRow,
+)

@@ -9,10 +9,12 @@ nothing about a label of tokens: those are permuted over the labelled tokens of 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moedb.errors import ParameterError
-from moedb.queries.analyses.uncertainty.clusters import clusters_of
+from moedb.queries.analyses.analysis import RUN, SPLIT, Analysis, AnalysisColumn
+from moedb.queries.analyses.uncertainty.clusters import CLUSTER, clusters_of
+from moedb.queries.questions.parameters import Parameter
 from moedb.queries.results.result import Computed
 
 if TYPE_CHECKING:
@@ -256,6 +258,23 @@ def entropy(counts: "NDArray[np.floating[Any]]") -> float:
     return float((held * np.log2(1 / held)).sum())
 
 
+class LabelInformationRow(NamedTuple):
+    """A row of the analysis ``label-information``."""
+
+    layer: int
+    n_decisions: int
+    n_examples: int
+    n_clusters: int
+    n_values: int
+    information: float
+    label_entropy: float
+    normalized: float | None
+    permuted: str
+    null_mean: float | None
+    null_highest: float | None
+    p_value: float | None
+
+
 def label_information(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -> Computed:
     """Compute the analysis ``label-information``.
 
@@ -284,7 +303,7 @@ def label_information(reader: "SnapshotReader", parameters: "Mapping[str, Value]
     selection = {name: parameters[name] for name in ("key", "split")} | {"run": run}
     labelled = _labelled(reader, selection, parameters["cluster"])
     layers = reader.sql(_LAYERS, {"run": run, "layer": parameters["layer"]}).fetchall()
-    rows: list[tuple[Any, ...]] = []
+    rows: list[LabelInformationRow] = []
     for (layer,) in layers if len(labelled.units) else []:
         counts = reader.sql(_DECISIONS, {**selection, "layer": layer}).df()
         if counts.empty:
@@ -294,7 +313,7 @@ def label_information(reader: "SnapshotReader", parameters: "Mapping[str, Value]
             counts["expert"].to_numpy(np.int64),
             counts["n_decisions"].to_numpy(np.float64),
         )
-        rows.append((int(layer), *_of_layer(labelled, decisions, permutations, seed)))
+        rows.append(_of_layer(int(layer), labelled, decisions, permutations, seed))
     return Computed(rows, _DECISIONS, (run,))
 
 
@@ -332,9 +351,8 @@ def _labelled(
 
 
 def _of_layer(
-    labelled: Labelled, decisions: LayerDecisions, permutations: int, seed: int
-) -> tuple[Any, ...]:
-    """The columns of a layer, from n_decisions on."""
+    layer: int, labelled: Labelled, decisions: LayerDecisions, permutations: int, seed: int
+) -> LabelInformationRow:
     import numpy as np
 
     joint = decisions.by_value(labelled, labelled.sets)
@@ -348,16 +366,84 @@ def _of_layer(
         ]
     )
     reached = int((null >= information - _ROUNDING).sum())
-    return (
-        int(joint.sum()),
-        len(np.unique(labelled.examples[decisions.rows])),
-        len(np.unique(labelled.clusters[decisions.rows])),
-        int((of_value > 0).sum()),
-        information,
-        label_entropy,
-        information / label_entropy if label_entropy else None,
-        labelled.permuted_over,
-        float(null.mean()) if permutations else None,
-        float(null.max()) if permutations else None,
-        (1 + reached) / (1 + permutations) if permutations else None,
+    return LabelInformationRow(
+        layer=layer,
+        n_decisions=int(joint.sum()),
+        n_examples=len(np.unique(labelled.examples[decisions.rows])),
+        n_clusters=len(np.unique(labelled.clusters[decisions.rows])),
+        n_values=int((of_value > 0).sum()),
+        information=information,
+        label_entropy=label_entropy,
+        normalized=information / label_entropy if label_entropy else None,
+        permuted=labelled.permuted_over,
+        null_mean=float(null.mean()) if permutations else None,
+        null_highest=float(null.max()) if permutations else None,
+        p_value=(1 + reached) / (1 + permutations) if permutations else None,
     )
+
+
+LABEL_INFORMATION = Analysis(
+    name=_NAME,
+    title="Information of a label and the experts",
+    answers="How much do the experts of a token tell about its label, and is it more than "
+    "shuffled labels give?",
+    parameters=(
+        Parameter("key", "varchar", None, True, "the label's key, of a run, an example or a token"),
+        RUN,
+        SPLIT,
+        Parameter("layer", "integer", None, False, "the MoE layer; all when null"),
+        CLUSTER,
+        Parameter(
+            "permutations",
+            "integer",
+            100,
+            False,
+            "how often the labels are shuffled; 0 for no p-value",
+            least=0,
+            most=1_000_000,
+        ),
+        Parameter("seed", "integer", 0, False, "the seed of the shuffling"),
+    ),
+    columns=(
+        AnalysisColumn("layer", "the MoE layer", "INTEGER"),
+        AnalysisColumn(
+            "n_decisions",
+            "decisions of tokens that have the label, all ranks counted alike; a token with "
+            "two values counts for both",
+            "BIGINT",
+        ),
+        AnalysisColumn("n_examples", "examples that these tokens are in", "BIGINT"),
+        AnalysisColumn(
+            "n_clusters",
+            "clusters of these examples; as many where they are independent of each other",
+            "BIGINT",
+        ),
+        AnalysisColumn("n_values", "values of the label", "BIGINT"),
+        AnalysisColumn("information", "I(label; expert) in bits", "DOUBLE"),
+        AnalysisColumn("label_entropy", "H(label) over the decisions, in bits", "DOUBLE"),
+        AnalysisColumn(
+            "normalized", "information / label_entropy; null for a single value", "DOUBLE"
+        ),
+        AnalysisColumn(
+            "permuted",
+            "what is shuffled: examples, where labels of examples or of the run are permuted "
+            "over the labelled examples; examples by KEY, where all examples of a cluster have "
+            "the same label and the clusters are permuted; examples within KEY, where they "
+            "differ and are permuted within each cluster; tokens within examples, where the "
+            "key is on tokens and labels are permuted over the labelled tokens of each example",
+            "VARCHAR",
+        ),
+        AnalysisColumn(
+            "null_mean", "mean information over the permutations; null without any", "DOUBLE"
+        ),
+        AnalysisColumn("null_highest", "the largest information of a permutation", "DOUBLE"),
+        AnalysisColumn(
+            "p_value",
+            "(1 + permutations that reach information) / (1 + permutations); null without any",
+            "DOUBLE",
+        ),
+    ),
+    source="moedb, plug-in estimate; p-value of a permutation test after Phipson & Smyth 2010",
+    function=label_information,
+    row=LabelInformationRow,
+)

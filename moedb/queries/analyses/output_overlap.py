@@ -4,9 +4,11 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moedb.errors import ArrayNotFoundError, ParameterError
+from moedb.queries.analyses.analysis import RUN, SPLIT, Analysis, AnalysisColumn
+from moedb.queries.questions.parameters import Parameter
 from moedb.queries.reading.array_rows import KEPT, read_rows, spread
 from moedb.queries.results.result import Computed
 from moedb.schemas.arrays import SHARD_ROWS
@@ -60,6 +62,19 @@ class PairOverlap:
     norm_b: float
 
 
+class OutputOverlapRow(NamedTuple):
+    """A row of the analysis ``output-overlap``."""
+
+    layer: int
+    expert_a: int
+    expert_b: int
+    n_tokens: int
+    cosine: float | None
+    cka: float | None
+    norm_a: float
+    norm_b: float
+
+
 def output_overlap(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -> Computed:
     """Compute the analysis ``output-overlap``.
 
@@ -85,14 +100,24 @@ def output_overlap(reader: "SnapshotReader", parameters: "Mapping[str, Value]") 
     wanted = None if parameters["layer"] is None else int(parameters["layer"])
     sources = _sources(run, wanted)
     number_format = str(run.row["dtype"])
-    rows: list[tuple[Any, ...]] = []
+    rows: list[OutputOverlapRow] = []
     for layer, array in sources.items():
         for expert_a, expert_b, pair in _pairs_of_layer(
             reader, parameters, layer, array, number_format
         ):
             if pair.n_tokens >= int(parameters["min_tokens"] or 1):
-                values = (pair.n_tokens, pair.cosine, pair.cka, pair.norm_a, pair.norm_b)
-                rows.append((layer, expert_a, expert_b, *values))
+                rows.append(
+                    OutputOverlapRow(
+                        layer=layer,
+                        expert_a=expert_a,
+                        expert_b=expert_b,
+                        n_tokens=pair.n_tokens,
+                        cosine=pair.cosine,
+                        cka=pair.cka,
+                        norm_a=pair.norm_a,
+                        norm_b=pair.norm_b,
+                    )
+                )
     statement = _EXPERTS if _CHOSEN in sources.values() else _ROWS
     return Computed(rows, statement, (run.run_id,))
 
@@ -321,3 +346,55 @@ def co_variation(
         rows = slice(start, start + SHARD_ROWS)
         total += (outputs_a[rows] - mean_a).T @ (outputs_b[rows] - mean_b)
     return float(np.sum(total * total))
+
+
+OUTPUT_OVERLAP = Analysis(
+    name=_NAME,
+    title="Output overlap",
+    answers="How alike are the outputs of two experts of a layer for the same tokens?",
+    parameters=(
+        RUN,
+        SPLIT,
+        Parameter(
+            "layer", "integer", None, False, "the MoE layer; all that keep outputs when null"
+        ),
+        Parameter("min_tokens", "integer", 2, False, "leave out pairs with fewer tokens", least=1),
+        Parameter(
+            "max_tokens",
+            "integer",
+            None,
+            False,
+            "read no more than this many tokens of a layer, evenly spread; all when null",
+            least=1,
+        ),
+    ),
+    columns=(
+        AnalysisColumn("layer", "the MoE layer", "INTEGER"),
+        AnalysisColumn("expert_a", "an expert", "INTEGER"),
+        AnalysisColumn("expert_b", "another, expert_b > expert_a", "INTEGER"),
+        AnalysisColumn(
+            "n_tokens",
+            "tokens compared: all that were read where the run keeps all_expert_outputs, "
+            "else those that use both experts",
+            "BIGINT",
+        ),
+        AnalysisColumn(
+            "cosine",
+            "mean over the tokens of the cosine of E_a(x) and E_b(x); a token with an output "
+            "of zeros has none",
+            "DOUBLE",
+        ),
+        AnalysisColumn(
+            "cka",
+            "linear CKA of the outputs, centred over the tokens; near 1 for any two experts "
+            "where n_tokens is small beside d_model; null where an output never varies beyond "
+            "the rounding of the number format that the model ran in",
+            "DOUBLE",
+        ),
+        AnalysisColumn("norm_a", "mean norm of E_a(x) over the tokens", "DOUBLE"),
+        AnalysisColumn("norm_b", "mean norm of E_b(x) over the tokens", "DOUBLE"),
+    ),
+    source="Kornblith et al. 2019, eq. 4 (CKA with a linear kernel)",
+    function=output_overlap,
+    row=OutputOverlapRow,
+)

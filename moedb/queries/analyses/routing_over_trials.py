@@ -5,8 +5,10 @@ experts of the trials are matched by the shares of the classes that they take.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from moedb.queries.analyses.analysis import SPLIT, Analysis, AnalysisColumn
+from moedb.queries.questions.parameters import Parameter
 from moedb.queries.results.result import Computed
 
 if TYPE_CHECKING:
@@ -189,6 +191,26 @@ def number_experts(shares: "NDArray[np.floating[Any]]") -> "NDArray[np.intp]":
     return np.array(order, dtype=np.intp)
 
 
+class RoutingByClassOverTrialsRow(NamedTuple):
+    """A row of the analysis ``routing-by-class-over-trials``."""
+
+    variant: str | None
+    experts: int
+    gate: str
+    balance: str
+    aux_coefficient: float | None
+    layer: int
+    value: str
+    expert: int
+    n_trials: int
+    share: float
+    sd: float | None
+    lowest: float
+    highest: float
+    n_decisions: int
+    n_tokens: int
+
+
 def routing_by_class_over_trials(
     reader: "SnapshotReader", parameters: "Mapping[str, Value]"
 ) -> Computed:
@@ -210,7 +232,7 @@ def routing_by_class_over_trials(
     return Computed(rows, _COUNTS, tuple(counts["run_id"].drop_duplicates()))
 
 
-def _matched_rows(group: "pd.DataFrame") -> Iterable[tuple[Any, ...]]:
+def _matched_rows(group: "pd.DataFrame") -> Iterable[RoutingByClassOverTrialsRow]:
     """The rows of the trials of one model, training and layer."""
     import numpy as np
     import pandas as pd
@@ -240,20 +262,102 @@ def _matched_rows(group: "pd.DataFrame") -> Iterable[tuple[Any, ...]]:
         own = shares[has_class[:, c], c]
         for number, expert in enumerate(numbering):
             of_trials = own[:, expert]
-            yield (
-                None if first["variant"] is None else str(first["variant"]),
-                int(first["experts"]),
-                str(first["gate"]),
-                str(first["balance"]),
-                None if pd.isna(first["aux_coefficient"]) else float(first["aux_coefficient"]),
-                int(first["layer"]),
-                value,
-                number,
-                len(of_trials),
-                float(means[c, expert]),
-                float(of_trials.std(ddof=1)) if len(of_trials) > 1 else None,
-                float(of_trials.min()),
-                float(of_trials.max()),
-                int(decisions[:, c, expert].sum()),
-                int(tokens[:, c].sum()),
+            yield RoutingByClassOverTrialsRow(
+                variant=None if first["variant"] is None else str(first["variant"]),
+                experts=int(first["experts"]),
+                gate=str(first["gate"]),
+                balance=str(first["balance"]),
+                aux_coefficient=(
+                    None if pd.isna(first["aux_coefficient"]) else float(first["aux_coefficient"])
+                ),
+                layer=int(first["layer"]),
+                value=value,
+                expert=number,
+                n_trials=len(of_trials),
+                share=float(means[c, expert]),
+                sd=float(of_trials.std(ddof=1)) if len(of_trials) > 1 else None,
+                lowest=float(of_trials.min()),
+                highest=float(of_trials.max()),
+                n_decisions=int(decisions[:, c, expert].sum()),
+                n_tokens=int(tokens[:, c].sum()),
             )
+
+
+ROUTING_BY_CLASS_OVER_TRIALS = Analysis(
+    name="routing-by-class-over-trials",
+    title="Routing by class over trials",
+    answers="Which experts does each class choose, on average over trials trained anew, once "
+    "the experts of the trials are matched?",
+    parameters=(
+        Parameter(
+            "key", "varchar", "class", False, "the label's key, of an example, a token or a run"
+        ),
+        Parameter("variant", "varchar", None, False, "the trials' variant; all when null"),
+        Parameter(
+            "experts", "integer", None, False, "the trials' number of experts; all when null"
+        ),
+        Parameter(
+            "gate",
+            "varchar",
+            None,
+            False,
+            "the trials' gate, weighted or unweighted; all when null",
+            ("weighted", "unweighted"),
+        ),
+        Parameter(
+            "balance",
+            "varchar",
+            None,
+            False,
+            "the trials' balance loss, mean, count or sum; all when null",
+            ("mean", "count", "sum"),
+        ),
+        Parameter(
+            "aux_coefficient", "double", None, False, "the factor of that loss; all when null"
+        ),
+        SPLIT,
+        Parameter("layer", "integer", None, False, "the MoE layer; all when null"),
+    ),
+    columns=(
+        AnalysisColumn("variant", "the trials' variant", "VARCHAR"),
+        AnalysisColumn("experts", "the trials' number of experts", "INTEGER"),
+        AnalysisColumn(
+            "gate",
+            "whether expert outputs are multiplied by the router's probability (weighted) or not",
+            "VARCHAR",
+        ),
+        AnalysisColumn(
+            "balance",
+            "how the load balancing loss adds up a step's images: mean, count or sum",
+            "VARCHAR",
+        ),
+        AnalysisColumn(
+            "aux_coefficient",
+            "the factor of that loss; null where the run does not say",
+            "DOUBLE",
+        ),
+        AnalysisColumn("layer", "the MoE layer", "INTEGER"),
+        AnalysisColumn("value", "the label's value, the class", "VARCHAR"),
+        AnalysisColumn(
+            "expert",
+            "the matched expert: 0 is the one with the largest share of the first class, 1 of "
+            "the rest the one with the largest of the second, and so on",
+            "INTEGER",
+        ),
+        AnalysisColumn("n_trials", "trials that have tokens of the class", "INTEGER"),
+        AnalysisColumn(
+            "share",
+            "mean over the trials of N(e,c) over the decisions of the class's tokens; sums to "
+            "1 over the experts",
+            "DOUBLE",
+        ),
+        AnalysisColumn("sd", "its sample deviation over the trials; null for one", "DOUBLE"),
+        AnalysisColumn("lowest", "the smallest share of a trial", "DOUBLE"),
+        AnalysisColumn("highest", "the largest share of a trial", "DOUBLE"),
+        AnalysisColumn("n_decisions", "N(e,c), added up over the trials", "BIGINT"),
+        AnalysisColumn("n_tokens", "tokens of the class, added up over the trials", "BIGINT"),
+    ),
+    source="Poetzscher, tables 2 and 3; matching by optimal assignment (Kuhn 1955)",
+    function=routing_by_class_over_trials,
+    row=RoutingByClassOverTrialsRow,
+)

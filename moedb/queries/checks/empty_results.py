@@ -3,7 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from moedb.queries.analyses.predictions.interventions import captured_run, incomplete_interventions
+from moedb.queries.analyses.predictions.intervention_runs import (
+    captured_run,
+    incomplete_interventions,
+)
 from moedb.queries.questions.question import Question
 from moedb.queries.reading.reader import SnapshotReader
 from moedb.queries.reading.run_contents import (

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from moedb.errors import UsageError, did_you_mean
 from moedb.queries.figures.registry import PLOTS
 from moedb.queries.results.cells import json_value
-from moedb.queries.results.export import check_folder, empty_error, write_with_sidecar
+from moedb.queries.results.export import empty_error, write_with_sidecar
+from moedb.queries.results.files import check_folder
 from moedb.queries.results.result import Provenance, Result
 from moedb.queries.results.visible import visible
 
@@ -27,7 +28,7 @@ _CHARACTERS_PER_INCH = 15
 
 def style_file() -> str:
     """Return the path of the style file, for ``matplotlib.style.context``."""
-    return str(resources.files("moedb.queries.figures") / "moedb.mplstyle")
+    return str(resources.files("moedb.queries.figures.parts") / "moedb.mplstyle")
 
 
 def draw(

@@ -7,10 +7,12 @@ width of a page, the layers are shared out over bands, one below the other.
 import math
 from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from moedb.errors import UsageError, did_you_mean
-from moedb.queries.figures.expert_use import bar_ends, heatmap, require_columns
+from moedb.errors import UsageError
+from moedb.queries.figures.parts.figure import TALLEST, TWO_COLUMNS, Plot, figure_of, new_figure
+from moedb.queries.figures.parts.frames import check_value, require_columns, require_one_row
+from moedb.queries.figures.parts.heatmap import SCALE_QUANTILE, bar_ends, heatmap, matrix_of
 from moedb.queries.results.visible import visible
 
 if TYPE_CHECKING:
@@ -27,7 +29,6 @@ _NO_LAYER = "0.85"
 _BAR_WIDTH = 0.1
 """In inches."""
 
-_SCALE_QUANTILE = 0.995
 _COLUMNS_OF_BAND = 480
 _MOST_BANDS = 6
 # where a column, or a row of all bands, is less than a pixel of a PNG
@@ -90,12 +91,12 @@ def plot_routing_by_example(
     shown = sorted(widths) if layers is None else list(layers)
     starts = dict(zip(shown, np.cumsum([0, *(widths[layer] for layer in shown)]), strict=False))
     examples = result_df[["split", "key", "value", "example_id"]].drop_duplicates("example_id")
-    rows = {example: row for row, example in enumerate(examples["example_id"])}
     own = result_df[result_df["layer"].isin(shown)]
-    matrix = np.full((len(rows), sum(widths[layer] for layer in shown)), np.nan)
-    columns = own["layer"].map(starts) + own["expert"]
-    at = own["example_id"].map(rows).to_numpy(int), columns.to_numpy(int)
-    matrix[at] = own[value].to_numpy(float)
+    rows = "example_id", list(examples["example_id"])
+    columns = "place", range(sum(widths[layer] for layer in shown))
+    matrix = matrix_of(
+        own.assign(place=own["layer"].map(starts) + own["expert"]), rows, columns, value
+    )
 
     label = _LABELS[value] if norm is None else None
     scale = _scale(result_df, value) if norm is None else norm
@@ -149,11 +150,9 @@ def plot_routing_by_example_bands(
 
 
 def _check(result_df: "pd.DataFrame", value: str) -> None:
-    if value not in _LABELS:
-        raise UsageError(f"no value {value!r}", did_you_mean(value, _LABELS))
+    check_value(value, _LABELS)
     require_columns(result_df, (*_COLUMNS, value))
-    if result_df.duplicated(["example_id", "layer", "expert"]).any():
-        raise UsageError("more than one row for an example and an expert", "narrow it to one run")
+    require_one_row(result_df, ("example_id", "layer", "expert"), "an example and an expert")
 
 
 def _widths(result_df: "pd.DataFrame") -> dict[int, int]:
@@ -165,7 +164,7 @@ def _widths(result_df: "pd.DataFrame") -> dict[int, int]:
 def _scale(result_df: "pd.DataFrame", value: str) -> "Normalize":
     from matplotlib.colors import Normalize
 
-    top = float(result_df[value].quantile(_SCALE_QUANTILE))
+    top = float(result_df[value].quantile(SCALE_QUANTILE))
     return Normalize(0.0, top if top > 0 else 1.0)
 
 
@@ -212,9 +211,7 @@ def _mark_groups(ax: "Axes", examples: "pd.DataFrame", width: int) -> None:
 
 def _name(ax: "Axes", side: Literal["x", "y"], places: list[float], names: list[str]) -> None:
     """Write names without ticks beside an axis, as many as there is room for at even steps."""
-    figure = ax.get_figure(root=True)
-    assert figure is not None  # noqa: S101
-    box, (width, height) = ax.get_position(), figure.get_size_inches()
+    box, (width, height) = ax.get_position(), figure_of(ax).get_size_inches()
     room = box.width * width if side == "x" else box.height * height
     step = math.ceil(len(names) / max(2, int(room * _LABELS_PER_INCH[side])))
     axis = ax.xaxis if side == "x" else ax.yaxis
@@ -224,3 +221,17 @@ def _name(ax: "Axes", side: Literal["x", "y"], places: list[float], names: list[
 
 def _plain(text: str) -> str:
     return visible(text).replace("$", r"\$")
+
+
+def _paint_routing_by_example(frame: "pd.DataFrame", **options: Any) -> "Figure":
+    n_bands = len(bands_of(frame))
+    # three pixels of a PNG to an example, where the page is long enough
+    band = max(1.0, 0.01 * frame["example_id"].nunique()) + 0.35
+    figure = new_figure(min(n_bands * band, TALLEST), TWO_COLUMNS)
+    plot_routing_by_example_bands(frame, figure, **options)
+    return figure
+
+
+ROUTING_BY_EXAMPLE = Plot(
+    "which experts each example is routed to", _paint_routing_by_example, {"value": str}
+)

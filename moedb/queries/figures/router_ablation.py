@@ -6,8 +6,9 @@ The functions take ``ax`` and a frame, draw, and return ``ax``.
 from typing import TYPE_CHECKING
 
 from moedb.errors import UsageError
-from moedb.queries.figures.classes import several_trainings, titled
-from moedb.queries.figures.expert_use import require_columns
+from moedb.queries.figures.classes.panels import several_trainings, titled
+from moedb.queries.figures.parts.figure import Plot, new_figure
+from moedb.queries.figures.parts.frames import require_columns, require_one_row
 from moedb.queries.figures.parts.text_fitting import shown_name
 
 if TYPE_CHECKING:
@@ -40,11 +41,8 @@ def plot_router_ablation(result_df: "pd.DataFrame", ax: "Axes") -> "Axes":
     import numpy as np
 
     require_columns(result_df, ("experts", "n_trials", *_ROUTERS, *_DEVIATIONS.values()))
-    if result_df["experts"].duplicated().any():
-        raise UsageError(
-            "more than one row for a number of experts",
-            "one row over the trials of one training: -p level experts -p gate GATE",
-        )
+    hint = "one row over the trials of one training: -p level experts -p gate GATE"
+    require_one_row(result_df, ("experts",), "a number of experts", hint)
     frame = result_df.sort_values("experts")
     places = np.arange(len(frame))
     several = frame["n_trials"].to_numpy(float) > 1
@@ -111,3 +109,16 @@ def plot_router_ablation_variants(result_df: "pd.DataFrame", figure: "Figure") -
     )
     legend.set_alignment("center")
     return axes
+
+
+def _paint_router_ablation(frame: "pd.DataFrame") -> "Figure":
+    figure = new_figure(2.2)
+    plot_router_ablation_variants(frame, figure)
+    return figure
+
+
+ROUTER_ABLATION = Plot(
+    "accuracy with the learned router, a random one, and untrained experts",
+    _paint_router_ablation,
+    {},
+)

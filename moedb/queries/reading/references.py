@@ -32,11 +32,11 @@ def references(
     run_ids
         The runs.
     count
-        Counts the examples of the snapshot. It is not asked for more runs than a footer names,
-        since opening the files of hundreds would take its time.
+        Counts the examples of the snapshot. It is not asked where there is no run, nor for more
+        runs than a footer names, since opening the files of hundreds would take its time.
     """
     rows = [snapshot.run(run_id).row for run_id in dict.fromkeys(run_ids)]
-    counts = count() if len(rows) <= RUNS_NAMED else None
+    counts = count() if 0 < len(rows) <= RUNS_NAMED else None
     return tuple(
         RunReference(
             run_id=row["run_id"],

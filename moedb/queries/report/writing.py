@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moedb.errors import MoedbError, RunNotFoundError, UsageError
-from moedb.queries.analyses.predictions.interventions import captured_run, find_interventions
+from moedb.queries.analyses.predictions.intervention_runs import captured_run, find_interventions
 from moedb.queries.analyses.registry import find_question
 from moedb.queries.figures.drawing import draw
 from moedb.queries.reading.run_contents import RunContents
-from moedb.queries.report.ioi import IOI_SECTIONS, Part
-from moedb.queries.results.export import export, write_together
-from moedb.queries.results.formats import TableOptions, arrange, escape_markdown, render_sheet
+from moedb.queries.report.ioi import IOI_SECTIONS
+from moedb.queries.report.sections import Part
+from moedb.queries.results.export import export
+from moedb.queries.results.files import write_together
+from moedb.queries.results.formats.markdown import escape_markdown
+from moedb.queries.results.formats.rendering import render_sheet
 from moedb.queries.results.result import CORRUPTED
+from moedb.queries.results.sheets import TableOptions, arrange
 from moedb.queries.results.visible import visible
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -10,13 +10,13 @@ from moedb.errors import UsageError, did_you_mean
 from moedb.queries.results.cells import Kind, kind_of, plain_text, shown_text
 from moedb.queries.results.conversions import NOT_IN_PYTHON
 from moedb.queries.results.result import Result
+from moedb.queries.results.visible import visible
 
 _Key = tuple[bool, str]
 
 _LABEL = re.compile(r"[A-Za-z0-9:._/+-]+")
 _MOST_ROWS = 2**62
-PAPER_PRECISION = 3
-"""Digits after the point in a table for a paper, where none are asked for."""
+_PAPER_PRECISION = 3
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,15 @@ class TableOptions:
         if self.columns is not None and not self.columns:
             raise UsageError("columns is empty: name at least one")
 
+    @property
+    def paper_precision(self) -> int:
+        """Digits after the point in a table for a paper."""
+        return _PAPER_PRECISION if self.precision is None else self.precision
+
+    def headers(self, columns: "Sequence[SheetColumn]") -> list[str]:
+        """What is printed above the columns, safe to look at."""
+        return [visible(self.header_names.get(each.name, each.name)) for each in columns]
+
 
 @dataclass(frozen=True)
 class SheetColumn:
@@ -102,6 +111,11 @@ class SheetColumn:
     source: int
     is_pivoted: bool = False
 
+    @property
+    def alignment(self) -> Literal["left", "right"]:
+        """The side that its cells are set to."""
+        return "left" if self.kind == "text" else "right"
+
 
 @dataclass(frozen=True)
 class Sheet:
@@ -126,6 +140,12 @@ class Sheet:
     rows: tuple[tuple[Any, ...], ...]
     spanner: str | None = None
     truncated: bool = False
+
+    @property
+    def footer(self) -> str:
+        """The line below the table: how it was cut, and where it comes from."""
+        cut = f"first {len(self.rows)} rows; " if self.truncated else ""
+        return visible(cut + self.source.provenance.footer())
 
     @property
     def spanned(self) -> range:

@@ -1,5 +1,6 @@
 """Sweeps: planned, run, stopped, resumed, refused."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -9,27 +10,31 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import AutoTokenizer
 
-from moedb.capture.interventions import kinds, planning, running
+from moedb.capture.interventions import kinds, planning
 from moedb.capture.interventions.choices import Choices
 from moedb.capture.interventions.engine import Engine, Pass, PassOutcome
 from moedb.capture.interventions.parent_run import open_parent
 from moedb.capture.interventions.planning import Resources, SweepPlan, grouped, plan_sweep
 from moedb.capture.interventions.running import run_sweep
+from moedb.capture.jobs import model_outline
 from moedb.capture.jobs.language import plan_language_capture
 from moedb.capture.jobs.qwen_ioi.job import ioi_dataset
 from moedb.capture.models.checkpoints import find_checkpoint
-from moedb.capture.models.streaming.streamed_model import weight_bytes
+from moedb.capture.models.opening import weight_bytes
+from moedb.capture.pipeline import missing_units
+from moedb.capture.pipeline.missing_units import Silent
 from moedb.capture.pipeline.plan import CaptureOptions
 from moedb.capture.pipeline.running import capture
 from moedb.cli import run_cli
-from moedb.errors import CheckError, ModelError, UsageError
+from moedb.errors import CaptureError, CheckError, ModelError, UsageError
 from moedb.queries.database import open_database
 from moedb.store.reading.snapshot import read_run, take_snapshot
 from moedb.store.verification import verify_run
@@ -325,7 +330,7 @@ def test_a_model_whose_weights_come_from_the_disk(
     assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
-class Heard(running.Silent):
+class Heard(Silent):
     def __init__(self) -> None:
         self.notes: list[str] = []
 
@@ -350,6 +355,40 @@ def test_where_a_stored_stream_leads_elsewhere_it_starts_from_the_tokens(
     assert predictions(own_store, plan.run_id) == pytest.approx(
         predictions(right, plan.run_id), rel=1e-4, abs=1e-4
     )
+
+
+@pytest.mark.parametrize("lens", [False, True])
+def test_a_disk_that_is_too_full_is_told_of_before_the_model_is_loaded(
+    own_store: Path, random_model: Path, monkeypatch: pytest.MonkeyPatch, lens: bool
+) -> None:
+    choices = Choices(kinds=("ablate-experts",), experts="0-11", each=True, split="clean")
+    plan = plan_sweep(
+        open_parent(own_store, "qwen-ioi"), choices, Resources(str(random_model)), lens
+    )
+    # By hand: three prompts, their twins under condition 0 alone; 24 conditions; a reading has two
+    # rows before the first of three layers, after each, and after the attention of two of them.
+    n_answers, n_readings = 6 + 24 * 3, 12 * lens
+    tables = plan.parent.snapshot.layout.tables
+    examples, labels = (pq.read_table(tables / name) for name in ("examples", "example_labels"))
+    text = sum(len(each.encode()) for each in examples["text"].to_pylist())
+    answers = (5 * 4 + 16) + n_readings * (8 * 4 + 16)
+    needed = n_answers * answers + 6 * 8 + text + labels.num_rows * (4 + 12)
+    assert plan.bytes_of(range(len(plan.units))) == needed
+    opened = []
+
+    def open_engine() -> NoReturn:
+        opened.append(True)
+        raise AssertionError("the model was loaded")
+
+    unloaded = dataclasses.replace(plan, open_engine=open_engine)
+    monkeypatch.setattr(missing_units, "free_bytes", lambda store: needed - 1)
+    with pytest.raises(CaptureError, match=r"takes up to .* GB free") as caught:
+        run_sweep(unloaded, own_store)
+    assert "--layers, --experts" in str(caught.value)
+    assert not (own_store / "runs" / plan.run_id).exists()
+    monkeypatch.setattr(missing_units, "free_bytes", lambda store: needed)
+    with pytest.raises(AssertionError, match="the model was loaded"):
+        run_sweep(unloaded, own_store)
 
 
 class TestRefusals:
@@ -431,7 +470,7 @@ class TestRefusals:
     def test_experts_called_from_a_list(
         self, store: Path, random_model: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(planning, "is_gptq", lambda checkpoint: True)
+        monkeypatch.setattr(model_outline, "is_gptq", lambda checkpoint: True)
         for kind in ("swap-routing", "random-routing", "uniform-weights"):
             with pytest.raises(ModelError, match="from a list, and takes no routing"):
                 planned(store, random_model, kinds=(kind,))

@@ -9,14 +9,14 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from moedb.capture.mini.config import MiniTrainingConfig
-from moedb.capture.mini.corpus import Batch, pad_rows
+from moedb.capture.mini.corpus import TrainingBatch, pad_rows
 from moedb.capture.mini.training import loop as training
 from moedb.capture.mini.training.loop import train_mini
 from moedb.capture.mini.training.optimization import (
     batch_losses,
     build_model,
     learning_rate,
-    switch_loss,
+    load_balancing_loss,
 )
 from moedb.capture.models import training_checkpoints as training_state
 from moedb.errors import ModelError, UsageError
@@ -43,25 +43,25 @@ def kill_at(monkeypatch, step):
     monkeypatch.setattr(training._Run, "_advance", killed)
 
 
-def test_switch_loss_by_hand():
+def test_load_balancing_loss_by_hand():
     # 2 tokens, 3 experts, top 1. Token 0 -> expert 0 with p (1/2, 1/4, 1/4); token 1 -> expert 2
     # with p (1/4, 1/4, 1/2). f = (1/2, 0, 1/2), P = (3/8, 1/4, 3/8): 3 (3/16 + 3/16) = 9/8.
     logits = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.25, 0.25, 0.5]]))
-    assert switch_loss(logits, 1).item() == pytest.approx(9 / 8)
+    assert load_balancing_loss(logits, 1).item() == pytest.approx(9 / 8)
     # top 2 of even scores on 4 experts, each chosen as often
     even = torch.tensor([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]])
-    assert switch_loss(even, 2).item() == pytest.approx(1.0)
+    assert load_balancing_loss(even, 2).item() == pytest.approx(1.0)
 
 
-def test_switch_loss_is_largest_on_collapse():
+def test_load_balancing_loss_is_largest_on_collapse():
     logits = torch.full((5, 8), -20.0)
     logits[:, 3] = 20.0
-    assert switch_loss(logits, 1).item() == pytest.approx(8.0)
+    assert load_balancing_loss(logits, 1).item() == pytest.approx(8.0)
 
 
-def test_switch_loss_has_a_gradient_towards_balance():
+def test_load_balancing_loss_has_a_gradient_towards_balance():
     logits = torch.tensor([[1.0, 0.0], [1.0, 0.0]], requires_grad=True)
-    switch_loss(logits, 1).backward()
+    load_balancing_loss(logits, 1).backward()
     assert (logits.grad[:, 0] > 0).all()
     assert (logits.grad[:, 1] < 0).all()
 
@@ -185,7 +185,7 @@ def test_damaged_checkpoint(tiny_config, corpus, tmp_path, monkeypatch):
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tiny_config, corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "switch_loss", lambda logits, k: logits.sum() * np.nan)
+    monkeypatch.setattr(training, "load_balancing_loss", lambda logits, k: logits.sum() * np.nan)
     with pytest.raises(ModelError, match="loss is nan at step 0"):
         train_mini(tiny_config, corpus, tmp_path / "model")
 
@@ -195,7 +195,7 @@ def test_padding_changes_no_loss(tiny_config, tiny_tokenizer):
     model = build_model(tiny_config, tiny_tokenizer).eval()
     long, short = np.arange(10, 22), np.arange(30, 34)
     ids, mask = pad_rows([long, short], 1)
-    batch = Batch(ids, mask, mask.astype(np.float32), np.zeros_like(mask))
+    batch = TrainingBatch(ids, mask, mask.astype(np.float32), np.zeros_like(mask))
     with torch.no_grad():
         loss, _, routing = batch_losses(model, batch)
         alone = [

@@ -61,7 +61,7 @@ def test_a_quantized_checkpoint_is_captured_as_its_dequantized_weights_run(
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     pytest.importorskip("gptqmodel", reason="gptqmodel is not installed (pip install moedb[gptq])")
     from moedb.capture.models.checkpoints import find_checkpoint
-    from moedb.capture.models.quantized import is_gptq, load_gptq
+    from moedb.capture.models.loading.quantized import is_gptq, load_gptq
     from moedb.capture.structure.blocks import find_blocks
     from moedb.capture.tracing.rehearsal import traced
 

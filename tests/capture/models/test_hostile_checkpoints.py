@@ -18,17 +18,17 @@ import torch
 from safetensors.torch import load_file
 
 from moedb.capture.jobs.text.tokenization import context_length
-from moedb.capture.models.checkpoints import (
-    find_checkpoint,
+from moedb.capture.models.checkpoints import find_checkpoint, weight_files
+from moedb.capture.models.loading.pretrained import (
     load_config,
     load_model,
     load_skeleton,
     load_tokenizer,
-    weight_files,
 )
-from moedb.capture.models.quantized import load_gptq
-from moedb.capture.models.safe_config import check_implementations
-from moedb.capture.models.streaming.streamed_model import streamed_model, weight_bytes
+from moedb.capture.models.loading.quantized import load_gptq
+from moedb.capture.models.loading.safe_config import check_implementations
+from moedb.capture.models.opening import weight_bytes
+from moedb.capture.models.streaming.streamed_model import streamed_model
 from moedb.errors import ModelError
 from tests.conftest import ROOT
 

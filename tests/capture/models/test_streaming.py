@@ -17,11 +17,13 @@ from transformers import (
 )
 
 from moedb.capture.jobs.qwen_ioi.job import plan_qwen_ioi
-from moedb.capture.models.checkpoints import load_model, local_checkpoint
+from moedb.capture.models.checkpoints import local_checkpoint
 from moedb.capture.models.layer_ranges import only_first_layers, skipping
-from moedb.capture.models.streaming import streamed_model as streaming
+from moedb.capture.models.loading.pretrained import load_model
+from moedb.capture.models.opening import opened_model, weight_bytes
+from moedb.capture.models.placement import Placement
 from moedb.capture.models.streaming.deferred import Deferred
-from moedb.capture.models.streaming.streamed_model import Placement, opened_model, streamed_model
+from moedb.capture.models.streaming.streamed_model import streamed_model
 from moedb.capture.pipeline.plan import CaptureOptions
 from moedb.capture.pipeline.running import capture
 from moedb.capture.structure.blocks import find_blocks
@@ -103,7 +105,7 @@ def test_logits_are_those_of_the_loaded_model(
 def test_a_streamed_capture_is_a_capture(random_model: Path, tmp_path: Path) -> None:
     whole, least = 0, 0
     checkpoint = local_checkpoint(random_model)
-    whole = streaming.weight_bytes(checkpoint, "float32")
+    whole = weight_bytes(checkpoint, "float32")
     with (
         pytest.raises(UsageError, match="for two layers and what is not in a layer"),
         streamed_model(checkpoint, "float32", "cpu", least),
@@ -170,7 +172,7 @@ def test_layers_are_streamed_or_spread_but_not_both() -> None:
 
 def test_what_fits_is_loaded_whole(random_model: Path) -> None:
     checkpoint = local_checkpoint(random_model)
-    whole = streaming.weight_bytes(checkpoint, "float32")
+    whole = weight_bytes(checkpoint, "float32")
     with opened_model(checkpoint, Placement("float32", "cpu", whole)) as model:
         assert n_bytes(model) == whole
     with opened_model(checkpoint, Placement("float32", "cpu", whole - 1)) as model:

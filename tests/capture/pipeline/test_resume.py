@@ -148,9 +148,9 @@ def test_a_full_disk_stops_the_capture_and_loses_nothing(
 def test_no_room_is_said_before_anything_runs(
     planned: CapturePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from moedb.capture.pipeline import running as pipeline
+    from moedb.capture.pipeline import missing_units
 
-    monkeypatch.setattr(pipeline, "free_bytes", lambda store: 1000)
+    monkeypatch.setattr(missing_units, "free_bytes", lambda store: 1000)
     with pytest.raises(CaptureError, match=r"takes up to .* GB, the disk .* has 0.00 GB free"):
         capture(planned, tmp_path / "store")
     assert not (tmp_path / "store" / "runs").exists()
@@ -159,7 +159,7 @@ def test_no_room_is_said_before_anything_runs(
 def test_what_is_committed_is_not_counted_again(
     planned: CapturePlan, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from moedb.capture.pipeline import running as pipeline
+    from moedb.capture.pipeline import missing_units
 
     store, units = tmp_path / "store", planned.units
     shutil.copytree(whole, store)
@@ -173,10 +173,10 @@ def test_what_is_committed_is_not_counted_again(
     tables = sum(planned.estimate.table_bytes.values()) * units[last].n_tokens / tokens
     needed = tables + sum(planned.estimate.array_bytes.values()) * units[last].n_rows / rows
     assert needed < planned.estimate.n_bytes / 2
-    monkeypatch.setattr(pipeline, "free_bytes", lambda store: int(needed) - 1)
+    monkeypatch.setattr(missing_units, "free_bytes", lambda store: int(needed) - 1)
     with pytest.raises(CaptureError, match="takes up to"):
         capture(planned, store)
-    monkeypatch.setattr(pipeline, "free_bytes", lambda store: int(needed) + 2)
+    monkeypatch.setattr(missing_units, "free_bytes", lambda store: int(needed) + 2)
     assert capture(planned, store).units_now == 1
     assert run_contents(store, planned.run_id) == run_contents(whole, planned.run_id)
     assert planned.estimate.bytes_of(units) == planned.estimate.n_bytes

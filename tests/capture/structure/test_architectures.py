@@ -14,8 +14,9 @@ from torch import nn
 from transformers import AutoTokenizer
 
 from moedb.capture.jobs.language import plan_language_capture
-from moedb.capture.models.checkpoints import find_checkpoint, load_model
+from moedb.capture.models.checkpoints import find_checkpoint
 from moedb.capture.models.layer_ranges import only_first_layers
+from moedb.capture.models.loading.pretrained import load_model
 from moedb.capture.pipeline.plan import CaptureOptions
 from moedb.capture.pipeline.running import capture
 from moedb.capture.structure.blocks import MoEBlock, find_blocks, layer_kinds, n_first_layers

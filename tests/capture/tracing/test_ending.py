@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from moedb.capture.models.checkpoints import load_model, local_checkpoint
+from moedb.capture.models.checkpoints import local_checkpoint
+from moedb.capture.models.loading.pretrained import load_model
 from moedb.capture.structure.blocks import find_blocks
 from moedb.capture.tracing import model_end as ending
 from moedb.capture.tracing import traced_model as trace

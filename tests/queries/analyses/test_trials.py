@@ -11,7 +11,7 @@ import pytest
 import moedb
 from moedb.cli import run_cli
 from moedb.errors import ParameterError, QueryNotFoundError
-from moedb.queries.analyses.registry import ANALYSES, find_question
+from moedb.queries.analyses.registry import ANALYSES
 from moedb.queries.analyses.routing_over_trials import match_experts, number_experts
 from moedb.queries.database import Database
 from moedb.schemas.manifests import RunManifest, UnitRange
@@ -396,9 +396,3 @@ class TestCommands:
         err = capfd.readouterr().err
         assert "in Python, by moedb.queries.analyses.output_overlap.output_overlap" in err
         assert run_cli(["query", "overlap", "--show-sql"]) == 0
-
-
-def test_the_registry_is_consistent() -> None:
-    for name, analysis in ANALYSES.items():
-        assert find_question(name) is find_question(name.replace("-", "_")) is analysis
-        assert len(set(analysis.column_names)) == len(analysis.columns)

@@ -15,22 +15,24 @@ from matplotlib.figure import Figure
 
 from moedb.errors import UsageError
 from moedb.queries.figures import drawing
-from moedb.queries.figures.classes import (
-    panels_of,
-    plot_class_expert_panels,
+from moedb.queries.figures.classes.matrices import (
     plot_class_experts,
-    plot_class_pair_panels,
     plot_class_pairs,
     plot_routing_by_class,
 )
-from moedb.queries.figures.drawing import draw, style_file
-from moedb.queries.figures.expert_use import (
+from moedb.queries.figures.classes.panels import (
+    panels_of,
+    plot_class_expert_panels,
+    plot_class_pair_panels,
+)
+from moedb.queries.figures.co_activation import (
     co_activation_matrix,
-    heatmap,
     plot_co_activation,
     plot_co_activation_layers,
-    plot_expert_frequency,
 )
+from moedb.queries.figures.drawing import draw, style_file
+from moedb.queries.figures.expert_use import plot_expert_frequency
+from moedb.queries.figures.parts.heatmap import heatmap
 from moedb.queries.figures.parts.text_fitting import shown_name
 from moedb.queries.figures.registry import PLOTS
 from moedb.queries.figures.router_ablation import (

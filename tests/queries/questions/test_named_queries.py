@@ -289,8 +289,7 @@ def make_small_run(
     choices: list[tuple[int, ...]], n_experts: int, group_of: list[str]
 ) -> duckdb.DuckDBPyConnection:
     """One layer, one example for each token, with a label ``group`` and an even router."""
-    tables = synthetic.make_tables(0)
-    tables = {name: rows.iloc[:0] for name, rows in tables.items()}
+    tables = synthetic.no_rows()
     run = {"run_id": "r"}
     rows: dict[str, list[dict[str, object]]] = {
         "runs": [{**run, "status": "complete", "created_at": "2026"}],
@@ -322,7 +321,7 @@ def make_small_run(
             )
     for name, values in rows.items():
         tables[name] = pd.DataFrame(values).reindex(columns=tables[name].columns)
-    return synthetic.connect(tables)
+    return synthetic.connect(tables, macros=False)
 
 
 def test_overlap_by_hand() -> None:

@@ -108,10 +108,11 @@ def decisions_of(
 def add_labels(connection: duckdb.DuckDBPyConnection, key: str, values: list[str | None]) -> None:
     """Label the examples of a small run, in their order; None for no label."""
     rows = [("r", at, key, value) for at, value in enumerate(values) if value is not None]
-    connection.executemany(
-        "insert into files.example_labels (run_id, example_id, key, value) values (?, ?, ?, ?)",
-        rows,
+    connection.register("incoming", pd.DataFrame(rows, columns=list("abcd")))
+    connection.execute(
+        "insert into files.example_labels (run_id, example_id, key, value) from incoming"
     )
+    connection.unregister("incoming")
 
 
 @pytest.fixture(scope="module", params=SEEDS)

@@ -8,11 +8,11 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from moedb.queries.results.formats import TableOptions, render
+from moedb.queries.results.sheets import TableOptions
 from moedb.schemas.formats import FORMATS
 from moedb.store.engine.connection import connect
 from moedb.store.reading.snapshot import take_snapshot
-from tests.support.stores.result_samples import a_result
+from tests.support.stores.result_samples import a_result, render
 from tests.support.stores.samples import write_sample
 
 # SQL, and what every format to look at and CSV print of it

@@ -28,13 +28,22 @@ class CifarStore:
     models: Path
     test: ImageSet
 
+    @classmethod
+    def at(cls, folder: Path) -> "CifarStore":
+        """What `make_cifar_store` made in a folder."""
+        return cls(folder / "store", folder / "models", image_sets()[1])
 
-def make_cifar_store(folder: Path) -> CifarStore:
+
+def image_sets() -> tuple[ImageSet, ImageSet]:
+    return make_image_sets(700, N_TEST, seed=1)
+
+
+def make_cifar_store(folder: Path) -> None:
     """Two trials of the base model with 2 and with 3 experts, one of the short with 2.
 
     And a trial of the base model with 3 experts whose outputs are not weighted.
     """
-    train, test = make_image_sets(700, N_TEST, seed=1)
+    train, test = image_sets()
     base = CifarTrainingConfig(
         model=cifar_moe_config("base", 2, (8, 8, 8, 16)),
         trial=0,
@@ -62,4 +71,3 @@ def make_cifar_store(folder: Path) -> CifarStore:
         model = folder / "models" / config.name
         train_cifar_moe(config, train, test, model)
         capture(plan_cifar_capture(CaptureOptions(str(model)), dataset), folder / "store")
-    return CifarStore(folder / "store", folder / "models", test)

@@ -5,7 +5,9 @@ from typing import Any
 
 import duckdb
 
+from moedb.queries.results.formats.rendering import render_sheet
 from moedb.queries.results.result import Provenance, Result, RunReference
+from moedb.queries.results.sheets import TableOptions, arrange
 
 RUN = RunReference(
     "qwen-ioi-9f8e7d", "qwen-ioi", "qwen-moe-mini", "1a2b3c4d5e6f", "ioi", 200, "complete"
@@ -41,6 +43,12 @@ def a_provenance(*runs: RunReference, **changes: Any) -> Provenance:
 def a_result(sql: str, provenance: Provenance | None = None) -> Result:
     connection = duckdb.connect()
     return Result(connection.sql(sql), lambda: provenance or a_provenance(), connection)
+
+
+def render(result: Result, format: str, options: TableOptions | None = None) -> str | bytes:
+    """A result in a format, laid out as the options say."""
+    options = options or TableOptions()
+    return render_sheet(arrange(result, options), format, options)
 
 
 def rows_result(types: Sequence[tuple[str, str]], rows: Sequence[Sequence[Any]]) -> Result:

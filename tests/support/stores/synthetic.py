@@ -45,10 +45,17 @@ def make_tables(seed: int) -> dict[str, pd.DataFrame]:
     return frames
 
 
-def connect(tables: dict[str, pd.DataFrame], seed: int | None = None) -> duckdb.DuckDBPyConnection:
+def no_rows() -> dict[str, pd.DataFrame]:
+    """Every table without a row."""
+    return {table.name: pd.DataFrame(columns=list(table.column_names)) for table in TABLES}
+
+
+def connect(
+    tables: dict[str, pd.DataFrame], seed: int | None = None, *, macros: bool = True
+) -> duckdb.DuckDBPyConnection:
     """A connection as a store gives it: views over the data, the derived views, the macros.
 
-    With a seed the rows of every table are shuffled first.
+    With a seed the rows of every table are shuffled first. Without macros it is there sooner.
     """
     connection = duckdb.connect(config={"threads": 1})
     connection.execute("create schema files")
@@ -60,12 +67,14 @@ def connect(tables: dict[str, pd.DataFrame], seed: int | None = None) -> duckdb.
         names = ", ".join(table.column_names)
         unqualified = f"select {names} from files.{table.name}"
         connection.execute(f"create table files.{table.name} ({typed})")
-        connection.register("incoming", rows)
-        connection.execute(f"insert into files.{table.name} from incoming")
-        connection.unregister("incoming")
+        if len(rows):
+            connection.register("incoming", rows)
+            connection.execute(f"insert into files.{table.name} from incoming")
+            connection.unregister("incoming")
         connection.execute(f"create view {table.name} as {unqualified}")
     create_derived_views(connection)
-    create_macros(connection)
+    if macros:
+        create_macros(connection)
     return connection
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from moedb.capture.examples import Dataset
-from moedb.capture.jobs.text.documents import Columns
+from moedb.capture.jobs.text.documents import TextColumns
 from moedb.capture.jobs.text.job import TextOptions, text_dataset
 from moedb.capture.jobs.text.sources.opening import open_source
 
@@ -37,6 +37,6 @@ def dataset_of(
     lines: bool = False,
     **options: Any,
 ) -> Dataset:
-    columns = Columns(text, tuple(labels), words, tuple(token_labels))
+    columns = TextColumns(text, tuple(labels), words, tuple(token_labels))
     source = open_source(str(path), lines=lines)
     return text_dataset(tokenizer, source=source, options=TextOptions(columns=columns, **options))

@@ -15,11 +15,13 @@ from moedb.capture.jobs.cifar_moe.checkpoint import load_cifar_moe, read_recipe
 from moedb.capture.jobs.cifar_moe.config import CLASSES, CifarMoEConfig, CifarRecipe
 from moedb.capture.jobs.cifar_moe.dataset import ImageDataset
 from moedb.capture.jobs.cifar_moe.model import CifarMoE, Expert, Routing
-from moedb.capture.models.checkpoints import check_device, default_device, local_checkpoint
+from moedb.capture.models.checkpoints import local_checkpoint
+from moedb.capture.models.device import chosen_device, use_large_pages
 from moedb.capture.pipeline.plan import Batch, CaptureOptions, CapturePlan, complete_plan
 from moedb.capture.pipeline.sizes import ModelShape
 from moedb.capture.structure.blocks import MoEBlock
-from moedb.capture.structure.model_probe import BlockWiring, RouterRule
+from moedb.capture.structure.router_rule import RouterRule
+from moedb.capture.structure.wiring import BlockWiring
 from moedb.capture.tracing.activations import LayerActivations
 from moedb.capture.tracing.batch_records import BatchReader, BatchRecords
 from moedb.errors import UsageError
@@ -45,7 +47,8 @@ def plan_cifar_capture(options: CaptureOptions, dataset: ImageDataset) -> Captur
     """
     if options.dtype not in (None, "float32"):
         raise UsageError(f"--dtype {options.dtype}: a CIFAR MoE is captured in float32")
-    device = check_device(options.device or default_device())
+    use_large_pages()
+    device = chosen_device(options.device)
     folder = Path(options.model)
     model, config = load_cifar_moe(folder)
     shape = ModelShape(

@@ -10,7 +10,7 @@ from moedb.capture.jobs.qwen_ioi.prompts import (
     single_token_names,
     token_roles,
 )
-from moedb.capture.jobs.qwen_ioi.sentences import IOISentence, SentenceStream, training_sentences
+from moedb.capture.jobs.qwen_ioi.sentences import IOISentence, SentenceStream
 from moedb.capture.jobs.qwen_ioi.templates import SLOTS, IOITemplates, load_ioi_templates
 
 __all__ = [
@@ -31,5 +31,4 @@ __all__ = [
     "load_ioi_templates",
     "single_token_names",
     "token_roles",
-    "training_sentences",
 ]

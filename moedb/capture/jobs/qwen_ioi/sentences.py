@@ -20,40 +20,18 @@ class IOISentence:
     order: Order
 
 
-def training_sentences(
-    templates: IOITemplates,
-    n: int,
-    *,
-    seed: int = 0,
-    start: int = 0,
-    pair_filter: PairFilter | None = None,
-) -> list[IOISentence]:
-    """Draw whole sentences, answer included, for training a model on the task.
-
-    The sentences are entries ``start`` to ``start + n`` of one endless list per seed.
+class SentenceStream:
+    """An endless list of whole sentences, answer included, for training a model on the task.
 
     Parameters
     ----------
     templates : IOITemplates
         The material. All its names are used.
-    n : int
-        Number of sentences.
     seed : int
         Seed of every draw.
-    start : int
-        Index of the first sentence.
     pair_filter : callable, optional
         Takes two names and says whether they may meet in a sentence.
-
-    Returns
-    -------
-    list of IOISentence
     """
-    return SentenceStream(templates, seed=seed, pair_filter=pair_filter).take(n, start=start)
-
-
-class SentenceStream:
-    """The endless list behind `training_sentences`, kept so that the pairs are filtered once."""
 
     def __init__(
         self, templates: IOITemplates, *, seed: int = 0, pair_filter: PairFilter | None = None

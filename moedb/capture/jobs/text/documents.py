@@ -13,7 +13,7 @@ RESERVED_LABELS = ("document", "window")
 
 
 @dataclass(frozen=True)
-class Columns:
+class TextColumns:
     """The columns that are read, and as what.
 
     Attributes
@@ -92,7 +92,7 @@ class DocumentReader:
         Those of them without a text.
     """
 
-    def __init__(self, source: Source, columns: Columns) -> None:
+    def __init__(self, source: Source, columns: TextColumns) -> None:
         source.check_columns(columns.options)
         self._source = source
         self._columns = columns

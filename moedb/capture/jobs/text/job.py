@@ -11,7 +11,7 @@ from moedb.capture.jobs.text.alignment import (
     stretch_labels,
     stretches_of_tokens,
 )
-from moedb.capture.jobs.text.documents import RESERVED_LABELS, Columns, Document, DocumentReader
+from moedb.capture.jobs.text.documents import RESERVED_LABELS, Document, DocumentReader, TextColumns
 from moedb.capture.jobs.text.shuffling import BUFFER_CHARACTERS, BUFFER_DOCUMENTS, shuffled
 from moedb.capture.jobs.text.sources.rows import Source, shown
 from moedb.capture.jobs.text.spool import ExampleSpool, SpooledExamples
@@ -53,7 +53,7 @@ class TextOptions:
         fails.
     """
 
-    columns: Columns = field(default_factory=Columns)
+    columns: TextColumns = field(default_factory=TextColumns)
     max_length: int | None = None
     stride: int | None = None
     truncate: bool = False

@@ -6,7 +6,7 @@ from typing import Any
 
 from moedb.capture.jobs.text.documents import Document
 from moedb.capture.jobs.text.windows import Offsets
-from moedb.capture.models.safe_config import read_config
+from moedb.capture.models.loading.safe_config import read_config
 from moedb.errors import ModelError
 
 BATCH_DOCUMENTS = 64

@@ -26,7 +26,7 @@ from moedb.capture.mini.card.ngram import NGramModel
 from moedb.capture.mini.card.text import render_card
 from moedb.capture.mini.config import MiniTrainingConfig
 from moedb.capture.mini.corpus import (
-    Document,
+    CorpusText,
     IntArray,
     cut_pieces,
     read_corpus,
@@ -40,7 +40,7 @@ from moedb.capture.mini.evaluation import (
     measure_ioi,
 )
 from moedb.capture.mini.training.checkpointing import SUMMARY
-from moedb.capture.models.safe_config import WITHOUT_CODE, read_config
+from moedb.capture.models.loading.safe_config import WITHOUT_CODE, read_config
 from moedb.errors import MoedbError, UsageError
 
 logger = logging.getLogger(__name__)
@@ -177,8 +177,8 @@ def _ioi(
 def _held_out(
     model: Any,
     tokenizer: Any,
-    train: Sequence[Document],
-    held_out: Sequence[Document],
+    train: Sequence[CorpusText],
+    held_out: Sequence[CorpusText],
     config: MiniTrainingConfig,
 ) -> dict[str, Any]:
     domains = [d.domain for d in held_out]
@@ -233,7 +233,7 @@ def _held_out(
     }
 
 
-def _sources(train: Sequence[Document]) -> list[dict[str, Any]]:
+def _sources(train: Sequence[CorpusText]) -> list[dict[str, Any]]:
     """Group documents by domain, licence and the source's family, before a slash or hash."""
     families: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     characters: Counter[tuple[str, str]] = Counter()

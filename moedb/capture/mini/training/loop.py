@@ -41,10 +41,11 @@ from moedb.capture.mini.training.optimization import (
     build_model,
     build_optimizer,
     learning_rate,
-    switch_loss,
+    load_balancing_loss,
 )
 from moedb.capture.mini.training.progress import Meter, show_progress
-from moedb.capture.models.safe_config import WITHOUT_CODE
+from moedb.capture.models.device import use_large_pages
+from moedb.capture.models.loading.safe_config import WITHOUT_CODE
 from moedb.capture.models.training_checkpoints import last_checkpoint
 from moedb.errors import ModelError
 
@@ -90,6 +91,7 @@ def train_mini(
     ModelError
         When the loss is no longer a number.
     """
+    use_large_pages()
     output = Path(output_dir)
     documents = read_corpus(corpus_path)
     identity = run_identity(config, corpus_path)
@@ -219,7 +221,7 @@ class _Run:
             ioi_loss, answer_loss, ioi_routing = batch_losses(self.model, sentences)
         aux_loss = torch.stack(
             [
-                switch_loss(torch.cat(pair), config.top_k)
+                load_balancing_loss(torch.cat(pair), config.top_k)
                 for pair in zip(text_routing, ioi_routing, strict=True)
             ]
         ).mean()

@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import Qwen2MoeConfig, Qwen2MoeForCausalLM
 
 from moedb.capture.mini.config import MiniTrainingConfig
-from moedb.capture.mini.corpus import Batch
+from moedb.capture.mini.corpus import TrainingBatch
 
 
 def build_model(config: MiniTrainingConfig, tokenizer: Any) -> Qwen2MoeForCausalLM:
@@ -60,7 +60,7 @@ def learning_rate(config: MiniTrainingConfig, step: int) -> float:
 
 
 def batch_losses(
-    model: Qwen2MoeForCausalLM, batch: Batch
+    model: Qwen2MoeForCausalLM, batch: TrainingBatch
 ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
     """Return the weighted loss, the loss on the answers and the scores of each layer."""
     ids = torch.from_numpy(batch.input_ids)
@@ -77,7 +77,7 @@ def batch_losses(
     return loss, answer_loss, [scores[flat] for scores in outputs.router_logits]
 
 
-def switch_loss(router_logits: torch.Tensor, top_k: int) -> torch.Tensor:
+def load_balancing_loss(router_logits: torch.Tensor, top_k: int) -> torch.Tensor:
     """Load balancing loss of Fedus et al. 2022 (Switch Transformer) for one layer.
 
     ``E * sum_e f_e P_e`` with f_e the share of the routing decisions that chose expert e and P_e

@@ -9,11 +9,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import psutil
 import torch
 from accelerate import init_empty_weights
 from torch import nn
@@ -22,44 +20,13 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.modeling_utils import LoadStateDictConfig
 from transformers.utils import logging
 
-from moedb.capture.models.checkpoints import (
-    DTYPES,
-    Checkpoint,
-    load_config,
-    load_model,
-    load_skeleton,
-    weight_files,
-)
-from moedb.capture.models.device import keep_freed_memory
+from moedb.capture.models.checkpoints import Checkpoint, weight_files
 from moedb.capture.models.layer_ranges import only_first_layers
+from moedb.capture.models.loading.pretrained import DTYPES, load_config
 from moedb.capture.models.streaming.layer_weights import Weights
 from moedb.capture.models.streaming.stored_tensors import StoredTensor, stored_tensors
 from moedb.capture.structure.blocks import find_blocks
 from moedb.errors import UsageError
-
-FREE_SHARE = 0.6
-"""Share of the free memory that weights may take; the rest is for activations."""
-
-
-@dataclass(frozen=True)
-class Placement:
-    """What a model runs in, and where its weights go.
-
-    Attributes
-    ----------
-    dtype, device
-        What the model runs in and on.
-    max_bytes
-        Bytes of weights to hold at most. None: as much as is free, less what a forward needs; and
-        all on a device of its own memory.
-    device_map
-        How transformers spreads the layers over several devices, instead of ``device``.
-    """
-
-    dtype: str
-    device: str
-    max_bytes: int | None = None
-    device_map: str | None = None
 
 
 class StreamedLayers:
@@ -164,45 +131,6 @@ def _reading_thread() -> Iterator[Executor]:
 
 def _memory(n_bytes: int, device: str) -> torch.Tensor:
     return torch.empty(n_bytes, dtype=torch.uint8, device=device)
-
-
-@contextmanager
-def opened_model(checkpoint: Checkpoint, placement: Placement) -> Iterator[PreTrainedModel]:
-    """Open a checkpoint for inference, streamed where its weights are too large.
-
-    Parameters
-    ----------
-    checkpoint
-        The checkpoint.
-    placement
-        What it runs in, and where its weights go.
-
-    Raises
-    ------
-    UsageError, ModelError
-        As `load_model` and `streamed_model` do.
-    """
-    dtype, device, max_bytes = placement.dtype, placement.device, placement.max_bytes
-    if placement.device_map is not None:
-        keep_freed_memory()
-        yield load_model(checkpoint, dtype, placement.device_map)
-        return
-    if max_bytes is None:
-        on_cpu = device == "cpu"
-        max_bytes = int(FREE_SHARE * psutil.virtual_memory().available) if on_cpu else None
-    if max_bytes is None or weight_bytes(checkpoint, dtype) <= max_bytes:
-        # Not for a streamed model: what is freed there differs in size, and would pile up.
-        keep_freed_memory()
-        yield load_model(checkpoint, dtype, device)
-        return
-    with streamed_model(checkpoint, dtype, device, max_bytes) as model:
-        yield model
-
-
-def weight_bytes(checkpoint: Checkpoint, dtype: str) -> int:
-    """Bytes of a checkpoint's weights once they are loaded as ``dtype``."""
-    n_values = sum(parameter.numel() for parameter in load_skeleton(checkpoint).parameters())
-    return int(n_values * DTYPES[dtype].itemsize)
 
 
 @contextmanager

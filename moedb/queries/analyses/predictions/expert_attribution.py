@@ -7,9 +7,11 @@ attention and the experts of each layer wrote, so each has a part of the differe
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moedb.errors import ArrayNotFoundError, ParameterError
+from moedb.queries.analyses.analysis import LOGIT_DIFFERENCES, RUN, SPLIT, Analysis, AnalysisColumn
+from moedb.queries.questions.parameters import Parameter
 from moedb.queries.reading.array_rows import pieces, read_piece
 from moedb.queries.results.result import Computed
 
@@ -98,12 +100,12 @@ class _Layer:
 
 
 @dataclass(frozen=True)
-class Part:
+class Component:
     """What one part of the model wrote, summed over prompts.
 
     Attributes
     ----------
-    component
+    name
         embedding, attention, expert, experts, shared-expert, dense-layer or remainder.
     layer, expert
         Where; None where it is at none.
@@ -113,7 +115,7 @@ class Part:
         What it wrote, summed over the prompts.
     """
 
-    component: str
+    name: str
     layer: int | None
     expert: int | None
     n_uses: int
@@ -134,9 +136,22 @@ class _Written:
         Their logit differences, summed.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[Component, ...]
     n_prompts: int
     logit_diff: float
+
+
+class ExpertAttributionRow(NamedTuple):
+    """A row of the analysis ``expert-attribution``."""
+
+    component: str
+    layer: int | None
+    expert: int | None
+    n_prompts: int
+    n_decisions: int
+    attribution: float
+    attribution_per_use: float | None
+    share: float | None
 
 
 def expert_attribution(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -> Computed:
@@ -156,6 +171,14 @@ def expert_attribution(reader: "SnapshotReader", parameters: "Mapping[str, Value
     ParameterError
         If ``top`` is less than 1.
     """
+    rows = attribution_rows(reader, parameters)
+    return Computed(rows, _CHOSEN, (reader.snapshot.run(str(parameters["run"])).run_id,))
+
+
+def attribution_rows(
+    reader: "SnapshotReader", parameters: "Mapping[str, Value]"
+) -> list[ExpertAttributionRow]:
+    """Return the rows of :func:`expert_attribution`, for the same parameters."""
     top = parameters["top"]
     if top is not None and int(top) < 1:
         raise ParameterError(f"{_NAME}: top is {top}, not 1 or more")
@@ -166,20 +189,19 @@ def expert_attribution(reader: "SnapshotReader", parameters: "Mapping[str, Value
     parts = _of_layers(written.parts) if parameters["level"] == "layers" else list(written.parts)
     if top is not None:
         parts = sorted(parts, key=lambda part: -abs(part.total))[: int(top)]
-    rows = [
-        (
-            part.component,
-            part.layer,
-            part.expert,
-            n_prompts,
-            part.n_uses,
-            part.total / n_prompts,
-            part.total / part.n_uses if part.n_uses else None,
-            part.total / total if total else None,
+    return [
+        ExpertAttributionRow(
+            component=part.name,
+            layer=part.layer,
+            expert=part.expert,
+            n_prompts=n_prompts,
+            n_decisions=part.n_uses,
+            attribution=part.total / n_prompts,
+            attribution_per_use=part.total / part.n_uses if part.n_uses else None,
+            share=part.total / total if total else None,
         )
         for part in parts
     ]
-    return Computed(rows, _CHOSEN, (run.run_id,))
 
 
 def _written(reader: "SnapshotReader", run: "RunSnapshot", split: "Value") -> _Written:
@@ -237,7 +259,7 @@ def _prompts(reader: "SnapshotReader", run: "RunSnapshot", split: "Value") -> An
 
 def _parts(
     reader: "SnapshotReader", run: "RunSnapshot", n_layers: int, split: "Value", prompts: Any
-) -> Iterator[Part]:
+) -> Iterator[Component]:
     import numpy as np
 
     rows = prompts["array_row"].to_numpy(np.int64)
@@ -280,21 +302,21 @@ def _parts(
             before = after
         written += before.sum()
 
-    yield Part("embedding", None, None, n_prompts, float(embedding))
+    yield Component("embedding", None, None, n_prompts, float(embedding))
     for number in range(n_layers):
         if number not in moe:
-            yield Part("dense-layer", number, None, n_prompts, float(dense[number]))
+            yield Component("dense-layer", number, None, n_prompts, float(dense[number]))
             continue
-        yield Part("attention", number, None, n_prompts, float(attention[number]))
+        yield Component("attention", number, None, n_prompts, float(attention[number]))
         layer = moe[number]
         uses = np.bincount(layer.experts.ravel(), minlength=layer.n_experts)
         for expert, (n_uses, part) in enumerate(zip(uses, of_experts[number], strict=True)):
-            yield Part("expert", number, expert, int(n_uses), float(part))
+            yield Component("expert", number, expert, int(n_uses), float(part))
         if layer.shared is not None:
-            yield Part("shared-expert", number, None, n_prompts, float(shared[number]))
-        yield Part("remainder", number, None, n_prompts, float(remainder[number]))
+            yield Component("shared-expert", number, None, n_prompts, float(shared[number]))
+        yield Component("remainder", number, None, n_prompts, float(remainder[number]))
     rest = float(prompts["logit_diff"].sum()) - written
-    yield Part("remainder", None, None, n_prompts, float(rest))
+    yield Component("remainder", None, None, n_prompts, float(rest))
 
 
 def _moe_layers(
@@ -325,13 +347,77 @@ def _moe_layers(
     return layers
 
 
-def _of_layers(parts: Iterable[Part]) -> list[Part]:
+def _of_layers(parts: Iterable[Component]) -> list[Component]:
     """The same parts, with the routed experts of a layer together."""
-    together: dict[tuple[str, int | None], list[Part]] = {}
+    together: dict[tuple[str, int | None], list[Component]] = {}
     for part in parts:
-        name = "experts" if part.component == "expert" else part.component
+        name = "experts" if part.name == "expert" else part.name
         together.setdefault((name, part.layer), []).append(part)
     return [
-        Part(name, layer, None, sum(p.n_uses for p in group), sum(p.total for p in group))
+        Component(name, layer, None, sum(p.n_uses for p in group), sum(p.total for p in group))
         for (name, layer), group in together.items()
     ]
+
+
+EXPERT_ATTRIBUTION = Analysis(
+    name=_NAME,
+    title="Direct attribution to experts",
+    answers="How much of the logit difference does each expert write into the last token's "
+    "residual stream?",
+    parameters=(
+        RUN,
+        SPLIT,
+        Parameter(
+            "level",
+            "varchar",
+            "experts",
+            False,
+            "one row for each expert, or one for the routed experts of a layer together",
+            ("experts", "layers"),
+        ),
+        Parameter(
+            "top",
+            "integer",
+            None,
+            False,
+            "only this many rows, the largest by size; all when null",
+            least=1,
+        ),
+    ),
+    columns=(
+        AnalysisColumn(
+            "component",
+            "what wrote: embedding, attention, expert (at level layers: experts), "
+            "shared-expert, dense-layer (attention and all else of a layer without an MoE "
+            "block), or remainder: at a layer what the MoE block's write has beyond its "
+            "experts, without one the logit difference beyond the stream (rounding, biases)",
+            "VARCHAR",
+        ),
+        AnalysisColumn("layer", "the layer; null for the embedding", "INTEGER"),
+        AnalysisColumn("expert", "the routed expert; null for all else", "INTEGER"),
+        AnalysisColumn("n_prompts", "prompts with a logit difference", "BIGINT"),
+        AnalysisColumn(
+            "n_decisions",
+            "prompts whose last token the part wrote for; at level layers the decisions of "
+            "the layer",
+            "BIGINT",
+        ),
+        AnalysisColumn(
+            "attribution",
+            "mean over all prompts of weight * E(x) . u, u the direction of the logit "
+            "difference with the final norm's scale frozen; all rows add up to the mean logit "
+            "difference",
+            "DOUBLE",
+        ),
+        AnalysisColumn(
+            "attribution_per_use",
+            "the same over the decisions alone; null without any",
+            "DOUBLE",
+        ),
+        AnalysisColumn("share", "attribution / mean logit difference", "DOUBLE"),
+    ),
+    source="direct logit attribution, Elhage et al. 2021; Wang et al. 2022",
+    function=expert_attribution,
+    row=ExpertAttributionRow,
+    needs=("routing", *LOGIT_DIFFERENCES),
+)

@@ -1,22 +1,35 @@
 """Whether the experts that are used or write much are those that are missed when ablated."""
 
-import json
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moedb.errors import ArrayNotFoundError
-from moedb.queries.analyses.predictions.interventions import (
-    answers_of,
+from moedb.queries.analyses.analysis import LOGIT_DIFFERENCES, SPLIT, Analysis, AnalysisColumn
+from moedb.queries.analyses.predictions.expert_attribution import (
+    ExpertAttributionRow,
+    attribution_rows,
+)
+from moedb.queries.analyses.predictions.intervention_runs import (
     captured_run,
-    effects_of,
     find_interventions,
     run_ids_of,
 )
-from moedb.queries.analyses.uncertainty.bootstrap import bootstrap_settings
-from moedb.queries.analyses.uncertainty.clusters import clusters_of
+from moedb.queries.analyses.predictions.interventions import (
+    InterventionEffectRow,
+    answers_of,
+    effects_of,
+)
+from moedb.queries.analyses.uncertainty.bootstrap import (
+    INTERVAL,
+    SAMPLES,
+    SEED,
+    bootstrap_settings,
+)
+from moedb.queries.analyses.uncertainty.clusters import CLUSTER, clusters_of
 from moedb.queries.questions.binding import bind
 from moedb.queries.questions.catalog import named_query
+from moedb.queries.questions.parameters import Parameter
 from moedb.queries.results.result import Computed
 from moedb.schemas.interventions import ABLATE
 
@@ -58,6 +71,25 @@ def rank_correlation(
     return float(np.corrcoef(*ranks)[0, 1])
 
 
+class ExpertEffectRow(NamedTuple):
+    """A row of the analysis ``expert-effect``."""
+
+    params: str
+    split: str
+    layer: int | None
+    expert: int | None
+    n_experts: int
+    n_prompts: int
+    frequency: float | None
+    n_decisions: int | None
+    attribution: float | None
+    change_logit_diff: float | None
+    change_logit_diff_low: float | None
+    change_logit_diff_high: float | None
+    spearman_frequency: float | None
+    spearman_attribution: float | None
+
+
 def expert_effect(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -> Computed:
     """Compute the analysis ``expert-effect``.
 
@@ -76,8 +108,6 @@ def expert_effect(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -
         If the seed or the number of samples is negative, or no example has the label that is to
         tell the clusters.
     """
-    from moedb.queries.analyses.predictions.expert_attribution import expert_attribution
-
     samples, seed = bootstrap_settings(_NAME, parameters)
     captured = captured_run(reader, str(parameters["run"]))
     given = parameters["interventions"]
@@ -89,7 +119,7 @@ def expert_effect(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -
     split, key = parameters["split"], parameters["cluster"]
     clusters = clusters_of(reader, captured.run_id, _NAME, key)
 
-    def ablate() -> tuple[tuple[tuple[Any, ...], ...], tuple[str, ...]]:
+    def ablate() -> tuple[tuple[InterventionEffectRow, ...], tuple[str, ...]]:
         answers = answers_of(reader, runs, split)
         single = answers["layer"].notna() & answers["expert"].notna()
         answers = answers[(answers["kind"] == ABLATE) & single]
@@ -100,67 +130,77 @@ def expert_effect(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -
     effects, run_ids = reader.memo.of_runs(runs, asked, ablate)
 
     frequency = named_query("expert-frequency")
-    used = {
-        (layer, expert): share
-        for layer, expert, _, _, share, *_ in reader.sql(
-            frequency.sql, bind(frequency, {"run": captured.run_id, "split": split})
-        ).fetchall()
-    }
-    written: dict[tuple[int, int], tuple[int, float]] = {}
+    of_experts = reader.sql(
+        frequency.sql, bind(frequency, {"run": captured.run_id, "split": split})
+    )
+    used: dict[tuple[int | None, int | None], float] = {}
+    for values in of_experts.fetchall():
+        row = dict(zip(of_experts.columns, values, strict=True))
+        used[row["layer"], row["expert"]] = row["frequency"]
+    written: dict[tuple[int | None, int | None], ExpertAttributionRow] = {}
     every = {"run": captured.run_id, "split": split, "level": "experts", "top": None}
     try:
-        for component, layer, expert, _, n_uses, part, *_ in expert_attribution(reader, every).rows:
-            if component == "expert":
-                written[layer, expert] = n_uses, part
+        for part in attribution_rows(reader, every):
+            if part.component == "expert":
+                written[part.layer, part.expert] = part
     except ArrayNotFoundError as error:
         logger.warning("%s without attribution: %s", _NAME, error.message)
 
     rows = []
-    for _, layer, expert, params, on, _, n_prompts, _, change, low, high, *_ in effects:
-        n_uses, part = written.get((layer, expert), (None, None))
+    for effect in effects:
+        wrote = written.get((effect.layer, effect.expert))
         rows.append(
-            (
-                params, on, layer, expert, 1, n_prompts, used.get((layer, expert)), n_uses, part,
-                change, low, high, None, None,
+            ExpertEffectRow(
+                params=effect.params,
+                split=effect.split,
+                layer=effect.layer,
+                expert=effect.expert,
+                n_experts=1,
+                n_prompts=effect.n_prompts,
+                frequency=used.get((effect.layer, effect.expert)),
+                n_decisions=None if wrote is None else wrote.n_decisions,
+                attribution=None if wrote is None else wrote.attribution,
+                change_logit_diff=effect.change_logit_diff,
+                change_logit_diff_low=effect.change_logit_diff_low,
+                change_logit_diff_high=effect.change_logit_diff_high,
+                spearman_frequency=None,
+                spearman_attribution=None,
             )
-        )  # fmt: skip
+        )
     if parameters["level"] == "layers":
         rows = _correlations(rows)
     return Computed(rows, frequency.sql, (captured.run_id, *run_ids))
 
 
-def describe(params: str) -> str:
-    """Return the parameters of a condition as words.
-
-    Examples
-    --------
-    >>> describe('{"form": "zero", "roles": ["end", "s2"]}')
-    'zero end+s2'
-    """
-    values = json.loads(params or "{}")
-    return " ".join(
-        "+".join(map(str, value)) if isinstance(value, list) else str(value)
-        for value in values.values()
-    )
-
-
-def _correlations(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+def _correlations(rows: list[ExpertEffectRow]) -> list[ExpertEffectRow]:
     """One row for each layer, and one over all of them, in place of those of the experts."""
     import pandas as pd
 
-    names = ["params", "split", "layer", "n_prompts", "frequency", "attribution", "change"]
-    frame = pd.DataFrame(
-        [(row[0], row[1], row[2], row[5], row[6], row[8], row[9]) for row in rows], columns=names
-    )
-    found: list[tuple[Any, ...]] = []
+    frame = pd.DataFrame(rows, columns=list(ExpertEffectRow._fields))
+    compared = ["frequency", "attribution", "change_logit_diff"]
+    found: list[ExpertEffectRow] = []
     for (params, split), own in frame.groupby(["params", "split"], sort=False):
         for layer in [*sorted(own["layer"].unique().tolist()), None]:
             group = own if layer is None else own[own["layer"] == layer]
-            values = group[["frequency", "attribution", "change"]].astype(float).to_numpy()
+            values = group[compared].astype(float).to_numpy()
             by_use, by_part = correlations_of(*values.T)
-            n_prompts = int(group["n_prompts"].max())
             found.append(
-                (params, split, layer, None, len(group), n_prompts, *[None] * 6, by_use, by_part)
+                ExpertEffectRow(
+                    params=str(params),
+                    split=str(split),
+                    layer=layer,
+                    expert=None,
+                    n_experts=len(group),
+                    n_prompts=int(group["n_prompts"].max()),
+                    frequency=None,
+                    n_decisions=None,
+                    attribution=None,
+                    change_logit_diff=None,
+                    change_logit_diff_low=None,
+                    change_logit_diff_high=None,
+                    spearman_frequency=by_use,
+                    spearman_attribution=by_part,
+                )
             )
     return found
 
@@ -180,3 +220,92 @@ def correlations_of(
     import numpy as np
 
     return rank_correlation(frequency, np.abs(change)), rank_correlation(attribution, -change)
+
+
+EXPERT_EFFECT = Analysis(
+    name=_NAME,
+    title="Experts: use, attribution and ablation",
+    answers="Are the experts that are used much, or write much, those that are missed when "
+    "ablated?",
+    parameters=(
+        Parameter(
+            "run",
+            "varchar",
+            None,
+            False,
+            "the captured run, or one with interventions on it; the newest complete run when null",
+        ),
+        Parameter(
+            "interventions",
+            "varchar",
+            None,
+            False,
+            "the run with the interventions; every complete one on the run when null, of the "
+            "same ablation the newest",
+        ),
+        SPLIT,
+        Parameter(
+            "level",
+            "varchar",
+            "experts",
+            False,
+            "one row for each expert that was ablated alone, or rank correlations: one row "
+            "for each layer, then one over all of them",
+            ("experts", "layers"),
+        ),
+        CLUSTER,
+        SAMPLES,
+        SEED,
+    ),
+    columns=(
+        AnalysisColumn(
+            "params", "further parameters of the ablation, as JSON, such as its form", "VARCHAR"
+        ),
+        AnalysisColumn("split", "the split of the examples", "VARCHAR"),
+        AnalysisColumn("layer", "the layer; null for the row over all of them", "INTEGER"),
+        AnalysisColumn("expert", "the expert; null at level layers", "INTEGER"),
+        AnalysisColumn("n_experts", "experts behind the row", "BIGINT"),
+        AnalysisColumn("n_prompts", "prompts under the ablation", "BIGINT"),
+        AnalysisColumn(
+            "frequency",
+            "share of all tokens that chose the expert, untouched; null at level layers, as "
+            "are the next five",
+            "DOUBLE",
+        ),
+        AnalysisColumn(
+            "n_decisions",
+            "prompts whose last token chose it; null too where the captured run lacks the "
+            "arrays of expert-attribution",
+            "BIGINT",
+        ),
+        AnalysisColumn(
+            "attribution",
+            "what it writes into the logit difference, mean over all prompts; null likewise",
+            "DOUBLE",
+        ),
+        AnalysisColumn(
+            "change_logit_diff",
+            "mean logit difference with the expert ablated less that of condition 0",
+            "DOUBLE",
+        ),
+        AnalysisColumn("change_logit_diff_low", f"the lower end {INTERVAL}", "DOUBLE"),
+        AnalysisColumn("change_logit_diff_high", "the upper end", "DOUBLE"),
+        AnalysisColumn(
+            "spearman_frequency",
+            "rank correlation (Spearman) over the experts of frequency and the size of "
+            "change_logit_diff; null at level experts, for fewer than two experts, and where "
+            "one side has a single value",
+            "DOUBLE",
+        ),
+        AnalysisColumn(
+            "spearman_attribution",
+            "that of attribution and -change_logit_diff, what the ablation takes away; null "
+            "likewise",
+            "DOUBLE",
+        ),
+    ),
+    source="moedb",
+    function=expert_effect,
+    row=ExpertEffectRow,
+    needs=LOGIT_DIFFERENCES,
+)

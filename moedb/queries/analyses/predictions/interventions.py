@@ -1,11 +1,27 @@
 """What interventions change in a model's answers, against the untouched model."""
 
-import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from moedb.errors import RunNotFoundError
+from moedb.queries.analyses.analysis import LOGIT_DIFFERENCES, Analysis, AnalysisColumn
+from moedb.queries.analyses.predictions.conditions import (
+    CONDITION_COLUMNS,
+    KIND,
+    N_CONDITIONS,
+    SPLIT_OF_TWINS,
+    condition_of,
+    grouped,
+)
+from moedb.queries.analyses.predictions.intervention_runs import (
+    RUN_OF_INTERVENTIONS,
+    captured_run,
+    find_interventions,
+    run_ids_of,
+)
 from moedb.queries.analyses.uncertainty.bootstrap import (
+    INTERVAL,
+    SAMPLES,
+    SEED,
     Bootstrap,
     bootstrap,
     bootstrap_settings,
@@ -13,9 +29,8 @@ from moedb.queries.analyses.uncertainty.bootstrap import (
     number_or_none,
     warn_of_few,
 )
-from moedb.queries.analyses.uncertainty.clusters import Clusters, clusters_of
+from moedb.queries.analyses.uncertainty.clusters import CLUSTER, Clusters, clusters_of
 from moedb.queries.analyses.uncertainty.shares import change_of_share
-from moedb.queries.reading.reader import SnapshotReader
 from moedb.queries.results.result import Computed
 from moedb.schemas.interventions import PATCH, SWAP
 
@@ -29,7 +44,6 @@ if TYPE_CHECKING:
     from moedb.store.reading.snapshot import RunSnapshot
 
 _NAME = "intervention-effect"
-_DRAW = ("seed", "draw")
 _TWINS = (PATCH, SWAP)
 """The kinds that put values of an example's twin into the example."""
 
@@ -39,19 +53,6 @@ MEASURES = ("logit_diff", "probability", "accuracy", "top1_accuracy")
 _SHARES = ("accuracy", "top1_accuracy")
 """Those of them that are shares of prompts."""
 
-_CONDITIONS = """
-select count(*) as n_conditions
-from conditions
-where conditions.run_id = cast($run as varchar)
-    and conditions.kind <> 'none'
-""".strip()
-_CHILDREN = """
-select runs.run_id
-from runs
-where runs.parent_run_id = cast($run as varchar)
-    and runs.status = 'complete'
-order by runs.created_at desc, runs.run_id desc
-""".strip()
 _ANSWERS = """
 with untouched as (
     select
@@ -116,66 +117,35 @@ order by predictions.condition_id, predictions.example_id
 """.strip()
 
 
-def find_interventions(
-    reader: "SnapshotReader", run: str, given: str | None = None, options: str = ""
-) -> "list[RunSnapshot]":
-    """Return the runs that hold the interventions on a run, the newest first.
+class InterventionEffectRow(NamedTuple):
+    """A row of the analysis ``intervention-effect``."""
 
-    Parameters
-    ----------
-    reader
-        Reads the store.
-    run
-        A captured run, or one with interventions, which is returned itself.
-    given
-        The run with the interventions; every complete one that continues ``run`` unless given.
-    options
-        What else ``moedb intervene`` needs to be told for the question at hand.
-
-    Raises
-    ------
-    RunNotFoundError
-        If there is none, or the one given continues another run.
-    """
-    own = reader.snapshot.run(run)
-    if given is not None:
-        found = reader.snapshot.run(given)
-        parent = found.row["parent_run_id"]
-        if found.run_id != own.run_id and parent != own.run_id:
-            raise RunNotFoundError(
-                f"run {found.run_id} holds no interventions on {own.run_id}: it continues "
-                f"{parent or 'no run'}"
-            )
-        return [found]
-    if reader.sql(_CONDITIONS, {"run": own.run_id}).fetchall() != [(0,)]:
-        return [own]
-    children = reader.sql(_CHILDREN, {"run": own.run_id}).fetchall()
-    if not children:
-        raise RunNotFoundError(
-            f"no complete run in {reader.snapshot.store} has interventions on {own.run_id}"
-            f"{incomplete_interventions(reader, own.run_id)}",
-            f"moedb intervene --run {own.run_id} --kind random-routing {options}".rstrip(),
-        )
-    return [reader.snapshot.run(child) for (child,) in children]
-
-
-def incomplete_interventions(reader: SnapshotReader, run: str) -> str:
-    """Name the runs of interventions on ``run`` that are passed over, to end a sentence with."""
-    found = [
-        f"{each.run_id} is incomplete ({len(each.missing_units)} of {len(each.manifest.units)} "
-        "units are missing) and not read; its moedb intervene command, typed again, resumes it"
-        for each in reader.snapshot.runs.values()
-        if each.row["parent_run_id"] == run and not each.is_complete
-    ]
-    return "".join(f"; {sentence}" for sentence in sorted(found))
-
-
-def captured_run(reader: SnapshotReader, run: str) -> "RunSnapshot":
-    """Return the run that a run of interventions continues; a captured run is returned itself."""
-    own = reader.snapshot.run(run)
-    parent = own.row["parent_run_id"]
-    there = {**reader.snapshot.runs, **reader.snapshot.damaged}
-    return reader.snapshot.run(parent) if parent in there else own
+    kind: str
+    layer: int | None
+    expert: int | None
+    params: str
+    split: str
+    n_conditions: int
+    n_prompts: int
+    logit_diff: float
+    change_logit_diff: float
+    change_logit_diff_low: float | None
+    change_logit_diff_high: float | None
+    probability: float
+    change_probability: float
+    change_probability_low: float | None
+    change_probability_high: float | None
+    accuracy: float
+    change_accuracy: float
+    change_accuracy_low: float | None
+    change_accuracy_high: float | None
+    top1_accuracy: float
+    change_top1_accuracy: float
+    change_top1_accuracy_low: float | None
+    change_top1_accuracy_high: float | None
+    normalized: float | None
+    normalized_low: float | None
+    normalized_high: float | None
 
 
 def intervention_effect(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -> Computed:
@@ -213,11 +183,6 @@ def intervention_effect(reader: "SnapshotReader", parameters: "Mapping[str, Valu
     return reader.memo.of_runs(runs, (_NAME, split, kinds, key, samples, seed), compute)
 
 
-def run_ids_of(answers: "pd.DataFrame", runs: "Sequence[RunSnapshot]") -> tuple[str, ...]:
-    """The runs that answers are from; all that were read where there are no answers."""
-    return tuple(answers["run_id"].unique()) or tuple(run.run_id for run in runs)
-
-
 def answers_of(
     reader: "SnapshotReader", runs: "Sequence[RunSnapshot]", split: "Value"
 ) -> "pd.DataFrame":
@@ -244,29 +209,9 @@ def answers_of(
     return grouped(answers)
 
 
-def grouped(rows: "pd.DataFrame") -> "pd.DataFrame":
-    """Put together what belongs together of the rows that conditions gave.
-
-    The column ``group`` numbers it: draws of one condition, and of these the examples of one split.
-    Of a condition that several runs have, the first run's rows are kept.
-
-    Parameters
-    ----------
-    rows
-        With the columns run_id, kind, layer, expert, params and split; the newest run's first.
-    """
-    params = {text: _without_draw(text) for text in rows["params"].unique()}
-    rows = rows.assign(params=rows["params"].map(params))
-    keys = ["kind", "layer", "expert", "params", "split"]
-    rows["group"] = rows.groupby(keys, sort=False, dropna=False).ngroup()
-    if rows.empty:
-        return rows
-    return rows[rows["run_id"] == rows.groupby("group")["run_id"].transform("first")]
-
-
 def effects_of(
     answers: "pd.DataFrame", clusters: Clusters, samples: int, seed: int, name: str = _NAME
-) -> list[tuple[Any, ...]]:
+) -> list[InterventionEffectRow]:
     """The rows of ``intervention-effect``; those about single experts come last.
 
     ``name`` is the analysis that asks for them.
@@ -284,24 +229,15 @@ def effects_of(
     wide = by_example[drawn_columns].unstack("group")
     of_all = bootstrap(wide.to_numpy(float), samples, seed, clusters.of(wide.index.to_numpy()))
     places = {column: at for at, column in enumerate(wide.columns)}
-    rows: list[tuple[Any, ...]] = []
+    rows: list[InterventionEffectRow] = []
     n_clusters: list[int] = []
     for group, own in answers.groupby("group", sort=True):
         held = by_example.loc[group]
-        first = own.iloc[0]
         resampled = of_all.columns([places[column, group] for column in drawn_columns])
         n_clusters.append(int(resampled.n_clusters[0]))
         bounds = dict(zip(drawn_columns, resampled.intervals().T, strict=True))
         average = dict(zip(held.columns, means(held.to_numpy(float)), strict=True))
-        row: list[Any] = [
-            str(first["kind"]),
-            whole(first["layer"]),
-            whole(first["expert"]),
-            str(first["params"]),
-            str(first["split"]),
-            int(own["condition_id"].nunique()),
-            len(held),
-        ]
+        measured: dict[str, Any] = {}
         for measure in MEASURES:
             change = f"change_{measure}"
             interval: Any = bounds.get(change, (float("nan"), float("nan")))
@@ -311,15 +247,25 @@ def effects_of(
                     held[f"base_{measure}"].to_numpy(float),
                     clusters.of(held.index.to_numpy()),
                 )
-            row += [average[measure], average[change], *map(number_or_none, interval)]
+            low, high = map(number_or_none, interval)
+            measured |= {measure: average[measure], change: average[change]}
+            measured |= {f"{change}_low": low, f"{change}_high": high}
         ratio = _restored(resampled)
-        interval = ratio.intervals()[:, 0]
-        row += [number_or_none(ratio.estimates[0]), *map(number_or_none, interval)]
-        rows.append(tuple(row))
+        low, high = map(number_or_none, ratio.intervals()[:, 0])
+        rows.append(
+            InterventionEffectRow(
+                **condition_of(own)._asdict(),
+                n_conditions=int(own["condition_id"].nunique()),
+                n_prompts=len(held),
+                **measured,
+                normalized=number_or_none(ratio.estimates[0]),
+                normalized_low=low,
+                normalized_high=high,
+            )
+        )
     if samples:
         warn_of_few(name, n_clusters, clusters.key)
-    expert = 2
-    return sorted(rows, key=lambda row: row[expert] is not None)
+    return sorted(rows, key=lambda row: row.expert is not None)
 
 
 def _restored(resampled: Bootstrap) -> Bootstrap:
@@ -343,13 +289,76 @@ def _normalized(mean_differences: "NDArray[np.floating[Any]]") -> "NDArray[np.fl
     return found
 
 
-def _without_draw(text: str) -> str:
-    params = json.loads(text or "{}")
-    return json.dumps({k: v for k, v in params.items() if k not in _DRAW}, sort_keys=True)
+_SHARE_INTERVAL = (
+    "of its 95 % interval: Wilson's of both shares, put together as Newcombe does for pairs; null "
+    "for a single prompt or cluster, and without samples"
+)
+_CHANGES = (
+    ("logit_diff", "logit difference", "mean logit of the target less that of its foil", INTERVAL),
+    (
+        "probability",
+        "probability",
+        "mean probability of the target (IOI: the indirect object)",
+        INTERVAL,
+    ),
+    ("accuracy", "accuracy", "share of prompts whose logit difference is above 0", _SHARE_INTERVAL),
+    (
+        "top1_accuracy",
+        "top-1 accuracy",
+        "share of prompts whose most likely token is the target",
+        _SHARE_INTERVAL,
+    ),
+)
 
 
-def whole(value: Any) -> int | None:
-    """Return a number of a frame's nullable column of whole numbers."""
-    import pandas as pd
+def _change_columns() -> tuple[AnalysisColumn, ...]:
+    columns = []
+    for name, words, doc, interval in _CHANGES:
+        columns += [
+            AnalysisColumn(name, f"{doc}, under the condition", "DOUBLE"),
+            AnalysisColumn(
+                f"change_{name}", f"that less the same of condition 0: change of {words}", "DOUBLE"
+            ),
+            AnalysisColumn(f"change_{name}_low", f"the lower end {interval}", "DOUBLE"),
+            AnalysisColumn(f"change_{name}_high", "the upper end", "DOUBLE"),
+        ]
+    return tuple(columns)
 
-    return None if pd.isna(value) else int(value)
+
+INTERVENTION_EFFECT = Analysis(
+    name=_NAME,
+    title="Effect of interventions",
+    answers="What does each intervention change in the model's answers?",
+    parameters=(
+        RUN_OF_INTERVENTIONS,
+        SPLIT_OF_TWINS,
+        KIND,
+        CLUSTER,
+        SAMPLES,
+        SEED,
+    ),
+    columns=(
+        *CONDITION_COLUMNS,
+        N_CONDITIONS,
+        AnalysisColumn(
+            "n_prompts",
+            "prompts with a logit difference under the condition and condition 0",
+            "BIGINT",
+        ),
+        *_change_columns(),
+        AnalysisColumn(
+            "normalized",
+            "patch and swap-routing, where the twin's values were put in: (LD - LD_corrupted) "
+            "/ (LD_clean - LD_corrupted) of mean logit differences over the pairs of twins, "
+            "LD under the condition, the others untouched; 0 is the corrupted prompt, 1 the "
+            "clean one",
+            "DOUBLE",
+        ),
+        AnalysisColumn("normalized_low", f"the lower end {INTERVAL}", "DOUBLE"),
+        AnalysisColumn("normalized_high", "the upper end", "DOUBLE"),
+    ),
+    source="Divák & Velja; normalized effect after Heimersheim & Nanda 2024",
+    function=intervention_effect,
+    row=InterventionEffectRow,
+    needs=LOGIT_DIFFERENCES,
+)

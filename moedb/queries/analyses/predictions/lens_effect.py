@@ -1,23 +1,35 @@
 """What interventions change along the residual stream, read through the logit lens."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moedb.errors import RunNotFoundError
-from moedb.queries.analyses.predictions.interventions import (
+from moedb.queries.analyses.analysis import LOGIT_DIFFERENCES, Analysis, AnalysisColumn
+from moedb.queries.analyses.predictions.conditions import (
+    CONDITION_COLUMNS,
+    KIND,
+    N_CONDITIONS,
+    SPLIT_OF_TWINS,
+    condition_of,
+    grouped,
+)
+from moedb.queries.analyses.predictions.intervention_runs import (
+    RUN_OF_INTERVENTIONS,
     captured_run,
     find_interventions,
-    grouped,
     run_ids_of,
-    whole,
 )
+from moedb.queries.analyses.predictions.logit_lens import PLACES
 from moedb.queries.analyses.uncertainty.bootstrap import (
+    INTERVAL,
+    SAMPLES,
+    SEED,
     bootstrap,
     bootstrap_settings,
     number_or_none,
     warn_of_few,
 )
-from moedb.queries.analyses.uncertainty.clusters import Clusters, clusters_of
+from moedb.queries.analyses.uncertainty.clusters import CLUSTER, Clusters, clusters_of
 from moedb.queries.results.result import Computed
 
 if TYPE_CHECKING:
@@ -27,7 +39,6 @@ if TYPE_CHECKING:
     from moedb.queries.reading.reader import SnapshotReader
 
 _NAME = "lens-effect"
-_PLACES = ("pre", "mid", "post")
 
 _READINGS = """
 with readings as (
@@ -87,6 +98,24 @@ order by readings.condition_id, readings.example_id, readings.layer, readings.pl
 """.strip()
 
 
+class LensEffectRow(NamedTuple):
+    """A row of the analysis ``lens-effect``."""
+
+    kind: str
+    layer: int | None
+    expert: int | None
+    params: str
+    split: str
+    read_layer: int
+    place: str
+    n_conditions: int
+    n_prompts: int
+    mean_logit_diff: float
+    change_logit_diff: float
+    change_logit_diff_low: float | None
+    change_logit_diff_high: float | None
+
+
 def lens_effect(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -> Computed:
     """Compute the analysis ``lens-effect``.
 
@@ -129,7 +158,7 @@ def lens_effect(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -> 
 
 def _rows(
     readings: "pd.DataFrame", clusters: Clusters, samples: int, seed: int
-) -> list[tuple[Any, ...]]:
+) -> list[LensEffectRow]:
     # the draws of a condition first: what is drawn again are the examples
     points = ["group", "read_layer", "place"]
     by_example = readings.groupby([*points, "example_id"])[["logit_diff", "change"]].mean()
@@ -138,33 +167,67 @@ def _rows(
     if samples:
         warn_of_few(_NAME, resampled.n_clusters.tolist(), clusters.key)
     interval: dict[Any, Any] = dict(zip(wide.columns, resampled.intervals().T, strict=True))
-    about = {
-        group: (
-            str(own["kind"].iloc[0]),
-            whole(own["layer"].iloc[0]),
-            whole(own["expert"].iloc[0]),
-            str(own["params"].iloc[0]),
-            str(own["split"].iloc[0]),
-            int(own["condition_id"].nunique()),
-        )
-        for group, own in readings.groupby("group")
-    }
+    of_group = dict(iter(readings.groupby("group")))
+    about = {group: condition_of(own) for group, own in of_group.items()}
+    n_conditions = {group: own["condition_id"].nunique() for group, own in of_group.items()}
     found: dict[Any, pd.DataFrame] = dict(iter(by_example.groupby(level=points)))
-    rows: list[tuple[Any, ...]] = []
-    for key in sorted(found, key=lambda key: (key[0], key[1], _PLACES.index(key[2]))):
+    rows: list[LensEffectRow] = []
+    for key in sorted(found, key=lambda key: (key[0], key[1], PLACES.index(key[2]))):
         group, layer, place = key
         own = found[key]
-        *condition, n_conditions = about[group]
+        low, high = interval[key]
         rows.append(
-            (
-                *condition,
-                int(layer),
-                str(place),
-                n_conditions,
-                len(own),
-                float(own["logit_diff"].mean()),
-                float(own["change"].mean()),
-                *map(number_or_none, interval[key]),
+            LensEffectRow(
+                **about[group]._asdict(),
+                read_layer=int(layer),
+                place=str(place),
+                n_conditions=int(n_conditions[group]),
+                n_prompts=len(own),
+                mean_logit_diff=float(own["logit_diff"].mean()),
+                change_logit_diff=float(own["change"].mean()),
+                change_logit_diff_low=number_or_none(low),
+                change_logit_diff_high=number_or_none(high),
             )
         )
     return rows
+
+
+LENS_EFFECT = Analysis(
+    name=_NAME,
+    title="Effect of interventions along the residual stream",
+    answers="At which layer does what an intervention changes show in the answer?",
+    parameters=(
+        RUN_OF_INTERVENTIONS,
+        SPLIT_OF_TWINS,
+        KIND,
+        CLUSTER,
+        SAMPLES,
+        SEED,
+    ),
+    columns=(
+        *CONDITION_COLUMNS,
+        AnalysisColumn("read_layer", "the layer that is read through the lens", "INTEGER"),
+        AnalysisColumn(
+            "place",
+            "where in it: mid (after attention, before the MoE block) or post (after the "
+            "layer); before the first changed layer nothing changes, and there are no rows",
+            "VARCHAR",
+        ),
+        N_CONDITIONS,
+        AnalysisColumn("n_prompts", "prompts read", "BIGINT"),
+        AnalysisColumn(
+            "mean_logit_diff",
+            "mean logit of the target less that of its foil, under the condition",
+            "DOUBLE",
+        ),
+        AnalysisColumn(
+            "change_logit_diff", "that less the same of condition 0 at the same place", "DOUBLE"
+        ),
+        AnalysisColumn("change_logit_diff_low", f"the lower end {INTERVAL}", "DOUBLE"),
+        AnalysisColumn("change_logit_diff_high", "the upper end", "DOUBLE"),
+    ),
+    source="nostalgebraist 2020; Divák & Velja",
+    function=lens_effect,
+    row=LensEffectRow,
+    needs=LOGIT_DIFFERENCES,
+)

@@ -1,15 +1,20 @@
 """What the model would answer at each layer: the table ``logit_lens``, averaged over prompts."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from moedb.queries.analyses.analysis import RUN, SPLIT, Analysis, AnalysisColumn
 from moedb.queries.analyses.uncertainty.bootstrap import (
+    INTERVAL,
+    SAMPLES,
+    SEED,
     bootstrap,
     bootstrap_settings,
     number_or_none,
     warn_of_few,
 )
-from moedb.queries.analyses.uncertainty.clusters import clusters_of
+from moedb.queries.analyses.uncertainty.clusters import CLUSTER, clusters_of
+from moedb.queries.questions.parameters import Parameter
 from moedb.queries.results.result import Computed
 
 if TYPE_CHECKING:
@@ -17,7 +22,8 @@ if TYPE_CHECKING:
     from moedb.queries.reading.reader import SnapshotReader
 
 _NAME = "logit-lens"
-_PLACES = ("pre", "mid", "post")
+PLACES = ("pre", "mid", "post")
+"""Where in a layer the stream is read, in the order in which it goes there."""
 
 _READINGS = """
 -- what a condition leaves as it was is stored once, under condition 0
@@ -48,6 +54,24 @@ qualify
     ) = 1
 order by logit_lens.layer, logit_lens.place, logit_lens.example_id
 """.strip()
+
+
+class LogitLensRow(NamedTuple):
+    """A row of the analysis ``logit-lens``."""
+
+    layer: int
+    place: str
+    n_prompts: int
+    mean_logit_diff: float
+    sd_logit_diff: float | None
+    mean_logit_diff_low: float | None
+    mean_logit_diff_high: float | None
+    n_ahead: int
+    share_ahead: float
+    mean_logprob: float
+    mean_rank: float
+    median_rank: float
+    n_first: int
 
 
 def logit_lens(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -> Computed:
@@ -84,27 +108,88 @@ def logit_lens(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -> C
     bounds = resampled.intervals()
     points: list[Any] = list(differences.columns)
     interval = dict(zip(points, bounds.T, strict=True))
-    found: list[tuple[Any, ...]] = []
-    for layer, place in sorted(points, key=lambda key: (key[0], _PLACES.index(key[1]))):
+    found: list[LogitLensRow] = []
+    for layer, place in sorted(points, key=lambda key: (key[0], PLACES.index(key[1]))):
         rows = readings[(readings["layer"] == layer) & (readings["place"] == place)]
         n_prompts, difference = len(rows), rows["logit_diff"]
         n_ahead = int((difference > 0).sum())
         low, high = interval[layer, place]
         found.append(
-            (
-                int(layer),
-                place,
-                n_prompts,
-                float(difference.mean()),
-                number_or_none(difference.std(ddof=1)),
-                number_or_none(low),
-                number_or_none(high),
-                n_ahead,
-                n_ahead / n_prompts,
-                float(rows["logprob"].mean()),
-                float(rows["rank"].mean()),
-                float(rows["rank"].median()),
-                int((rows["rank"] == 0).sum()),
+            LogitLensRow(
+                layer=int(layer),
+                place=place,
+                n_prompts=n_prompts,
+                mean_logit_diff=float(difference.mean()),
+                sd_logit_diff=number_or_none(difference.std(ddof=1)),
+                mean_logit_diff_low=number_or_none(low),
+                mean_logit_diff_high=number_or_none(high),
+                n_ahead=n_ahead,
+                share_ahead=n_ahead / n_prompts,
+                mean_logprob=float(rows["logprob"].mean()),
+                mean_rank=float(rows["rank"].mean()),
+                median_rank=float(rows["rank"].median()),
+                n_first=int((rows["rank"] == 0).sum()),
             )
         )
     return Computed(found, _READINGS, (run,))
+
+
+LOGIT_LENS = Analysis(
+    name=_NAME,
+    title="Logit lens",
+    answers="From which layer on does the residual stream tell the right answer from its foil?",
+    parameters=(
+        RUN,
+        SPLIT,
+        Parameter(
+            "candidate",
+            "varchar",
+            "target",
+            False,
+            "whose logit is read: that of the target (IOI: the indirect object) or of the foil",
+            ("target", "foil"),
+        ),
+        Parameter(
+            "condition",
+            "integer",
+            0,
+            False,
+            "the condition; 0 is the untouched model, which also says what another one left "
+            "as it was",
+        ),
+        Parameter("position", "integer", None, False, "position of the token; the last when null"),
+        CLUSTER,
+        SAMPLES,
+        SEED,
+    ),
+    columns=(
+        AnalysisColumn("layer", "the layer", "INTEGER"),
+        AnalysisColumn(
+            "place",
+            "where in the layer: mid (after attention, before the MoE block), post (after "
+            "the layer), or pre (before it; the first layer alone)",
+            "VARCHAR",
+        ),
+        AnalysisColumn("n_prompts", "prompts read", "BIGINT"),
+        AnalysisColumn(
+            "mean_logit_diff",
+            "mean logit of the candidate less that of the other one",
+            "DOUBLE",
+        ),
+        AnalysisColumn(
+            "sd_logit_diff", "its sample standard deviation; null for a single prompt", "DOUBLE"
+        ),
+        AnalysisColumn("mean_logit_diff_low", f"the lower end {INTERVAL}", "DOUBLE"),
+        AnalysisColumn("mean_logit_diff_high", "the upper end", "DOUBLE"),
+        AnalysisColumn("n_ahead", "prompts whose candidate has the larger logit", "BIGINT"),
+        AnalysisColumn("share_ahead", "n_ahead / n_prompts", "DOUBLE"),
+        AnalysisColumn("mean_logprob", "mean log-probability (nats) of the candidate", "DOUBLE"),
+        AnalysisColumn("mean_rank", "mean number of tokens with a larger logit", "DOUBLE"),
+        AnalysisColumn("median_rank", "median number of tokens with a larger logit", "DOUBLE"),
+        AnalysisColumn("n_first", "prompts whose candidate has the largest logit", "BIGINT"),
+    ),
+    source="nostalgebraist 2020; logit difference after Wang et al. 2022",
+    function=logit_lens,
+    row=LogitLensRow,
+    needs=("logit_lens",),
+)

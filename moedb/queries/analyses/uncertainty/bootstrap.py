@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from moedb.errors import ParameterError
 from moedb.queries.analyses.uncertainty.clusters import TWIN
+from moedb.queries.questions.parameters import Parameter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +22,24 @@ logger = logging.getLogger(__name__)
 FEW = 30
 """Fewer prompts, or clusters of them, than this are too few to rely on an interval."""
 
-_TAIL = 0.025
+SAMPLES = Parameter(
+    "samples",
+    "integer",
+    1000,
+    False,
+    "how often the prompts are drawn for the intervals; 0 for none",
+    least=0,
+    most=100_000,
+)
+SEED = Parameter("seed", "integer", 0, False, "the seed of the drawing")
+INTERVAL = (
+    "of its 95 % interval: BCa bootstrap over prompts, or clusters of them; null for a single one"
+)
+"""What a column says that holds an end of such an interval."""
+
+TAIL = 0.025
+"""What an interval leaves out at either end."""
+
 _DRAWN_AT_ONCE = 2_000_000
 _TIE = 1e-9
 
@@ -153,7 +171,7 @@ class Bootstrap:
         influence = influence.mean() - influence
         spread = (influence**2).sum()
         acceleration = (influence**3).sum() / (6 * spread**1.5) if spread else 0.0
-        wide = np.sqrt(n_clusters / (n_clusters - 1)) * stdtrit(n_clusters - 1, 1 - _TAIL)
+        wide = np.sqrt(n_clusters / (n_clusters - 1)) * stdtrit(n_clusters - 1, 1 - TAIL)
         shifted = bias + np.array([-wide, wide])
         # beyond the pole a quantile is the last draw
         shrunk = np.maximum(1 - acceleration * shifted, 1e-12)

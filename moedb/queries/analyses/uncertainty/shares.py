@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from moedb.queries.analyses.uncertainty.bootstrap import TAIL
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-_TAIL = 0.025
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ def share_of(values: "NDArray[np.floating[Any]]", clusters: "NDArray[np.int64]")
         off = np.bincount(at, weights=values - share)
         variance = float((off**2).sum()) * n_clusters / (n_clusters - 1) / n_examples**2
         ideal = spread / (n_examples - 1)
-        few = stdtrit(n_examples - 1, 1 - _TAIL) / stdtrit(n_clusters - 1, 1 - _TAIL)
+        few = stdtrit(n_examples - 1, 1 - TAIL) / stdtrit(n_clusters - 1, 1 - TAIL)
         size = n_examples * min(1.0, ideal / variance * few**2) if variance > 0 else n_examples
-    z = -float(ndtri(_TAIL))
+    z = -float(ndtri(TAIL))
     centre = (share + z**2 / (2 * size)) / (1 + z**2 / size)
     half = z / (1 + z**2 / size) * np.sqrt(spread / size + z**2 / (4 * size**2))
     return Share(share, size, max(0.0, float(centre - half)), min(1.0, float(centre + half)))

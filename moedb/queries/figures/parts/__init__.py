@@ -1,1 +1,1 @@
-"""What figures are made of: a figure of the right size, heat maps, axes, text that fits."""
+"""What figures are made of: a figure of the right size, its rows, heat maps, axes, text."""

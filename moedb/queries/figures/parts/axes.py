@@ -1,14 +1,11 @@
 """What figures with layers on an axis share."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
-
-from moedb.errors import UsageError, did_you_mean
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
-    from matplotlib.colors import Normalize
     from numpy.typing import NDArray
 
 GREY = "0.6"
@@ -16,29 +13,6 @@ GREY = "0.6"
 
 MARKERS = "os^Dv<>P"
 """The markers of lines side by side."""
-
-
-class Colours(TypedDict, total=False):
-    """How the values of a heat map become colours, as :func:`~.heatmaps.heatmap` takes it."""
-
-    norm: "Normalize"
-    cmap: str
-
-
-def check_value(value: str, labels: Mapping[str, str]) -> None:
-    """Refuse a value that a figure has no label for."""
-    if value not in labels:
-        raise UsageError(f"no value {value!r}", did_you_mean(value, labels))
-
-
-def around_zero(matrix: "NDArray[np.floating[Any]]") -> Colours:
-    """Return colours with zero in the middle, as far on either side as the largest value."""
-    import numpy as np
-    from matplotlib.colors import Normalize
-
-    finite = np.abs(matrix[np.isfinite(matrix)])
-    largest = float(finite.max()) if finite.size else 0.0
-    return {"norm": Normalize(-(largest or 1.0), largest or 1.0), "cmap": "PuOr"}
 
 
 def few(layers: Sequence[int]) -> list[int]:

@@ -3,16 +3,20 @@
 The functions take ``ax`` and a frame, draw, and return ``ax``.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moedb.errors import UsageError
-from moedb.queries.analyses.predictions.expert_effect import correlations_of, describe
-from moedb.queries.figures.expert_use import heatmap, require_columns
-from moedb.queries.figures.parts.axes import GREY, around_zero, check_value, few
+from moedb.queries.analyses.predictions.conditions import describe
+from moedb.queries.analyses.predictions.expert_effect import correlations_of
+from moedb.queries.figures.parts.axes import GREY, few
+from moedb.queries.figures.parts.figure import Plot, figure_of, height_of_layers, new_figure
+from moedb.queries.figures.parts.frames import check_value, require_columns
+from moedb.queries.figures.parts.heatmap import around_zero, heatmap, layers_by_experts
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
 _ATTRIBUTION_LABELS = {
@@ -40,21 +44,13 @@ def plot_expert_attribution(
         ``attribution`` (mean over all prompts) or ``attribution_per_use``, where an expert that
         is never used is grey.
     """
-    import numpy as np
-
     check_value(value, _ATTRIBUTION_LABELS)
     require_columns(result_df, ("component", "layer", "expert", value))
     rows = result_df[result_df["component"] == "expert"]
     if rows.empty:
         raise UsageError("the result has no rows of experts", "one row for each: -p level experts")
-    if rows.duplicated(["layer", "expert"]).any():
-        raise UsageError("more than one row for an expert of a layer", "narrow it to one run")
-    layers = sorted(int(layer) for layer in rows["layer"].unique())
-    matrix = np.full((len(layers), int(rows["expert"].max()) + 1), np.nan)
-    at = rows["layer"].astype(int).map({layer: row for row, layer in enumerate(layers)})
-    matrix[at.to_numpy(int), rows["expert"].to_numpy(int)] = rows[value].to_numpy(float)
-    label = _ATTRIBUTION_LABELS[value]
-    heatmap(ax, matrix, layers, range(matrix.shape[1]), label, **around_zero(matrix))
+    matrix, layers, experts = layers_by_experts(rows, value)
+    heatmap(ax, matrix, layers, experts, _ATTRIBUTION_LABELS[value], **around_zero(matrix))
     ax.set_xlabel("expert")
     ax.set_ylabel("layer")
     return ax
@@ -101,9 +97,7 @@ def plot_expert_effect(
         vmin=layers[0],
         vmax=max(layers[-1], layers[0] + 1),
     )
-    figure = ax.get_figure()
-    assert figure is not None  # noqa: S101
-    bar = figure.colorbar(shown, ax=ax, aspect=25, pad=0.02)
+    bar = figure_of(ax).colorbar(shown, ax=ax, aspect=25, pad=0.02)
     bar.set_label("layer")
     bar.set_ticks(few(layers))
     ax.axhline(0, color=GREY, linewidth=0.5, zorder=0)
@@ -124,3 +118,29 @@ def plot_expert_effect(
             f"Spearman, with {of}: {found:.2f} ({len(rows)} experts)", loc="right", fontsize=6
         )
     return ax
+
+
+def _paint_expert_attribution(frame: "pd.DataFrame", **options: Any) -> "Figure":
+    require_columns(frame, ("layer",))
+    figure = new_figure(height_of_layers(frame["layer"].nunique()))
+    plot_expert_attribution(frame, figure.subplots(), **options)
+    return figure
+
+
+def _paint_expert_effect(frame: "pd.DataFrame", **options: Any) -> "Figure":
+    figure = new_figure(2.4)
+    plot_expert_effect(frame, figure.subplots(), **options)
+    return figure
+
+
+EXPERT_ATTRIBUTION = Plot(
+    "what each expert of each layer writes into the logit difference",
+    _paint_expert_attribution,
+    {"value": str},
+)
+
+EXPERT_EFFECT = Plot(
+    "what ablating an expert changes, over what it writes or how often it is used",
+    _paint_expert_effect,
+    {"value": str},
+)

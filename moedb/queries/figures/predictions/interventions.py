@@ -7,21 +7,17 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from moedb.errors import UsageError
-from moedb.queries.analyses.predictions.expert_effect import describe
-from moedb.queries.figures.expert_use import heatmap, require_columns
-from moedb.queries.figures.parts.axes import (
-    GREY,
-    MARKERS,
-    Colours,
-    around_zero,
-    check_value,
-    finish_layers,
-)
+from moedb.queries.analyses.predictions.conditions import describe
+from moedb.queries.figures.parts.axes import GREY, MARKERS, finish_layers
+from moedb.queries.figures.parts.figure import TALLEST, Plot, new_figure
+from moedb.queries.figures.parts.frames import check_value, require_columns
+from moedb.queries.figures.parts.heatmap import Colours, around_zero, heatmap
 from moedb.queries.results.visible import visible
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MOST_SERIES = 8
 """Lines in one figure of interventions."""
@@ -162,3 +158,18 @@ def _of_series(params: str) -> str:
     """The parameters without those that differ from layer to layer."""
     values = json.loads(params or "{}")
     return json.dumps({k: v for k, v in values.items() if k not in ("experts", "layers")})
+
+
+def _paint_intervention_effect(frame: "pd.DataFrame", **options: Any) -> "Figure":
+    n_lines = effect_lines(frame)
+    height = 2.1 + 0.12 * n_lines if n_lines <= MOST_SERIES else 0.9 + 0.13 * n_lines
+    figure = new_figure(min(height, TALLEST))
+    plot_intervention_effect(frame, figure.subplots(), **options)
+    return figure
+
+
+INTERVENTION_EFFECT = Plot(
+    "what interventions at each layer change in the answers",
+    _paint_intervention_effect,
+    {"value": str},
+)

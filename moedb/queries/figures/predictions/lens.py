@@ -3,16 +3,19 @@
 The functions take ``ax`` and a frame, draw, and return ``ax``.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moedb.errors import UsageError
-from moedb.queries.figures.expert_use import heatmap, require_columns
-from moedb.queries.figures.parts.axes import GREY, MARKERS, around_zero, check_value, finish_layers
+from moedb.queries.figures.parts.axes import GREY, MARKERS, finish_layers
+from moedb.queries.figures.parts.figure import Plot, height_of_layers, new_figure
+from moedb.queries.figures.parts.frames import check_value, require_columns, require_one_row
+from moedb.queries.figures.parts.heatmap import around_zero, heatmap, matrix_of
 from moedb.queries.figures.predictions.interventions import series_names
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _BAND = 0.2
 _LENS_LABELS = {
@@ -46,8 +49,7 @@ def plot_logit_lens(
     """
     check_value(value, _LENS_LABELS)
     require_columns(result_df, ("layer", "place", value))
-    if result_df.duplicated(["layer", "place"]).any():
-        raise UsageError("more than one row for a place of a layer", "narrow it to one run")
+    require_one_row(result_df, ("layer", "place"), "a place of a layer")
     band = f"{value}_low", f"{value}_high"
     first = result_df[result_df["place"] == "pre"]
     for number, (place, label) in enumerate(_PLACES.items()):
@@ -99,8 +101,6 @@ def plot_lens_effect(
     value
         ``change_logit_diff`` or ``mean_logit_diff``.
     """
-    import numpy as np
-
     check_value(value, _LENS_EFFECT_LABELS)
     needed = ("kind", "params", "split", "layer", "expert", "read_layer", "place", value)
     require_columns(result_df, needed)
@@ -125,11 +125,33 @@ def plot_lens_effect(
         )
     changed = sorted(int(layer) for layer in frame["layer"].unique())
     read = range(int(frame["read_layer"].min()), int(frame["read_layer"].max()) + 1)
-    matrix = np.full((len(changed), len(read)), np.nan)
-    for layer, after, number in zip(frame["layer"], frame["read_layer"], frame[value], strict=True):
-        matrix[changed.index(int(layer)), read.index(int(after))] = number
+    matrix = matrix_of(frame, ("layer", changed), ("read_layer", read), value)
     heatmap(ax, matrix, changed, read, _LENS_EFFECT_LABELS[value], **around_zero(matrix))
     ax.set_xlabel("read after layer")
     ax.set_ylabel("changed layer")
     ax.set_title(str(names.iloc[0]), fontsize=6, loc="left")
     return ax
+
+
+def _paint_logit_lens(frame: "pd.DataFrame", **options: Any) -> "Figure":
+    figure = new_figure(2.2)
+    plot_logit_lens(frame, figure.subplots(), **options)
+    return figure
+
+
+def _paint_lens_effect(frame: "pd.DataFrame", **options: Any) -> "Figure":
+    require_columns(frame, ("layer",))
+    figure = new_figure(height_of_layers(frame["layer"].nunique()))
+    plot_lens_effect(frame, figure.subplots(), **options)
+    return figure
+
+
+LOGIT_LENS = Plot(
+    "what the residual stream says after each layer", _paint_logit_lens, {"value": str}
+)
+
+LENS_EFFECT = Plot(
+    "what interventions at each layer change of the residual stream after each layer",
+    _paint_lens_effect,
+    {"value": str},
+)

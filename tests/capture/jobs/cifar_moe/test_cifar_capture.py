@@ -14,8 +14,9 @@ from moedb.capture.jobs.cifar_moe.config import CLASSES
 from moedb.capture.jobs.cifar_moe.dataset import cifar_dataset, find_trials
 from moedb.capture.jobs.cifar_moe.images import ImageSet
 from moedb.capture.jobs.cifar_moe.job import plan_cifar_capture
+from moedb.capture.pipeline.missing_units import CaptureOutcome
 from moedb.capture.pipeline.plan import CaptureOptions
-from moedb.capture.pipeline.running import CaptureOutcome, capture
+from moedb.capture.pipeline.running import capture
 from moedb.errors import ModelError, ModelNotFoundError, UsageError
 from moedb.queries.database import Database, open_database
 from moedb.store.reading.snapshot import take_snapshot

@@ -16,7 +16,6 @@ from moedb.capture.jobs.qwen_ioi import (
     load_ioi_templates,
     single_token_names,
     token_roles,
-    training_sentences,
 )
 from moedb.errors import DatasetError, UsageError
 from tests.conftest import ROOT
@@ -280,9 +279,8 @@ def test_held_out_share(templates):
 
 
 def test_training_sentences_never_hold_a_held_out_pair(templates):
-    sentences = training_sentences(
-        templates, 3000, seed=4, pair_filter=lambda a, b: not is_held_out_pair(a, b)
-    )
+    stream = SentenceStream(templates, seed=4, pair_filter=lambda a, b: not is_held_out_pair(a, b))
+    sentences = stream.take(3000)
     assert not any(is_held_out_pair(s.io, s.s) for s in sentences)
     for sentence in sentences:
         assert sentence.text[sentence.answer_start :] == f" {sentence.io}"
@@ -292,7 +290,7 @@ def test_training_sentences_never_hold_a_held_out_pair(templates):
 def test_sentences_are_one_list(templates):
     stream = SentenceStream(templates, seed=5)
     assert stream.take(40) == stream.take(25) + stream.take(15, start=25)
-    assert stream.take(40) == training_sentences(templates, 40, seed=5)
+    assert stream.take(40) == SentenceStream(templates, seed=5).take(40)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from moedb.capture.models.checkpoints import find_checkpoint, load_tokenizer
+from moedb.capture.models.checkpoints import find_checkpoint
+from moedb.capture.models.loading.pretrained import load_tokenizer
 
 
 @pytest.fixture(scope="session")

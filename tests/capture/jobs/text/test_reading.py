@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from moedb.capture.jobs.text.documents import Columns, DocumentReader
+from moedb.capture.jobs.text.documents import DocumentReader, TextColumns
 from moedb.capture.jobs.text.sources.hub import HubSource
 from moedb.capture.jobs.text.sources.opening import open_source
 from moedb.errors import DatasetError, DatasetUnreachableError, MoedbError, UsageError
@@ -27,9 +27,9 @@ def values(path: Path, *columns: str, **options: Any) -> list[dict[str, Any]]:
     return [dict(row.values) for row in rows]
 
 
-def read(path: Path, columns: Columns | None = None, **options: Any) -> DocumentReader:
+def read(path: Path, columns: TextColumns | None = None, **options: Any) -> DocumentReader:
     """Read everything, so that whatever is wrong is found."""
-    reader = DocumentReader(open_source(str(path), **options), columns or Columns())
+    reader = DocumentReader(open_source(str(path), **options), columns or TextColumns())
     for _ in reader:
         pass
     reader.check_seen()
@@ -107,7 +107,7 @@ def test_conllu(tmp_path: Path) -> None:
 
 
 def documents(path: Path, **columns: Any) -> list[dict[str, str]]:
-    reader = DocumentReader(open_source(str(path)), Columns(**columns))
+    reader = DocumentReader(open_source(str(path)), TextColumns(**columns))
     return [dict(document.labels) for document in reader]
 
 
@@ -136,41 +136,49 @@ def test_blank_texts_are_counted(tmp_path: Path) -> None:
     assert (reader.n_rows, reader.n_blank) == (5, 3)
 
 
-def jsonl_cases() -> list[tuple[str, Columns, str]]:
+def jsonl_cases() -> list[tuple[str, TextColumns, str]]:
     ok = '{"text": "a", "topic": "t", "words": ["a"], "upos": ["X"]}\n'
-    words = Columns(token_labels=("upos",))
+    words = TextColumns(token_labels=("upos",))
     return [
-        (f'{ok}{{"text": \n', Columns(), r"x.jsonl, line 2 is not JSON .*expected|Expecting"),
-        (f"{ok}[1]\n", Columns(), r"line 2 is \[1\]; expected a JSON object"),
-        ('[\n{"text": "a"}\n]', Columns(), r"begins a JSON array(.|\n)*jq -c"),
-        (ok, Columns(text="txet"), r"--text-column txet: x.jsonl, line 1 .*did you mean text\?"),
-        (f'{ok}{{"t": "a"}}', Columns(), r"line 2 has no column 'text'; .*valid: t"),
-        (ok, Columns(labels=("topci",)), r"--label topci: .*did you mean topic\?"),
-        ('{"text": 3}', Columns(), r"line 1 has 3, which is number; expected text"),
-        ('{"text": "\\ud800"}', Columns(), r"line 1 has a lone surrogate"),
+        (f'{ok}{{"text": \n', TextColumns(), r"x.jsonl, line 2 is not JSON .*expected|Expecting"),
+        (f"{ok}[1]\n", TextColumns(), r"line 2 is \[1\]; expected a JSON object"),
+        ('[\n{"text": "a"}\n]', TextColumns(), r"begins a JSON array(.|\n)*jq -c"),
+        (
+            ok,
+            TextColumns(text="txet"),
+            r"--text-column txet: x.jsonl, line 1 .*did you mean text\?",
+        ),
+        (f'{ok}{{"t": "a"}}', TextColumns(), r"line 2 has no column 'text'; .*valid: t"),
+        (ok, TextColumns(labels=("topci",)), r"--label topci: .*did you mean topic\?"),
+        ('{"text": 3}', TextColumns(), r"line 1 has 3, which is number; expected text"),
+        ('{"text": "\\ud800"}', TextColumns(), r"line 1 has a lone surrogate"),
         (
             '{"text": "a", "n": 1}\n{"text": "a", "n": "1"}',
-            Columns(labels=("n",)),
+            TextColumns(labels=("n",)),
             r"--label n: x.jsonl, line 2 has '1', which is text, while .*line 1 has 1, .*number",
         ),
-        ('{"text": "a", "n": {"b": 1}}', Columns(labels=("n",)), r"has \{'b': 1\}.*nested"),
-        ('{"text": "a", "n": [1]}', Columns(labels=("n",)), r"nested value; expected text, a num"),
+        ('{"text": "a", "n": {"b": 1}}', TextColumns(labels=("n",)), r"has \{'b': 1\}.*nested"),
+        (
+            '{"text": "a", "n": [1]}',
+            TextColumns(labels=("n",)),
+            r"nested value; expected text, a num",
+        ),
         (ok.replace('["a"]', '"a"'), words, r"--words-column words: .*'a'; expected a list"),
         (ok.replace('["a"]', "[1]"), words, r"line 1 has 1, which is number"),
         (ok.replace('["a"]', '[" "]'), words, r"a blank for word 0"),
         (ok.replace('["X"]', "[]"), words, r"--token-label upos: .*0 values for 1 words"),
         (ok.replace('["X"]', "3"), words, r"--token-label upos: .*3; expected a list"),
-        (ok, Columns(token_labels=("xpos",)), r"--token-label xpos: .*did you mean upos\?"),
+        (ok, TextColumns(token_labels=("xpos",)), r"--token-label xpos: .*did you mean upos\?"),
         (
             ok,
-            Columns(words="word", token_labels=("upos",)),
+            TextColumns(words="word", token_labels=("upos",)),
             r"--words-column word: .*did you mean words\?",
         ),
     ]
 
 
 @pytest.mark.parametrize(("content", "columns", "message"), jsonl_cases())
-def test_bad_json_lines(content: str, columns: Columns, message: str, tmp_path: Path) -> None:
+def test_bad_json_lines(content: str, columns: TextColumns, message: str, tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text(content)
     with pytest.raises(DatasetError, match=message):
         read(tmp_path / "x.jsonl", columns)
@@ -259,7 +267,7 @@ def test_columns_that_clash() -> None:
         ({"token_labels": ("a", "a")}, "--token-label a is given twice"),
     ):
         with pytest.raises(MoedbError, match=message):
-            Columns(**columns)
+            TextColumns(**columns)
 
 
 class Stream:
@@ -306,7 +314,7 @@ def test_hub_data_are_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (source.name, source.split) == ("owner/set.v1 en", "test")
     assert source.config["revision"] == "abc"
     with pytest.raises(DatasetError, match=r"--label labl: .*did you mean label"):
-        source.check_columns(Columns(labels=("labl",)).options)
+        source.check_columns(TextColumns(labels=("labl",)).options)
     with pytest.raises(DatasetError, match=r"split tset .*Available splits(.|\n)*--split"):
         open_source("owner/name", split="tset")
     dead = open_source("imdb", split="dead")

@@ -25,7 +25,7 @@ from moedb.capture.jobs.cifar_moe.config import CifarTrainingConfig
 from moedb.capture.jobs.cifar_moe.images import ImageSet
 from moedb.capture.jobs.cifar_moe.model import CifarMoE, balance_loss
 from moedb.capture.jobs.cifar_moe.training.augmentation import Views
-from moedb.capture.models.device import keep_freed_memory
+from moedb.capture.models.device import keep_freed_memory, use_large_pages
 from moedb.capture.models.training_checkpoints import (
     last_checkpoint,
     load_checkpoint,
@@ -138,6 +138,7 @@ class _Run:
         test: ImageSet,
         folder: Path,
     ) -> None:
+        use_large_pages()
         keep_freed_memory()
         n_train = len(train) - config.n_validation
         self.config, self.identity, self.folder = config, identity, folder

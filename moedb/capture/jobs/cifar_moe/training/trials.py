@@ -15,8 +15,7 @@ from moedb.capture.jobs.cifar_moe.config import (
 )
 from moedb.capture.jobs.cifar_moe.images import load_cifar10
 from moedb.capture.jobs.cifar_moe.training.trial import BusyError, TrainingProgress, train_cifar_moe
-from moedb.capture.models.checkpoints import check_device, default_device
-from moedb.capture.models.device import has_fast_bfloat16
+from moedb.capture.models.device import chosen_device, has_fast_bfloat16
 from moedb.errors import UsageError
 
 
@@ -64,7 +63,7 @@ def configure(
         raise UsageError(
             f"--aux-coefficient {aux_coefficient}: expected a number from 0 on", "such as 1e-5"
         )
-    kind = check_device(device or default_device()).partition(":")[0]
+    kind = chosen_device(device).partition(":")[0]
     try:
         numbers = None if filters is None else tuple(int(part) for part in filters.split(","))
         model = cifar_moe_config(cast(Variant, variant), 2, numbers, gate)

@@ -8,8 +8,9 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from moedb.capture.models.checkpoints import DTYPES, Checkpoint, load_config
-from moedb.capture.models.safe_config import check_implementations
+from moedb.capture.models.checkpoints import Checkpoint
+from moedb.capture.models.loading.pretrained import DTYPES, load_config
+from moedb.capture.models.loading.safe_config import check_implementations
 from moedb.errors import ModelError
 
 

@@ -17,13 +17,15 @@ from hypothesis import strategies as st
 
 from moedb.errors import UsageError
 from moedb.queries.results.cells import shown_text
-from moedb.queries.results.formats import TableOptions, arrange, format_of_path, render
+from moedb.queries.results.formats.rendering import format_of_path
+from moedb.queries.results.sheets import TableOptions
 from moedb.queries.results.visible import visible
 from moedb.schemas.formats import FORMATS
 from tests.support.stores.result_samples import (
     FOOTER,
     HOSTILE,
     a_result,
+    render,
     rows_result,
     the_pivot_sample,
     the_sample,
@@ -302,80 +304,17 @@ class TestParquet:
         ]
 
 
-class TestArrange:
-    def test_pivot_orders_columns_by_number_and_rows_as_they_come(self):
-        result = a_result(
-            "select * from (values ('b', 10, 1), ('a', 9, 2), ('b', 9, 3)) t(r, c, v)"
-        )
-        sheet = arrange(result, TableOptions(pivot=("r", "c", "v")))
-        assert [column.name for column in sheet.columns] == ["r", "9", "10"]
-        assert sheet.rows == (("b", 3, 1), ("a", 2, None))
-
-    def test_pivot_keeps_null_apart_from_the_word(self):
-        result = a_result("select * from (values (1, 'null', 1), (1, null, 2)) t(r, c, v)")
-        sheet = arrange(result, TableOptions(pivot=("r", "c", "v")))
-        assert sheet.rows == ((1, 1, 2),)
-
-    def test_columns_of_a_pivot(self):
-        options = TableOptions(pivot=("layer", "expert", "rate"), columns=("2", "layer"))
-        sheet = arrange(the_pivot_sample(), options)
-        assert sheet.rows == ((1.0, 0), (0.0, 1))
-
-    def test_duplicate_cells(self):
-        with pytest.raises(UsageError, match="more than one row has layer 0 and ok true"):
-            arrange(the_sample(), TableOptions(pivot=("layer", "ok", "rate")))
-
-    @pytest.mark.parametrize(
-        "options",
-        [
-            TableOptions(columns=("layr",)),
-            TableOptions(pivot=("layr", "expert", "rate")),
-            TableOptions(pivot=("expert", "layr", "rate")),
-            TableOptions(pivot=("expert", "rate", "layr")),
-        ],
-    )
-    def test_unknown_column(self, options):
-        with pytest.raises(UsageError, match="no column 'layr'") as caught:
-            arrange(the_sample(), options)
-        assert "did you mean layer?" in caught.value.hint
-
-    def test_limit(self):
-        assert not arrange(the_sample(), TableOptions(limit=11)).truncated
-        cut = arrange(the_sample(), TableOptions(limit=2))
-        assert (cut.truncated, len(cut.rows)) == (True, 2)
-        assert arrange(the_sample(), TableOptions(limit=0)).truncated
-
-    @pytest.mark.parametrize(
-        "wrong",
-        [
-            {"precision": -1},
-            {"bold": "max"},
-            {"limit": -1},
-            {"label": "a b%"},
-            {"pivot": ("a", "b")},
-            {"pivot": ("a", "a", "b")},
-            {"columns": ()},
-        ],
-    )
-    def test_options_are_checked(self, wrong):
-        with pytest.raises(UsageError):
-            TableOptions(**wrong)
-
-    def test_bold_needs_floats(self):
-        with pytest.raises(UsageError, match="no column holds floats"):
-            render(a_result("select 1 as layer"), "latex", TableOptions(bold="row-max"))
-
-
 def test_formats_of_the_terminal_import_neither_pandas_nor_pyarrow():
     code = """
 import sys, duckdb
-from moedb.queries.results.formats import render
+from moedb.queries.results.formats.rendering import render_sheet
 from moedb.queries.results.result import Provenance, Result
+from moedb.queries.results.sheets import TableOptions, arrange
 connection = duckdb.connect()
 result = Result(connection.sql("select 1 as a, 2.5 as b, 'x' as c"),
                 lambda: Provenance(None, "", {}, (), "", ""), connection)
 for format in ("table", "csv", "json", "jsonl"):
-    render(result, format)
+    render_sheet(arrange(result, TableOptions()), format, TableOptions())
 print({"pandas", "pyarrow", "numpy", "matplotlib", "torch"} & set(sys.modules))
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -13,14 +13,13 @@ from typing import Any
 
 from transformers import AutoConfig
 
+from moedb.capture.models.checkpoints import WEIGHT_INDEX
 from moedb.errors import ModelError
 
 WITHOUT_CODE = {"local_files_only": True, "trust_remote_code": False}
 """Keywords of every ``from_pretrained``: nothing is fetched, and no code of a checkpoint is run.
 
 Where ``trust_remote_code`` is left out, transformers asks on the standard input."""
-
-WEIGHT_INDEX = "model.safetensors.index.json"
 
 _DEQUANTIZED = ("mxfp4", "fp8")
 """Formats that transformers turns into plain weights by itself. It is told to, as it would else

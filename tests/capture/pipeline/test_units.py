@@ -11,7 +11,7 @@ import pytest
 from moedb.capture.jobs.cifar_moe.dataset import cifar_dataset
 from moedb.capture.pipeline.plan import CaptureOptions, CapturePlan
 from moedb.capture.pipeline.running import capture
-from moedb.capture.pipeline.sharding import Shard, parse_shard, shard_of_environment
+from moedb.capture.pipeline.units import Shard, parse_shard, shard_of_environment
 from moedb.errors import UsageError
 from moedb.store.reading.snapshot import read_run
 from tests.support.contents import run_contents
@@ -87,8 +87,8 @@ import sys
 from pathlib import Path
 import torch
 from moedb.capture.pipeline.running import capture
-from moedb.capture.pipeline.sharding import parse_shard
-from tests.capture.pipeline.test_sharding import plan_many
+from moedb.capture.pipeline.units import parse_shard
+from tests.capture.pipeline.test_units import plan_many
 torch.set_num_threads(1)
 models, store, shard = sys.argv[1:]
 outcome = capture(plan_many(Path(models)), Path(store), shard=parse_shard(shard))

@@ -1,0 +1,1 @@
+"""Figures about classes: one heat map each (``matrices``), and those side by side (``panels``)."""

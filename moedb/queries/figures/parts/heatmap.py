@@ -1,0 +1,192 @@
+"""Heat maps: a matrix from the rows of a result, its colours, its colour bar, its labels."""
+
+import math
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from moedb.queries.figures.parts.figure import figure_of
+from moedb.queries.figures.parts.frames import require_one_row
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
+    from matplotlib.image import AxesImage
+    from numpy.typing import NDArray
+
+SCALE_QUANTILE = 0.995
+"""A scale ends where 1 in 200 values lies above, lest a few darken all others."""
+
+_MISSING = "0.85"
+
+
+class Colours(TypedDict, total=False):
+    """How the values of a heat map become colours, as :func:`heatmap` takes it."""
+
+    norm: "Normalize"
+    cmap: str
+
+
+def around_zero(matrix: "NDArray[np.floating[Any]]") -> Colours:
+    """Return colours with zero in the middle, as far on either side as the largest value."""
+    import numpy as np
+    from matplotlib.colors import Normalize
+
+    finite = np.abs(matrix[np.isfinite(matrix)])
+    largest = float(finite.max()) if finite.size else 0.0
+    return {"norm": Normalize(-(largest or 1.0), largest or 1.0), "cmap": "PuOr"}
+
+
+def matrix_of(
+    frame: "pd.DataFrame",
+    rows: tuple[str, Sequence[Hashable]],
+    columns: tuple[str, Sequence[Hashable]],
+    value: str,
+) -> "NDArray[np.float64]":
+    """Lay the values of a frame out as a matrix.
+
+    Parameters
+    ----------
+    frame
+        One row at most for each cell.
+    rows, columns
+        The column of the frame that says in which row or column of the matrix a value is, and the
+        keys of these, in order.
+    value
+        The column with the values.
+
+    Returns
+    -------
+    NDArray
+        Shape (rows, columns), NaN where the frame has no row.
+    """
+    import numpy as np
+
+    (row_key, row_names), (column_key, column_names) = rows, columns
+    at_rows = frame[row_key].map({name: at for at, name in enumerate(row_names)})
+    at_columns = frame[column_key].map({name: at for at, name in enumerate(column_names)})
+    matrix = np.full((len(row_names), len(column_names)), np.nan)
+    matrix[at_rows.to_numpy(int), at_columns.to_numpy(int)] = frame[value].to_numpy(float)
+    return matrix
+
+
+def layers_by_experts(
+    frame: "pd.DataFrame", value: str
+) -> "tuple[NDArray[np.float64], list[int], range]":
+    """Return a matrix with a row for each layer and a column for each expert.
+
+    Parameters
+    ----------
+    frame
+        The columns layer, expert and ``value``.
+    value
+        The column with the values.
+
+    Returns
+    -------
+    matrix
+        Shape (layers, experts), NaN where the frame has no row.
+    layers
+        The layer of each row: those of the frame.
+    experts
+        The expert of each column: all up to the largest of the frame.
+
+    Raises
+    ------
+    UsageError
+        If an expert of a layer has several rows.
+    """
+    require_one_row(frame, ("layer", "expert"), "an expert of a layer")
+    layers = sorted(int(layer) for layer in frame["layer"].unique())
+    experts = range(int(frame["expert"].max()) + 1)
+    return matrix_of(frame, ("layer", layers), ("expert", experts), value), layers, experts
+
+
+def heatmap(
+    ax: "Axes",
+    matrix: "np.ndarray[Any, Any]",
+    row_labels: Sequence[object],
+    column_labels: Sequence[object],
+    colour_label: str | None,
+    *,
+    norm: "Normalize | None" = None,
+    cmap: str | None = None,
+    missing: str = _MISSING,
+) -> "Axes":
+    """Draw a matrix, rows from the top.
+
+    Parameters
+    ----------
+    ax
+        Where to draw.
+    matrix
+        Shape (rows, columns). NaN is drawn in the colour ``missing``: there is no such cell.
+    row_labels, column_labels
+        Their names; as many ticks as there is room for carry one.
+    colour_label
+        The label of the colour bar, with the unit. Without it there is no colour bar.
+    norm
+        How values become colours; from 0 to the largest value unless given.
+    cmap
+        The name of a colour map, the style's unless given.
+    missing
+        The colour of NaN; grey unless given.
+
+    Returns
+    -------
+    Axes
+        The same ``ax``.
+    """
+    import matplotlib as mpl
+    import numpy as np
+    from matplotlib.colors import Normalize
+
+    if norm is None:
+        finite = matrix[np.isfinite(matrix)]
+        norm = Normalize(0.0, float(finite.max()) if finite.size and finite.max() > 0 else 1.0)
+    colours = mpl.colormaps[cmap or mpl.rcParams["image.cmap"]].with_extremes(bad=missing)
+    image = ax.imshow(matrix, aspect="auto", cmap=colours, norm=norm, interpolation="nearest")
+    _label_ticks(ax, row_labels, column_labels)
+    if colour_label is not None:
+        _colour_bar(ax, image, colour_label)
+    return ax
+
+
+def _label_ticks(ax: "Axes", rows: Sequence[object], columns: Sequence[object]) -> None:
+    """Label as many rows and columns as there is room for, at even steps."""
+    width, height = _size_in_inches(ax)
+    for axis, labels, room in ((ax.xaxis, columns, width * 6), (ax.yaxis, rows, height * 8)):
+        step = _tick_step(len(labels), max(2, int(room)))
+        places = range(0, len(labels), step)
+        axis.set_ticks(list(places), [str(labels[place]) for place in places])
+
+
+def _size_in_inches(ax: "Axes") -> tuple[float, float]:
+    box = ax.get_position()
+    width, height = figure_of(ax).get_size_inches()
+    return float(box.width * width), float(box.height * height)
+
+
+def _tick_step(n: int, room: int) -> int:
+    for scale in (1, 10, 100, 1000, 10_000, 100_000):
+        for step in (1, 2, 5):
+            if math.ceil(n / (step * scale)) <= room:
+                return step * scale
+    return n
+
+
+def _colour_bar(ax: "Axes", image: "AxesImage", label: str) -> None:
+    bar = figure_of(ax).colorbar(image, ax=ax, aspect=25, pad=0.02, extend=bar_ends(image))
+    bar.set_label(label)
+
+
+def bar_ends(image: "AxesImage") -> str:
+    """Return which end of the colour bar gets an arrow, as values lie above the scale."""
+    import numpy as np
+
+    values = image.get_array()
+    top = image.norm.vmax
+    if values is None or top is None:
+        return "neither"
+    return "max" if bool(np.ma.max(np.ma.masked_invalid(values)) > top) else "neither"
