@@ -35,7 +35,7 @@ from moedb.queries.reading.sources.sql_sources import BoundCall, SourceFinder
 from moedb.queries.reading.sources.statement import MacroCall, Statement, read_statement
 from moedb.queries.results.result import Provenance, Result, RunReference
 from moedb.schemas.arrays import array_spec
-from moedb.store.engine.connection import connect, derived_views
+from moedb.store.engine.connection import open_engine
 from moedb.store.engine.execution import run_interruptibly
 from moedb.store.engine.missing_files import explain_missing_file
 from moedb.store.layout import store_path
@@ -103,9 +103,8 @@ class Database:
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self.memo = Memo()
-        self._connection = connect(snapshot)
+        self._connection, self._views = open_engine(snapshot)
         self._sources = SourceFinder(snapshot, self._connection, lambda: self._splits)
-        self._views = derived_views(self._connection, snapshot)
         self._stand_ins = StandIns(self._connection, snapshot, self._views)
         self._kept: dict[tuple[str, tuple[tuple[str, object], ...]], int] = {}
         self._of_one_run: dict[str, Database] = {}

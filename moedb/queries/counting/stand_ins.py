@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from moedb.queries.counting.rows import Rows
     from moedb.queries.questions.parameters import Value
     from moedb.queries.questions.query_file import NamedQuery
-    from moedb.store.engine.views import DerivedViews
+    from moedb.store.engine.views import Views
     from moedb.store.reading.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ _TYPES = {
 _PIECE = 122_880
 """Rows that DuckDB reads at once."""
 
-_READ = "selections labels example_routing"
+_READ = "selections labels example_routing examples tokens run_labels example_labels token_labels"
 """The views that counting reads."""
 
 _KEPT_ROWS = 1_000_000
@@ -147,7 +147,7 @@ class StandIns:
     """
 
     def __init__(
-        self, connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, views: DerivedViews
+        self, connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, views: Views
     ) -> None:
         self._views = views
         self._connection = connection

@@ -1,15 +1,25 @@
 """A DuckDB connection over a snapshot that can read the store and nothing else."""
 
+from collections.abc import Callable
+from functools import partial
+
 import duckdb
 
 from moedb.schemas.tables import RUNS, TABLES
 from moedb.store.engine.spilling import spill_folder
-from moedb.store.engine.views import DerivedViews, create_rows_view, create_table_view
+from moedb.store.engine.views import Views, rows_view, table_view
 from moedb.store.reading.snapshot import Snapshot
 
 
 def connect(snapshot: Snapshot) -> duckdb.DuckDBPyConnection:
-    """Open an in-memory connection with a view for each table of the snapshot.
+    """Open an in-memory connection with all views over a snapshot, see :func:`open_engine`."""
+    connection, views = open_engine(snapshot)
+    views.define_all()
+    return connection
+
+
+def open_engine(snapshot: Snapshot) -> tuple[duckdb.DuckDBPyConnection, Views]:
+    """Open an in-memory connection, and make the views over the snapshot that it can have.
 
     The connection reads the files that the snapshot names: no other file, no network, no
     extension, no variable of the calling program.
@@ -27,15 +37,11 @@ def connect(snapshot: Snapshot) -> duckdb.DuckDBPyConnection:
     connection.execute("set allowed_paths = ?", [every_file])
     connection.execute("set enable_external_access = false")
     connection.execute("set lock_configuration = true")
-    for table in TABLES:
-        if table is RUNS:
-            # From the manifests: a run has a row from its first moment on.
-            create_rows_view(connection, RUNS, [run.row for run in snapshot.runs.values()])
-        else:
-            create_table_view(connection, table, files[table.name], snapshot.format)
-    return connection
-
-
-def derived_views(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot) -> DerivedViews:
-    """The views over the tables of a connection to ``snapshot``, to be defined when needed."""
-    return DerivedViews(connection, snapshot.chosen, snapshot.format)
+    definitions: dict[str, Callable[[], str]] = {
+        table.name: partial(table_view, table, files[table.name], snapshot.format)
+        for table in TABLES
+    }
+    # From the manifests: a run has a row from its first moment on.
+    rows = [run.row for run in snapshot.runs.values()]
+    definitions[RUNS.name] = partial(rows_view, RUNS, rows)
+    return connection, Views(connection, definitions, snapshot.chosen, snapshot.format)

@@ -1,7 +1,7 @@
 """The views that every moedb connection has over the tables."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -12,18 +12,11 @@ from moedb.schemas.tables import FORMAT_MAJOR, Table
 from moedb.store.engine.quoting import literal
 
 
-def create_table_view(
-    connection: duckdb.DuckDBPyConnection,
-    table: Table,
-    files: list[str],
-    major: int = FORMAT_MAJOR,
-) -> None:
-    """Define the view ``table`` over an explicit list of Parquet files.
+def table_view(table: Table, files: Sequence[str], major: int = FORMAT_MAJOR) -> str:
+    """Return the definition of the view ``table`` over an explicit list of Parquet files.
 
     Parameters
     ----------
-    connection
-        Where the view is made.
     table
         The table; its columns fix names, types and order.
     files
@@ -36,26 +29,40 @@ def create_table_view(
         for c in table.columns
     )
     if files:
-        listed = ", ".join(literal(file) for file in files)
-        source = f"read_parquet([{listed}])"
-        condition = ""
+        source, condition = f"read_parquet([{', '.join(map(literal, files))}])", ""
     else:
         nulls = ", ".join(f"null as {c.name}" for c in table.columns)
         source, condition = f"(select {nulls})", " where false"
-    connection.execute(
-        f"create or replace view {table.name} as select {columns} from {source}{condition}"  # noqa: S608
+    return f"create or replace view {table.name} as select {columns} from {source}{condition}"  # noqa: S608
+
+
+def rows_view(table: Table, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the definition of the view ``table`` over rows that are given as values."""
+    if not rows:
+        return table_view(table, [])
+    names = ", ".join(table.column_names)
+    casts = ", ".join(f"cast({c.name} as {c.sql_type}) as {c.name}" for c in table.columns)
+    values = ", ".join(
+        "(" + ", ".join(literal(row[name]) for name in table.column_names) + ")" for row in rows
+    )
+    return (
+        f"create or replace view {table.name} as "  # noqa: S608
+        f"select {casts} from (values {values}) as given ({names})"
     )
 
 
-class DerivedViews:
-    """The views of ``moedb/sql/views``, each defined once a statement needs it.
+class Views:
+    """The views over the tables, and those of ``moedb/sql/views``, defined once they are needed.
 
     To define them all takes longer than most statements run.
 
     Parameters
     ----------
     connection
-        Where the views are made. The tables must be there already, as tables or as views.
+        Where the views are made.
+    tables
+        For each table what returns the definition of its view; a table that is not named must be
+        there already.
     latest_run
         The run that ``latest_run`` shall be; None for the one that its SQL finds.
     major
@@ -65,10 +72,12 @@ class DerivedViews:
     def __init__(
         self,
         connection: duckdb.DuckDBPyConnection,
+        tables: Mapping[str, Callable[[], str]] | None = None,
         latest_run: str | None = None,
         major: int = FORMAT_MAJOR,
     ) -> None:
         self._connection = connection
+        self._tables = dict(tables or {})
         self._undefined = dict(_definitions(major))
         if latest_run is not None:
             chosen = f"run_id from runs where run_id = {literal(latest_run)}"
@@ -83,9 +92,11 @@ class DerivedViews:
 
     def define_all(self) -> None:
         """Define those that are not there yet."""
-        self._define(set(self._undefined))
+        self._define({*self._tables, *self._undefined})
 
     def _define(self, names: Collection[str]) -> None:
+        for name in [name for name in self._tables if name in names]:
+            self._connection.execute(self._tables.pop(name)())
         for name in [name for name in self._undefined if name in names]:
             definition = self._undefined.pop(name, None)
             if definition is not None:
@@ -130,21 +141,3 @@ def _definitions(major: int) -> dict[str, str]:
         name.removesuffix(".sql").partition("_")[2]: files[name].read_text(encoding="utf-8")
         for name in sorted(files)
     }
-
-
-def create_rows_view(
-    connection: duckdb.DuckDBPyConnection, table: Table, rows: Sequence[Mapping[str, Any]]
-) -> None:
-    """Define the view ``table`` over rows that are given as values."""
-    if not rows:
-        create_table_view(connection, table, [])
-        return
-    names = ", ".join(table.column_names)
-    casts = ", ".join(f"cast({c.name} as {c.sql_type}) as {c.name}" for c in table.columns)
-    values = ", ".join(
-        "(" + ", ".join(literal(row[name]) for name in table.column_names) + ")" for row in rows
-    )
-    connection.execute(
-        f"create or replace view {table.name} as "  # noqa: S608
-        f"select {casts} from (values {values}) as given ({names})"
-    )

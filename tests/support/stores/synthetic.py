@@ -8,7 +8,7 @@ import pandas as pd
 
 from moedb.queries.questions.macros import create_macros
 from moedb.schemas.tables import TABLES
-from moedb.store.engine.views import DerivedViews
+from moedb.store.engine.views import Views
 
 OLDER, NEWER, UNFINISHED = "qwen-ioi-0a", "qwen-ioi-1b", "qwen-ioi-2c"
 WORDS = (
@@ -73,7 +73,7 @@ def connect(
             connection.unregister("incoming")
         connection.execute(f"create view {table.name} as {unqualified}")
     connection.execute(_COUNT_DECISIONS)
-    DerivedViews(connection).define_all()
+    Views(connection).define_all()
     if macros:
         create_macros(connection)
     return connection

@@ -19,7 +19,7 @@ import duckdb
 from moedb.queries.reading.sources.statement import KEYS, Statement
 from moedb.schemas.tables import EXAMPLES, RUNS, TABLE_NAMES, TABLES, Column, Table
 from moedb.store.engine.quoting import literal, quoted
-from moedb.store.engine.views import DerivedViews, derived_view_names
+from moedb.store.engine.views import Views, derived_view_names
 
 _EXTREMES = {
     "INTEGER": ("'-2147483648'", "'2147483647'"),
@@ -116,7 +116,7 @@ class Planner:
         self._connection = duckdb.connect(":memory:")
         for table in TABLES:
             self._create_view(table)
-        self._views = DerivedViews(self._connection, latest)
+        self._views = Views(self._connection, latest_run=latest)
 
     def close(self) -> None:
         """Close the connection."""
