@@ -102,7 +102,7 @@ def query(
       moedb query co-activation --show-sql
     """
     if name is None:
-        from moedb.queries.overview import query_list
+        from moedb.queries.report.overview import query_list
 
         emit(query_list(), **output)
         return

@@ -31,7 +31,7 @@ def runs(**output: Any) -> None:
     Example:
       moedb runs
     """
-    from moedb.queries.overview import run_list
+    from moedb.queries.report.overview import run_list
 
     emit(run_list(open_store()), **output)
 
@@ -47,7 +47,7 @@ def show(run: str, **output: Any) -> None:
     Example:
       moedb show qwen-ioi-3f
     """
-    from moedb.queries.overview import run_details
+    from moedb.queries.report.overview import run_details
 
     emit(run_details(open_store(), run), **output)
 

@@ -120,7 +120,7 @@ def test_log_messages_are_harmless(moedb: Run, capfd: pytest.CaptureFixture[str]
 
 
 def test_an_unexpected_error_is_harmless(moedb: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from moedb.queries import overview
+    from moedb.queries.report import overview
 
     def fail(_: object) -> None:
         raise RuntimeError(HOSTILE)

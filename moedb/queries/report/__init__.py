@@ -1,1 +1,1 @@
-"""Figures and tables on one subject at once, with a page that puts them in order."""
+"""Overviews: what a store and a run hold, and figures and tables on one subject with their page."""
