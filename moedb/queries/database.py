@@ -3,7 +3,8 @@
 import logging
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -172,18 +173,20 @@ class Database:
         calls = [self._bound_call(call) for call in found.calls or ()]
         newest = self.snapshot.newest_complete()
         default_run = None if newest is None else newest.run_id
-        for query in catalog().values():
-            if query.macro_name in statement.lower():
-                self._views.define(query.sql)
-        create_macros(self._connection, statement, self._beginnings(found), default_run)
+        with _errors_explained():
+            for query in catalog().values():
+                if query.macro_name in statement.lower():
+                    self._views.define(query.sql)
+            create_macros(self._connection, statement, self._beginnings(found), default_run)
         try:
             relation = self._run_counted(statement, given, _counts_of_calls(statement, calls))
         except SqlError as error:
             if not isinstance(error.__cause__, duckdb.CatalogException):
                 raise
             # With every macro there, DuckDB can say which name was meant.
-            self._views.define_all()
-            create_macros(self._connection, default_run=default_run)
+            with _errors_explained():
+                self._views.define_all()
+                create_macros(self._connection, default_run=default_run)
             relation = self._run(statement, given)
 
         def find_provenance() -> Provenance:
@@ -334,27 +337,18 @@ class Database:
             return self._run(statement, parameters)
         key = statement, tuple(sorted(parameters.items()))
         name = f"moedb_rows_{self._kept.setdefault(key, len(self._kept))}"
-        with self._stand_ins.standing(counts):
+        with _errors_explained(), self._stand_ins.standing(counts):
             self._run(f"create temp table if not exists {name} as {statement}", parameters)
         return self._run(f"from temp.{name}", {})
 
     def _run(self, statement: str, parameters: Mapping[str, object]) -> duckdb.DuckDBPyRelation:
         params = dict(parameters) or None
-        self._views.define(statement)
-        try:
+        with _errors_explained():
+            self._views.define(statement)
             # with parameters, and for some statements, DuckDB runs it here
             return run_interruptibly(
                 self._connection, lambda: self._connection.sql(statement, params=params)
             )
-        except duckdb.PermissionException as error:
-            if missing := explain_missing_file(error):
-                raise missing from error
-            raise SqlRefusedError(
-                f"the SQL reaches outside the store, which is refused: {error}",
-                "the tables are listed by: moedb schema",
-            ) from error
-        except duckdb.Error as error:
-            raise explain_missing_file(error) or SqlError(str(error)) from error
 
     def _trials(self, bound: Mapping[str, object]) -> list[str]:
         """The runs that a query over trials reads."""
@@ -484,6 +478,22 @@ class Database:
             moedb_version=__version__,
             certain=certain,
         )
+
+
+@contextmanager
+def _errors_explained() -> Iterator[None]:
+    """Turn errors of DuckDB into ours."""
+    try:
+        yield
+    except duckdb.PermissionException as error:
+        if missing := explain_missing_file(error):
+            raise missing from error
+        raise SqlRefusedError(
+            f"the SQL reaches outside the store, which is refused: {error}",
+            "the tables are listed by: moedb schema",
+        ) from error
+    except duckdb.Error as error:
+        raise explain_missing_file(error) or SqlError(str(error)) from error
 
 
 def _counts_of_calls(statement: str, calls: Sequence[BoundCall]) -> list[Count]:

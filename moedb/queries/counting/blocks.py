@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from moedb.errors import StoreDamagedError
+from moedb.store.engine.missing_files import file_is_gone
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,17 +99,31 @@ def read_blocks(run: RunSnapshot, *, weights: bool = False) -> Iterator[Stretch]
     UnorderedError
         If a file does not hold every layer of consecutive tokens, in the order of the format, or
         names an expert that the layer does not have.
+    StoreError
+        If a file is gone, or damaged.
     """
-    import pyarrow.parquet as pq
-
     layers = layers_of(run)
     columns = ["expert", "weight"] if weights else ["expert"]
     for path in run.files("routing"):
-        with pq.ParquetFile(path) as file:
+        with _opened(path) as file:
             for groups in _stretches(file.metadata, layers):
                 first, n_tokens = _tokens_of(file.metadata, groups, layers)
                 table = file.read_row_groups(groups, columns=columns)
                 yield Stretch(first, n_tokens, tuple(_blocks(table, layers, n_tokens)))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except FileNotFoundError as error:
+        raise file_is_gone(path) from error
+    except (OSError, pa.ArrowException) as error:
+        raise StoreDamagedError(f"{path} cannot be read: {error}", "moedb verify") from error
 
 
 @dataclass(frozen=True)

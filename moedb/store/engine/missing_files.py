@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 
 from moedb.errors import StoreError
 
@@ -15,9 +16,12 @@ def explain_missing_file(error: Exception) -> StoreError | None:
     longer has to open it again.
     """
     found = _FILE.search(str(error))
-    if found is None or os.path.lexists(found[1]):
-        return None
+    return None if found is None or os.path.lexists(found[1]) else file_is_gone(found[1])
+
+
+def file_is_gone(path: str | Path) -> StoreError:
+    """The error that says that a file of a run is no longer there."""
     return StoreError(
-        f"{found[1]} is gone: the run was compacted or deleted since the store was opened",
+        f"{path} is gone: the run was compacted or deleted since the store was opened",
         "open the store again",
     )

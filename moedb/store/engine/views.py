@@ -96,12 +96,17 @@ class Views:
 
     def _define(self, names: Collection[str]) -> None:
         for name in [name for name in self._tables if name in names]:
-            self._connection.execute(self._tables.pop(name)())
+            self._connection.execute(self._tables[name]())
+            del self._tables[name]
         for name in [name for name in self._undefined if name in names]:
             definition = self._undefined.pop(name, None)
             if definition is not None:
-                self._define(_words_of(definition))
-                self._connection.execute(definition)
+                try:
+                    self._define(_words_of(definition))
+                    self._connection.execute(definition)
+                except duckdb.Error:
+                    self._undefined[name] = definition
+                    raise
 
 
 _FOLDER = resources.files("moedb") / "sql" / "views"

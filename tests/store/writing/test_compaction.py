@@ -123,6 +123,8 @@ def test_who_finds_the_files_gone_is_told_to_open_again(store: Path) -> None:
             lazy.fetchall,
             lambda: db.sql("select sum(weight) from routing").fetchall(),
             lambda: db.query("expert-frequency").fetchall(),
+            lambda: db.query("co-activation").fetchall(),
+            lambda: db.sql("from co_activation()").fetchall(),
         ):
             with pytest.raises(StoreError, match=r"is gone: .* since the store was opened") as said:
                 ask()
