@@ -108,16 +108,27 @@ class OpenRun:
     def _staging(self) -> Iterator[Path]:
         """Yield a folder of this writer's own; its lock says that the writer is alive."""
         folder = self.layout.staging / f"{os.getpid()}-{secrets.token_hex(6)}"
-        self.layout.staging.mkdir(parents=True, exist_ok=True)
         lock = _staging_lock(folder)
-        with lock:
-            folder.mkdir()
-            try:
-                yield folder
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-                Path(lock.lock_file).unlink(missing_ok=True)
-                self._remove_stub()
+        while not self._make_staging(folder, lock):
+            pass
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
+            self._remove_stub()
+
+    def _make_staging(self, folder: Path, lock: FileLock) -> bool:
+        """Make a folder and lock it; False where another writer swept it away meanwhile."""
+        self.layout.staging.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            lock.acquire()
+            if Path(lock.lock_file).exists():
+                folder.mkdir()
+                return True
+        lock.release()
+        return False
 
     def _remove_stub(self) -> None:
         """Remove the folders that staging made anew where the run was deleted meanwhile."""
