@@ -22,8 +22,7 @@ from moedb.errors import (
 )
 from moedb.queries.counting.stand_ins import COUNTED, Count, StandIns, counts_of
 from moedb.queries.questions.binding import bind
-from moedb.queries.questions.catalog import catalog
-from moedb.queries.questions.macros import create_macros
+from moedb.queries.questions.macros import create_macros, queries_named_in
 from moedb.queries.questions.parameters import RUN_PARAMETERS, Value
 from moedb.queries.questions.query_file import NamedQuery
 from moedb.queries.questions.question import Question
@@ -47,6 +46,9 @@ if TYPE_CHECKING:
     import zarr
 
 logger = logging.getLogger(__name__)
+
+_UNCOUNTED = COUNTED | {"explain", "describe", "summarize"}
+"""Words of SQL that reads a counted view by its name, or that makes no table."""
 
 DEFAULT_STORE = "moedb-store"
 
@@ -106,8 +108,8 @@ class Database:
         self.memo = Memo()
         self._connection, self._views = open_engine(snapshot)
         self._sources = SourceFinder(snapshot, self._connection, lambda: self._splits)
-        self._stand_ins = StandIns(self._connection, snapshot, self._views)
-        self._kept: dict[tuple[str, tuple[tuple[str, object], ...]], int] = {}
+        self._stand_ins = StandIns(self._connection, self._views, snapshot, self.memo)
+        self._rows_kept: dict[str, str] = {}
         self._of_one_run: dict[str, Database] = {}
 
     def __enter__(self) -> Self:
@@ -174,12 +176,11 @@ class Database:
         newest = self.snapshot.newest_complete()
         default_run = None if newest is None else newest.run_id
         with _errors_explained():
-            for query in catalog().values():
-                if query.macro_name in statement.lower():
-                    self._views.define(query.sql)
+            for query in queries_named_in(statement):
+                self._views.define(query.sql)
             create_macros(self._connection, statement, self._beginnings(found), default_run)
         try:
-            relation = self._run_counted(statement, given, _counts_of_calls(statement, calls))
+            relation = self._run_counted(statement, given, self._counts_of(statement, given, calls))
         except SqlError as error:
             if not isinstance(error.__cause__, duckdb.CatalogException):
                 raise
@@ -335,11 +336,30 @@ class Database:
         """Run a statement with counted decisions in the place of views; its rows are kept."""
         if not counts:
             return self._run(statement, parameters)
-        key = statement, tuple(sorted(parameters.items()))
-        name = f"moedb_rows_{self._kept.setdefault(key, len(self._kept))}"
-        with _errors_explained(), self._stand_ins.standing(counts):
-            self._run(f"create temp table if not exists {name} as {statement}", parameters)
-        return self._run(f"from temp.{name}", {})
+        key = repr((statement, sorted(parameters.items())))
+        if key not in self._rows_kept:
+            name = f"moedb_rows_{len(self._rows_kept)}"
+            with _errors_explained(), self._stand_ins.standing(counts):
+                self._run(f"create or replace temp table {name} as {statement}", parameters)
+            self._rows_kept[key] = name
+        return self._run(f"from temp.{self._rows_kept[key]}", {})
+
+    def _counts_of(
+        self, statement: str, parameters: Mapping[str, object], calls: Sequence[BoundCall]
+    ) -> list[Count]:
+        """What the macros of a statement read of the counted views, if they alone do."""
+        words = set(re.findall(r"\w+", statement.lower()))
+        known = all(len(call.values) == len(call.query.parameters) for call in calls)
+        if not known or not words.isdisjoint(_UNCOUNTED):
+            return []
+        counts = [count for call in calls for count in counts_of(call.query, call.values)]
+        if counts:
+            # a table could not keep two columns of one name
+            described = self._run(f"describe {statement}", parameters).fetchall()
+            names = [str(name).lower() for name, *_ in described]
+            if len(set(names)) < len(names):
+                return []
+        return counts
 
     def _run(self, statement: str, parameters: Mapping[str, object]) -> duckdb.DuckDBPyRelation:
         params = dict(parameters) or None
@@ -367,7 +387,8 @@ class Database:
 
         for call in calls:
             if len(call.values) == len(call.query.parameters):
-                answer = self._run(call.query.sql, call.values)
+                counts = counts_of(call.query, call.values)
+                answer = self._run_counted(call.query.sql, call.values, counts)
                 if not answer.limit(1).fetchall():
                     reason = why_empty(self, call.query, call.values)
                     return f"{call.query.macro_name} gives none: {reason}"
@@ -494,12 +515,3 @@ def _errors_explained() -> Iterator[None]:
         ) from error
     except duckdb.Error as error:
         raise explain_missing_file(error) or SqlError(str(error)) from error
-
-
-def _counts_of_calls(statement: str, calls: Sequence[BoundCall]) -> list[Count]:
-    """What the macros of a statement read of the counted views, if it is they alone that do."""
-    words = set(re.findall(r"\w+", statement.lower()))
-    known = all(len(call.values) == len(call.query.parameters) for call in calls)
-    if not known or "explain" in words or not words.isdisjoint(COUNTED):
-        return []
-    return [count for call in calls for count in counts_of(call.query, call.values)]

@@ -54,24 +54,14 @@ where labels.run_id = cast($run as varchar)
 order by unit, labels.value
 """.strip()  # noqa: S608
 _EXAMPLE_LABELS = f"""
-with example_values as (
-    select example_labels.example_id, example_labels.value
-    from example_labels
-    where example_labels.run_id = cast($run as varchar)
-        and example_labels.key = cast($key as varchar)
-    union
-    select examples.example_id, run_labels.value
-    from run_labels
-    join examples using (run_id)
-    where run_labels.run_id = cast($run as varchar) and run_labels.key = cast($key as varchar)
-)
-
 select
     example_values.example_id as unit,
     example_values.example_id,
     example_values.value
 from example_values
-where example_values.example_id in {SELECTED_EXAMPLES}
+where example_values.run_id = cast($run as varchar)
+    and example_values.key = cast($key as varchar)
+    and example_values.example_id in {SELECTED_EXAMPLES}
 order by unit, example_values.value
 """.strip()  # noqa: S608
 _LAYERS = """

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from moedb.queries.counting.blocks import layers_of, read_blocks
 from moedb.queries.counting.rows import Part, Rows, joined
 from moedb.queries.counting.tokens import labelled_tokens
+from moedb.queries.reading.selection import SELECTED_EXAMPLES
 
 if TYPE_CHECKING:
     import duckdb
@@ -19,26 +20,14 @@ from token_labels
 where token_labels.run_id = cast($run as varchar) and token_labels.key = cast($key as varchar)
 limit 1
 """
-_OF_EXAMPLES = """
-with label_values as (
-    select example_labels.example_id, example_labels.value
-    from example_labels
-    where example_labels.run_id = cast($run as varchar) and example_labels.key = $key
-    union
-    select examples.example_id, run_labels.value
-    from run_labels
-    join examples on examples.run_id = run_labels.run_id
-    where run_labels.run_id = cast($run as varchar) and run_labels.key = $key
-),
-
-selected_values as (
-    select label_values.example_id, label_values.value
-    from label_values
-    where label_values.example_id in (
-        select selections.example_id
-        from selections
-        where selections.run_id = cast($run as varchar) and selections.selection = $selection
-    )
+_OF_EXAMPLES = f"""
+with selected_values as (
+    select example_values.example_id, example_values.value
+    from example_values
+    where
+        example_values.run_id = cast($run as varchar)
+        and example_values.key = cast($key as varchar)
+        and example_values.example_id in {SELECTED_EXAMPLES}
 )
 
 select
@@ -51,7 +40,7 @@ from example_routing
 join selected_values using (example_id)
 where example_routing.run_id = cast($run as varchar)
 group by selected_values.value, example_routing.layer, example_routing.expert
-"""
+"""  # noqa: S608
 
 
 def class_routing(
@@ -66,8 +55,8 @@ def class_routing(
 
     given = {"run": run.run_id, "key": key}
     if run.format > 1 and not connection.execute(_ON_TOKENS, given).fetchall():
-        given["selection"] = selection
-        return dict(connection.execute(_OF_EXAMPLES, given).fetchnumpy())
+        found = connection.execute(_OF_EXAMPLES, {**given, "split": selection}).fetchnumpy()
+        return dict(found)
     layers = layers_of(run)
     tokens = labelled_tokens(connection, run.run_id, selection, key)
     n_values = len(tokens.names)

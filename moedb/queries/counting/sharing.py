@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from moedb.queries.counting.blocks import hold_experts, read_blocks
 from moedb.queries.counting.rows import Part, Rows, joined
+from moedb.queries.reading.selection import SELECTED_EXAMPLES
 
 if TYPE_CHECKING:
     import duckdb
 
     from moedb.store.reading.snapshot import RunSnapshot
 
-_MATCHED = """
+_MATCHED = f"""
 select tokens.token_idx, tokens_b.token_idx as token_b
 from tokens
 join tokens as tokens_b
@@ -22,12 +23,8 @@ join tokens as tokens_b
 where
     tokens.run_id = cast($run as varchar)
     and tokens_b.run_id = cast($run_b as varchar)
-    and tokens.example_id in (
-        select selections.example_id
-        from selections
-        where selections.run_id = cast($run as varchar) and selections.selection = $selection
-    )
-"""
+    and tokens.example_id in {SELECTED_EXAMPLES}
+"""  # noqa: S608
 
 
 def shared_decisions(
@@ -42,7 +39,7 @@ def shared_decisions(
     """
     import numpy as np
 
-    given = {"run": run.run_id, "run_b": run_b.run_id, "selection": selection}
+    given = {"run": run.run_id, "run_b": run_b.run_id, "split": selection}
     found = connection.execute(_MATCHED, given).fetchnumpy()
     order = np.argsort(found["token_idx"], kind="stable")
     tokens = np.asarray(found["token_idx"])[order]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from moedb.queries.counting.rows import Rows
     from moedb.queries.questions.parameters import Value
     from moedb.queries.questions.query_file import NamedQuery
+    from moedb.queries.reading.memo import Memo
     from moedb.store.engine.views import Views
     from moedb.store.reading.snapshot import Snapshot
 
@@ -44,7 +45,7 @@ _TYPES = {
 _PIECE = 122_880
 """Rows that DuckDB reads at once."""
 
-_READ = "selections labels example_routing examples tokens run_labels example_labels token_labels"
+_READ = "selections labels example_values example_routing tokens token_labels"
 """The views that counting reads."""
 
 _KEPT_ROWS = 1_000_000
@@ -139,20 +140,26 @@ class StandIns:
     Parameters
     ----------
     connection
-        Reads the snapshot, and has its views.
+        Reads the snapshot.
+    views
+        Its views; those that counting reads are defined.
     snapshot
         What is read.
-    views
-        Defines the views that counting reads.
+    memo
+        Keeps counts for the next query.
     """
 
     def __init__(
-        self, connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, views: Views
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        views: Views,
+        snapshot: Snapshot,
+        memo: Memo,
     ) -> None:
-        self._views = views
         self._connection = connection
+        self._views = views
         self._snapshot = snapshot
-        self._kept: dict[Count, Rows] = {}
+        self._memo = memo
 
     @contextmanager
     def standing(self, counts: Iterable[Count]) -> Iterator[None]:
@@ -204,11 +211,11 @@ class StandIns:
         standing.insert(0, f"drop view if exists temp.{quoted(view)}")
 
     def _rows(self, count: Count) -> Rows:
-        kept = self._kept.get(count)
-        if kept is not None:
-            return kept
-        self._views.define(_READ)
-        rows = _COUNTERS[count.view](self._connection, self._snapshot, count)
-        if len(next(iter(rows.values()))) <= _KEPT_ROWS:
-            self._kept[count] = rows
-        return rows
+        def compute() -> Rows:
+            self._views.define(_READ)
+            return _COUNTERS[count.view](self._connection, self._snapshot, count)
+
+        def is_small(rows: Rows) -> bool:
+            return len(next(iter(rows.values()))) <= _KEPT_ROWS
+
+        return self._memo.of_runs([self._snapshot.runs[count.run]], count, compute, is_small)

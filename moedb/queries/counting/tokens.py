@@ -6,22 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from moedb.queries.reading.selection import SELECTED_EXAMPLES
+
 if TYPE_CHECKING:
     import duckdb
     import numpy as np
     from numpy.typing import NDArray
 
-_SELECTED = """
+_SELECTED = f"""
 select tokens.token_idx
 from tokens
 where
     tokens.run_id = cast($run as varchar)
-    and tokens.example_id in (
-        select selections.example_id
-        from selections
-        where selections.run_id = cast($run as varchar) and selections.selection = $selection
-    )
-"""
+    and tokens.example_id in {SELECTED_EXAMPLES}
+"""  # noqa: S608
 _LABELLED = f"""
 select distinct labels.token_idx, labels.value
 from labels
@@ -72,7 +70,7 @@ def selected_tokens(connection: duckdb.DuckDBPyConnection, run: str, selection: 
     """The tokens of a selection, as one group."""
     import numpy as np
 
-    found = _fetch(connection, _SELECTED, {"run": run, "selection": selection})["token_idx"]
+    found = _fetch(connection, _SELECTED, {"run": run, "split": selection})["token_idx"]
     tokens = np.sort(found)
     return Grouped(tokens, np.zeros(len(tokens), np.int64), np.array([selection], dtype=object))
 
@@ -83,7 +81,7 @@ def labelled_tokens(
     """The tokens of a selection by their values of a label, of a run, an example or a token."""
     import pandas as pd
 
-    given = {"run": run, "selection": selection, "key": key}
+    given = {"run": run, "split": selection, "key": key}
     found = _fetch(connection, _LABELLED, given)
     group, names = pd.factorize(found["value"])
     return _in_order(found["token_idx"], group, names)
@@ -98,7 +96,7 @@ def tokens_by_id(
     """
     import numpy as np
 
-    found = _fetch(connection, _VOCABULARY, {"run": run, "selection": selection, "of": of})
+    found = _fetch(connection, _VOCABULARY, {"run": run, "split": selection, "of": of})
     ids = np.ma.filled(np.ma.asarray(found["token_id"]).astype(np.int64), -1)
     names, group, counts = np.unique(ids, return_inverse=True, return_counts=True)
     is_kept = (names >= 0) & (counts >= least)

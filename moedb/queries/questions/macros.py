@@ -41,11 +41,7 @@ def create_macros(
         The run that a query of one run reads where none is given; None for ``latest_run``. A name
         lets DuckDB pass over the files of other runs.
     """
-    wanted = [
-        query
-        for query in catalog().values()
-        if used_in is None or query.macro_name in used_in.lower()
-    ]
+    wanted = list(catalog().values()) if used_in is None else queries_named_in(used_in)
     if not wanted:
         return
     (catalog_name, schema_name), *_ = connection.execute(
@@ -79,6 +75,11 @@ def create_macros(
     finally:
         for relation in stand_ins:
             connection.execute(f"drop table temp.{quoted(relation)}")
+
+
+def queries_named_in(sql: str) -> list[NamedQuery]:
+    """The named queries whose macros some SQL may call: their names stand in it."""
+    return [query for query in catalog().values() if query.macro_name in sql.lower()]
 
 
 def describe_macro(connection: duckdb.DuckDBPyConnection, query: NamedQuery) -> dict[str, str]:

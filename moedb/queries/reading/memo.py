@@ -24,7 +24,13 @@ class Memo:
     def __init__(self) -> None:
         self._kept: dict[tuple[tuple[str, ...], Hashable], Any] = {}
 
-    def of_runs(self, runs: Sequence[RunSnapshot], what: Hashable, compute: Callable[[], T]) -> T:
+    def of_runs(
+        self,
+        runs: Sequence[RunSnapshot],
+        what: Hashable,
+        compute: Callable[[], T],
+        is_small: Callable[[T], bool] = lambda value: True,
+    ) -> T:
         """Return what ``compute`` returns, or what it returned before.
 
         Parameters
@@ -36,14 +42,17 @@ class Memo:
         compute
             Computes it. As all who ask are given the same object, it must be one that nobody
             changes, such as a tuple.
+        is_small
+            Whether the value is small enough to be kept; each is, unless given.
         """
-        if not all(run.is_complete for run in runs):
-            return compute()
         key = tuple(run.run_id for run in runs), what
-        if key not in self._kept:
-            self._kept[key] = compute()
-        kept: T = self._kept[key]
-        return kept
+        if key in self._kept:
+            kept: T = self._kept[key]
+            return kept
+        value = compute()
+        if all(run.is_complete for run in runs) and is_small(value):
+            self._kept[key] = value
+        return value
 
     def clear(self) -> None:
         """Forget everything."""

@@ -13,6 +13,7 @@ import moedb
 from moedb.queries.counting.blocks import read_blocks
 from moedb.queries.counting.stand_ins import COUNTED, Count, StandIns
 from moedb.queries.database import Database
+from moedb.queries.reading.memo import Memo
 from moedb.schemas.manifests import RunManifest, UnitRange
 from moedb.store.writing.compaction import compact_run
 from moedb.store.writing.run_writer import RunWriter
@@ -146,6 +147,10 @@ NOTHING = [
 """Those that count nothing: no such split, or no such label in it."""
 
 
+def stand_ins(database: Database) -> StandIns:
+    return StandIns(database._connection, database._views, database.snapshot, Memo())
+
+
 def rows_of(database: Database, count: Count) -> pd.DataFrame:
     """The rows of a view that a count is of, in an order of their own."""
     column = {"class_routing": "key", "shared_decisions": "run_b", "vocabulary_routing": "of"}
@@ -166,7 +171,7 @@ def test_every_counted_view_is_tried() -> None:
 @pytest.mark.parametrize("count", COUNTS, ids=str)
 def test_counted_rows_are_those_of_the_view(db: Database, count: Count) -> None:
     defined = rows_of(db, count)
-    with StandIns(db._connection, db.snapshot, db._views).standing([count]):
+    with stand_ins(db).standing([count]):
         counted = rows_of(db, count)
         ((kind,),) = db._connection.execute(
             f"select count(*) from duckdb_views() where view_name = '{count.view}' and temporary"
@@ -215,7 +220,7 @@ def test_rare_token_ids_can_be_left_out(db: Database) -> None:
         {"run": RUN},
     ).df()["token_id"]
     defined = rows_of(db, count)
-    with StandIns(db._connection, db.snapshot, db._views).standing([replace(count, least=6)]):
+    with stand_ins(db).standing([replace(count, least=6)]):
         counted = rows_of(db, count)
     expected = defined[defined["token_id"].isin(frequent)].reset_index(drop=True)
     assert 0 < len(expected) < len(defined)
@@ -230,7 +235,7 @@ def test_a_file_in_another_order_is_left_to_sql(db: Database, store: Path, tmp_p
     for changed in (table.slice(1), table.take(list(range(table.num_rows))[::-1])):
         pq.write_table(changed, path, row_group_size=5)
         try:
-            with StandIns(db._connection, db.snapshot, db._views).standing([count]):
+            with stand_ins(db).standing([count]):
                 views = "select count(*) from duckdb_views() where view_name = 'expert_pairs'"
                 assert db._connection.execute(f"{views} and temporary").fetchone() == (0,)
         finally:
@@ -277,7 +282,7 @@ def test_a_compacted_run_is_counted_too(tmp_path: Path) -> None:
     with moedb.open(tmp_path / "store") as database:
         assert len(database.snapshot.runs[RUN].files("routing")) == 1
         count = Count("expert_pairs", RUN, "default")
-        with StandIns(database._connection, database.snapshot, database._views).standing([count]):
+        with stand_ins(database).standing([count]):
             views = "select count(*) from duckdb_views() where view_name = 'expert_pairs'"
             assert database._connection.execute(f"{views} and temporary").fetchone() == (1,)
         found = database.query("co-activation", run=RUN).df()
@@ -300,8 +305,29 @@ def test_stretches_of_a_file_are_read_one_by_one(
             Count("rank_usage", RUN, "all"),
         ):
             defined = rows_of(database, count)
-            with StandIns(database._connection, database.snapshot, database._views).standing(
-                [count]
-            ):
+            with stand_ins(database).standing([count]):
                 counted = rows_of(database, count)
             pd.testing.assert_frame_equal(counted, defined, check_dtype=False, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("sql", "columns"),
+    [
+        ("select a.layer, b.layer from co_activation() a join co_activation() b using (expert_a)",
+         ["layer", "layer"]),
+        ("describe from co_activation()", ["column_name", "column_type"]),
+        ("from co_activation() select layer, expert_b;", ["layer", "expert_b"]),
+        ("select layer, rank from co_activation() join rank_usage using (layer)",
+         ["layer", "rank"]),
+    ],
+)  # fmt: skip
+def test_sql_around_macros_keeps_its_columns(db: Database, sql: str, columns: list[str]) -> None:
+    result = db.sql(sql)
+    assert result.columns[: len(columns)] == columns
+    assert result.fetchall()
+
+
+def test_parameters_of_sql_around_macros_may_be_lists(db: Database) -> None:
+    sql = "select distinct layer from co_activation() where list_contains($layers, layer)"
+    for _ in range(2):
+        assert db.sql(sql, {"layers": [1, 4]}).df()["layer"].tolist() in ([1, 4], [4, 1])

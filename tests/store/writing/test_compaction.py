@@ -21,6 +21,7 @@ from moedb.store.writing import compaction
 from moedb.store.writing.compaction import compact_run
 from moedb.store.writing.run_writer import RunWriter
 from tests.support.contents import run_contents
+from tests.support.stopping import killed_at_each_call
 from tests.support.stores.samples import RUN_ID, sample_manifest, unit_rows, write_sample
 
 AT_ONCE = timedelta(0)
@@ -186,47 +187,13 @@ def test_of_two_compactions_at_once_one_wins(store: Path) -> None:
     assert not layout.staging.exists()
 
 
-# Compacts a copy of a store, and is killed at the n-th call that reaches the disk.
-_KILLED = """
-import os, shutil, signal, sys
-from datetime import timedelta
-from pathlib import Path
-
-from moedb.store.writing.compaction import compact_run
-import moedb.store.verification  # so that no copy imports anything
-
-whole, copies, run = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-
-def killed_at(n):
-    calls = 0
-
-    def wrap(function):
-        def wrapped(*given, **named):
-            nonlocal calls
-            calls += 1
-            if calls == n:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*given, **named)
-
-        return wrapped
-
-    for name in ("fsync", "rename", "replace", "link", "unlink", "rmdir", "mkdir", "open"):
-        setattr(os, name, wrap(getattr(os, name)))
-
-n = 1
-while True:
-    store = copies / str(n)
-    shutil.copytree(whole, store)
-    child = os.fork()
-    if child == 0:
-        killed_at(n)
-        compact_run(store, run, timedelta(0))
-        os._exit(0)
-    if os.waitpid(child, 0)[1] == 0:
-        break
-    n += 1
-print(n)
-"""
+_KILLED = killed_at_each_call(
+    "from datetime import timedelta\n"
+    "from moedb.store.writing.compaction import compact_run\n"
+    "import moedb.store.verification  # so that no copy imports anything",
+    "compact_run(store, run, timedelta(0))",
+    ("fsync", "rename", "replace", "link", "unlink", "rmdir", "mkdir", "open"),
+)
 
 
 def test_killed_at_any_moment_nothing_is_lost(tmp_path: Path) -> None:

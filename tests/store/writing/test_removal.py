@@ -19,6 +19,7 @@ from moedb.store.writing import removal
 from moedb.store.writing.removal import remove_run
 from moedb.store.writing.run_writer import RunWriter
 from tests.support.contents import run_contents
+from tests.support.stopping import killed_at_each_call
 from tests.support.stores.samples import RUN_ID, sample_manifest, unit_rows, write_sample
 
 SMALL: dict[str, Any] = {"n_units": 2, "arrays": ("router_logits",)}
@@ -29,45 +30,11 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-# Copies a store, deletes a run from the copy, and is killed at the n-th call that reaches the disk.
-_KILLED = """
-import os, shutil, signal, sys
-from pathlib import Path
-
-from moedb.store.writing.removal import remove_run
-
-whole, copies, run = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-
-def killed_at(n):
-    calls = 0
-
-    def wrap(function):
-        def wrapped(*given, **named):
-            nonlocal calls
-            calls += 1
-            if calls == n:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*given, **named)
-
-        return wrapped
-
-    for name in ("fsync", "rename", "unlink", "rmdir", "open"):
-        setattr(os, name, wrap(getattr(os, name)))
-
-n = 1
-while True:
-    store = copies / str(n)
-    shutil.copytree(whole, store)
-    child = os.fork()
-    if child == 0:
-        killed_at(n)
-        remove_run(store, run)
-        os._exit(0)
-    if os.waitpid(child, 0)[1] == 0:
-        break
-    n += 1
-print(n)
-"""
+_KILLED = killed_at_each_call(
+    "from moedb.store.writing.removal import remove_run",
+    "remove_run(store, run)",
+    ("fsync", "rename", "unlink", "rmdir", "open"),
+)
 
 
 def test_killed_at_any_moment_a_run_is_whole_or_gone(tmp_path: Path) -> None:

@@ -47,20 +47,11 @@ pairs as (
         on decisions.run_id = next_decisions.run_id
         and decisions.token_idx = next_decisions.token_idx
         and decisions.next_layer = next_decisions.layer
-),
-
-selected_tokens as (
-    select distinct
-        selections.run_id,
-        selections.selection,
-        tokens.token_idx
-    from tokens
-    join selections using (run_id, example_id)
 )
 
 select
-    selected_tokens.run_id,
-    selected_tokens.selection,
+    token_selections.run_id,
+    token_selections.selection,
     pairs.layer,
     pairs.next_layer,
     pairs.expert,
@@ -68,10 +59,10 @@ select
     count(*) as n_both,
     cast(sum(pairs.is_aligned) as bigint) as n_aligned
 from pairs
-join selected_tokens using (run_id, token_idx)
+join token_selections using (run_id, token_idx)
 group by
-    selected_tokens.run_id,
-    selected_tokens.selection,
+    token_selections.run_id,
+    token_selections.selection,
     pairs.layer,
     pairs.next_layer,
     pairs.expert,

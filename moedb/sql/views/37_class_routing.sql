@@ -9,24 +9,7 @@
 -- column n_decisions: N(e,c), tokens with this value that chose the expert
 -- column weight: the sum of their weights
 create or replace view class_routing as
-with example_values as (
-    select
-        example_labels.run_id,
-        example_labels.example_id,
-        example_labels.key,
-        example_labels.value
-    from example_labels
-    union
-    select
-        examples.run_id,
-        examples.example_id,
-        run_labels.key,
-        run_labels.value
-    from run_labels
-    join examples using (run_id)
-),
-
-selected_values as (
+with selected_values as (
     select distinct
         selections.run_id,
         selections.selection,

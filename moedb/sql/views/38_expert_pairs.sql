@@ -25,30 +25,21 @@ with pairs as (
         and decisions_a.token_idx = decisions_b.token_idx
         and decisions_a.layer = decisions_b.layer
         and decisions_a.expert < decisions_b.expert
-),
-
-selected_tokens as (
-    select distinct
-        selections.run_id,
-        selections.selection,
-        tokens.token_idx
-    from tokens
-    join selections using (run_id, example_id)
 )
 
 select
-    selected_tokens.run_id,
-    selected_tokens.selection,
+    token_selections.run_id,
+    token_selections.selection,
     pairs.layer,
     pairs.expert_a,
     pairs.expert_b,
     count(*) as n_both,
     cast(sum(pairs.is_adjacent) as bigint) as n_adjacent
 from pairs
-join selected_tokens using (run_id, token_idx)
+join token_selections using (run_id, token_idx)
 group by
-    selected_tokens.run_id,
-    selected_tokens.selection,
+    token_selections.run_id,
+    token_selections.selection,
     pairs.layer,
     pairs.expert_a,
     pairs.expert_b;

@@ -7,27 +7,18 @@
 -- column expert: an expert that a token chose at that rank
 -- column n_decisions: tokens that chose it there
 create or replace view rank_usage as
-with selected_tokens as (
-    select distinct
-        selections.run_id,
-        selections.selection,
-        tokens.token_idx
-    from tokens
-    join selections using (run_id, example_id)
-)
-
 select
-    selected_tokens.run_id,
-    selected_tokens.selection,
+    token_selections.run_id,
+    token_selections.selection,
     routing.layer,
     routing.rank,
     routing.expert,
     count(*) as n_decisions
 from routing
-join selected_tokens using (run_id, token_idx)
+join token_selections using (run_id, token_idx)
 group by
-    selected_tokens.run_id,
-    selected_tokens.selection,
+    token_selections.run_id,
+    token_selections.selection,
     routing.layer,
     routing.rank,
     routing.expert;
