@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -38,6 +39,7 @@ from moedb.schemas.arrays import array_spec
 from moedb.store.engine.connection import open_engine
 from moedb.store.engine.execution import run_interruptibly
 from moedb.store.engine.missing_files import explain_missing_file
+from moedb.store.engine.views import Views
 from moedb.store.layout import store_path
 from moedb.store.reading.snapshot import RunSnapshot, Snapshot, take_snapshot, warn_of_damage
 from moedb.version import __version__
@@ -49,6 +51,9 @@ logger = logging.getLogger(__name__)
 
 _UNCOUNTED = COUNTED | {"explain", "describe", "summarize"}
 """Words of SQL that reads a counted view by its name, or that makes no table."""
+
+_MOST_NARROWED = 4
+"""Databases of a few runs that are kept for the next query; each has threads of its own."""
 
 DEFAULT_STORE = "moedb-store"
 
@@ -106,11 +111,10 @@ class Database:
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self.memo = Memo()
-        self._connection, self._views = open_engine(snapshot)
-        self._sources = SourceFinder(snapshot, self._connection, lambda: self._splits)
-        self._stand_ins = StandIns(self._connection, self._views, snapshot, self.memo)
+        self._is_closed = False
         self._rows_kept: dict[str, str] = {}
         self._of_one_run: dict[str, Database] = {}
+        self._of_few_runs: OrderedDict[frozenset[str], Database] = OrderedDict()
 
     def __enter__(self) -> Self:
         return self
@@ -128,11 +132,14 @@ class Database:
 
     def close(self) -> None:
         """Close the connection, and forget what was computed."""
-        for database in self._of_one_run.values():
+        for database in (*self._of_one_run.values(), *self._of_few_runs.values()):
             database.close()
         self.memo.clear()
-        self._sources.close()
-        self._connection.close()
+        if "_sources" in self.__dict__:
+            self._sources.close()
+        if "_engine" in self.__dict__:
+            self._connection.close()
+        self._is_closed = True
 
     def sql(
         self,
@@ -243,12 +250,13 @@ class Database:
         from moedb.queries.checks.parameter_values import check_values
 
         question = find_question(name)
-        connection = self._connection
         bound = self._with_runs(question, bind(question, parameters))
         used = [str(bound[key]) for key in RUN_PARAMETERS if bound.get(key) is not None]
         for run_id in dict.fromkeys(used):
             self._warn_if_incomplete(self.snapshot.run(run_id))
-        check_values(self, question, bound)
+        # the files of other runs are not looked into
+        reader = self._over(used) if isinstance(question, NamedQuery) else self
+        check_values(reader, question, bound)
         if isinstance(question, Analysis):
             computed = question.function(self, bind(question, bound))
             connection, relation = relation_of(question.columns, computed.rows)
@@ -258,15 +266,15 @@ class Database:
             splits_read = computed.splits_read
         else:
             splits_read = None
-            relation = self._run_counted(question.sql, bound, counts_of(question, bound))
-            statement = question.sql
+            relation = reader._run_counted(question.sql, bound, counts_of(question, bound))
+            connection, statement = reader._connection, question.sql
             if not used and question.reads_trials:
                 used = self._trials(bound)
-        runs = self._references(used)
+        runs = reader._references(used)
         if "split" in bound:
             runs = tuple(narrowed(run, bound["split"], splits_read) for run in runs)
         provenance = self._provenance(question.name, statement, bound, runs)
-        explain = partial(why_empty, self, question, bound)
+        explain = partial(why_empty, reader, question, bound)
         return Result(relation, lambda: provenance, connection, explain)
 
     def array(self, run: str | None, name: str, layer: int) -> "zarr.Array[Any]":
@@ -329,6 +337,41 @@ class Database:
             If the run does not keep the layer's outputs, or the condition is not valid SQL.
         """
         return read_expert_outputs(self, self._run_snapshot(run).run_id, layer, where)
+
+    @cached_property
+    def _engine(self) -> tuple[duckdb.DuckDBPyConnection, Views]:
+        if self._is_closed:
+            raise SqlError(f"{self!r} is closed", "open it again: moedb.open(...)")
+        return open_engine(self.snapshot)
+
+    @property
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        return self._engine[0]
+
+    @property
+    def _views(self) -> Views:
+        return self._engine[1]
+
+    @cached_property
+    def _sources(self) -> SourceFinder:
+        return SourceFinder(self.snapshot, self._connection, lambda: self._splits)
+
+    @cached_property
+    def _stand_ins(self) -> StandIns:
+        return StandIns(self._connection, self._views, self.snapshot, self.memo)
+
+    def _over(self, run_ids: Collection[str]) -> "Database":
+        """A database of a few runs, or this one where they are all of them, or none is named."""
+        key = frozenset(run_ids)
+        if not key or key == set(self.snapshot.runs):
+            return self
+        if key not in self._of_few_runs:
+            self._of_few_runs[key] = Database(self.snapshot.only(*dict.fromkeys(run_ids)))
+            if len(self._of_few_runs) > _MOST_NARROWED:
+                # what was asked of it before keeps it open
+                self._of_few_runs.popitem(last=False)
+        self._of_few_runs.move_to_end(key)
+        return self._of_few_runs[key]
 
     def _run_counted(
         self, statement: str, parameters: Mapping[str, object], counts: Sequence[Count]

@@ -8,17 +8,21 @@ nothing about a label of tokens: those are permuted over the labelled tokens of 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moedb.errors import ParameterError
 from moedb.queries.analyses.analysis import RUN, SPLIT, Analysis, AnalysisColumn
 from moedb.queries.analyses.uncertainty.clusters import CLUSTER, clusters_of
+from moedb.queries.counting.decisions.files import side_by_side
+from moedb.queries.counting.tables import contingency_table
 from moedb.queries.questions.parameters import Parameter
 from moedb.queries.reading.selection import SELECTED_EXAMPLES
 from moedb.queries.results.result import Computed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -84,8 +88,7 @@ where example_routing.run_id = cast($run as varchar)
 _DECISIONS_OF_TOKENS = f"""
 select
     routing.token_idx as unit,
-    routing.expert,
-    1 as n_decisions
+    routing.expert
 from routing
 where routing.run_id = cast($run as varchar)
     and routing.layer = cast($layer as integer)
@@ -127,18 +130,18 @@ class Labelled:
     examples: "NDArray[np.int64]"
     clusters: "NDArray[np.int64]"
     cluster_key: str | None
-    sets: "NDArray[np.int64]"
+    sets: "NDArray[np.int32]"
     members: "NDArray[np.int64]"
     starts: "NDArray[np.int64]"
     on_tokens: bool
 
     @cached_property
-    def _set_of_cluster(self) -> "NDArray[np.int64] | None":
+    def _set_of_cluster(self) -> "NDArray[np.int32] | None":
         """(cluster,): its set; None where the units of some cluster carry several."""
         import numpy as np
 
         _, first = np.unique(self.clusters, return_index=True)
-        sets: NDArray[np.int64] = self.sets[first]
+        sets: NDArray[np.int32] = self.sets[first]
         return sets if (sets[self.clusters] == self.sets).all() else None
 
     @cached_property
@@ -165,7 +168,7 @@ class Labelled:
         how = "by" if self._set_of_cluster is not None else "within"
         return f"{_OVER_EXAMPLES} {how} {self.cluster_key}"
 
-    def permuted(self, rng: "np.random.Generator") -> "NDArray[np.int64]":
+    def permuted(self, rng: "np.random.Generator") -> "NDArray[np.int32]":
         """(unit,): the sets, moved among all clusters, or among the units of each block."""
         import numpy as np
 
@@ -189,21 +192,20 @@ class LayerDecisions:
     experts
         (entry,): the expert.
     counts
-        (entry,): how often the unit chose it.
+        (entry,): how often the unit chose it; None where that is once each.
     """
 
-    rows: "NDArray[np.int64]"
-    experts: "NDArray[np.int64]"
-    counts: "NDArray[np.float64]"
+    rows: "NDArray[np.int32]"
+    experts: "NDArray[np.int32]"
+    counts: "NDArray[np.float64] | None"
 
-    def by_value(self, labelled: Labelled, sets: "NDArray[np.int64]") -> "NDArray[np.float64]":
+    def by_value(self, labelled: Labelled, sets: "NDArray[np.int32]") -> "NDArray[np.float64]":
         """(value, expert): the decisions of each value where unit i carries ``sets[i]``."""
         import numpy as np
 
-        n_experts, n_sets = int(self.experts.max()) + 1, int(labelled.members.max()) + 1
-        cells = sets[self.rows] * n_experts + self.experts
-        of_sets = np.bincount(cells, weights=self.counts, minlength=n_sets * n_experts)
-        carried = of_sets.reshape(n_sets, n_experts)[labelled.members]
+        shape = int(labelled.members.max()) + 1, int(self.experts.max()) + 1
+        of_sets = contingency_table(sets[self.rows], self.experts, shape, self.counts)
+        carried = of_sets.astype(np.float64)[labelled.members]
         joint: NDArray[np.float64] = np.add.reduceat(carried, labelled.starts, axis=0)
         return joint
 
@@ -299,10 +301,15 @@ def label_information(reader: "SnapshotReader", parameters: "Mapping[str, Value]
     # every layer meets the same permutations, whichever layers are asked for
     rng = np.random.default_rng(seed)
     null: dict[int, list[float]] = {layer: [] for layer in decisions}
-    for _ in range(permutations if decisions else 0):
-        sets = labelled.permuted(rng)
-        for layer, found in decisions.items():
-            null[layer].append(mutual_information(found.by_value(labelled, sets)))
+
+    def shuffled() -> "Iterator[Callable[[], tuple[int, float]]]":
+        for _ in range(permutations if decisions else 0):
+            sets = labelled.permuted(rng)
+            for layer, found in decisions.items():
+                yield partial(_information, layer, found, labelled, sets)
+
+    for layer, of_shuffled in side_by_side(shuffled()):
+        null[layer].append(of_shuffled)
     rows = [_of_layer(layer, labelled, decisions[layer], null[layer]) for layer in decisions]
     statement = _DECISIONS_OF_TOKENS if labelled.on_tokens else _DECISIONS_OF_EXAMPLES
     return Computed(rows, statement, (run,))
@@ -335,7 +342,7 @@ def _labelled(
         of_example,
         clusters.of(examples),
         clusters.key,
-        np.array(sets, dtype=np.int64),
+        np.array(sets, dtype=np.int32),
         by_value[:, 1],
         np.unique(by_value[:, 0], return_index=True)[1],
         bool(on_tokens),
@@ -358,10 +365,16 @@ def _decisions(
     rows = np.searchsorted(labelled.units, units)
     has_label = labelled.units[np.minimum(rows, len(labelled.units) - 1)] == units
     return LayerDecisions(
-        rows[has_label],
-        counts["expert"].to_numpy(np.int64)[has_label],
-        counts["n_decisions"].to_numpy(np.float64)[has_label],
+        rows[has_label].astype(np.int32),
+        counts["expert"].to_numpy(np.int32)[has_label],
+        None if labelled.on_tokens else counts["n_decisions"].to_numpy(np.float64)[has_label],
     )
+
+
+def _information(
+    layer: int, decisions: LayerDecisions, labelled: Labelled, sets: "NDArray[np.int32]"
+) -> tuple[int, float]:
+    return layer, mutual_information(decisions.by_value(labelled, sets))
 
 
 def _of_layer(

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
-from moedb.queries.counting.blocks import layers_of, read_blocks
+from moedb.queries.counting.decisions.layers import layers_of, slabs_of
+from moedb.queries.counting.decisions.order import UnorderedError
+from moedb.queries.counting.decisions.stretches import each_stretch
 from moedb.queries.counting.rows import Part, Rows, joined
+from moedb.queries.counting.tables import contingency_table
 from moedb.queries.counting.tokens import labelled_tokens
 from moedb.queries.reading.selection import SELECTED_EXAMPLES
 
 if TYPE_CHECKING:
     import duckdb
+    import numpy as np
+    from numpy.typing import NDArray
 
+    from moedb.queries.counting.decisions.stretches import Stretch
+    from moedb.queries.counting.tokens import Grouped
     from moedb.store.reading.snapshot import RunSnapshot
 
 _ON_TOKENS = """
@@ -57,33 +66,75 @@ def class_routing(
     if run.format > 1 and not connection.execute(_ON_TOKENS, given).fetchall():
         found = connection.execute(_OF_EXAMPLES, {**given, "split": selection}).fetchnumpy()
         return dict(found)
-    layers = layers_of(run)
     tokens = labelled_tokens(connection, run.run_id, selection, key)
     n_values = len(tokens.names)
-    counts = [np.zeros(n_values * layer.n_experts, np.int64) for layer in layers]
-    weights = [np.zeros(n_values * layer.n_experts) for layer in layers]
-    for stretch in read_blocks(run, weights=True):
-        places, groups = tokens.within(stretch.first_token, stretch.n_tokens)
-        is_whole = np.array_equal(places, np.arange(stretch.n_tokens))
-        for number, block in enumerate(stretch.blocks):
-            experts, chosen = block.experts, np.asarray(block.weights)
-            if not is_whole:
-                experts, chosen = experts[places], chosen[places]
-            n_experts = layers[number].n_experts
-            cells = (experts + groups[:, None] * n_experts).ravel()
-            counts[number] += np.bincount(cells, minlength=n_values * n_experts)
-            weights[number] += np.bincount(cells, chosen.ravel(), n_values * n_experts)
+    shapes = [(len(layers), n_values, layers[0].n_experts) for layers in slabs_of(run)]
+    counts = [np.zeros(shape, np.int64) for shape in shapes]
+    weights = [np.zeros(shape) for shape in shapes]
+    for of_stretch in each_stretch(run, partial(_by_group, tokens), weights=True):
+        for place, (n, weight) in enumerate(of_stretch):
+            counts[place] += n
+            weights[place] += weight
     parts: list[Part] = []
-    for layer, n, weight in zip(layers, counts, weights, strict=True):
-        (cells,) = n.nonzero()
-        value, expert = np.divmod(cells, layer.n_experts)
+    for layer, n, weight in zip(layers_of(run), chain(*counts), chain(*weights), strict=True):
+        value, expert = n.nonzero()
         parts.append(
             {
                 "value": tokens.names[value],
                 "layer": layer.layer,
                 "expert": expert,
-                "n_decisions": n[cells],
-                "weight": weight[cells],
+                "n_decisions": n[value, expert],
+                "weight": weight[value, expert],
             }
         )
     return joined(("value", "layer", "expert", "n_decisions", "weight"), parts)
+
+
+def class_sizes(of_classes: Rows, run: RunSnapshot) -> Rows:
+    """Count as the view ``class_sizes`` does, its columns from ``value`` on.
+
+    Parameters
+    ----------
+    of_classes
+        What :func:`class_routing` counted. Every token of a class chooses as many experts at each
+        layer, so that one layer tells how many they are.
+    run
+        The run.
+
+    Raises
+    ------
+    UnorderedError
+        If the run has no layers.
+    """
+    import numpy as np
+
+    layers = layers_of(run)
+    if not layers:
+        raise UnorderedError
+    at_first = np.asarray(of_classes["layer"]) == layers[0].layer
+    values = np.asarray(of_classes["value"])[at_first]
+    names, number = np.unique(values.astype(object), return_inverse=True)
+    decisions = np.zeros(len(names), np.int64)
+    np.add.at(decisions, number, np.asarray(of_classes["n_decisions"])[at_first])
+    return {"value": names, "n_tokens": decisions // layers[0].top_k}
+
+
+def _by_group(
+    tokens: Grouped, stretch: Stretch
+) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """For each slab (layer, group, expert): how often it is chosen, and the sum of weights."""
+    import numpy as np
+
+    _, groups = tokens.within(stretch.first_token, stretch.n_tokens)
+    n_groups = len(tokens.names)
+    found = []
+    for slab in tokens.chosen_by(stretch):
+        n_layers = len(slab.layers)
+        first = np.arange(n_layers, dtype=np.int32)[:, None] * np.int32(n_groups)
+        rows = np.repeat((groups.astype(np.int32) + first).ravel(), slab.top_k)
+        table = n_layers * n_groups, slab.n_experts
+        shape = n_layers, n_groups, slab.n_experts
+        n = contingency_table(rows, slab.experts, table)
+        weight = contingency_table(rows, slab.experts, table, slab.weights)
+        found.append((n.reshape(shape), weight.reshape(shape)))
+    return found

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import combinations, pairwise, product
+from functools import partial
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
-from moedb.queries.counting.blocks import layers_of, read_blocks
+from moedb.queries.counting.decisions.layers import layers_of, slabs_of
+from moedb.queries.counting.decisions.stretches import each_stretch
 from moedb.queries.counting.rows import Part, Rows, joined
+from moedb.queries.counting.tables import contingency_table
 from moedb.queries.counting.tokens import selected_tokens
 
 if TYPE_CHECKING:
@@ -15,7 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from moedb.queries.counting.blocks import Layer, Stretch
+    from moedb.queries.counting.decisions.layers import Layer
+    from moedb.queries.counting.decisions.stretches import Slab, Stretch
     from moedb.queries.counting.tokens import Grouped
     from moedb.store.reading.snapshot import RunSnapshot
 
@@ -24,21 +28,19 @@ def expert_pairs(connection: duckdb.DuckDBPyConnection, run: RunSnapshot, select
     """Count as the view ``expert_pairs`` does, its columns from ``layer`` on."""
     import numpy as np
 
-    layers = layers_of(run)
-    both = [np.zeros((layer.n_experts, layer.n_experts), np.int64) for layer in layers]
-    adjacent = [np.zeros_like(counts) for counts in both]
     tokens = selected_tokens(connection, run.run_id, selection)
-    for stretch in read_blocks(run):
-        for place, experts in enumerate(_experts(stretch, tokens)):
-            for i, j in combinations(range(layers[place].top_k), 2):
-                counts = _joint(experts[:, i], experts[:, j], both[place].shape)
-                both[place] += counts
-                if j == i + 1:
-                    adjacent[place] += counts
+    shapes = [(len(layers), layers[0].n_experts) for layers in slabs_of(run)]
+    both = [np.zeros((n, experts, experts), np.int64) for n, experts in shapes]
+    adjacent = [np.zeros_like(counts) for counts in both]
+    for of_stretch in each_stretch(run, partial(_pairs, tokens)):
+        for place, (all_pairs, neighbours) in enumerate(of_stretch):
+            both[place] += all_pairs
+            adjacent[place] += neighbours
     parts: list[Part] = []
-    for layer, ordered, ordered_adjacent in zip(layers, both, adjacent, strict=True):
+    tables = chain(*both), chain(*adjacent)
+    for layer, pairs, neighbours in zip(layers_of(run), *tables, strict=True):
         # the expert of the smaller rank need not be that of the smaller index
-        counts, next_to = ordered + ordered.T, ordered_adjacent + ordered_adjacent.T
+        counts, next_to = pairs + pairs.T, neighbours + neighbours.T
         a, b = np.triu(counts, 1).nonzero()
         parts.append(
             {
@@ -86,13 +88,10 @@ def layer_pairs(connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selecti
     both = [np.zeros((one.n_experts, two.n_experts), np.int64) for one, two in successive]
     aligned = [np.zeros_like(counts) for counts in both]
     tokens = selected_tokens(connection, run.run_id, selection)
-    for stretch in read_blocks(run):
-        for place, (experts, following) in enumerate(pairwise(_experts(stretch, tokens))):
-            for i, j in product(range(experts.shape[1]), range(following.shape[1])):
-                counts = _joint(experts[:, i], following[:, j], both[place].shape)
-                both[place] += counts
-                if i == j:
-                    aligned[place] += counts
+    for of_stretch in each_stretch(run, partial(_successors, tokens)):
+        for place, (all_pairs, at_rank) in enumerate(of_stretch):
+            both[place] += all_pairs
+            aligned[place] += at_rank
     parts: list[Part] = []
     for (one, two), counts, at_rank in zip(successive, both, aligned, strict=True):
         expert, next_expert = counts.nonzero()
@@ -115,29 +114,90 @@ def _used(
     """For each layer (rank, expert): how often the expert is chosen at the rank."""
     import numpy as np
 
-    layers = layers_of(run)
-    used = [np.zeros((layer.top_k, layer.n_experts), np.int64) for layer in layers]
     tokens = selected_tokens(connection, run.run_id, selection)
-    for stretch in read_blocks(run):
-        for place, experts in enumerate(_experts(stretch, tokens)):
-            for rank, chosen in enumerate(experts.T):
-                used[place][rank] += np.bincount(chosen, minlength=layers[place].n_experts)
-    yield from zip(layers, used, strict=True)
+    shapes = [(len(of), of[0].top_k, of[0].n_experts) for of in slabs_of(run)]
+    used = [np.zeros(shape, np.int64) for shape in shapes]
+    for of_stretch in each_stretch(run, partial(_ranks, tokens)):
+        for place, counts in enumerate(of_stretch):
+            used[place] += counts
+    yield from zip(layers_of(run), chain(*used), strict=True)
 
 
-def _experts(stretch: Stretch, tokens: Grouped) -> Iterator[NDArray[np.int64]]:
-    """For each layer (token, rank) of the stretch's tokens that are selected."""
-    places, _ = tokens.within(stretch.first_token, stretch.n_tokens)
-    for block in stretch.blocks:
-        yield block.experts if len(places) == stretch.n_tokens else block.experts[places]
+def _pairs(tokens: Grouped, stretch: Stretch) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """For each slab (layer, expert, expert): those of smaller and larger rank, and neighbours."""
+    import numpy as np
+
+    found = []
+    for slab in tokens.chosen_by(stretch):
+        n_layers, n_experts = len(slab.layers), slab.n_experts
+        shape = n_layers * n_experts, n_experts
+        numbered, experts = _by_rank(slab)
+        # every pair of ranks is r and r + apart for one distance
+        tables = [
+            contingency_table(numbered[:-apart], experts[apart:], shape)
+            for apart in range(1, slab.top_k)
+        ] or [np.zeros(shape, np.int64)]
+        both = sum(tables[1:], start=tables[0])
+        of_pairs = n_layers, n_experts, n_experts
+        found.append((both.reshape(of_pairs), tables[0].reshape(of_pairs)))
+    return found
+
+
+def _successors(
+    tokens: Grouped, stretch: Stretch
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """For each layer but the last (expert, next layer's expert): all, and of the same rank."""
+    slabs = list(tokens.chosen_by(stretch))
+    found = []
+    for number, slab in enumerate(slabs):
+        found += _joint(slab, slice(None, -1), slab, slice(1, None))
+        if number + 1 < len(slabs):
+            found += _joint(slab, slice(-1, None), slabs[number + 1], slice(None, 1))
+    return found
 
 
 def _joint(
-    one: NDArray[np.int64], two: NDArray[np.int64], shape: tuple[int, ...]
-) -> NDArray[np.int64]:
-    """(n, m): how often each pair of values occurs."""
+    one: Slab, of_one: slice, two: Slab, of_two: slice
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Of each pair of layers (expert, other layer's expert): all, and of the same rank."""
+    n_layers = len(one.layers[of_one])
+    shape = n_layers * one.n_experts, two.n_experts
+    numbered, _ = _by_rank(one, of_one)
+    _, experts = _by_rank(two, of_two)
+    k = min(one.top_k, two.top_k)
+    at_rank = contingency_table(numbered[:k], experts[:k], shape)
+    both = at_rank.copy()
+    # every other pair of ranks is r and r + apart for one distance, up or down
+    for apart in range(1, two.top_k):
+        n = min(one.top_k, two.top_k - apart)
+        both += contingency_table(numbered[:n], experts[apart : apart + n], shape)
+    for apart in range(1, one.top_k):
+        n = min(two.top_k, one.top_k - apart)
+        both += contingency_table(numbered[apart : apart + n], experts[:n], shape)
+    of_pairs = n_layers, one.n_experts, two.n_experts
+    return list(zip(both.reshape(of_pairs), at_rank.reshape(of_pairs), strict=True))
+
+
+def _ranks(tokens: Grouped, stretch: Stretch) -> list[NDArray[np.int64]]:
+    """For each slab (layer, rank, expert): how often the expert is chosen at the rank."""
     import numpy as np
 
-    n, m = shape
-    counts: NDArray[np.int64] = np.bincount(one * m + two, minlength=n * m).reshape(n, m)
-    return counts
+    found = []
+    for slab in tokens.chosen_by(stretch):
+        n_layers, k = len(slab.layers), slab.top_k
+        places = np.arange(n_layers * k, dtype=np.int32).reshape(n_layers, 1, k)
+        rows = np.broadcast_to(places, slab.experts.shape)
+        table = contingency_table(rows, slab.experts, (n_layers * k, slab.n_experts))
+        found.append(table.reshape(n_layers, k, slab.n_experts))
+    return found
+
+
+def _by_rank(
+    slab: Slab, layers: slice = slice(None)
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """(rank, layer and token): the experts, numbered through the layers, and as they are."""
+    import numpy as np
+
+    experts = np.ascontiguousarray(slab.experts[layers].transpose(2, 0, 1))
+    first = np.arange(experts.shape[1], dtype=np.int32) * np.int32(slab.n_experts)
+    return (experts + first[:, None]).reshape(slab.top_k, -1), experts.reshape(slab.top_k, -1)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from moedb.queries.counting.blocks import hold_experts, read_blocks
+from moedb.queries.counting.decisions.held import hold_experts, smallest_type
+from moedb.queries.counting.decisions.stretches import each_stretch
 from moedb.queries.counting.rows import Part, Rows, joined
 from moedb.queries.reading.selection import SELECTED_EXAMPLES
 
 if TYPE_CHECKING:
     import duckdb
+    import numpy as np
+    from numpy.typing import NDArray
 
+    from moedb.queries.counting.decisions.held import HeldExperts
+    from moedb.queries.counting.decisions.stretches import Stretch
     from moedb.store.reading.snapshot import RunSnapshot
 
 _MATCHED = f"""
@@ -45,25 +51,40 @@ def shared_decisions(
     tokens = np.asarray(found["token_idx"])[order]
     tokens_b = np.asarray(found["token_b"])[order]
     held = hold_experts(run_b)
-    rows_b = held.rows_of(tokens_b)
+    matched = tokens, held.rows_of(tokens_b)
     shared: dict[int, int] = {}
     first: dict[int, int] = {}
-    for stretch in read_blocks(run):
-        low, high = np.searchsorted(
-            tokens, (stretch.first_token, stretch.first_token + stretch.n_tokens)
-        )
-        places = tokens[low:high] - stretch.first_token
-        for block in stretch.blocks:
-            number = block.layer.layer
-            if number not in held.experts:
-                continue
-            one, two = block.experts[places], held.experts[number][rows_b[low:high]]
-            same = one[:, :, None] == two[:, None, :]
-            shared[number] = shared.get(number, 0) + int(same.sum())
-            first[number] = first.get(number, 0) + int(same[:, 0, 0].sum())
+    for of_stretch in each_stretch(run, partial(_shared, *matched, held)):
+        for layer, (n_shared, n_first) in of_stretch.items():
+            shared[layer] = shared.get(layer, 0) + n_shared
+            first[layer] = first.get(layer, 0) + n_first
     parts: list[Part] = [
         {"layer": layer, "n_shared": np.array([n]), "n_first": np.array([first[layer]])}
         for layer, n in shared.items()
         if n
     ]
     return joined(("layer", "n_shared", "n_first"), parts)
+
+
+def _shared(
+    tokens: NDArray[np.int64], rows_b: NDArray[np.int64], held: HeldExperts, stretch: Stretch
+) -> dict[int, tuple[int, int]]:
+    """For each layer the decisions that are alike, and of those the first-ranked in both."""
+    import numpy as np
+
+    low, high = np.searchsorted(
+        tokens, (stretch.first_token, stretch.first_token + stretch.n_tokens)
+    )
+    places, rows = tokens[low:high] - stretch.first_token, rows_b[low:high]
+    found = {}
+    for slab in stretch.slabs:
+        for layer, experts in zip(slab.layers, slab.experts, strict=True):
+            if layer.layer not in held.experts:
+                continue
+            theirs = held.experts[layer.layer][rows]
+            mine = experts[places].astype(
+                np.promote_types(theirs.dtype, smallest_type(slab.n_experts))
+            )
+            same = mine[:, :, None] == theirs[:, None, :]
+            found[layer.layer] = int(np.count_nonzero(same)), int(np.count_nonzero(same[:, 0, 0]))
+    return found

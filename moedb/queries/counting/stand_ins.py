@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from moedb.queries.counting.blocks import UnorderedError
-from moedb.queries.counting.classes import class_routing
+from moedb.queries.counting.classes import class_routing, class_sizes
+from moedb.queries.counting.decisions.order import UnorderedError
 from moedb.queries.counting.experts import expert_pairs, expert_usage, layer_pairs, rank_usage
 from moedb.queries.counting.sharing import shared_decisions
-from moedb.queries.counting.vocabulary import vocabulary_routing
+from moedb.queries.counting.vocabulary import Leading, vocabulary_routing, vocabulary_usage
 from moedb.queries.questions.parameters import RUN_PARAMETERS
 from moedb.store.engine.quoting import literal, quoted
 
@@ -65,10 +65,12 @@ class Count:
     selection
         The selection.
     of
-        The label's key (``class_routing``), which token (``vocabulary_routing``), or the other run
-        (``shared_decisions``).
+        The label's key (``class_routing``, ``class_sizes``), which token (``vocabulary_routing``,
+        ``vocabulary_usage``), or the other run (``shared_decisions``).
     least
         How often a token id must occur to be counted.
+    leading
+        Which rows of each expert are wanted (``vocabulary_routing``); None for all.
     """
 
     view: str
@@ -76,6 +78,7 @@ class Count:
     selection: str
     of: str | None = None
     least: int = 0
+    leading: Leading | None = None
 
 
 _COUNTERS: dict[str, Callable[[duckdb.DuckDBPyConnection, Snapshot, Count], Rows]] = {
@@ -98,13 +101,22 @@ _COUNTERS: dict[str, Callable[[duckdb.DuckDBPyConnection, Snapshot, Count], Rows
         c, snapshot.runs[count.run], snapshot.runs[str(count.of)], count.selection
     ),
     "vocabulary_routing": lambda c, snapshot, count: vocabulary_routing(
+        c, snapshot.runs[count.run], count.selection, str(count.of), count.least, count.leading
+    ),
+    "vocabulary_usage": lambda c, snapshot, count: vocabulary_usage(
         c, snapshot.runs[count.run], count.selection, str(count.of), count.least
     ),
 }
-COUNTED = frozenset(_COUNTERS)
+COUNTED = frozenset({*_COUNTERS, "class_sizes"})
 """The views that counted rows can stand for."""
 
-_COLUMN_OF = {"class_routing": "key", "shared_decisions": "run_b", "vocabulary_routing": "of"}
+_COLUMN_OF = {
+    "class_routing": "key",
+    "class_sizes": "key",
+    "shared_decisions": "run_b",
+    "vocabulary_routing": "of",
+    "vocabulary_usage": "of",
+}
 
 
 def counts_of(query: NamedQuery, values: Mapping[str, Value]) -> list[Count]:
@@ -123,15 +135,31 @@ def counts_of(query: NamedQuery, values: Mapping[str, Value]) -> list[Count]:
     for view in COUNTED & query.relations:
         if view == "shared_decisions":
             counts.append(Count(view, runs[0], selection, runs[-1]))
-        elif view == "class_routing":
+        elif view in ("class_routing", "class_sizes"):
             if values.get("key") is not None:  # no label, no class
                 counts += [Count(view, run, selection, str(values["key"])) for run in runs]
-        elif view == "vocabulary_routing":
+        elif view in ("vocabulary_routing", "vocabulary_usage"):
             of, least = str(values.get("of", "input")), int(values.get("min_count") or 0)
-            counts += [Count(view, run, selection, of, least) for run in runs]
+            n, by = values.get("n"), str(values.get("by"))
+            leading = (
+                Leading(by, int(n)) if n is not None and view == "vocabulary_routing" else None
+            )
+            counts += [Count(view, run, selection, of, least, leading) for run in runs]
         else:
             counts += [Count(view, run, selection) for run in runs]
     return counts
+
+
+def _merged(counts: Iterable[Count]) -> Iterator[Count]:
+    """One count in the place of several that differ in which rows are wanted."""
+    alike: dict[Count, list[Count]] = {}
+    for count in counts:
+        alike.setdefault(replace(count, least=0, leading=None), []).append(count)
+    for whole, several in alike.items():
+        least = min(count.least for count in several)
+        # the first of all token ids need not be among them the first of the frequent ones
+        leading = several[0].leading if len(set(several)) == 1 else None
+        yield replace(whole, least=least, leading=leading)
 
 
 class StandIns:
@@ -169,8 +197,7 @@ class StandIns:
         when they were captured, which SQL does as fast.
         """
         by_view: dict[str, list[Count]] = {}
-        fewest = sorted(dict.fromkeys(counts), key=lambda count: count.least)
-        for count in {replace(count, least=0): count for count in reversed(fewest)}.values():
+        for count in _merged(counts):
             by_view.setdefault(count.view, []).append(count)
         standing: list[str] = []
         try:
@@ -213,6 +240,9 @@ class StandIns:
     def _rows(self, count: Count) -> Rows:
         def compute() -> Rows:
             self._views.define(_READ)
+            if count.view == "class_sizes":
+                of_classes = self._rows(replace(count, view="class_routing"))
+                return class_sizes(of_classes, self._snapshot.runs[count.run])
             return _COUNTERS[count.view](self._connection, self._snapshot, count)
 
         def is_small(rows: Rows) -> bool:

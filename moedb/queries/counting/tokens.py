@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from moedb.queries.counting.decisions.stretches import Slab, Stretch
+
 _SELECTED = f"""
 select tokens.token_idx
 from tokens
@@ -20,14 +22,19 @@ where
     tokens.run_id = cast($run as varchar)
     and tokens.example_id in {SELECTED_EXAMPLES}
 """  # noqa: S608
-_LABELLED = f"""
-select distinct labels.token_idx, labels.value
-from labels
+_ON_TOKENS = """
+select token_labels.token_idx, token_labels.value
+from token_labels
+where token_labels.run_id = cast($run as varchar) and token_labels.key = cast($key as varchar)
+"""
+_ON_EXAMPLES = """
+select tokens.token_idx, example_values.value
+from tokens
+join example_values using (run_id, example_id)
 where
-    labels.run_id = cast($run as varchar)
-    and labels.key = cast($key as varchar)
-    and labels.token_idx in ({_SELECTED})
-"""  # noqa: S608
+    example_values.run_id = cast($run as varchar)
+    and example_values.key = cast($key as varchar)
+"""
 _VOCABULARY = f"""
 select
     tokens.token_idx,
@@ -65,13 +72,18 @@ class Grouped:
         low, high = np.searchsorted(self.token_idx, (first, first + n_tokens))
         return self.token_idx[low:high] - first, self.group[low:high]
 
+    def chosen_by(self, stretch: Stretch) -> Iterator[Slab]:
+        """What those of the tokens that stand in a stretch chose, in their order."""
+        places, _ = self.within(stretch.first_token, stretch.n_tokens)
+        for slab in stretch.slabs:
+            yield slab.of(places)
+
 
 def selected_tokens(connection: duckdb.DuckDBPyConnection, run: str, selection: str) -> Grouped:
     """The tokens of a selection, as one group."""
     import numpy as np
 
-    found = _fetch(connection, _SELECTED, {"run": run, "split": selection})["token_idx"]
-    tokens = np.sort(found)
+    tokens = np.sort(_fetch(connection, _SELECTED, {"run": run, "split": selection})["token_idx"])
     return Grouped(tokens, np.zeros(len(tokens), np.int64), np.array([selection], dtype=object))
 
 
@@ -79,12 +91,32 @@ def labelled_tokens(
     connection: duckdb.DuckDBPyConnection, run: str, selection: str, key: str
 ) -> Grouped:
     """The tokens of a selection by their values of a label, of a run, an example or a token."""
-    import pandas as pd
+    import numpy as np
+    import pyarrow as pa
 
-    given = {"run": run, "split": selection, "key": key}
-    found = _fetch(connection, _LABELLED, given)
-    group, names = pd.factorize(found["value"])
-    return _in_order(found["token_idx"], group, names)
+    given = {"run": run, "key": key}
+    parts = (_ON_TOKENS, _ON_EXAMPLES)
+    found = [connection.sql(sql, params=given).to_arrow_table() for sql in parts]
+    labels = pa.concat_tables(found).combine_chunks()
+    # names are compared once for each value, not for each token
+    coded = labels["value"].combine_chunks().dictionary_encode()
+    names = coded.dictionary.to_numpy(zero_copy_only=False)
+    token_idx, group = labels["token_idx"].to_numpy(), coded.indices.to_numpy()
+    selected = selected_tokens(connection, run, selection).token_idx
+    if len(selected):
+        places = np.minimum(np.searchsorted(selected, token_idx), len(selected) - 1)
+        is_selected = selected[places] == token_idx
+    else:
+        is_selected = np.zeros(len(token_idx), np.bool_)
+    if not is_selected.all():
+        token_idx, group = token_idx[is_selected], group[is_selected]
+    ordered = _in_order(token_idx, group, names)
+    # an example and a token of it may carry the same value, which then counts once
+    is_repeated = ordered.token_idx[1:] == ordered.token_idx[:-1]
+    if is_repeated.any():
+        pairs = np.unique(np.stack([ordered.token_idx, ordered.group]), axis=1)
+        ordered = Grouped(pairs[0], pairs[1], names)
+    return ordered
 
 
 def tokens_by_id(
@@ -112,8 +144,10 @@ def _in_order(
 ) -> Grouped:
     import numpy as np
 
-    order = np.argsort(tokens, kind="stable")
-    return Grouped(tokens[order], group[order].astype(np.int64), names)
+    if (tokens[1:] < tokens[:-1]).any():
+        order = np.argsort(tokens, kind="stable")
+        tokens, group = tokens[order], group[order]
+    return Grouped(tokens, group.astype(np.int64), names)
 
 
 def _fetch(

@@ -1,17 +1,43 @@
-"""How often the occurrences of each token id choose each expert."""
+"""How often the occurrences of token ids choose each expert."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from moedb.queries.counting.blocks import hold_experts, layers_of
+from moedb.queries.counting.decisions.files import side_by_side
+from moedb.queries.counting.decisions.held import hold_experts
+from moedb.queries.counting.decisions.layers import layers_of
 from moedb.queries.counting.rows import Part, Rows, joined
+from moedb.queries.counting.tables import contingency_table
 from moedb.queries.counting.tokens import tokens_by_id
 
 if TYPE_CHECKING:
     import duckdb
+    import numpy as np
+    from numpy.typing import NDArray
 
+    from moedb.queries.counting.decisions.layers import Layer
     from moedb.store.reading.snapshot import RunSnapshot
+
+
+@dataclass(frozen=True)
+class Leading:
+    """The rows of each expert that are wanted: the first ``n``, and those that tie with the last.
+
+    Attributes
+    ----------
+    by
+        ``count`` for the largest numbers of decisions, ``lift`` for the largest shares of a token
+        id's occurrences.
+    n
+        How many.
+    """
+
+    by: str
+    n: int
 
 
 def vocabulary_routing(
@@ -20,8 +46,43 @@ def vocabulary_routing(
     selection: str,
     of: str,
     least: int,
+    leading: Leading | None = None,
 ) -> Rows:
     """Count as the view ``vocabulary_routing`` does, its columns from ``token_id`` on.
+
+    Token ids that occur less often than ``least`` are left out, and with ``leading`` the rows that
+    are not among the first of their expert.
+
+    Raises
+    ------
+    UnorderedError
+        If the run is too large to be held in memory, or not in order.
+    """
+    tokens = _tokens(connection, run, selection, of, least)
+
+    def of_layer(layer: Layer, experts: NDArray[np.int32]) -> Part:
+        table = tokens.table(layer, experts)
+        token, expert = _wanted(table, tokens.n_token, leading).nonzero()
+        return {
+            "token_id": tokens.token_id[token],
+            "layer": layer.layer,
+            "expert": expert,
+            "n_decisions": table[token, expert],
+            "first_token_idx": tokens.first(experts, token, expert),
+        }
+
+    parts = _each_layer(run, tokens, of_layer)
+    return joined(("token_id", "layer", "expert", "n_decisions", "first_token_idx"), parts)
+
+
+def vocabulary_usage(
+    connection: duckdb.DuckDBPyConnection,
+    run: RunSnapshot,
+    selection: str,
+    of: str,
+    least: int,
+) -> Rows:
+    """Count as the view ``vocabulary_usage`` does, its columns from ``n_token`` on.
 
     Token ids that occur less often than ``least`` are left out.
 
@@ -32,29 +93,118 @@ def vocabulary_routing(
     """
     import numpy as np
 
-    tokens = tokens_by_id(connection, run.run_id, selection, of, least)
+    tokens = _tokens(connection, run, selection, of, least)
+    n_token, starts, number = np.unique(tokens.n_token, return_index=True, return_inverse=True)
+
+    def of_layer(layer: Layer, experts: NDArray[np.int32]) -> Part:
+        table = tokens.table(layer, experts)
+        shape = len(n_token), layer.n_experts
+        used = np.add.reduceat(table, starts, axis=0) if len(starts) else np.zeros(shape, np.int64)
+        # of experts that are chosen as often the first is taken
+        favourite, most = table.argmax(axis=1), table.max(axis=1, initial=0)
+        favoured = contingency_table(number, favourite, shape, most).astype(np.int64)
+        of_tokens, expert = used.nonzero()
+        return {
+            "n_token": n_token[of_tokens],
+            "layer": layer.layer,
+            "expert": expert,
+            "n_decisions": used[of_tokens, expert],
+            "n_favoured": favoured[of_tokens, expert],
+        }
+
+    parts = _each_layer(run, tokens, of_layer)
+    return joined(("n_token", "layer", "expert", "n_decisions", "n_favoured"), parts)
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """The occurrences of token ids, id by id, rare ones first.
+
+    Attributes
+    ----------
+    token_idx, number
+        (occurrence,): the token, and the place of its id in ``token_id``.
+    token_id, n_token
+        (token id,): the ids, and how often they occur.
+    """
+
+    token_idx: NDArray[np.int64]
+    number: NDArray[np.int32]
+    token_id: NDArray[np.int64]
+    n_token: NDArray[np.int64]
+
+    def table(self, layer: Layer, experts: NDArray[np.int32]) -> NDArray[np.int64]:
+        """(token id, expert): how often it is chosen; ``experts`` is (occurrence, rank)."""
+        import numpy as np
+
+        rows = np.repeat(self.number, layer.top_k)
+        return contingency_table(rows, experts, (len(self.token_id), layer.n_experts))
+
+    def first(
+        self, experts: NDArray[np.int32], number: NDArray[np.int64], expert: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """The first occurrence of each token id that chooses the expert beside it."""
+        import numpy as np
+
+        starts = np.concatenate([[0], self.n_token.cumsum()])
+        begin, end = starts[number], starts[number + 1]
+        found = np.full(len(number), -1, np.int64)
+        pending, step = np.arange(len(number)), 8
+        while len(pending):
+            # most choose it soon; those that do not are looked for farther on
+            places = begin[pending, None] + np.arange(step)
+            inside = places < end[pending, None]
+            chosen = experts[np.where(inside, places, 0)] == expert[pending, None, None]
+            hits = chosen.any(axis=2) & inside
+            is_found = hits.any(axis=1)
+            found[pending[is_found]] = places[is_found, hits[is_found].argmax(axis=1)]
+            begin[pending] += step
+            pending, step = pending[~is_found], min(4 * step, 4096)
+        return self.token_idx[found]
+
+
+def _tokens(
+    connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selection: str, of: str, least: int
+) -> _Tokens:
+    import numpy as np
+
+    grouped = tokens_by_id(connection, run.run_id, selection, of, least)
+    n_token = np.bincount(grouped.group, minlength=len(grouped.names))
+    by_number = np.argsort(n_token, kind="stable")
+    place = np.empty(len(by_number), np.int32)
+    place[by_number] = np.arange(len(by_number))
+    number = place[grouped.group]
+    # id by id, so that neighbours are counted in neighbouring cells
+    order = np.argsort(number, kind="stable")
+    names = grouped.names.astype(np.int64)
+    return _Tokens(grouped.token_idx[order], number[order], names[by_number], n_token[by_number])
+
+
+def _each_layer(
+    run: RunSnapshot, tokens: _Tokens, count: Callable[[Layer, NDArray[np.int32]], Part]
+) -> Iterator[Part]:
+    """Count the decisions of each layer, several layers at once."""
+    import numpy as np
+
     held = hold_experts(run)
-    # token by token id, so that neighbours are counted in neighbouring cells
-    order = np.argsort(tokens.group, kind="stable")
-    group, token_idx = tokens.group[order], tokens.token_idx[order]
-    rows = held.rows_of(token_idx)
-    names = tokens.names.astype(np.int32)
-    parts: list[Part] = []
-    for layer in layers_of(run):
-        cells = held.experts[layer.layer][rows] + (group * layer.n_experts)[:, None]
-        counts = np.bincount(cells.ravel(), minlength=len(names) * layer.n_experts)
-        first = np.empty(len(counts), np.int64)
-        # of several writes to a place the last one stays
-        first[cells[::-1].ravel()] = np.repeat(token_idx[::-1], layer.top_k)
-        (used,) = counts.nonzero()
-        token_id, expert = np.divmod(used, layer.n_experts)
-        parts.append(
-            {
-                "token_id": names[token_id],
-                "layer": np.full(len(used), layer.layer, np.int32),
-                "expert": expert.astype(np.int32),
-                "n_decisions": counts[used],
-                "first_token_idx": first[used],
-            }
-        )
-    return joined(("token_id", "layer", "expert", "n_decisions", "first_token_idx"), parts)
+    rows = held.rows_of(tokens.token_idx)
+
+    def of_layer(layer: Layer) -> Part:
+        return count(layer, held.experts[layer.layer][rows].astype(np.int32))
+
+    return side_by_side(partial(of_layer, layer) for layer in layers_of(run))
+
+
+def _wanted(
+    table: NDArray[np.int64], n_token: NDArray[np.int64], leading: Leading | None
+) -> NDArray[np.bool_]:
+    """(token id, expert): which cells are wanted."""
+    import numpy as np
+
+    is_chosen = table > 0
+    if leading is None or len(table) <= leading.n:
+        return is_chosen
+    values = table if leading.by == "count" else table / n_token[:, None]
+    of_experts = np.ascontiguousarray(values.T)
+    last = np.partition(of_experts, len(table) - leading.n, axis=1)[:, len(table) - leading.n]
+    return is_chosen & (values >= last)

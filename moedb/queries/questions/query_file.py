@@ -50,6 +50,7 @@ _PARAMETER = re.compile(
 _COLUMN = re.compile(r"(?P<name>[a-z]\w*): (?P<doc>.+)")
 _CAST = re.compile(r"cast\(\$(\w+) as (\w+)\)")
 _READ = re.compile(r"^\s*(?:from|join) (\w+)\b", re.MULTILINE)
+_PART = re.compile(r"^(?:with )?(\w+) as \($", re.MULTILINE)
 _ESSENTIAL = ("tokens", "routing", "router_stats", "router_mass", "predictions", "logit_lens")
 _BEHIND = dict.fromkeys(
     (
@@ -61,6 +62,7 @@ _BEHIND = dict.fromkeys(
         "rank_usage",
         "shared_decisions",
         "vocabulary_routing",
+        "vocabulary_usage",
     ),
     "routing",
 )
@@ -87,8 +89,8 @@ class NamedQuery(Question):
 
     @cached_property
     def relations(self) -> frozenset[str]:
-        """The tables and views that it names, and its own parts."""
-        return frozenset(_READ.findall(self.sql))
+        """The tables and views that it names."""
+        return frozenset(_READ.findall(self.sql)) - frozenset(_PART.findall(self.sql))
 
     @property
     def reads(self) -> tuple[str, ...]:

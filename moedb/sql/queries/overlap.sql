@@ -118,7 +118,7 @@ ranked_experts as (
 ),
 
 -- one row for each expert that either group used
-expert_pairs as (
+used_experts as (
     select
         ranked_experts.layer,
         ranked_experts.expert,
@@ -147,13 +147,13 @@ expert_pairs as (
 
 expert_shares as (
     select
-        expert_pairs.layer,
-        expert_pairs.in_a,
-        expert_pairs.in_b,
-        coalesce(expert_pairs.used_a, 0) as share_a,
-        coalesce(expert_pairs.used_b, 0) as share_b,
-        (coalesce(expert_pairs.used_a, 0) + coalesce(expert_pairs.used_b, 0)) / 2 as share_mean
-    from expert_pairs
+        used_experts.layer,
+        used_experts.in_a,
+        used_experts.in_b,
+        coalesce(used_experts.used_a, 0) as share_a,
+        coalesce(used_experts.used_b, 0) as share_b,
+        (coalesce(used_experts.used_a, 0) + coalesce(used_experts.used_b, 0)) / 2 as share_mean
+    from used_experts
 ),
 
 layer_sums as (

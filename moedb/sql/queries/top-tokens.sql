@@ -110,30 +110,83 @@ expert_counts as (
         and expert_usage.selection = coalesce(cast($split as varchar), 'default')
 ),
 
-final as (
+leading_tokens as (
     select
         placed_tokens.layer,
         placed_tokens.expert,
-        placed_tokens.place,
         placed_tokens.token_id,
-        vocabulary.token,
         placed_tokens.n_decisions,
+        placed_tokens.first_token_idx,
         placed_tokens.n_token,
         placed_tokens.rate,
-        placed_tokens.rate
-            / (cast(expert_counts.n_decisions as double) / token_total.n_tokens) as lift,
-        token_context.context
+        placed_tokens.place
     from placed_tokens
+    where placed_tokens.place <= cast($n as integer)
+),
+
+-- as the view token_context has it, which works it out for every token of the run
+occurrences as (
+    select
+        tokens.token_idx,
+        tokens.example_id,
+        tokens.position
+    from tokens
+    where
+        tokens.run_id = cast($run as varchar)
+        and tokens.token_idx in (select leading_tokens.first_token_idx from leading_tokens)
+),
+
+surroundings as (
+    select
+        occurrences.token_idx,
+        occurrences.example_id,
+        distances.distance,
+        occurrences.position + distances.distance as position
+    from occurrences
+    cross join (
+        values (-8), (-7), (-6), (-5), (-4), (-3), (-2), (-1), (0), (1), (2), (3), (4)
+    ) as distances (distance)
+),
+
+contexts as (
+    select
+        surroundings.token_idx,
+        string_agg(
+            case
+                when surroundings.distance = 0 then concat('[[', tokens.token, ']]')
+                else tokens.token
+            end,
+            '' order by surroundings.distance
+        ) as context
+    from surroundings
+    join tokens
+        on surroundings.example_id = tokens.example_id
+        and surroundings.position = tokens.position
+    where tokens.run_id = cast($run as varchar)
+    group by surroundings.token_idx
+),
+
+final as (
+    select
+        leading_tokens.layer,
+        leading_tokens.expert,
+        leading_tokens.place,
+        leading_tokens.token_id,
+        vocabulary.token,
+        leading_tokens.n_decisions,
+        leading_tokens.n_token,
+        leading_tokens.rate,
+        leading_tokens.rate
+            / (cast(expert_counts.n_decisions as double) / token_total.n_tokens) as lift,
+        contexts.context
+    from leading_tokens
     cross join token_total
     join vocabulary using (token_id)
     join expert_counts
-        on placed_tokens.layer = expert_counts.layer
-        and placed_tokens.expert = expert_counts.expert
-    join token_context
-        on placed_tokens.first_token_idx = token_context.token_idx
-    where
-        token_context.run_id = cast($run as varchar)
-        and placed_tokens.place <= cast($n as integer)
+        on leading_tokens.layer = expert_counts.layer
+        and leading_tokens.expert = expert_counts.expert
+    join contexts
+        on leading_tokens.first_token_idx = contexts.token_idx
 )
 
 select

@@ -52,61 +52,39 @@ counted_tokens as (
 ),
 
 totals as (
-    select cast(sum(counted_tokens.n_token) as bigint) as n_tokens
+    select
+        count(*) as n_token_ids,
+        cast(sum(counted_tokens.n_token) as bigint) as n_tokens
     from counted_tokens
 ),
 
-token_counts as (
+usage as (
     select
-        vocabulary_routing.layer,
-        vocabulary_routing.expert,
-        vocabulary_routing.token_id,
-        counted_tokens.n_token,
-        vocabulary_routing.n_decisions
-    from vocabulary_routing
-    join counted_tokens using (token_id)
+        vocabulary_usage.layer,
+        vocabulary_usage.expert,
+        sum(vocabulary_usage.n_decisions) as n_decisions,
+        sum(vocabulary_usage.n_favoured) as n_favoured,
+        sum(cast(vocabulary_usage.n_favoured as double) / vocabulary_usage.n_token) as favoured
+    from vocabulary_usage
     where
-        vocabulary_routing.run_id = cast($run as varchar)
-        and vocabulary_routing.selection = coalesce(cast($split as varchar), 'default')
-        and vocabulary_routing.of = cast($of as varchar)
-),
-
-expert_counts as (
-    select
-        token_counts.layer,
-        token_counts.expert,
-        sum(token_counts.n_decisions) as n_decisions
-    from token_counts
-    group by token_counts.layer, token_counts.expert
-),
-
-most_used as (
-    select
-        expert_counts.layer,
-        max(expert_counts.n_decisions) as n_decisions
-    from expert_counts
-    group by expert_counts.layer
-),
-
-largest as (
-    select
-        token_counts.layer,
-        token_counts.token_id,
-        any_value(token_counts.n_token) as n_token,
-        max(token_counts.n_decisions) as n_decisions
-    from token_counts
-    group by token_counts.layer, token_counts.token_id
+        vocabulary_usage.run_id = cast($run as varchar)
+        and vocabulary_usage.selection = coalesce(cast($split as varchar), 'default')
+        and vocabulary_usage.of = cast($of as varchar)
+        and vocabulary_usage.n_token >= cast($min_count as integer)
+    group by vocabulary_usage.layer, vocabulary_usage.expert
 ),
 
 final as (
     select
-        largest.layer,
-        count(*) as n_token_ids,
-        cast(sum(largest.n_token) as bigint) as n_tokens,
-        avg(cast(largest.n_decisions as double) / largest.n_token) as specialization,
-        cast(sum(largest.n_decisions) as double) / sum(largest.n_token) as weighted
-    from largest
-    group by largest.layer
+        usage.layer,
+        max(totals.n_token_ids) as n_token_ids,
+        max(totals.n_tokens) as n_tokens,
+        sum(usage.favoured) / max(totals.n_token_ids) as specialization,
+        cast(sum(usage.n_favoured) as double) / max(totals.n_tokens) as weighted,
+        cast(max(usage.n_decisions) as double) / max(totals.n_tokens) as baseline
+    from usage
+    cross join totals
+    group by usage.layer
 )
 
 select
@@ -115,9 +93,6 @@ select
     final.n_tokens,
     final.specialization,
     final.weighted,
-    cast(most_used.n_decisions as double) / totals.n_tokens as baseline
+    final.baseline
 from final
-cross join totals
-join most_used
-    on final.layer = most_used.layer
 order by final.layer;

@@ -7,7 +7,7 @@ create or replace view selection_sizes as
 select
     selections.run_id,
     selections.selection,
-    count(*) as n_tokens
-from tokens
+    cast(sum(examples.n_tokens) as bigint) as n_tokens
+from examples
 join selections using (run_id, example_id)
 group by selections.run_id, selections.selection;

@@ -183,10 +183,12 @@ class Snapshot:
         """The major version of the store's format."""
         return next((run.format for run in self.runs.values()), FORMAT_MAJOR)
 
-    def only(self, run_id: str) -> "Snapshot":
-        """Return the snapshot of one run, which is then the default run whatever its status."""
-        run = self.run(run_id)
-        return replace(self, runs={run.run_id: run}, damaged={}, chosen=run.run_id)
+    def only(self, *run_ids: str) -> "Snapshot":
+        """Return the snapshot of some runs; the first is then the default, whatever its status."""
+        runs = [self.run(run_id) for run_id in run_ids]
+        return replace(
+            self, runs={run.run_id: run for run in runs}, damaged={}, chosen=runs[0].run_id
+        )
 
     def run(self, run_id: str) -> RunSnapshot:
         """Return a run by its name, or by an unambiguous beginning of it.

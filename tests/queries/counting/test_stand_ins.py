@@ -10,8 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import moedb
-from moedb.queries.counting.blocks import read_blocks
+from moedb.errors import SqlError, StoreError
+from moedb.queries.counting.decisions.stretches import each_stretch
 from moedb.queries.counting.stand_ins import COUNTED, Count, StandIns
+from moedb.queries.counting.tables import contingency_table
+from moedb.queries.counting.vocabulary import Leading
 from moedb.queries.database import Database
 from moedb.queries.reading.memo import Memo
 from moedb.schemas.manifests import RunManifest, UnitRange
@@ -19,8 +22,8 @@ from moedb.store.writing.compaction import compact_run
 from moedb.store.writing.run_writer import RunWriter
 from tests.support.stores.router_mass import with_router_mass
 
-LAYERS = {1: (6, 3), 4: (300, 2), 5: (4, 4)}
-"""For each layer its experts and its top k."""
+LAYERS = {1: (6, 3), 4: (300, 2), 5: (4, 4), 7: (4, 4), 8: (4, 4)}
+"""For each layer its experts and its top k; the last three are counted together."""
 
 RUN, OTHER = "text-00000000aa", "text-00000000bb"
 
@@ -131,9 +134,9 @@ def db(store: Path) -> Iterator[Database]:
 COUNTS = [
     *(Count(view, RUN, selection) for view in ("expert_pairs", "layer_pairs", "rank_usage")
       for selection in ("default", "all", "held", "none")),
-    *(Count("class_routing", RUN, selection, key)
+    *(Count(view, RUN, selection, key) for view in ("class_routing", "class_sizes")
       for selection in ("default", "corrupted") for key in ("kind", "pos", "lang", "other")),
-    *(Count("vocabulary_routing", RUN, selection, of)
+    *(Count(view, RUN, selection, of) for view in ("vocabulary_routing", "vocabulary_usage")
       for selection in ("default", "all") for of in ("input", "next")),
     *(Count("shared_decisions", RUN, selection, of)
       for selection in ("default", "all") for of in (OTHER, RUN)),
@@ -141,8 +144,8 @@ COUNTS = [
 
 NOTHING = [
     *(Count(view, RUN, "none") for view in ("expert_pairs", "layer_pairs", "rank_usage")),
-    Count("class_routing", RUN, "default", "other"),
-    Count("class_routing", RUN, "corrupted", "pos"),
+    *(Count(view, RUN, "default", "other") for view in ("class_routing", "class_sizes")),
+    *(Count(view, RUN, "corrupted", "pos") for view in ("class_routing", "class_sizes")),
 ]
 """Those that count nothing: no such split, or no such label in it."""
 
@@ -153,7 +156,13 @@ def stand_ins(database: Database) -> StandIns:
 
 def rows_of(database: Database, count: Count) -> pd.DataFrame:
     """The rows of a view that a count is of, in an order of their own."""
-    column = {"class_routing": "key", "shared_decisions": "run_b", "vocabulary_routing": "of"}
+    column = {
+        "class_routing": "key",
+        "class_sizes": "key",
+        "shared_decisions": "run_b",
+        "vocabulary_routing": "of",
+        "vocabulary_usage": "of",
+    }
     where = f"run_id = '{count.run}' and selection = '{count.selection}'"
     if count.view in column:
         where += f" and {column[count.view]} = '{count.of}'"
@@ -227,6 +236,68 @@ def test_rare_token_ids_can_be_left_out(db: Database) -> None:
     pd.testing.assert_frame_equal(counted, expected, check_dtype=False)
 
 
+@pytest.mark.parametrize("by", ["count", "lift"])
+def test_only_the_leading_token_ids_of_an_expert_can_be_counted(db: Database, by: str) -> None:
+    count = Count("vocabulary_routing", RUN, "all", "input")
+    defined = rows_of(db, count)
+    with stand_ins(db).standing([replace(count, leading=Leading(by, 2))]):
+        counted = rows_of(db, count)
+    n_token = db.sql(
+        "select token_id, count(*) as n_token from tokens where run_id = $run group by token_id",
+        {"run": RUN},
+    ).df()
+    known = defined.merge(n_token, on="token_id")
+    known["lift"] = known["n_decisions"] / known["n_token"]
+    measure = "n_decisions" if by == "count" else "lift"
+    place = known.groupby(["layer", "expert"])[measure].rank(method="min", ascending=False)
+    expected = defined[(place <= 2).to_numpy()].reset_index(drop=True)
+    assert 0 < len(expected) < len(defined)
+    pd.testing.assert_frame_equal(counted, expected, check_dtype=False)
+
+
+def test_two_questions_about_leading_token_ids_in_a_statement(db: Database) -> None:
+    calls = ("top_tokens(n := 1, min_count := 4)", "top_tokens(n := 2, \"by\" := 'lift')")
+    apart = [db.sql(f"from {call}").df() for call in calls]
+    columns = "layer, expert, place, token_id, n_decisions"
+    both = db.sql(" union all ".join(f"(select {columns} from {call})" for call in calls)).df()
+    together = pd.concat([frame[columns.split(", ")] for frame in apart], ignore_index=True)
+    order = columns.split(", ")
+    pd.testing.assert_frame_equal(
+        both.sort_values(order, ignore_index=True), together.sort_values(order, ignore_index=True)
+    )
+
+
+def test_the_files_of_other_runs_are_not_read(tmp_path: Path) -> None:
+    write_run(tmp_path / "store", RUN, 0)
+    write_run(tmp_path / "store", OTHER, 7)
+    with moedb.open(tmp_path / "store") as database:
+        expected = database.query("routing-by-class", run=RUN, key="pos").df()
+    with moedb.open(tmp_path / "store") as database:
+        for table in ("examples", "tokens", "routing", "router_mass", "token_labels"):
+            for path in database.snapshot.runs[OTHER].files(table):
+                path.unlink()
+        found = database.query("routing-by-class", run=RUN, key="pos").df()
+        with pytest.raises(StoreError):
+            database.query("routing-by-class", run=OTHER, key="pos")
+    assert len(expected)
+    pd.testing.assert_frame_equal(found, expected)
+
+
+def test_a_closed_database_says_so(store: Path) -> None:
+    with moedb.open(store) as database:
+        pass
+    with pytest.raises(SqlError, match="is closed"):
+        database.sql("select 1")
+
+
+def test_pairs_are_counted_by_hand() -> None:
+    rows, columns = np.array([0, 1, 1, 0], np.int32), np.array([2, 0, 0, 1], np.int32)
+    table = contingency_table(rows, columns, (2, 3))
+    assert table.dtype == np.int64 and table.tolist() == [[0, 1, 1], [2, 0, 0]]
+    weighted = contingency_table(rows, columns, (2, 3), np.array([0.5, 1, 2, 4], np.float32))
+    assert weighted.dtype == np.float64 and weighted.tolist() == [[0, 4, 0.5], [3, 0, 0]]
+
+
 def test_a_file_in_another_order_is_left_to_sql(db: Database, store: Path, tmp_path: Path) -> None:
     path, *_ = db.snapshot.runs[RUN].files("routing")
     table, content = pq.read_table(path), path.read_bytes()
@@ -298,7 +369,7 @@ def test_stretches_of_a_file_are_read_one_by_one(
     assert compact_run(tmp_path / "store", RUN)
     with moedb.open(tmp_path / "store") as database:
         run = database.snapshot.runs[RUN]
-        assert [stretch.n_tokens for stretch in read_blocks(run)] == [10, 14]
+        assert list(each_stretch(run, lambda stretch: stretch.n_tokens)) == [10, 14]
         assert pq.ParquetFile(run.files("routing")[0]).metadata.num_row_groups > 4
         for count in (
             Count("class_routing", RUN, "default", "pos"),
