@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from moedb.queries.counting.decisions.layers import layers_of, slabs_of
 from moedb.queries.counting.decisions.order import UnorderedError
 from moedb.queries.counting.decisions.stretches import each_stretch
+from moedb.queries.counting.decisions.workspace import scratch
 from moedb.queries.counting.rows import Part, Rows, joined
 from moedb.queries.counting.tables import contingency_table
 from moedb.queries.counting.tokens import labelled_tokens
@@ -53,12 +54,17 @@ group by selected_values.value, example_routing.layer, example_routing.expert
 
 
 def class_routing(
-    connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selection: str, key: str
+    connection: duckdb.DuckDBPyConnection,
+    run: RunSnapshot,
+    selection: str,
+    key: str,
+    weighted: bool = True,
 ) -> Rows:
     """Count as the view ``class_routing`` does, its columns from ``value`` on.
 
-    Weights are summed in double precision. From format 2 on a label of examples or of the run is
-    counted from the routing of examples, which is a fraction of the decisions.
+    Unless ``weighted``, weights of decisions are not read, and there is no such column; else they
+    are summed in double precision. From format 2 on a label of examples or of the run is counted
+    from the routing of examples, which is a fraction of the decisions.
     """
     import numpy as np
 
@@ -71,23 +77,22 @@ def class_routing(
     shapes = [(len(layers), n_values, layers[0].n_experts) for layers in slabs_of(run)]
     counts = [np.zeros(shape, np.int64) for shape in shapes]
     weights = [np.zeros(shape) for shape in shapes]
-    for of_stretch in each_stretch(run, partial(_by_group, tokens), weights=True):
+    for of_stretch in each_stretch(run, partial(_by_group, tokens), weights=weighted):
         for place, (n, weight) in enumerate(of_stretch):
             counts[place] += n
             weights[place] += weight
     parts: list[Part] = []
     for layer, n, weight in zip(layers_of(run), chain(*counts), chain(*weights), strict=True):
         value, expert = n.nonzero()
-        parts.append(
-            {
-                "value": tokens.names[value],
-                "layer": layer.layer,
-                "expert": expert,
-                "n_decisions": n[value, expert],
-                "weight": weight[value, expert],
-            }
-        )
-    return joined(("value", "layer", "expert", "n_decisions", "weight"), parts)
+        part = {
+            "value": tokens.names[value],
+            "layer": layer.layer,
+            "expert": expert,
+            "n_decisions": n[value, expert],
+        }
+        parts.append(part | {"weight": weight[value, expert]} if weighted else part)
+    names = ("value", "layer", "expert", "n_decisions")
+    return joined((*names, "weight") if weighted else names, parts)
 
 
 def class_sizes(of_classes: Rows, run: RunSnapshot) -> Rows:
@@ -131,10 +136,13 @@ def _by_group(
     for slab in tokens.chosen_by(stretch):
         n_layers = len(slab.layers)
         first = np.arange(n_layers, dtype=np.int32)[:, None] * np.int32(n_groups)
-        rows = np.repeat((groups.astype(np.int32) + first).ravel(), slab.top_k)
+        rows = scratch("rows", slab.experts.shape, np.int32)
+        np.copyto(rows, (groups.astype(np.int32) + first)[:, :, None])
         table = n_layers * n_groups, slab.n_experts
         shape = n_layers, n_groups, slab.n_experts
         n = contingency_table(rows, slab.experts, table)
-        weight = contingency_table(rows, slab.experts, table, slab.weights)
+        weight = np.zeros(table)
+        if slab.weights is not None:
+            weight = contingency_table(rows, slab.experts, table, slab.weights)
         found.append((n.reshape(shape), weight.reshape(shape)))
     return found

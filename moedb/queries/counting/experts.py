@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from moedb.queries.counting.decisions.layers import layers_of, slabs_of
 from moedb.queries.counting.decisions.stretches import each_stretch
+from moedb.queries.counting.decisions.workspace import scratch
 from moedb.queries.counting.rows import Part, Rows, joined
 from moedb.queries.counting.tables import contingency_table
 from moedb.queries.counting.tokens import selected_tokens
@@ -131,7 +132,7 @@ def _pairs(tokens: Grouped, stretch: Stretch) -> list[tuple[NDArray[np.int64], N
     for slab in tokens.chosen_by(stretch):
         n_layers, n_experts = len(slab.layers), slab.n_experts
         shape = n_layers * n_experts, n_experts
-        numbered, experts = _by_rank(slab)
+        numbered, experts = _numbered(slab), _by_rank(slab)
         # every pair of ranks is r and r + apart for one distance
         tables = [
             contingency_table(numbered[:-apart], experts[apart:], shape)
@@ -162,8 +163,7 @@ def _joint(
     """Of each pair of layers (expert, other layer's expert): all, and of the same rank."""
     n_layers = len(one.layers[of_one])
     shape = n_layers * one.n_experts, two.n_experts
-    numbered, _ = _by_rank(one, of_one)
-    _, experts = _by_rank(two, of_two)
+    numbered, experts = _numbered(one, of_one), _by_rank(two, of_two)
     k = min(one.top_k, two.top_k)
     at_rank = contingency_table(numbered[:k], experts[:k], shape)
     both = at_rank.copy()
@@ -186,18 +186,29 @@ def _ranks(tokens: Grouped, stretch: Stretch) -> list[NDArray[np.int64]]:
     for slab in tokens.chosen_by(stretch):
         n_layers, k = len(slab.layers), slab.top_k
         places = np.arange(n_layers * k, dtype=np.int32).reshape(n_layers, 1, k)
-        rows = np.broadcast_to(places, slab.experts.shape)
+        rows = scratch("rows", slab.experts.shape, np.int32)
+        np.copyto(rows, places)
         table = contingency_table(rows, slab.experts, (n_layers * k, slab.n_experts))
         found.append(table.reshape(n_layers, k, slab.n_experts))
     return found
 
 
-def _by_rank(
-    slab: Slab, layers: slice = slice(None)
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """(rank, layer and token): the experts, numbered through the layers, and as they are."""
+def _by_rank(slab: Slab, layers: slice = slice(None)) -> NDArray[np.int32]:
+    """(rank, layer and token): the experts."""
     import numpy as np
 
-    experts = np.ascontiguousarray(slab.experts[layers].transpose(2, 0, 1))
-    first = np.arange(experts.shape[1], dtype=np.int32) * np.int32(slab.n_experts)
-    return (experts + first[:, None]).reshape(slab.top_k, -1), experts.reshape(slab.top_k, -1)
+    by_rank = slab.experts[layers].transpose(2, 0, 1)
+    experts = scratch("experts by rank", by_rank.shape, np.int32)
+    np.copyto(experts, by_rank)
+    return experts.reshape(slab.top_k, -1)
+
+
+def _numbered(slab: Slab, layers: slice = slice(None)) -> NDArray[np.int32]:
+    """(rank, layer and token): the experts, numbered through the layers."""
+    import numpy as np
+
+    by_rank = slab.experts[layers].transpose(2, 0, 1)
+    first = np.arange(by_rank.shape[1], dtype=np.int32) * np.int32(slab.n_experts)
+    numbered = scratch("numbered experts by rank", by_rank.shape, np.int32)
+    np.add(by_rank, first[:, None], out=numbered)
+    return numbered.reshape(slab.top_k, -1)

@@ -71,6 +71,8 @@ class Count:
         How often a token id must occur to be counted.
     leading
         Which rows of each expert are wanted (``vocabulary_routing``); None for all.
+    weighted
+        Whether the sums of weights are wanted (``class_routing``); else the column may be missing.
     """
 
     view: str
@@ -79,11 +81,12 @@ class Count:
     of: str | None = None
     least: int = 0
     leading: Leading | None = None
+    weighted: bool = False
 
 
 _COUNTERS: dict[str, Callable[[duckdb.DuckDBPyConnection, Snapshot, Count], Rows]] = {
     "class_routing": lambda c, snapshot, count: class_routing(
-        c, snapshot.runs[count.run], count.selection, str(count.of)
+        c, snapshot.runs[count.run], count.selection, str(count.of), count.weighted
     ),
     "expert_pairs": lambda c, snapshot, count: expert_pairs(
         c, snapshot.runs[count.run], count.selection
@@ -137,7 +140,8 @@ def counts_of(query: NamedQuery, values: Mapping[str, Value]) -> list[Count]:
             counts.append(Count(view, runs[0], selection, runs[-1]))
         elif view in ("class_routing", "class_sizes"):
             if values.get("key") is not None:  # no label, no class
-                counts += [Count(view, run, selection, str(values["key"])) for run in runs]
+                key, weighted = str(values["key"]), "class_routing.weight" in query.sql
+                counts += [Count(view, run, selection, key, weighted=weighted) for run in runs]
         elif view in ("vocabulary_routing", "vocabulary_usage"):
             of, least = str(values.get("of", "input")), int(values.get("min_count") or 0)
             n, by = values.get("n"), str(values.get("by"))
@@ -154,12 +158,13 @@ def _merged(counts: Iterable[Count]) -> Iterator[Count]:
     """One count in the place of several that differ in which rows are wanted."""
     alike: dict[Count, list[Count]] = {}
     for count in counts:
-        alike.setdefault(replace(count, least=0, leading=None), []).append(count)
+        alike.setdefault(replace(count, least=0, leading=None, weighted=False), []).append(count)
     for whole, several in alike.items():
         least = min(count.least for count in several)
         # the first of all token ids need not be among them the first of the frequent ones
         leading = several[0].leading if len(set(several)) == 1 else None
-        yield replace(whole, least=least, leading=leading)
+        weighted = any(count.weighted for count in several)
+        yield replace(whole, least=least, leading=leading, weighted=weighted)
 
 
 class StandIns:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from moedb.queries.counting.decisions.workspace import scratch
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -30,16 +32,17 @@ def contingency_table(
 
     Returns
     -------
-    (row, column): in 64 bits, integers without weights and double precision with them.
+    (row, column): int32 without weights, double precision with them.
     """
     import numpy as np
     from scipy.sparse import coo_array
 
-    counted: NDArray[Any]
     if weights is None:
-        # the size of int32 as of the indices: no more passes through memory than it needs
-        counted = np.ones(rows.size, np.int32)
+        # as wide as the indices: no more goes through memory than needs to
+        counted = scratch("ones", (rows.size,), np.int32)
+        counted.fill(1)
     else:
-        counted = weights.ravel().astype(np.float64)
+        counted = scratch("weights", (rows.size,), np.float64)
+        np.copyto(counted, weights.ravel())
     table: NDArray[Any] = coo_array((counted, (rows.ravel(), columns.ravel())), shape).toarray()
-    return table if weights is not None else table.astype(np.int64)
+    return table

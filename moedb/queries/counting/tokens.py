@@ -35,16 +35,15 @@ where
     example_values.run_id = cast($run as varchar)
     and example_values.key = cast($key as varchar)
 """
-_VOCABULARY = f"""
-select
-    tokens.token_idx,
-    case
-        when $of = 'input' then tokens.token_id
-        else lead(tokens.token_id) over (partition by tokens.example_id order by tokens.position)
-    end as token_id
+_TOKEN_IDS = {
+    "input": "tokens.token_id",
+    "next": "lead(tokens.token_id) over (partition by tokens.example_id order by tokens.position)",
+}
+_VOCABULARY = """
+select tokens.token_idx, {token_id} as token_id
 from tokens
-where tokens.run_id = cast($run as varchar) and tokens.token_idx in ({_SELECTED})
-"""  # noqa: S608
+where tokens.run_id = cast($run as varchar) and tokens.token_idx in ({selected})
+"""
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,9 @@ def selected_tokens(connection: duckdb.DuckDBPyConnection, run: str, selection: 
     """The tokens of a selection, as one group."""
     import numpy as np
 
-    tokens = np.sort(_fetch(connection, _SELECTED, {"run": run, "split": selection})["token_idx"])
+    tokens = _fetch(connection, _SELECTED, {"run": run, "split": selection})["token_idx"]
+    if (tokens[1:] < tokens[:-1]).any():
+        tokens = np.sort(tokens)
     return Grouped(tokens, np.zeros(len(tokens), np.int64), np.array([selection], dtype=object))
 
 
@@ -128,7 +129,8 @@ def tokens_by_id(
     """
     import numpy as np
 
-    found = _fetch(connection, _VOCABULARY, {"run": run, "split": selection, "of": of})
+    sql = _VOCABULARY.format(token_id=_TOKEN_IDS[of], selected=_SELECTED)
+    found = _fetch(connection, sql, {"run": run, "split": selection})
     ids = np.ma.filled(np.ma.asarray(found["token_id"]).astype(np.int64), -1)
     names, group, counts = np.unique(ids, return_inverse=True, return_counts=True)
     is_kept = (names >= 0) & (counts >= least)

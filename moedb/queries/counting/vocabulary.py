@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from moedb.queries.counting.decisions.files import side_by_side
 from moedb.queries.counting.decisions.held import hold_experts
 from moedb.queries.counting.decisions.layers import layers_of
+from moedb.queries.counting.decisions.workspace import scratch
 from moedb.queries.counting.rows import Part, Rows, joined
 from moedb.queries.counting.tables import contingency_table
 from moedb.queries.counting.tokens import tokens_by_id
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
     from moedb.queries.counting.decisions.layers import Layer
     from moedb.store.reading.snapshot import RunSnapshot
+
+_BLOCK = 64
+"""Token ids of which the largest value is looked for first."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def vocabulary_routing(
 
     def of_layer(layer: Layer, experts: NDArray[np.int32]) -> Part:
         table = tokens.table(layer, experts)
-        token, expert = _wanted(table, tokens.n_token, leading).nonzero()
+        token, expert = _wanted(table, tokens.n_token, leading)
         return {
             "token_id": tokens.token_id[token],
             "layer": layer.layer,
@@ -99,7 +103,9 @@ def vocabulary_usage(
     def of_layer(layer: Layer, experts: NDArray[np.int32]) -> Part:
         table = tokens.table(layer, experts)
         shape = len(n_token), layer.n_experts
-        used = np.add.reduceat(table, starts, axis=0) if len(starts) else np.zeros(shape, np.int64)
+        used = np.zeros(shape, np.int64)
+        if len(starts):
+            np.add.reduceat(table, starts, axis=0, dtype=np.int64, out=used)
         # of experts that are chosen as often the first is taken
         favourite, most = table.argmax(axis=1), table.max(axis=1, initial=0)
         favoured = contingency_table(number, favourite, shape, most).astype(np.int64)
@@ -133,11 +139,12 @@ class _Tokens:
     token_id: NDArray[np.int64]
     n_token: NDArray[np.int64]
 
-    def table(self, layer: Layer, experts: NDArray[np.int32]) -> NDArray[np.int64]:
+    def table(self, layer: Layer, experts: NDArray[np.int32]) -> NDArray[np.int32]:
         """(token id, expert): how often it is chosen; ``experts`` is (occurrence, rank)."""
         import numpy as np
 
-        rows = np.repeat(self.number, layer.top_k)
+        rows = scratch("rows", experts.shape, np.int32)
+        np.copyto(rows, self.number[:, None])
         return contingency_table(rows, experts, (len(self.token_id), layer.n_experts))
 
     def first(
@@ -189,22 +196,39 @@ def _each_layer(
     held = hold_experts(run)
     rows = held.rows_of(tokens.token_idx)
 
-    def of_layer(layer: Layer) -> Part:
-        return count(layer, held.experts[layer.layer][rows].astype(np.int32))
+    def counted(layer: Layer) -> Part:
+        of_layer = held.experts[layer.layer]
+        chosen = scratch("chosen", (len(rows), layer.top_k), of_layer.dtype)
+        # with a mode that cannot fail numpy writes there at once
+        np.take(of_layer, rows, axis=0, out=chosen, mode="clip")
+        experts = scratch("experts", chosen.shape, np.int32)
+        np.copyto(experts, chosen)
+        return count(layer, experts)
 
-    return side_by_side(partial(of_layer, layer) for layer in layers_of(run))
+    return side_by_side(partial(counted, layer) for layer in layers_of(run))
 
 
 def _wanted(
-    table: NDArray[np.int64], n_token: NDArray[np.int64], leading: Leading | None
-) -> NDArray[np.bool_]:
-    """(token id, expert): which cells are wanted."""
+    table: NDArray[np.int32], n_token: NDArray[np.int64], leading: Leading | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The cells of (token id, expert) that are wanted: the ids, and the experts."""
     import numpy as np
 
-    is_chosen = table > 0
-    if leading is None or len(table) <= leading.n:
-        return is_chosen
+    if leading is None:
+        token, expert = table.nonzero()
+        return token, expert
     values = table if leading.by == "count" else table / n_token[:, None]
-    of_experts = np.ascontiguousarray(values.T)
-    last = np.partition(of_experts, len(table) - leading.n, axis=1)[:, len(table) - leading.n]
-    return is_chosen & (values >= last)
+    n, (n_ids, n_experts) = leading.n, table.shape
+    lowest = np.zeros(n_experts, values.dtype)
+    blocks = np.maximum.reduceat(values, np.arange(0, n_ids, _BLOCK), axis=0) if n_ids else values
+    if len(blocks) >= n:
+        # n blocks have a value as large as that, so the n-th largest is no smaller
+        lowest = np.sort(blocks, axis=0)[-n]
+    token, expert = ((values >= lowest) & (table > 0)).nonzero()
+    reached = values[token, expert]
+    order = np.lexsort((-reached, expert))
+    token, expert, reached = token[order], expert[order], reached[order]
+    begin = np.searchsorted(expert, np.arange(n_experts + 1))
+    last = np.minimum(begin[:-1] + n, begin[1:]) - 1
+    is_leading = reached >= reached[last.take(expert)] if len(expert) else np.zeros(0, np.bool_)
+    return token[is_leading], expert[is_leading]

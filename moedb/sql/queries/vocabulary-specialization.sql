@@ -20,17 +20,22 @@ with selected_examples as (
 ),
 
 selected_tokens as (
-    select
-        case
-            when cast($of as varchar) = 'input' then tokens.token_id
-            else lead(tokens.token_id) over (
-                partition by tokens.example_id
-                order by tokens.position
-            )
-        end as token_id
+    select tokens.token_id
     from tokens
     where
-        tokens.run_id = cast($run as varchar)
+        cast($of as varchar) = 'input'
+        and tokens.run_id = cast($run as varchar)
+        and tokens.example_id in (select selected_examples.example_id from selected_examples)
+    union all
+    select
+        lead(tokens.token_id) over (
+            partition by tokens.example_id
+            order by tokens.position
+        ) as token_id
+    from tokens
+    where
+        cast($of as varchar) = 'next'
+        and tokens.run_id = cast($run as varchar)
         and tokens.example_id in (select selected_examples.example_id from selected_examples)
 ),
 

@@ -134,7 +134,7 @@ def db(store: Path) -> Iterator[Database]:
 COUNTS = [
     *(Count(view, RUN, selection) for view in ("expert_pairs", "layer_pairs", "rank_usage")
       for selection in ("default", "all", "held", "none")),
-    *(Count(view, RUN, selection, key) for view in ("class_routing", "class_sizes")
+    *(Count(view, RUN, selection, key, weighted=True) for view in ("class_routing", "class_sizes")
       for selection in ("default", "corrupted") for key in ("kind", "pos", "lang", "other")),
     *(Count(view, RUN, selection, of) for view in ("vocabulary_routing", "vocabulary_usage")
       for selection in ("default", "all") for of in ("input", "next")),
@@ -144,9 +144,9 @@ COUNTS = [
 
 NOTHING = [
     *(Count(view, RUN, "none") for view in ("expert_pairs", "layer_pairs", "rank_usage")),
-    *(Count(view, RUN, "default", "other") for view in ("class_routing", "class_sizes")),
-    *(Count(view, RUN, "corrupted", "pos") for view in ("class_routing", "class_sizes")),
-]
+    *(Count(view, RUN, selection, key, weighted=True) for view in ("class_routing", "class_sizes")
+      for selection, key in (("default", "other"), ("corrupted", "pos"))),
+]  # fmt: skip
 """Those that count nothing: no such split, or no such label in it."""
 
 
@@ -236,8 +236,12 @@ def test_rare_token_ids_can_be_left_out(db: Database) -> None:
     pd.testing.assert_frame_equal(counted, expected, check_dtype=False)
 
 
+@pytest.mark.parametrize("block", [1, 64])
 @pytest.mark.parametrize("by", ["count", "lift"])
-def test_only_the_leading_token_ids_of_an_expert_can_be_counted(db: Database, by: str) -> None:
+def test_only_the_leading_token_ids_of_an_expert_can_be_counted(
+    db: Database, by: str, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moedb.queries.counting.vocabulary._BLOCK", block)
     count = Count("vocabulary_routing", RUN, "all", "input")
     defined = rows_of(db, count)
     with stand_ins(db).standing([replace(count, leading=Leading(by, 2))]):
@@ -293,7 +297,7 @@ def test_a_closed_database_says_so(store: Path) -> None:
 def test_pairs_are_counted_by_hand() -> None:
     rows, columns = np.array([0, 1, 1, 0], np.int32), np.array([2, 0, 0, 1], np.int32)
     table = contingency_table(rows, columns, (2, 3))
-    assert table.dtype == np.int64 and table.tolist() == [[0, 1, 1], [2, 0, 0]]
+    assert table.dtype == np.int32 and table.tolist() == [[0, 1, 1], [2, 0, 0]]
     weighted = contingency_table(rows, columns, (2, 3), np.array([0.5, 1, 2, 4], np.float32))
     assert weighted.dtype == np.float64 and weighted.tolist() == [[0, 4, 0.5], [3, 0, 0]]
 
@@ -372,7 +376,7 @@ def test_stretches_of_a_file_are_read_one_by_one(
         assert list(each_stretch(run, lambda stretch: stretch.n_tokens)) == [10, 14]
         assert pq.ParquetFile(run.files("routing")[0]).metadata.num_row_groups > 4
         for count in (
-            Count("class_routing", RUN, "default", "pos"),
+            Count("class_routing", RUN, "default", "pos", weighted=True),
             Count("rank_usage", RUN, "all"),
         ):
             defined = rows_of(database, count)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from moedb.errors import StoreDamagedError
+from moedb.queries.counting.decisions.workspace import scratch
 from moedb.store.engine.missing_files import file_is_gone
 
 if TYPE_CHECKING:
@@ -46,9 +47,15 @@ def opened(path: Path, metadata: pq.FileMetaData | None = None) -> Iterator[pq.P
 
 
 def column_of(table: pa.Table, name: str) -> NDArray[Any]:
-    """One column as an array; not copied where it is in one piece."""
-    array: NDArray[Any] = table[name].to_numpy()
-    return array
+    """One column as an array, of which this thread keeps one for each name."""
+    import numpy as np
+
+    chunks: list[NDArray[Any]] = [chunk.to_numpy() for chunk in table[name].chunks]
+    if len(chunks) == 1:
+        return chunks[0]
+    dtype = table.schema.field(name).type.to_pandas_dtype()
+    found = scratch(name, (table.num_rows,), dtype)
+    return np.concatenate(chunks, out=found) if chunks else found
 
 
 def side_by_side(tasks: Iterable[Callable[[], T]]) -> Iterator[T]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from moedb.queries.counting.decisions.files import column_of, opened, side_by_side
 from moedb.queries.counting.decisions.layers import layers_of, slabs_of
 from moedb.queries.counting.decisions.order import UnorderedError, places_in
+from moedb.queries.counting.decisions.workspace import scratch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,8 +62,9 @@ class Slab:
 
             if np.array_equal(tokens, np.arange(n_tokens)):
                 return self
-        weights = None if self.weights is None else self.weights[:, tokens]
-        return Slab(self.layers, self.experts[:, tokens], weights)
+        at = self.layers[0].layer  # all slabs of a stretch are there at once
+        weights = None if self.weights is None else _taken(f"weights {at}", self.weights, tokens)
+        return Slab(self.layers, _taken(f"experts {at}", self.experts, tokens), weights)
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ def each_stretch(
     run
         The run.
     count
-        Is called for each stretch, on one of several threads.
+        Is called for each stretch, on one of several threads. The stretch is good for that call
+        only: the next one is read into the same memory.
     weights
         Whether to read the weights too.
 
@@ -129,6 +132,14 @@ def each_stretch(
                 yield partial(read, path, metadata, place)
 
     return side_by_side(tasks())
+
+
+def _taken(name: str, values: NDArray[Any], tokens: NDArray[np.int64]) -> NDArray[Any]:
+    import numpy as np
+
+    shape = values.shape[0], len(tokens), values.shape[2]
+    # with a mode that cannot fail numpy writes there at once
+    return np.take(values, tokens, axis=1, out=scratch(name, shape, values.dtype), mode="clip")
 
 
 def _stretch(
