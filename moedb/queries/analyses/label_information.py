@@ -15,7 +15,7 @@ from moedb.errors import ParameterError
 from moedb.queries.analyses.analysis import RUN, SPLIT, Analysis, AnalysisColumn
 from moedb.queries.analyses.uncertainty.clusters import CLUSTER, clusters_of
 from moedb.queries.counting.decisions.files import side_by_side
-from moedb.queries.counting.tables import contingency_table
+from moedb.queries.counting.decisions.tables import contingency_table
 from moedb.queries.questions.parameters import Parameter
 from moedb.queries.reading.selection import SELECTED_EXAMPLES
 from moedb.queries.results.result import Computed

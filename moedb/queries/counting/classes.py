@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from moedb.queries.counting.decisions.layers import layers_of, slabs_of
 from moedb.queries.counting.decisions.order import UnorderedError
 from moedb.queries.counting.decisions.stretches import each_stretch
+from moedb.queries.counting.decisions.tables import contingency_table
 from moedb.queries.counting.decisions.workspace import scratch
 from moedb.queries.counting.rows import Part, Rows, joined
-from moedb.queries.counting.tables import contingency_table
 from moedb.queries.counting.tokens import labelled_tokens
 from moedb.queries.reading.selection import SELECTED_EXAMPLES
 
@@ -77,7 +77,8 @@ def class_routing(
     shapes = [(len(layers), n_values, layers[0].n_experts) for layers in slabs_of(run)]
     counts = [np.zeros(shape, np.int64) for shape in shapes]
     weights = [np.zeros(shape) for shape in shapes]
-    for of_stretch in each_stretch(run, partial(_by_group, tokens), weights=weighted):
+    columns = ("expert", "weight") if weighted else ("expert",)
+    for of_stretch in each_stretch(run, partial(_by_group, tokens), columns):
         for place, (n, weight) in enumerate(of_stretch):
             counts[place] += n
             weights[place] += weight
@@ -142,7 +143,7 @@ def _by_group(
         shape = n_layers, n_groups, slab.n_experts
         n = contingency_table(rows, slab.experts, table)
         weight = np.zeros(table)
-        if slab.weights is not None:
-            weight = contingency_table(rows, slab.experts, table, slab.weights)
+        if "weight" in slab.columns:
+            weight = contingency_table(rows, slab.experts, table, slab.columns["weight"])
         found.append((n.reshape(shape), weight.reshape(shape)))
     return found

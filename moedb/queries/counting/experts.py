@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from moedb.queries.counting.decisions.layers import layers_of, slabs_of
 from moedb.queries.counting.decisions.stretches import each_stretch
+from moedb.queries.counting.decisions.tables import contingency_table
 from moedb.queries.counting.decisions.workspace import scratch
 from moedb.queries.counting.rows import Part, Rows, joined
-from moedb.queries.counting.tables import contingency_table
 from moedb.queries.counting.tokens import selected_tokens
 
 if TYPE_CHECKING:

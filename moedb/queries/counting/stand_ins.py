@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from moedb.queries.counting.classes import class_routing, class_sizes
+from moedb.queries.counting.confidence import class_router_stats, selection_router_stats
 from moedb.queries.counting.decisions.order import UnorderedError
 from moedb.queries.counting.experts import expert_pairs, expert_usage, layer_pairs, rank_usage
 from moedb.queries.counting.sharing import shared_decisions
@@ -39,6 +40,11 @@ _TYPES = {
     "token_id": "integer",
     "value": "varchar",
     "weight": "double",
+    "mean_entropy": "double",
+    "mean_margin": "double",
+    "mean_topk_mass": "double",
+    "sd_entropy": "double",
+    "mean_logsumexp": "double",
 }
 """The SQL types of the columns; the rest are counts and numbers of tokens."""
 
@@ -65,7 +71,7 @@ class Count:
     selection
         The selection.
     of
-        The label's key (``class_routing``, ``class_sizes``), which token (``vocabulary_routing``,
+        The label's key (``class_...``), which token (``vocabulary_routing``,
         ``vocabulary_usage``), or the other run (``shared_decisions``).
     least
         How often a token id must occur to be counted.
@@ -88,6 +94,9 @@ _COUNTERS: dict[str, Callable[[duckdb.DuckDBPyConnection, Snapshot, Count], Rows
     "class_routing": lambda c, snapshot, count: class_routing(
         c, snapshot.runs[count.run], count.selection, str(count.of), count.weighted
     ),
+    "class_router_stats": lambda c, snapshot, count: class_router_stats(
+        c, snapshot.runs[count.run], count.selection, str(count.of)
+    ),
     "expert_pairs": lambda c, snapshot, count: expert_pairs(
         c, snapshot.runs[count.run], count.selection
     ),
@@ -98,6 +107,9 @@ _COUNTERS: dict[str, Callable[[duckdb.DuckDBPyConnection, Snapshot, Count], Rows
         c, snapshot.runs[count.run], count.selection
     ),
     "rank_usage": lambda c, snapshot, count: rank_usage(
+        c, snapshot.runs[count.run], count.selection
+    ),
+    "selection_router_stats": lambda c, snapshot, count: selection_router_stats(
         c, snapshot.runs[count.run], count.selection
     ),
     "shared_decisions": lambda c, snapshot, count: shared_decisions(
@@ -113,9 +125,9 @@ _COUNTERS: dict[str, Callable[[duckdb.DuckDBPyConnection, Snapshot, Count], Rows
 COUNTED = frozenset({*_COUNTERS, "class_sizes"})
 """The views that counted rows can stand for."""
 
+_OF_LABELS = ("class_router_stats", "class_routing", "class_sizes")
 _COLUMN_OF = {
-    "class_routing": "key",
-    "class_sizes": "key",
+    **dict.fromkeys(_OF_LABELS, "key"),
     "shared_decisions": "run_b",
     "vocabulary_routing": "of",
     "vocabulary_usage": "of",
@@ -138,7 +150,7 @@ def counts_of(query: NamedQuery, values: Mapping[str, Value]) -> list[Count]:
     for view in COUNTED & query.relations:
         if view == "shared_decisions":
             counts.append(Count(view, runs[0], selection, runs[-1]))
-        elif view in ("class_routing", "class_sizes"):
+        elif view in _OF_LABELS:
             if values.get("key") is not None:  # no label, no class
                 key, weighted = str(values["key"]), "class_routing.weight" in query.sql
                 counts += [Count(view, run, selection, key, weighted=weighted) for run in runs]
@@ -149,7 +161,7 @@ def counts_of(query: NamedQuery, values: Mapping[str, Value]) -> list[Count]:
                 Leading(by, int(n)) if n is not None and view == "vocabulary_routing" else None
             )
             counts += [Count(view, run, selection, of, least, leading) for run in runs]
-        else:
+        elif view != "selection_router_stats" or values.get("key") is None:
             counts += [Count(view, run, selection) for run in runs]
     return counts
 

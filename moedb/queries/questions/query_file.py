@@ -52,20 +52,22 @@ _CAST = re.compile(r"cast\(\$(\w+) as (\w+)\)")
 _READ = re.compile(r"^\s*(?:from|join) (\w+)\b", re.MULTILINE)
 _PART = re.compile(r"^(?:with )?(\w+) as \($", re.MULTILINE)
 _ESSENTIAL = ("tokens", "routing", "router_stats", "router_mass", "predictions", "logit_lens")
-_BEHIND = dict.fromkeys(
-    (
-        "class_routing",
-        "example_routing",
-        "expert_pairs",
-        "expert_usage",
-        "layer_pairs",
-        "rank_usage",
-        "shared_decisions",
-        "vocabulary_routing",
-        "vocabulary_usage",
-    ),
-    "routing",
+_OF_ROUTING = (
+    "class_routing",
+    "example_routing",
+    "expert_pairs",
+    "expert_usage",
+    "layer_pairs",
+    "rank_usage",
+    "shared_decisions",
+    "vocabulary_routing",
+    "vocabulary_usage",
 )
+_OF_ROUTER_STATS = ("class_router_stats", "selection_router_stats")
+_BEHIND = {
+    **dict.fromkeys(_OF_ROUTING, "routing"),
+    **dict.fromkeys(_OF_ROUTER_STATS, "router_stats"),
+}
 """What the rows of a view come from."""
 _TRIALS = re.compile(r"^\s*(?:from|join) (?:trials|trial_routing)\b", re.MULTILINE)
 

@@ -12,48 +12,36 @@
 -- column sd_entropy: sample standard deviation of the entropy; null for a single token
 -- column mean_logsumexp: mean log-sum-exp (nats) of the router's logits
 -- source: the table router_stats, averaged
-with selected_examples as (
-    select selections.example_id
-    from selections
-    where
-        selections.run_id = cast($run as varchar)
-        and selections.selection = coalesce(cast($split as varchar), 'default')
-),
-
-grouped_tokens as (
+with final as (
     select
-        tokens.token_idx,
-        'all' as value
-    from tokens
+        selection_router_stats.layer,
+        'all' as value,
+        selection_router_stats.n_tokens,
+        selection_router_stats.mean_entropy,
+        selection_router_stats.mean_margin,
+        selection_router_stats.mean_topk_mass,
+        selection_router_stats.sd_entropy,
+        selection_router_stats.mean_logsumexp
+    from selection_router_stats
     where
         cast($key as varchar) is null
-        and tokens.run_id = cast($run as varchar)
-        and tokens.example_id in (select selected_examples.example_id from selected_examples)
+        and selection_router_stats.run_id = cast($run as varchar)
+        and selection_router_stats.selection = coalesce(cast($split as varchar), 'default')
     union all
-    select distinct
-        labels.token_idx,
-        labels.value
-    from labels
-    where
-        labels.key = cast($key as varchar)
-        and labels.run_id = cast($run as varchar)
-        and labels.example_id in (select selected_examples.example_id from selected_examples)
-),
-
-final as (
     select
-        router_stats.layer,
-        grouped_tokens.value,
-        count(*) as n_tokens,
-        avg(cast(router_stats.entropy as double)) as mean_entropy,
-        avg(cast(router_stats.margin as double)) as mean_margin,
-        avg(cast(router_stats.topk_mass as double)) as mean_topk_mass,
-        stddev_samp(cast(router_stats.entropy as double)) as sd_entropy,
-        avg(cast(router_stats.logsumexp as double)) as mean_logsumexp
-    from router_stats
-    join grouped_tokens using (token_idx)
-    where router_stats.run_id = cast($run as varchar)
-    group by router_stats.layer, grouped_tokens.value
+        class_router_stats.layer,
+        class_router_stats.value,
+        class_router_stats.n_tokens,
+        class_router_stats.mean_entropy,
+        class_router_stats.mean_margin,
+        class_router_stats.mean_topk_mass,
+        class_router_stats.sd_entropy,
+        class_router_stats.mean_logsumexp
+    from class_router_stats
+    where
+        class_router_stats.key = cast($key as varchar)
+        and class_router_stats.run_id = cast($run as varchar)
+        and class_router_stats.selection = coalesce(cast($split as varchar), 'default')
 )
 
 select

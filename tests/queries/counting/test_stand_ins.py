@@ -12,8 +12,8 @@ import pytest
 import moedb
 from moedb.errors import SqlError, StoreError
 from moedb.queries.counting.decisions.stretches import each_stretch
+from moedb.queries.counting.decisions.tables import contingency_table
 from moedb.queries.counting.stand_ins import COUNTED, Count, StandIns
-from moedb.queries.counting.tables import contingency_table
 from moedb.queries.counting.vocabulary import Leading
 from moedb.queries.database import Database
 from moedb.queries.reading.memo import Memo
@@ -83,6 +83,17 @@ def write_run(store: Path, run_id: str, seed: int) -> None:
                 routing["expert"] += list(chosen)
                 routing["weight"] += list(np.sort(rng.random(top_k).astype(np.float32))[::-1])
                 routing["output_norm"] += [1.0] * top_k
+        n_rows = n_tokens * len(LAYERS)
+        statistics = {
+            "token_idx": np.tile(tokens, len(LAYERS)),
+            "layer": np.repeat(list(LAYERS), n_tokens),
+            **{name: rng.random(n_rows, np.float32) for name in ("margin", "topk_mass")},
+            "shared_gate": [None] * n_rows,
+            "moe_output_norm": np.ones(n_rows, np.float32),
+            # nearly the same everywhere: squares of the values would lose the deviation
+            "entropy": (1000 + rng.random(n_rows)).astype(np.float32),
+            "logsumexp": rng.normal(size=n_rows).astype(np.float32),
+        }
         ids = [None if token % 11 == 10 else int(words.integers(0, 4)) for token in tokens]
         tables = {
             "examples": {
@@ -101,6 +112,7 @@ def write_run(store: Path, run_id: str, seed: int) -> None:
                 "array_row": [None] * n_tokens,
             },
             "routing": routing,
+            "router_stats": statistics,
             "example_labels": {
                 "example_id": [*examples, examples[0], examples[1]],
                 "key": ["kind"] * 4 + ["kind", "other"],
@@ -134,7 +146,9 @@ def db(store: Path) -> Iterator[Database]:
 COUNTS = [
     *(Count(view, RUN, selection) for view in ("expert_pairs", "layer_pairs", "rank_usage")
       for selection in ("default", "all", "held", "none")),
-    *(Count(view, RUN, selection, key, weighted=True) for view in ("class_routing", "class_sizes")
+    *(Count("selection_router_stats", RUN, selection) for selection in ("default", "held", "none")),
+    *(Count(view, RUN, selection, key, weighted=True)
+      for view in ("class_routing", "class_sizes", "class_router_stats")
       for selection in ("default", "corrupted") for key in ("kind", "pos", "lang", "other")),
     *(Count(view, RUN, selection, of) for view in ("vocabulary_routing", "vocabulary_usage")
       for selection in ("default", "all") for of in ("input", "next")),
@@ -144,7 +158,9 @@ COUNTS = [
 
 NOTHING = [
     *(Count(view, RUN, "none") for view in ("expert_pairs", "layer_pairs", "rank_usage")),
-    *(Count(view, RUN, selection, key, weighted=True) for view in ("class_routing", "class_sizes")
+    Count("selection_router_stats", RUN, "none"),
+    *(Count(view, RUN, selection, key, weighted=True)
+      for view in ("class_routing", "class_sizes", "class_router_stats")
       for selection, key in (("default", "other"), ("corrupted", "pos"))),
 ]  # fmt: skip
 """Those that count nothing: no such split, or no such label in it."""
@@ -158,6 +174,7 @@ def rows_of(database: Database, count: Count) -> pd.DataFrame:
     """The rows of a view that a count is of, in an order of their own."""
     column = {
         "class_routing": "key",
+        "class_router_stats": "key",
         "class_sizes": "key",
         "shared_decisions": "run_b",
         "vocabulary_routing": "of",

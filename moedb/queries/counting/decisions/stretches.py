@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from moedb.queries.counting.decisions.files import column_of, opened, side_by_side
 from moedb.queries.counting.decisions.layers import layers_of, slabs_of
@@ -28,21 +28,24 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Slab:
-    """What consecutive tokens chose at successive layers of the same shape.
+    """What is known of consecutive tokens at successive layers of the same shape.
 
     Attributes
     ----------
     layers
         The layers.
-    experts
-        (layer, token, rank): the experts.
-    weights
-        (layer, token, rank): their weights; None where they were not asked for.
+    columns
+        By the names of the table's columns, (layer, token, rank); of ``router_stats``, which has
+        no ranks, (layer, token, 1).
     """
 
     layers: Sequence[Layer]
-    experts: NDArray[np.int32]
-    weights: NDArray[np.float32] | None = None
+    columns: Mapping[str, NDArray[Any]]
+
+    @property
+    def experts(self) -> NDArray[np.int32]:
+        """(layer, token, rank): the experts."""
+        return self.columns["expert"]
 
     @property
     def n_experts(self) -> int:
@@ -56,15 +59,16 @@ class Slab:
 
     def of(self, tokens: NDArray[np.int64]) -> Slab:
         """Return the slab of some of the tokens, given by their places, ascending."""
-        n_tokens = self.experts.shape[1]
-        if len(tokens) == n_tokens and (not n_tokens or tokens[-1] == n_tokens - 1):
-            import numpy as np
+        import numpy as np
 
-            if np.array_equal(tokens, np.arange(n_tokens)):
-                return self
+        n_tokens = next(iter(self.columns.values())).shape[1]
+        if len(tokens) == n_tokens and np.array_equal(tokens, np.arange(n_tokens)):
+            return self
         at = self.layers[0].layer  # all slabs of a stretch are there at once
-        weights = None if self.weights is None else _taken(f"weights {at}", self.weights, tokens)
-        return Slab(self.layers, _taken(f"experts {at}", self.experts, tokens), weights)
+        taken = {
+            name: _taken(f"{name} {at}", values, tokens) for name, values in self.columns.items()
+        }
+        return Slab(self.layers, taken)
 
 
 @dataclass(frozen=True)
@@ -87,9 +91,12 @@ class Stretch:
 
 
 def each_stretch(
-    run: RunSnapshot, count: Callable[[Stretch], T], *, weights: bool = False
+    run: RunSnapshot,
+    count: Callable[[Stretch], T],
+    columns: Sequence[str] = ("expert",),
+    table: Literal["routing", "router_stats"] = "routing",
 ) -> Iterator[T]:
-    """Count the decisions of each stretch of a run.
+    """Count what is known of the tokens of each stretch of a run.
 
     Parameters
     ----------
@@ -98,8 +105,10 @@ def each_stretch(
     count
         Is called for each stretch, on one of several threads. The stretch is good for that call
         only: the next one is read into the same memory.
-    weights
-        Whether to read the weights too.
+    columns
+        What to read.
+    table
+        Where.
 
     Yields
     ------
@@ -108,27 +117,31 @@ def each_stretch(
     Raises
     ------
     UnorderedError
-        If a file does not hold every layer of consecutive tokens, in the order of the format, or
-        names an expert that the layer does not have.
+        If a file does not hold every layer of consecutive tokens, in the order of the format, lacks
+        values, or names an expert that the layer does not have.
     StoreError
         If a file is gone, or damaged.
     """
     slabs = slabs_of(run)
-    columns = ("expert", "weight") if weights else ("expert",)
+    layers = layers_of(run)
+    if table == "router_stats":
+        layers = tuple(replace(layer, top_k=1) for layer in layers)
 
     def read(path: Path, metadata: pq.FileMetaData, place: Place) -> T:
         with opened(path, metadata) as file:
-            table = file.read_row_groups(
+            rows = file.read_row_groups(
                 list(place.row_groups), columns=list(columns), use_threads=False
             )
-            read_columns = [column_of(table, name) for name in columns]
-        return count(_stretch(place, slabs, *read_columns))
+            if any(rows[name].null_count for name in columns):
+                raise UnorderedError
+            values = {name: column_of(rows, name) for name in columns}
+        return count(_stretch(place, slabs, values, has_ranks=table == "routing"))
 
     def tasks() -> Iterator[Callable[[], T]]:
-        for path in run.files("routing"):
+        for path in run.files(table):
             with opened(path) as file:
                 metadata = file.metadata
-            for place in places_in(metadata, layers_of(run)):
+            for place in places_in(metadata, layers):
                 yield partial(read, path, metadata, place)
 
     return side_by_side(tasks())
@@ -145,19 +158,21 @@ def _taken(name: str, values: NDArray[Any], tokens: NDArray[np.int64]) -> NDArra
 def _stretch(
     place: Place,
     slabs: Sequence[Sequence[Layer]],
-    experts: NDArray[np.int32],
-    weights: NDArray[np.float32] | None = None,
+    columns: Mapping[str, NDArray[Any]],
+    has_ranks: bool,
 ) -> Stretch:
     found = []
     start = 0
     for layers in slabs:
-        shape = len(layers), place.n_tokens, layers[0].top_k
+        shape = len(layers), place.n_tokens, layers[0].top_k if has_ranks else 1
         rows = slice(start, start + shape[0] * shape[1] * shape[2])
         start = rows.stop
-        chosen = experts[rows].reshape(shape)
-        if chosen.size and not (chosen.min() >= 0 and chosen.max() < layers[0].n_experts):
+        slab = Slab(layers, {name: values[rows].reshape(shape) for name, values in columns.items()})
+        if has_ranks and not _are_known(slab.experts, slab.n_experts):
             raise UnorderedError
-        found.append(
-            Slab(layers, chosen, None if weights is None else weights[rows].reshape(shape))
-        )
+        found.append(slab)
     return Stretch(place.first_token, place.n_tokens, tuple(found))
+
+
+def _are_known(experts: NDArray[np.int32], n_experts: int) -> bool:
+    return not experts.size or bool(experts.min() >= 0 and experts.max() < n_experts)

@@ -1,0 +1,139 @@
+"""What the router's distributions are like on average, over all tokens or by a label."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from moedb.queries.counting.decisions.layers import layers_of, slabs_of
+from moedb.queries.counting.decisions.stretches import each_stretch
+from moedb.queries.counting.decisions.tables import contingency_table
+from moedb.queries.counting.decisions.workspace import scratch
+from moedb.queries.counting.rows import Part, Rows, joined
+from moedb.queries.counting.tokens import labelled_tokens, selected_tokens
+
+if TYPE_CHECKING:
+    import duckdb
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from moedb.queries.counting.decisions.stretches import Stretch
+    from moedb.queries.counting.tokens import Grouped
+    from moedb.store.reading.snapshot import RunSnapshot
+
+_STATISTICS = ("entropy", "margin", "topk_mass", "logsumexp")
+_COLUMNS = (
+    "layer",
+    "n_tokens",
+    "mean_entropy",
+    "mean_margin",
+    "mean_topk_mass",
+    "sd_entropy",
+    "mean_logsumexp",
+)
+
+
+def selection_router_stats(
+    connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selection: str
+) -> Rows:
+    """Count as the view ``selection_router_stats`` does, its columns from ``layer`` on."""
+    rows = _router_stats(run, selected_tokens(connection, run.run_id, selection))
+    return {name: rows[name] for name in _COLUMNS}
+
+
+def class_router_stats(
+    connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selection: str, key: str
+) -> Rows:
+    """Count as the view ``class_router_stats`` does, its columns from ``value`` on."""
+    return _router_stats(run, labelled_tokens(connection, run.run_id, selection, key))
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """What is added up of a slab, each (layer, group).
+
+    Attributes
+    ----------
+    n
+        Tokens.
+    means
+        For each statistic its mean; 0 without tokens.
+    squares
+        Sum of the squared deviations of the entropy from its mean.
+    """
+
+    n: NDArray[np.int64]
+    means: NDArray[np.float64]
+    squares: NDArray[np.float64]
+
+    def __add__(self, other: _Moments) -> _Moments:
+        """Put the tokens of both together, after Chan et al. 1983, equation 2.1."""
+        import numpy as np
+
+        n = self.n + other.n
+        share = other.n / np.maximum(n, 1)
+        apart = other.means - self.means
+        squares = self.squares + other.squares + apart[0] ** 2 * self.n * share
+        return _Moments(n, self.means + apart * share, squares)
+
+
+def _router_stats(run: RunSnapshot, tokens: Grouped) -> Rows:
+    import numpy as np
+    import pyarrow as pa
+
+    shapes = [(len(layers), len(tokens.names)) for layers in slabs_of(run)]
+    moments = [
+        _Moments(np.zeros(shape, np.int64), np.zeros((len(_STATISTICS), *shape)), np.zeros(shape))
+        for shape in shapes
+    ]
+    added = each_stretch(run, partial(_moments, tokens), _STATISTICS, "router_stats")
+    for of_stretch in added:
+        moments = [one + other for one, other in zip(moments, of_stretch, strict=True)]
+    parts: list[Part] = []
+    of_layers = chain(*(zip(m.n, m.means.swapaxes(0, 1), m.squares, strict=True) for m in moments))
+    for layer, (n, means, squares) in zip(layers_of(run), of_layers, strict=True):
+        (group,) = n.nonzero()
+        n, squares = n[group], squares[group]
+        entropy, margin, mass, logsumexp = means[:, group]
+        parts.append(
+            {
+                "value": tokens.names[group],
+                "layer": layer.layer,
+                "n_tokens": n,
+                "mean_entropy": entropy,
+                "mean_margin": margin,
+                "mean_topk_mass": mass,
+                "sd_entropy": np.sqrt(squares / np.maximum(n - 1, 1)),
+                "mean_logsumexp": logsumexp,
+            }
+        )
+    rows = joined(("value", *_COLUMNS), parts)
+    # a single token has no deviation, which is not one of 0
+    return rows | {"sd_entropy": pa.array(rows["sd_entropy"], mask=rows["n_tokens"] < 2)}
+
+
+def _moments(tokens: Grouped, stretch: Stretch) -> list[_Moments]:
+    """The moments of each slab."""
+    import numpy as np
+
+    _, groups = tokens.within(stretch.first_token, stretch.n_tokens)
+    found = []
+    for slab in tokens.chosen_by(stretch):
+        shape = len(slab.layers), len(tokens.names)
+        values = [slab.columns[name][:, :, 0] for name in _STATISTICS]
+        rows = scratch("layers", values[0].shape, np.int32)
+        np.copyto(rows, np.arange(shape[0], dtype=np.int32)[:, None])
+        columns = scratch("groups", rows.shape, np.int32)
+        np.copyto(columns, groups.astype(np.int32))
+        n = contingency_table(rows, columns, shape).astype(np.int64)
+        sums = [contingency_table(rows, columns, shape, of) for of in values]
+        means = np.array(sums) / np.maximum(n, 1)
+        # the squares of what is left, so that nothing is lost where all are nearly the same
+        deviations = scratch("deviations", rows.shape, np.float64)
+        np.subtract(values[0], means[0][rows, columns], out=deviations)
+        np.square(deviations, out=deviations)
+        squares = contingency_table(rows, columns, shape, deviations)
+        found.append(_Moments(n, means, squares))
+    return found

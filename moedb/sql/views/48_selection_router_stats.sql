@@ -1,0 +1,25 @@
+-- title: Router statistics of selections
+-- answers: How sure of its choice is the router on average, in each selection of examples?
+-- column run_id: the run
+-- column selection: all; default, which is all but corrupted; or the name of a split
+-- column layer: the MoE layer
+-- column n_tokens: the tokens of the selection
+-- column mean_entropy: mean entropy (bits) of the router's full distribution
+-- column mean_margin: mean of the largest less the second largest router probability
+-- column mean_topk_mass: mean router probability that the chosen experts hold together
+-- column sd_entropy: sample standard deviation of the entropy; null for a single token
+-- column mean_logsumexp: mean log-sum-exp (nats) of the router's logits
+create or replace view selection_router_stats as
+select
+    token_selections.run_id,
+    token_selections.selection,
+    router_stats.layer,
+    count(*) as n_tokens,
+    avg(cast(router_stats.entropy as double)) as mean_entropy,
+    avg(cast(router_stats.margin as double)) as mean_margin,
+    avg(cast(router_stats.topk_mass as double)) as mean_topk_mass,
+    stddev_samp(cast(router_stats.entropy as double)) as sd_entropy,
+    avg(cast(router_stats.logsumexp as double)) as mean_logsumexp
+from router_stats
+join token_selections using (run_id, token_idx)
+group by token_selections.run_id, token_selections.selection, router_stats.layer;
