@@ -153,7 +153,7 @@ def _check_manifests(run: RunSnapshot) -> None:
 def _check_counts(run: RunSnapshot) -> None:
     """Check that files of tables hold as many rows as their manifests say."""
     expected = {
-        run.layout.folder / entry.file.path: (unit, entry.n_rows)
+        run.layout.folder / entry.path: (unit, entry.n_rows)
         for unit, segment in sorted(run.segments.items())
         for entries in segment.tables.values()
         for entry in entries

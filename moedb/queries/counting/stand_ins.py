@@ -45,8 +45,8 @@ _TYPES = {
 _PIECE = 122_880
 """Rows that DuckDB reads at once."""
 
-_READ = "selections labels example_values example_routing tokens token_labels"
-"""The views that counting reads."""
+_READ = "routing selections labels example_values example_routing tokens token_labels"
+"""The views that counting reads; of ``routing`` the files, which are checked with the view."""
 
 _KEPT_ROWS = 1_000_000
 """Larger counts are not kept for the next query."""
