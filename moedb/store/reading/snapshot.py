@@ -343,19 +343,6 @@ def check_sum(run: RunSnapshot, unit: str, entry: FileEntry) -> None:
         )
 
 
-def check_data(run: RunSnapshot) -> None:
-    """Check that every committed file of a run holds the bytes that were committed.
-
-    Raises
-    ------
-    StoreDamagedError
-        If one doesn't.
-    """
-    check_files(run)
-    for unit, entry in run.entries():
-        check_sum(run, unit, entry)
-
-
 def check_table(run: RunSnapshot, table: str) -> None:
     """Check that every committed file of a table is there, as long as it was, and no link.
 
