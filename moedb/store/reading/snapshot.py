@@ -328,6 +328,29 @@ def _read_run(layout: RunLayout, major: int) -> RunSnapshot:
     return run
 
 
+def read_what_is_sound(
+    store: Path, run_id: str
+) -> tuple[RunSnapshot | None, list[StoreDamagedError]]:
+    """Read of a damaged run the manifests that are sound; no file is looked at.
+
+    Returns
+    -------
+    tuple
+        The run, None where its configuration or its head is damaged; and what is wrong with its
+        manifests.
+    """
+    major = check_store(store)
+    faults: list[StoreDamagedError] = []
+    run = None
+    try:
+        layout = RunLayout(store, run_id)
+        manifest, segments, head, strays = read_committed(layout, major, faults)
+        run = RunSnapshot(layout, manifest, segments, major, head, strays)
+    except StoreDamagedError as error:
+        faults.append(error)
+    return run, [_of_run(run_id, fault) for fault in faults]
+
+
 def check_sum(run: RunSnapshot, unit: str, entry: FileEntry) -> None:
     """Check that a committed file holds the bytes that were committed, by reading it.
 

@@ -17,7 +17,7 @@ from moedb.schemas.manifests import StoreManifest
 from moedb.schemas.seals import seal
 from moedb.store.layout import RunLayout
 from moedb.store.reading.snapshot import read_run, take_snapshot
-from moedb.store.verification import verify_run
+from moedb.store.verification.run import verify_run
 from moedb.store.writing.run_writer import RunWriter
 from tests.support.stores.samples import RUN_ID, sample_manifest, unit_rows, write_sample
 

@@ -14,7 +14,7 @@ import pytest
 from moedb.errors import RunNotFoundError, StoreError
 from moedb.store.layout import RunLayout
 from moedb.store.reading.snapshot import take_snapshot
-from moedb.store.verification import verify_run
+from moedb.store.verification.run import verify_run
 from moedb.store.writing import removal
 from moedb.store.writing.removal import remove_run
 from moedb.store.writing.run_writer import RunWriter
