@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +88,7 @@ def fabricate(writer: RunWriter, n_units: int) -> None:
     layout = writer.layout
     first = read_run(layout.store, RUN_ID).segments[unit_name(0)]
     content = {
-        name: (layout.folder / entries[0].file.path).read_bytes()
+        name: (layout.folder / entries[0].path).read_bytes()
         for name, entries in first.tables.items()
     }
     for unit in range(1, n_units):
@@ -97,7 +96,7 @@ def fabricate(writer: RunWriter, n_units: int) -> None:
         for name, (entry,) in first.tables.items():
             path = f"tables/{name}/{unit_name(unit)}-{unit:08x}.parquet"
             (layout.folder / path).write_bytes(content[name])
-            tables[name] = (replace(entry, file=replace(entry.file, path=path)),)
+            tables[name] = (entry._replace(path=path),)
         place = layout.segment(unit_name(unit))
         segment = SegmentManifest(
             unit_name(unit),

@@ -6,7 +6,7 @@ what to type next.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class MoedbError(Exception):
@@ -79,6 +79,20 @@ class StoreVersionError(StoreError):
 
 class StoreDamagedError(StoreError):
     """A committed file is missing, cut short, or not what its checksum says."""
+
+
+class FaultsError(StoreDamagedError):
+    """All that is wrong with a run.
+
+    Parameters
+    ----------
+    faults
+        At least one; the message has a line for each.
+    """
+
+    def __init__(self, faults: Sequence[StoreDamagedError]) -> None:
+        super().__init__("\n".join(fault.message for fault in faults), faults[0].hint)
+        self.faults = tuple(faults)
 
 
 class RunNotFoundError(UsageError, LookupError):

@@ -17,6 +17,7 @@ from moedb.commands.terminal import emit, say
 from moedb.errors import UsageError
 
 if TYPE_CHECKING:
+    from moedb.queries.database import Database
     from moedb.queries.results.result import Result
 
 
@@ -25,8 +26,8 @@ verify_option = click.option(
     type=click.Choice(["sizes", "data"]),
     default="sizes",
     show_default=True,
-    help="What is checked of the files of --run, or of every run, before they are read: that they "
-    "are there whole, or every byte of them.",
+    help="What is checked of the files of a table or an array before it is read: that they are "
+    "there whole, or every byte of them. What is not read is not checked.",
 )
 
 
@@ -50,12 +51,17 @@ def ask(
             )
         given[key] = value
     database = open_store()
-    if verify == "data":
-        from moedb.store.reading.snapshot import check_data
+    if verify == "sizes":
+        return _asked(database, name, sql, run, given)
+    # a named query adds the runs that it reads
+    result = _asked(database.verified(None if name is None else ()), name, sql, run, given)
+    _ = result.provenance  # what that reads is checked too, before a row is shown
+    return result
 
-        snapshot = database.snapshot
-        for found in [snapshot.run(run)] if run is not None else snapshot.runs.values():
-            check_data(found)
+
+def _asked(
+    database: "Database", name: str | None, sql: str | None, run: str | None, given: dict[str, Any]
+) -> "Result":
     if name is None:
         return database.sql(sql or "", given, run=run)
     return database.query(name, **given)

@@ -13,12 +13,12 @@ from moedb.commands.options import (
     store_option,
 )
 from moedb.commands.terminal import answer, emit, say
-from moedb.errors import StoreDamagedError, UsageError
+from moedb.errors import FaultsError, StoreDamagedError, UsageError
 from moedb.queries.results.visible import visible
 
 if TYPE_CHECKING:
     from moedb.store.reading.snapshot import RunSnapshot
-    from moedb.store.verification import Verification
+    from moedb.store.verification.run import Verification
 
 
 @click.command()
@@ -74,25 +74,30 @@ def schema(table: str | None, **output: Any) -> None:
 def verify(run: str | None) -> None:
     """Read RUN, or every run, again: checksums, and what must hold of the values.
 
+    Everything that is wrong is named, each file with its unit. The values are looked at where
+    every file is what was committed.
+
     \b
     Example:
       moedb verify
     """
     from moedb.store.reading.snapshot import take_snapshot
-    from moedb.store.verification import verify_run
+    from moedb.store.verification.run import verify as verified
 
     snapshot = take_snapshot(store_folder())
     if run:
-        found = snapshot.run(run)
-        answer(_soundness(found, verify_run(found)))
+        run_id = snapshot.whole_name(run)
+        found = verified(snapshot, run_id)
+        answer(_soundness(snapshot.runs[run_id], found))
         return
     damaged = []
     for run_id in sorted({**snapshot.runs, **snapshot.damaged}):
         try:
-            found = snapshot.run(run_id)
-            answer(_soundness(found, verify_run(found)))
-        except StoreDamagedError as error:
-            answer(f"{run_id}: damaged: {error.message}")
+            found = verified(snapshot, run_id)
+            answer(_soundness(snapshot.runs[run_id], found))
+        except FaultsError as error:
+            for fault in error.faults:
+                answer(f"{run_id}: damaged: {fault.message}")
             damaged.append(run_id)
     if damaged:
         raise StoreDamagedError(
@@ -120,7 +125,7 @@ def migrate(source: str, target: str) -> None:
     from moedb.store.layout import store_path
     from moedb.store.reading.listing import check_store
     from moedb.store.reading.snapshot import read_run, take_snapshot
-    from moedb.store.verification import verify_run
+    from moedb.store.verification.run import verify_run
     from moedb.store.writing.migration import check_migration, migrate_run
 
     old, new = store_path(source), store_path(target)

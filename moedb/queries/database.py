@@ -47,6 +47,8 @@ from moedb.version import __version__
 if TYPE_CHECKING:
     import zarr
 
+    from moedb.store.arrays import ArrayKey
+
 logger = logging.getLogger(__name__)
 
 _UNCOUNTED = COUNTED | {"explain", "describe", "summarize"}
@@ -99,6 +101,9 @@ class Database:
     ----------
     snapshot
         What is read.
+    hashed
+        The runs of which a table's files are read against their hashes before the table is first
+        read; None where that is not asked for. See :meth:`verified`.
 
     Attributes
     ----------
@@ -108,13 +113,16 @@ class Database:
         What analyses have computed of complete runs.
     """
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, hashed: Collection[str] | None = None) -> None:
         self.snapshot = snapshot
         self.memo = Memo()
+        self._hashed = None if hashed is None else frozenset(hashed)
+        self._arrays_hashed: set[tuple[str, ArrayKey]] = set()
         self._is_closed = False
         self._rows_kept: dict[str, str] = {}
         self._of_one_run: dict[str, Database] = {}
         self._of_few_runs: OrderedDict[frozenset[str], Database] = OrderedDict()
+        self._verified: list[Database] = []
 
     def __enter__(self) -> Self:
         return self
@@ -132,7 +140,8 @@ class Database:
 
     def close(self) -> None:
         """Close the connection, and forget what was computed."""
-        for database in (*self._of_one_run.values(), *self._of_few_runs.values()):
+        opened = *self._of_one_run.values(), *self._of_few_runs.values(), *self._verified
+        for database in opened:
             database.close()
         self.memo.clear()
         if "_sources" in self.__dict__:
@@ -221,8 +230,25 @@ class Database:
         if self.snapshot.chosen == run_id:
             return self
         if run_id not in self._of_one_run:
-            self._of_one_run[run_id] = Database(self.snapshot.only(run_id))
+            hashed = None if self._hashed is None else self._hashed & {run_id}
+            self._of_one_run[run_id] = Database(self.snapshot.only(run_id), hashed)
         return self._of_one_run[run_id]
+
+    def verified(self, runs: Iterable[str] | None = None) -> "Database":
+        """Return a database that reads every byte of a file against its hash before it is used.
+
+        That is done for the files of a table, and of an array, when it is first read; of what no
+        question reads nothing is read.
+
+        Parameters
+        ----------
+        runs
+            The runs whose tables are read so, by their whole names; None for every run.
+            :meth:`query` adds those that it reads. It is closed with this database.
+        """
+        database = Database(self.snapshot, self.snapshot.runs if runs is None else [*runs])
+        self._verified.append(database)
+        return database
 
     def query(self, name: str, **parameters: object) -> Result:
         """Run a named query, or an analysis in Python.
@@ -252,6 +278,11 @@ class Database:
         question = find_question(name)
         bound = self._with_runs(question, bind(question, parameters))
         used = [str(bound[key]) for key in RUN_PARAMETERS if bound.get(key) is not None]
+        if self._hashed is not None:
+            is_over_trials = isinstance(question, NamedQuery) and question.reads_trials
+            read = self._trials(bound) if is_over_trials and not used else used
+            if not self._hashed.issuperset(read):
+                return self.verified(self._hashed.union(read)).query(name, **parameters)
         for run_id in dict.fromkeys(used):
             self._warn_if_incomplete(self.snapshot.run(run_id))
         # the files of other runs are not looked into
@@ -259,6 +290,9 @@ class Database:
         check_values(reader, question, bound)
         if isinstance(question, Analysis):
             computed = question.function(self, bind(question, bound))
+            if self._hashed is not None and not self._hashed.issuperset(computed.run_ids):
+                more = self._hashed.union(computed.run_ids)
+                return self.verified(more).query(name, **parameters)
             connection, relation = relation_of(question.columns, computed.rows)
             used = list(computed.run_ids)
             where = f"-- computed in Python by {question.function_name}, from the rows of:"
@@ -296,7 +330,7 @@ class Database:
         StoreDamagedError
             If what is stored is not the array that the run says it holds.
         """
-        from moedb.store.arrays import ArrayKey, open_array
+        from moedb.store.arrays import ArrayKey, check_shards, open_array
 
         array_spec(name)
         found = self._run_snapshot(run)
@@ -308,7 +342,12 @@ class Database:
                 f"run {found.run_id} has no {name} of layer {layer}: {have}; it has {names}",
                 f"capture again with --arrays {name}@{layer}",
             )
-        return open_array(found, ArrayKey(name, layer))
+        key = ArrayKey(name, layer)
+        opened = open_array(found, key)
+        if self._hashed is not None and (found.run_id, key) not in self._arrays_hashed:
+            check_shards(found, key)
+            self._arrays_hashed.add((found.run_id, key))
+        return opened
 
     def expert_outputs(
         self, run: str | None = None, *, layer: int, where: str = "true"
@@ -342,7 +381,7 @@ class Database:
     def _engine(self) -> tuple[duckdb.DuckDBPyConnection, Views]:
         if self._is_closed:
             raise SqlError(f"{self!r} is closed", "open it again: moedb.open(...)")
-        return open_engine(self.snapshot)
+        return open_engine(self.snapshot, self._hashed or ())
 
     @property
     def _connection(self) -> duckdb.DuckDBPyConnection:
@@ -366,7 +405,9 @@ class Database:
         if not key or key == set(self.snapshot.runs):
             return self
         if key not in self._of_few_runs:
-            self._of_few_runs[key] = Database(self.snapshot.only(*dict.fromkeys(run_ids)))
+            hashed = None if self._hashed is None else self._hashed & key
+            few = Database(self.snapshot.only(*dict.fromkeys(run_ids)), hashed)
+            self._of_few_runs[key] = few
             if len(self._of_few_runs) > _MOST_NARROWED:
                 # what was asked of it before keeps it open
                 self._of_few_runs.popitem(last=False)

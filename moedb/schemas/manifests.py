@@ -6,10 +6,12 @@ standard library, since every ``moedb sql`` does it.
 
 import dataclasses
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import chain
 from pathlib import PurePosixPath
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from moedb.errors import StoreDamagedError
 from moedb.schemas.seals import check_seal, seal
@@ -128,14 +130,21 @@ class Manifest:
 
     def to_json(self) -> str:
         """The manifest as JSON text with its seal, the same bytes for the same content."""
-        content = dataclasses.asdict(self)  # type: ignore[call-overload]
-        return seal(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False))
+        return seal(json.dumps(self._to_dict(), indent=1, sort_keys=True, ensure_ascii=False))
+
+    def _to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)  # type: ignore[call-overload,no-any-return]
 
 
 def _known(content: Mapping[str, Any], kind: type) -> dict[str, Any]:
     """The fields of ``content`` that ``kind`` has. A later minor version may add others."""
-    known = {entry.name for entry in dataclasses.fields(kind)}
+    known = _field_names(kind)
     return {name: value for name, value in content.items() if name in known}
+
+
+@cache
+def _field_names(kind: type) -> frozenset[str]:
+    return frozenset(entry.name for entry in dataclasses.fields(kind))
 
 
 @dataclass(frozen=True)
@@ -170,8 +179,8 @@ class UnitRange:
     n_rows: int
 
     def __post_init__(self) -> None:
-        for entry in dataclasses.fields(self):
-            _expect_count(getattr(self, entry.name), entry.name)
+        for name in ("first_example", "end_example", "n_tokens", "n_rows"):
+            _expect_count(getattr(self, name), name)
 
 
 @dataclass(frozen=True)
@@ -229,36 +238,15 @@ class RunManifest(Manifest):
         return self.unit_rows * len(self.units)
 
 
-@dataclass(frozen=True, slots=True)
-class FileEntry:
-    """One committed file: its path within the run, its size and its checksum."""
+class FileEntry(NamedTuple):
+    """One committed file: its path within the run, its size and its checksum.
+
+    A store may have a hundred thousand: the manifest that holds them checks them together.
+    """
 
     path: str
     n_bytes: int
     sha256: str
-
-    def __post_init__(self) -> None:
-        if self._is_plain():
-            return
-        _expect_relative(self.path, "path")
-        _expect_count(self.n_bytes, "n_bytes")
-        _expect_sha256(self.sha256, "sha256")
-
-    def _is_plain(self) -> bool:
-        """Whether it is as nearly all are; a store may have a hundred thousand."""
-        path, digest = self.path, self.sha256
-        return (
-            type(path) is str
-            and path.isascii()
-            and path.isprintable()
-            and path[:1] not in ("", "/")
-            and ".." not in path
-            and "\\" not in path
-            and type(digest) is str
-            and len(digest) == _SHA256_LENGTH
-            and type(self.n_bytes) is int
-            and self.n_bytes >= 0
-        )
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
@@ -269,13 +257,12 @@ class FileEntry:
 _NO_BITS: dict[str, int] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class TableEntry:
+class TableEntry(NamedTuple):
     """A Parquet file of a table.
 
     Attributes
     ----------
-    file
+    path, n_bytes, sha256
         The file.
     n_rows
         How many rows it holds.
@@ -284,26 +271,62 @@ class TableEntry:
         where every value is a bfloat16. The others have all that the column's type holds.
     """
 
-    file: FileEntry
+    path: str
+    n_bytes: int
+    sha256: str
     n_rows: int
-    significant_bits: Mapping[str, int] = field(default_factory=dict)
+    significant_bits: Mapping[str, int] = _NO_BITS
 
-    def __post_init__(self) -> None:
-        _expect_count(self.n_rows, "n_rows")
-        _expect(self.significant_bits, dict, "significant_bits")
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        """Make one of an entry in a segment's manifest."""
-        bits = content.get("significant_bits") or _NO_BITS
-        return cls(FileEntry.from_dict(content), content["n_rows"], bits)
+    @property
+    def file(self) -> FileEntry:
+        """The file."""
+        return FileEntry(self.path, self.n_bytes, self.sha256)
 
     def to_dict(self) -> dict[str, Any]:
         """The entry as it stands in a segment's manifest."""
-        entry = {**dataclasses.asdict(self.file), "n_rows": self.n_rows}
-        if self.significant_bits:
-            entry["significant_bits"] = dict(self.significant_bits)
-        return entry
+        entry = self._asdict()
+        entry["significant_bits"] = dict(self.significant_bits)
+        return entry if self.significant_bits else {**self.file._asdict(), "n_rows": self.n_rows}
+
+
+def _expect_entries(files: Sequence[FileEntry], tables: Sequence[TableEntry] = ()) -> None:
+    """Check the entries of a manifest: at once, and one by one where they are not as nearly all."""
+    if _are_plain(files, tables):
+        return
+    for file in (*files, *[entry.file for entry in tables]):
+        _expect_relative(file.path, "path")
+        _expect_count(file.n_bytes, "n_bytes")
+        _expect_sha256(file.sha256, "sha256")
+    for entry in tables:
+        _expect_count(entry.n_rows, "n_rows")
+        _expect(entry.significant_bits, dict, "significant_bits")
+
+
+def _are_plain(files: Sequence[FileEntry], tables: Sequence[TableEntry]) -> bool:
+    paths = [entry.path for entry in tables]
+    counts = [entry.n_bytes for entry in tables]
+    digests = [entry.sha256 for entry in tables]
+    bits = [entry.significant_bits for entry in tables]
+    counts += [entry.n_rows for entry in tables]
+    for file in files:
+        paths.append(file.path)
+        counts.append(file.n_bytes)
+        digests.append(file.sha256)
+    texts, numbers = {*map(type, paths), *map(type, digests)}, {*map(type, counts)}
+    if not (texts <= {str} and numbers <= {int} and {*map(type, bits)} <= {dict}):
+        return False
+    # a path may hold the separator: then it is looked at by itself
+    joined = f"|{'|'.join(paths)}|" if paths else "|"
+    return (
+        joined.isascii()
+        and joined.isprintable()
+        and ".." not in joined
+        and "\\" not in joined
+        and "|/" not in joined
+        and "||" not in joined
+        and {*map(len, digests)} <= {_SHA256_LENGTH}
+        and min(counts, default=0) >= 0
+    )
 
 
 @dataclass(frozen=True)
@@ -347,6 +370,7 @@ class SegmentManifest(Manifest):
         _expect(self.tables, dict, "tables")
         for name in ("run_id", "path", "run_sha256", "arrays_sha256"):
             _expect(getattr(self, name), str, name)
+        _expect_entries((*self.shards, *self.metadata), [*chain(*self.tables.values())])
 
     @classmethod
     def from_json(cls, text: str, where: str, major: int = FORMAT_MAJOR) -> Self:
@@ -361,30 +385,42 @@ class SegmentManifest(Manifest):
     @classmethod
     def _from_dict(cls, content: dict[str, Any]) -> Self:
         return cls(
-            **{
-                **_known(content, cls),
-                "tables": {name: _entries(value) for name, value in content["tables"].items()},
-                "shards": tuple(map(FileEntry.from_dict, content["shards"])),
-                "metadata": tuple(map(FileEntry.from_dict, content.get("metadata", ()))),
-            }
+            unit=content["unit"],
+            committed_at=content["committed_at"],
+            tables={name: _entries(value) for name, value in content["tables"].items()},
+            shards=tuple(map(FileEntry.from_dict, content["shards"])),
+            run_id=content.get("run_id", ""),
+            path=content.get("path", ""),
+            run_sha256=content.get("run_sha256", ""),
+            arrays_sha256=content.get("arrays_sha256", ""),
+            metadata=tuple(map(FileEntry.from_dict, content.get("metadata", ()))),
         )
 
-    def to_json(self) -> str:
-        """The manifest as JSON text with its seal, the same bytes for the same content."""
-        content = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
-        for name in ("shards", "metadata"):
-            content[name] = [dataclasses.asdict(entry) for entry in content[name]]
-        content["tables"] = {
+    def _to_dict(self) -> dict[str, Any]:
+        tables = {
             name: [entry.to_dict() for entry in entries] for name, entries in self.tables.items()
         }
-        return seal(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False))
+        shards = [entry._asdict() for entry in self.shards]
+        metadata = [entry._asdict() for entry in self.metadata]
+        return {**vars(self), "tables": tables, "shards": shards, "metadata": metadata}
 
 
 def _entries(value: Any) -> tuple[TableEntry, ...]:
     """The files of a table: several in format 2, one with its size a level deeper in format 1."""
     if isinstance(value, dict):
-        return (TableEntry(FileEntry.from_dict(value["file"]), value["n_rows"]),)
-    return tuple(map(TableEntry.from_dict, value))
+        return (TableEntry(*FileEntry.from_dict(value["file"]), value["n_rows"]),)
+    return tuple(
+        [
+            TableEntry(
+                entry["path"],
+                entry["n_bytes"],
+                entry["sha256"],
+                entry["n_rows"],
+                entry.get("significant_bits") or _NO_BITS,
+            )
+            for entry in value
+        ]
+    )
 
 
 @dataclass(frozen=True)
@@ -426,6 +462,7 @@ class HeadManifest(Manifest):
         _expect_sha256(self.run_sha256, "run_sha256")
         if self.kept_until is not None:
             _expect_text(self.kept_until, "kept_until")
+        _expect_entries((*self.metadata, *self.segments))
 
     @classmethod
     def _from_dict(cls, content: dict[str, Any]) -> Self:
@@ -434,3 +471,8 @@ class HeadManifest(Manifest):
             for name in ("metadata", "segments")
         }
         return cls(**{**_known(content, cls), **files})
+
+    def _to_dict(self) -> dict[str, Any]:
+        metadata = [entry._asdict() for entry in self.metadata]
+        segments = [entry._asdict() for entry in self.segments]
+        return {**vars(self), "metadata": metadata, "segments": segments}

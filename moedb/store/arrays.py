@@ -1,6 +1,6 @@
 """The Zarr arrays of a run: making them, writing a unit's rows, opening them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -25,7 +25,8 @@ from moedb.store.array_metadata import (
 from moedb.store.containment import check_inside, check_tree
 from moedb.store.files import sha256_of_file, sha256_of_json
 from moedb.store.layout import ARRAYS, FIRST_UNIT
-from moedb.store.reading.snapshot import RunSnapshot, check_committed
+from moedb.store.reading.committed_files import check_committed
+from moedb.store.reading.snapshot import RunSnapshot, check_sum
 
 Activations = NDArray[np.floating[Any]]
 
@@ -154,15 +155,34 @@ def open_array(run: RunSnapshot, key: ArrayKey) -> "zarr.Array[Any]":
         check_metadata(run, [key])
         check_inside(run.layout.folder, f"{run.layout.arrays.name}/{key.path}/{METADATA}")
         check_tree(run.layout.arrays / key.path)
-        for entry in run.shards():
-            if entry.path.startswith(f"{run.layout.arrays.name}/{key.path}/"):
-                check_committed(run, entry)
+        for _, entry in _shards(run, key):
+            check_committed(run.layout.folder, entry)
         return _open(run.layout.arrays, key, array_form(run.manifest, key), "r", run.format)
     except StoreDamagedError as error:
         raise StoreDamagedError(
             f"run {run.run_id}: {error.message}",
             f"restore it, or remove the run: moedb rm {run.run_id}",
         ) from error
+
+
+def check_shards(run: RunSnapshot, key: ArrayKey) -> None:
+    """Check that the files of an array hold the bytes that were committed, by reading them.
+
+    Raises
+    ------
+    StoreDamagedError
+        If one doesn't.
+    """
+    for unit, entry in _shards(run, key):
+        check_sum(run, unit, entry)
+
+
+def _shards(run: RunSnapshot, key: ArrayKey) -> Iterator[tuple[str, FileEntry]]:
+    """The committed files of an array, with their units."""
+    for unit, segment in sorted(run.segments.items()):
+        for entry in segment.shards:
+            if entry.path.startswith(f"{run.layout.arrays.name}/{key.path}/"):
+                yield unit, entry
 
 
 def metadata_files(manifest: RunManifest, folder: Path) -> tuple[FileEntry, ...]:
@@ -206,6 +226,18 @@ def check_metadata(run: RunSnapshot, keys: Iterable[ArrayKey] | None = None) -> 
     StoreDamagedError
         If one was changed.
     """
+    for path in changed_metadata(run, keys):
+        raise StoreDamagedError(f"{path} is not what the run was written with")
+
+
+def changed_metadata(run: RunSnapshot, keys: Iterable[ArrayKey] | None = None) -> Iterator[Path]:
+    """The metadata of a run's arrays that were changed, as :func:`check_metadata` looks for them.
+
+    Raises
+    ------
+    StoreDamagedError
+        If there is a link on the way to one.
+    """
     known = run.head or run.segments.get(FIRST_UNIT)
     wanted = None if keys is None else {f"{ARRAYS}/{key.path}/{METADATA}" for key in keys}
     for entry in known.metadata if known else ():
@@ -214,7 +246,7 @@ def check_metadata(run: RunSnapshot, keys: Iterable[ArrayKey] | None = None) -> 
         path = run.layout.folder / entry.path
         check_inside(run.layout.folder, entry.path)
         if path.exists() and sha256_of_file(path) != entry.sha256:
-            raise StoreDamagedError(f"{path} is not what the run was written with")
+            yield path
 
 
 def missing_arrays(folder: Path, forms: Mapping[ArrayKey, ArrayForm]) -> list[ArrayKey]:

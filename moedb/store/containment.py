@@ -40,7 +40,7 @@ def check_folder(path: Path) -> bool:
     return _check(path, stat.S_IFDIR)
 
 
-def check_file(path: Path) -> bool:
+def check_file(path: str | Path) -> bool:
     """Check that ``path``, if it is there, is a file and not a link to one.
 
     Returns
@@ -78,6 +78,28 @@ def check_inside(folder: Path, relative: str) -> bool:
     return check_file(path / name)
 
 
+def plain_files(folder: Path) -> set[str]:
+    """The names of the plain files in ``folder``; none where it is not there.
+
+    Raises
+    ------
+    StoreDamagedError
+        If anything in it, however deep, is neither a plain file nor a folder.
+    """
+    if not check_folder(folder):
+        return set()
+    try:
+        with os.scandir(folder) as entries:
+            kinds = {entry.name: _is_plain_file(entry) for entry in entries}
+    except FileNotFoundError:  # of another writer, who has just removed it
+        return set()
+    except OSError as error:
+        raise StoreDamagedError(f"cannot read {folder}: {error.strerror}") from error
+    for name in sorted(name for name, is_plain in kinds.items() if not is_plain):
+        check_tree(folder / name)
+    return {name for name, is_plain in kinds.items() if is_plain}
+
+
 def check_tree(folder: Path) -> None:
     """Check that ``folder``, if it is there, holds plain files and folders only, however deep.
 
@@ -86,20 +108,10 @@ def check_tree(folder: Path) -> None:
     StoreDamagedError
         At the first thing that is neither.
     """
-    if not check_folder(folder):
-        return
-    try:
-        with os.scandir(folder) as entries:
-            folders = [Path(entry) for entry in entries if not _is_plain_file(entry)]
-    except FileNotFoundError:  # of another writer, who has just removed it
-        return
-    except OSError as error:
-        raise StoreDamagedError(f"cannot read {folder}: {error.strerror}") from error
-    for path in sorted(folders):
-        check_tree(path)
+    plain_files(folder)
 
 
-def read_text(path: Path) -> str:
+def read_text(path: str | Path) -> str:
     """Read a plain file of the store.
 
     Raises
@@ -111,7 +123,9 @@ def read_text(path: Path) -> str:
     """
     try:
         check_file(path)
-        return path.read_text(encoding="utf-8")
+        # as it is: a changed end of a line is a change
+        with open(path, "rb") as stream:  # noqa: PTH123
+            return stream.read().decode()
     except (FileNotFoundError, NotADirectoryError):
         raise
     except (OSError, UnicodeDecodeError) as error:
@@ -136,9 +150,9 @@ def _kind(status: os.stat_result) -> int:
     return stat.S_IFMT(status.st_mode)
 
 
-def _check(path: Path, expected: int) -> bool:
+def _check(path: str | Path, expected: int) -> bool:
     try:
-        kind = _kind(path.lstat())
+        kind = _kind(os.lstat(path))
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
@@ -149,7 +163,7 @@ def _check(path: Path, expected: int) -> bool:
     if kind in (stat.S_IFDIR, stat.S_IFREG):
         raise StoreDamagedError(f"{path} is {found}, expected was {_KINDS[expected]}")
     if kind == stat.S_IFLNK:
-        found += _target(path)
+        found += _target(Path(path))
     raise StoreDamagedError(f"{path} is {found}; a run holds plain files and folders only")
 
 

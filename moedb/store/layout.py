@@ -88,6 +88,11 @@ class RunLayout:
         """The run's folder."""
         return runs_folder(self.store) / self.run_id
 
+    @cached_property
+    def root(self) -> str:
+        """The run's folder as a text."""
+        return str(self.folder)
+
     @property
     def manifest(self) -> Path:
         """``run.json``."""

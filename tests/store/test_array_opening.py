@@ -18,7 +18,7 @@ from moedb.store.array_metadata import ArrayForm
 from moedb.store.arrays import ArrayKey, create_arrays, open_array
 from moedb.store.layout import RunLayout
 from moedb.store.reading.snapshot import read_run
-from moedb.store.verification import verify_run
+from moedb.store.verification.run import verify_run
 from tests.support.stores.golden import unpack
 from tests.support.stores.samples import RUN_ID, write_sample
 

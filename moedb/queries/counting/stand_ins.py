@@ -52,7 +52,7 @@ _PIECE = 122_880
 """Rows that DuckDB reads at once."""
 
 _READ = "selections labels example_values example_routing tokens token_labels"
-"""The views that counting reads."""
+"""The views that counting reads beside the files of one table, which are checked with its view."""
 
 _KEPT_ROWS = 1_000_000
 """Larger counts are not kept for the next query."""
@@ -125,6 +125,7 @@ _COUNTERS: dict[str, Callable[[duckdb.DuckDBPyConnection, Snapshot, Count], Rows
 COUNTED = frozenset({*_COUNTERS, "class_sizes"})
 """The views that counted rows can stand for."""
 
+_OF_ROUTER_STATS = ("class_router_stats", "selection_router_stats")
 _OF_LABELS = ("class_router_stats", "class_routing", "class_sizes")
 _COLUMN_OF = {
     **dict.fromkeys(_OF_LABELS, "key"),
@@ -256,7 +257,8 @@ class StandIns:
 
     def _rows(self, count: Count) -> Rows:
         def compute() -> Rows:
-            self._views.define(_READ)
+            table = "router_stats" if count.view in _OF_ROUTER_STATS else "routing"
+            self._views.define(f"{_READ} {table}")
             if count.view == "class_sizes":
                 of_classes = self._rows(replace(count, view="class_routing"))
                 return class_sizes(of_classes, self._snapshot.runs[count.run])

@@ -1,12 +1,13 @@
 """A DuckDB connection over a snapshot that can read the store and nothing else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 import duckdb
 
-from moedb.schemas.tables import RUNS, TABLES
+from moedb.schemas.tables import RUNS, TABLES, Table
 from moedb.store.engine.spilling import spill_folder
+from moedb.store.engine.table_files import TableFiles
 from moedb.store.engine.views import Views, rows_view, table_view
 from moedb.store.reading.snapshot import Snapshot
 
@@ -18,15 +19,23 @@ def connect(snapshot: Snapshot) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def open_engine(snapshot: Snapshot) -> tuple[duckdb.DuckDBPyConnection, Views]:
+def open_engine(
+    snapshot: Snapshot, hashed: Collection[str] = ()
+) -> tuple[duckdb.DuckDBPyConnection, Views]:
     """Open an in-memory connection, and make the views over the snapshot that it can have.
 
-    The connection reads the files that the snapshot names: no other file, no network, no
-    extension, no variable of the calling program.
+    The connection reads the folders of the tables of the snapshot's runs, which hold no links: no
+    other file, no network, no extension, no variable of the calling program.
+
+    Parameters
+    ----------
+    snapshot
+        What is read. A table's files are checked when its view is defined.
+    hashed
+        The runs whose files are read against their hashes then.
     """
     connection = duckdb.connect(":memory:")
-    files = {table.name: snapshot.file_names(table.name) for table in TABLES}
-    every_file = sorted(path for paths in files.values() for path in paths)
+    files = TableFiles(snapshot, hashed)
     # DuckDB may always use its folder for spilling, so that must be one that holds nothing else.
     connection.execute("set temp_directory = ?", [str(spill_folder() or "")])
     # its bar, shown from the second second on, is written to stdout, between the rows
@@ -34,12 +43,16 @@ def open_engine(snapshot: Snapshot) -> tuple[duckdb.DuckDBPyConnection, Views]:
     # the same SQL prints the same times everywhere
     connection.execute("set TimeZone = 'UTC'")
     connection.execute("set python_enable_replacements = false")
-    connection.execute("set allowed_paths = ?", [every_file])
+    # not file by file: to allow ninety thousand takes seconds
+    connection.execute("set allowed_directories = ?", [files.folders])
     connection.execute("set enable_external_access = false")
     connection.execute("set lock_configuration = true")
+
+    def view_of(table: Table) -> str:
+        return table_view(table, files.of_table(table.name), snapshot.format)
+
     definitions: dict[str, Callable[[], str]] = {
-        table.name: partial(table_view, table, files[table.name], snapshot.format)
-        for table in TABLES
+        table.name: partial(view_of, table) for table in TABLES
     }
     # From the manifests: a run has a row from its first moment on.
     rows = [run.row for run in snapshot.runs.values()]

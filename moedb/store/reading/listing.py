@@ -93,7 +93,7 @@ def visible_names(folder: Path) -> list[str]:
         If it cannot be read.
     """
     try:
-        return [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+        return [name for name in os.listdir(folder) if not name.startswith(".")]  # noqa: PTH208
     except FileNotFoundError:
         return []
     except OSError as error:

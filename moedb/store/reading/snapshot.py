@@ -3,7 +3,6 @@
 import gc
 import logging
 import os
-import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,15 +19,17 @@ from moedb.schemas.manifests import (
     SegmentManifest,
 )
 from moedb.schemas.tables import FORMAT_MAJOR, RUNS, TABLES
-from moedb.store.containment import check_folder, check_inside, read_text
+from moedb.store.containment import check_folder, read_text
 from moedb.store.files import sha256_of_file, sha256_of_json
 from moedb.store.layout import FINAL_UNIT, FIRST_UNIT, RunLayout, runs_folder, unit_name
 from moedb.store.reading.committed import read_committed
+from moedb.store.reading.committed_files import check_present, check_whole
 from moedb.store.reading.footers import damaged_footers
 from moedb.store.reading.listing import check_store, run_names
 
-FOOTERS = 1_000
-"""How many files' footers are read when a store is opened; those of larger runs are when asked."""
+LOOKED_AT = 1_000
+"""Of how many files of tables the sizes and the footers are looked at when a store is opened; those
+of larger runs are when they are asked."""
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,8 @@ class RunSnapshot:
         What makes it complete; None where nothing does, and in format 1.
     strays
         Files among its manifests that are none of its own.
+    table_folders
+        The folders in the run's that hold the files of its tables, and no links.
     """
 
     layout: RunLayout
@@ -57,6 +60,7 @@ class RunSnapshot:
     format: int = FORMAT_MAJOR
     head: HeadManifest | None = None
     strays: tuple[Path, ...] = ()
+    table_folders: tuple[str, ...] = ()
 
     @property
     def run_id(self) -> str:
@@ -100,9 +104,9 @@ class RunSnapshot:
 
     def file_names(self, table: str) -> list[str]:
         """The same as texts; making paths of a hundred thousand takes a second."""
-        folder = self.layout.folder
+        root = self.layout.root
         return [
-            f"{folder}/{entry.file.path}"
+            f"{root}/{entry.path}"
             for _, segment in sorted(self.segments.items())
             for entry in segment.tables.get(table, ())
         ]
@@ -111,7 +115,14 @@ class RunSnapshot:
         """The committed Parquet files of all tables."""
         for _, segment in sorted(self.segments.items()):
             for entries in segment.tables.values():
-                yield from (entry.file for entry in entries)
+                for entry in entries:
+                    yield entry.file
+
+    def table_entries(self, table: str) -> Iterator[tuple[str, FileEntry]]:
+        """The committed Parquet files of a table, with their units, in the order of these."""
+        for unit, segment in sorted(self.segments.items()):
+            for entry in segment.tables.get(table, ()):
+                yield unit, entry.file
 
     def entries(self) -> Iterator[tuple[str, FileEntry]]:
         """Every committed file, with its unit."""
@@ -124,6 +135,15 @@ class RunSnapshot:
         """The committed files of the arrays."""
         for _, segment in sorted(self.segments.items()):
             yield from segment.shards
+
+    @property
+    def n_files(self) -> int:
+        """How many Parquet files its tables are."""
+        return sum(
+            len(entries)
+            for segment in self.segments.values()
+            for entries in segment.tables.values()
+        )
 
     def n_rows(self, table: str) -> int:
         """Committed rows of a table."""
@@ -200,13 +220,20 @@ class Snapshot:
         StoreDamagedError
             If the run is damaged.
         """
-        name = self._whole_name(run_id)
+        name = self.whole_name(run_id)
         if name in self.damaged:
             error = self.damaged[name].error
             raise StoreDamagedError(error.message, error.hint)
         return self.runs[name]
 
-    def _whole_name(self, run_id: str) -> str:
+    def whole_name(self, run_id: str) -> str:
+        """The name of a run, damaged or not, that an unambiguous beginning stands for.
+
+        Raises
+        ------
+        RunNotFoundError
+            If there is none, or the beginning fits several.
+        """
         names = {**self.runs, **self.damaged}
         if run_id in names:
             return run_id
@@ -253,7 +280,7 @@ class Snapshot:
                 (
                     run_id,
                     unit,
-                    sorted(e.file.sha256 for files in segment.tables.values() for e in files),
+                    sorted(e.sha256 for files in segment.tables.values() for e in files),
                 )
                 for run_id, run in sorted(self.runs.items())
                 for unit, segment in sorted(run.segments.items())
@@ -285,7 +312,15 @@ def _read_run(layout: RunLayout, major: int) -> RunSnapshot:
     try:
         manifest, segments, head, strays = read_committed(layout, major)
         run = RunSnapshot(layout, manifest, segments, major, head, strays)
-        _check_all(run, run.table_files())
+        paths = [
+            entry.path
+            for segment in segments.values()
+            for entries in segment.tables.values()
+            for entry in entries
+        ]
+        run = replace(run, table_folders=check_present(layout.folder, paths))
+        if len(paths) <= LOOKED_AT:
+            check_whole(layout.folder, run.table_files())
         if run.is_complete and head is None and (run.missing_units or FIRST_UNIT not in segments):
             raise StoreDamagedError(
                 f"it says it is complete but lacks manifests in {layout.segments}"
@@ -295,40 +330,27 @@ def _read_run(layout: RunLayout, major: int) -> RunSnapshot:
     return run
 
 
-def _check_all(run: RunSnapshot, entries: Iterable[FileEntry]) -> None:
-    """Check many committed files as :func:`check_committed` does, each folder once."""
-    folder, checked = str(run.layout.folder), set()
-    for entry in entries:
-        parent = entry.path.rpartition("/")[0]
-        if parent not in checked:
-            check_inside(run.layout.folder, entry.path)
-            checked.add(parent)
-        try:
-            status = os.lstat(f"{folder}/{entry.path}")
-        except OSError:
-            status = None
-        if status is None or status.st_size != entry.n_bytes or not stat.S_ISREG(status.st_mode):
-            check_committed(run, entry)
+def read_what_is_sound(
+    store: Path, run_id: str
+) -> tuple[RunSnapshot | None, list[StoreDamagedError]]:
+    """Read of a damaged run the manifests that are sound; no file is looked at.
 
-
-def check_committed(run: RunSnapshot, entry: FileEntry) -> None:
-    """Check that a committed file is there, within the run, and as long as it was.
-
-    Raises
-    ------
-    StoreDamagedError
-        If it isn't.
+    Returns
+    -------
+    tuple
+        The run, None where its configuration or its head is damaged; and what is wrong with its
+        manifests.
     """
-    path = run.layout.folder / entry.path
-    missing = StoreDamagedError(f"the committed file {path} is missing")
-    if not check_inside(run.layout.folder, entry.path):
-        raise missing
+    major = check_store(store)
+    faults: list[StoreDamagedError] = []
+    run = None
     try:
-        found = path.stat().st_size
-    except FileNotFoundError as error:  # deleted since
-        raise missing from error
-    if found != entry.n_bytes:
-        raise StoreDamagedError(f"{path} has {found} bytes, committed were {entry.n_bytes}")
+        layout = RunLayout(store, run_id)
+        manifest, segments, head, strays = read_committed(layout, major, faults)
+        run = RunSnapshot(layout, manifest, segments, major, head, strays)
+    except StoreDamagedError as error:
+        faults.append(error)
+    return run, [_of_run(run_id, fault) for fault in faults]
 
 
 def check_sum(run: RunSnapshot, unit: str, entry: FileEntry) -> None:
@@ -346,17 +368,18 @@ def check_sum(run: RunSnapshot, unit: str, entry: FileEntry) -> None:
         )
 
 
-def check_data(run: RunSnapshot) -> None:
-    """Check that every committed file of a run holds the bytes that were committed.
+def check_table(run: RunSnapshot, table: str) -> None:
+    """Check that every committed file of a table is there, as long as it was, and no link.
 
     Raises
     ------
     StoreDamagedError
-        If one doesn't.
+        If one isn't.
     """
-    check_files(run)
-    for unit, entry in run.entries():
-        check_sum(run, unit, entry)
+    try:
+        check_whole(run.layout.folder, (entry for _, entry in run.table_entries(table)))
+    except StoreDamagedError as error:
+        raise _of_run(run.run_id, error) from error
 
 
 def check_files(run: RunSnapshot) -> None:
@@ -368,8 +391,8 @@ def check_files(run: RunSnapshot) -> None:
         If one is missing, cut short, or a link.
     """
     try:
-        _check_all(run, run.table_files())
-        _check_all(run, run.shards())
+        check_whole(run.layout.folder, run.table_files())
+        check_whole(run.layout.folder, run.shards())
     except StoreDamagedError as error:
         raise _of_run(run.run_id, error) from error
 
@@ -401,6 +424,10 @@ def _without_collection() -> Iterator[None]:
     try:
         yield
     finally:
+        # what was read lasts: among what is seldom looked through, without looking through it now
+        if gc.get_freeze_count() == 0:
+            gc.freeze()
+            gc.unfreeze()
         gc.enable()
 
 
@@ -414,7 +441,7 @@ def _take_snapshot(store: Path) -> Snapshot:
         except StoreDamagedError as error:
             if os.path.lexists(RunLayout(store, run_id).folder):  # not deleted at this moment
                 damaged[run_id] = DamagedRun(run_id, error, _known_row(store, run_id, major))
-    looked_at = list(_with_few_files(runs.values(), FOOTERS))
+    looked_at = list(_with_few_files(runs.values(), LOOKED_AT))
     files = {table: [p for run in looked_at for p in run.files(table.name)] for table in TABLES}
     for path, wrong in damaged_footers(files, major).items():
         run_id = path.relative_to(runs_folder(store)).parts[0]
@@ -427,7 +454,7 @@ def _take_snapshot(store: Path) -> Snapshot:
 def _with_few_files(runs: Iterable[RunSnapshot], limit: int) -> Iterator[RunSnapshot]:
     """The runs with the fewest files, as long as they have no more than ``limit`` together."""
     n_files = 0
-    for n, run in sorted(((sum(1 for _ in run.table_files()), run) for run in runs), key=_first):
+    for n, run in sorted(((run.n_files, run) for run in runs), key=_first):
         n_files += n
         if n_files > limit and run.format >= SEALED_SINCE:
             return

@@ -134,7 +134,7 @@ class _Compaction(OpenRun):
     ) -> bool:
         """Move the new files to their places and write the next head, if it is still the next."""
         kept_before = {entry.path for entry in run.table_files()}
-        new = [e.file.path for files in tables.values() for e in files]
+        new = [e.path for files in tables.values() for e in files]
         new = [path for path in new if path not in kept_before]
         number = head.number + 1
         with self._locked():
@@ -190,7 +190,7 @@ def _compacted(run: RunSnapshot, table: Table, folder: Path, unit: str) -> Itera
             path, table, (_sorted_rows(run, table, stretch) for stretch in stretches)
         )
         sync_file(path)
-        yield TableEntry(file_entry(folder, relative), n_rows, _common_bits(group))
+        yield TableEntry(*file_entry(folder, relative), n_rows, _common_bits(group))
 
 
 def _groups(found: Sequence[Found], most: int) -> Iterator[list[Found]]:
@@ -226,7 +226,7 @@ def _sorted_rows(run: RunSnapshot, table: Table, group: Sequence[Found]) -> pa.T
     for unit, entry in group:
         check_sum(run, unit, entry.file)
         names = [column.name for column in table.columns if column.type == "string"]
-        path = run.layout.folder / entry.file.path
+        path = run.layout.folder / entry.path
         file = pq.ParquetFile(path, read_dictionary=names)
         parts.append(file.read(use_threads=entry.n_rows > _WORTH_THREADS))
     schema = arrow_schema(table)

@@ -226,7 +226,7 @@ class RunWriter(OpenRun):
             with self._locked():
                 if self._has(unit):
                     return False
-                files = [entry.file.path for found in entries.values() for entry in found]
+                files = [entry.path for found in entries.values() for entry in found]
                 files += [shard.path for shard in shards]
                 for file in files:
                     check_inside(self.layout.folder, file)
@@ -261,7 +261,7 @@ class RunWriter(OpenRun):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_parquet(path, table(name), rows)
             sync_file(path)
-            entries[name] = (TableEntry(file_entry(folder, relative), len(rows), bits),)
+            entries[name] = (TableEntry(*file_entry(folder, relative), len(rows), bits),)
         return entries
 
     def _stage_arrays(

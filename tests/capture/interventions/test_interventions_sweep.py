@@ -37,7 +37,7 @@ from moedb.cli import run_cli
 from moedb.errors import CaptureError, CheckError, ModelError, UsageError
 from moedb.queries.database import open_database
 from moedb.store.reading.snapshot import read_run, take_snapshot
-from moedb.store.verification import verify_run
+from moedb.store.verification.run import verify_run
 from tests.support.models.tiny_models import FAMILIES, tiny_model
 from tests.support.stopping import stopping_at
 

@@ -103,7 +103,7 @@ def test_a_capture_of_a_quantized_checkpoint_is_sound(
     from moedb.capture.pipeline.plan import CaptureOptions
     from moedb.capture.pipeline.running import capture
     from moedb.store.reading.snapshot import read_run
-    from moedb.store.verification import verify_run
+    from moedb.store.verification.run import verify_run
     from tests.support.models.tiny_models import short_texts
 
     options = CaptureOptions(model=str(folder), dtype="float32", arrays=("all",))

@@ -28,7 +28,7 @@ from moedb.capture.tracing.checks import check_batch
 from moedb.capture.tracing.rehearsal import traced
 from moedb.errors import ModelError
 from moedb.store.reading.snapshot import read_run
-from moedb.store.verification import verify_run
+from moedb.store.verification.run import verify_run
 from tests.conftest import ROOT
 from tests.support.models.tiny_models import (
     FAMILIES,

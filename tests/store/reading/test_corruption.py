@@ -13,7 +13,7 @@ from moedb.schemas.seals import seal
 from moedb.store.arrays import ArrayKey, open_array
 from moedb.store.layout import RunLayout
 from moedb.store.reading.snapshot import Snapshot, take_snapshot
-from moedb.store.verification import verify_run
+from moedb.store.verification.run import verify_run
 from moedb.store.writing.compaction import compact_run
 from moedb.store.writing.run_writer import RunWriter
 from tests.support.stores.samples import RUN_ID, sample_manifest, unit_rows, write_sample
@@ -273,20 +273,3 @@ def test_verification_names_file_and_unit_and_goes_on(
     assert f"unit 000001: {table} is not what was committed" in lines[RUN_ID]
     assert f"unit 000001: {shard} is not what was committed" in lines[OTHER]
     assert "sound" in lines[UNFINISHED] and "sound" in lines[RUNS["compacted"]]
-
-
-def test_data_are_verified_before_a_question_where_that_is_asked_for(
-    store: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    def ask(*arguments: str) -> tuple[int, str]:
-        code = run_cli([*arguments, "--store", str(store)])
-        return code, capfd.readouterr().err
-
-    table = take_snapshot(store).runs[RUN_ID].files("tokens")[1]
-    flipped(table, 40, 3)
-    sql = ("sql", "select 1")
-    assert ask(*sql)[0] == 0
-    assert ask(*sql, "--verify", "data", "--run", OTHER)[0] == 0
-    for arguments in (sql, (*sql, "--run", RUN_ID), ("query", "expert-frequency", "--run", RUN_ID)):
-        code, said = ask(*arguments, "--verify", "data")
-        assert code == 3 and f"unit 000001: {table} is not what was committed" in said

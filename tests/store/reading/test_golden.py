@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from moedb.store.reading.snapshot import take_snapshot
-from moedb.store.verification import verify_run
+from moedb.store.verification.run import verify_run
 from tests.support.stores.golden import contents, expected, unpack
 
 FORMATS = ["format-1", "format-2"]

@@ -17,7 +17,7 @@ from moedb.schemas.manifests import StoreManifest
 from moedb.schemas.seals import seal
 from moedb.store.layout import RunLayout
 from moedb.store.reading.snapshot import read_run, take_snapshot
-from moedb.store.verification import verify_run
+from moedb.store.verification.run import verify_run
 from moedb.store.writing.run_writer import RunWriter
 from tests.support.stores.samples import RUN_ID, sample_manifest, unit_rows, write_sample
 
@@ -106,6 +106,41 @@ def test_a_manifest_cannot_point_outside_its_run(store: Path, path: str) -> None
     resealed(manifest, content)
     with pytest.raises(StoreDamagedError, match="expected a path inside the run"):
         read_run(store, RUN_ID)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("path", 3, "path: expected str"),
+        ("path", "a|/b|..|c", None),
+        ("path", "a|/b/../c", "expected a path inside the run"),
+        ("n_bytes", -1, "n_bytes: expected 0 or more"),
+        ("n_bytes", True, "n_bytes: expected int"),
+        ("n_rows", 1.5, "n_rows: expected int"),
+        ("sha256", "ab", "sha256: expected 64 digits"),
+        ("significant_bits", [8], "significant_bits: expected dict"),
+    ],
+)
+def test_each_entry_of_a_manifest_is_checked(
+    store: Path, field: str, value: object, message: str | None
+) -> None:
+    incomplete(store)
+    manifest = RunLayout(store, RUN_ID).segment("000000")
+    content = json.loads(manifest.read_text())
+    content["tables"]["routing"][0][field] = value
+    resealed(manifest, content)
+    # a name that is only unusual is looked for
+    with pytest.raises(StoreDamagedError, match=message or "is missing"):
+        read_run(store, RUN_ID)
+
+
+def test_a_changed_end_of_a_line_is_a_change(store: Path) -> None:
+    for path in (RunLayout(store, RUN_ID).manifest, RunLayout(store, RUN_ID).segment("000000")):
+        written = path.read_bytes()
+        path.write_bytes(written.replace(b"\n", b"\r\n", 1))
+        with pytest.raises(StoreDamagedError, match=path.name):
+            read_run(store, RUN_ID)
+        path.write_bytes(written)
 
 
 def test_a_missing_or_short_file_is_named(store: Path) -> None:

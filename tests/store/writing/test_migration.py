@@ -13,7 +13,7 @@ from moedb.cli import run_cli
 from moedb.errors import StoreVersionError, UsageError
 from moedb.store.layout import RunLayout
 from moedb.store.reading.snapshot import take_snapshot
-from moedb.store.verification import verify_run
+from moedb.store.verification.run import verify_run
 from moedb.store.writing.migration import check_migration, migrate_run
 from moedb.store.writing.removal import remove_run
 from moedb.store.writing.run_writer import RunWriter

@@ -14,7 +14,7 @@ import pytest
 from moedb.errors import RunNotFoundError, StoreError
 from moedb.store.layout import RunLayout
 from moedb.store.reading.snapshot import take_snapshot
-from moedb.store.verification import verify_run
+from moedb.store.verification.run import verify_run
 from moedb.store.writing import removal
 from moedb.store.writing.removal import remove_run
 from moedb.store.writing.run_writer import RunWriter
@@ -244,10 +244,10 @@ def test_a_run_that_is_deleted_while_its_files_are_checked_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the look for a file and the look at its size."""
-    from moedb.store.reading import snapshot
+    from moedb.store.reading import committed_files
 
     writer = write_sample(tmp_path, **SMALL)
-    inside = snapshot.check_inside
+    inside = committed_files.check_inside
 
     def delete_behind(folder: Path, path: str) -> bool:
         found = inside(folder, path)
@@ -255,6 +255,6 @@ def test_a_run_that_is_deleted_while_its_files_are_checked_says_so(
             remove_run(tmp_path, RUN_ID)
         return found
 
-    monkeypatch.setattr(snapshot, "check_inside", delete_behind)
+    monkeypatch.setattr(committed_files, "check_inside", delete_behind)
     with pytest.raises(StoreError, match="was deleted while it was being written"):
         writer.finish()

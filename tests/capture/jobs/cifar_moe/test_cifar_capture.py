@@ -20,7 +20,7 @@ from moedb.capture.pipeline.running import capture
 from moedb.errors import ModelError, ModelNotFoundError, UsageError
 from moedb.queries.database import Database, open_database
 from moedb.store.reading.snapshot import take_snapshot
-from moedb.store.verification import verify_run
+from moedb.store.verification.run import verify_run
 from moedb.store.writing.run_writer import RunWriter
 from tests.support.contents import run_contents
 from tests.support.models.cifar_images import make_image_sets

@@ -11,7 +11,7 @@ from moedb.errors import StoreDamagedError
 from moedb.schemas.tables import ROUTER_MASS
 from moedb.store.arrays import ArrayKey
 from moedb.store.reading.snapshot import read_run
-from moedb.store.verification import verify_run
+from moedb.store.verification.run import verify_run
 from moedb.store.writing.run_writer import RunWriter
 from tests.support.stores.samples import N_EXPERTS, RUN_ID, sample_manifest, unit_rows
 

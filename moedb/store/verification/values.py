@@ -1,6 +1,5 @@
-"""Reading a run again: every checksum, and what must hold of the values."""
+"""What must hold of the values of a run: of its rows, and of its arrays against these."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import duckdb
@@ -8,18 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moedb.errors import StoreDamagedError
-from moedb.schemas.arrays import ARRAY_NAMES
 from moedb.schemas.manifests import SEALED_SINCE
-from moedb.store.arrays import (
-    ArrayKey,
-    check_metadata,
-    hash_of_metadata,
-    metadata_files,
-    open_array,
-)
+from moedb.store.arrays import ArrayKey, open_array
 from moedb.store.engine.connection import connect
-from moedb.store.reading.footers import row_counts
-from moedb.store.reading.snapshot import RunSnapshot, Snapshot, check_files, check_sum
+from moedb.store.reading.snapshot import RunSnapshot, Snapshot
 
 EPSILON = {
     "float32": float(np.finfo(np.float32).eps),
@@ -85,100 +76,36 @@ _SINCE_FORMAT_2 = {
 }
 
 
-@dataclass(frozen=True)
-class Verification:
-    """What was checked of a run that was found sound."""
+def check_values(run: RunSnapshot) -> tuple[int, list[StoreDamagedError]]:
+    """Check what must hold of the values of a run whose files are sound.
 
-    n_files: int
-    n_bytes: int
-    n_decisions: int
-    n_layers_summed: int
-
-    def __str__(self) -> str:
-        return (
-            f"sound: {self.n_files} files ({self.n_bytes / 1e6:,.1f} MB), "
-            f"{self.n_decisions:,} decisions, "
-            f"expert outputs added up at {self.n_layers_summed} layers"
-        )
-
-
-def verify_run(run: RunSnapshot) -> Verification:
-    """Read everything that is committed of a run, and check it.
-
-    Raises
-    ------
-    StoreDamagedError
-        At the first thing that is wrong; the message names the file, or the layer and the gap.
+    Returns
+    -------
+    tuple
+        At how many layers the outputs were added up, and what does not hold.
     """
-    check_files(run)
-    _check_manifests(run)
-    n_files = n_bytes = 0
-    for unit, entry in run.entries():
-        check_sum(run, unit, entry)
-        n_files, n_bytes = n_files + 1, n_bytes + entry.n_bytes
-    _check_counts(run)
-    for name, layers in run.manifest.arrays.items():
-        for layer in layers if name in ARRAY_NAMES else ():
-            open_array(run, ArrayKey(name, layer))
+    faults = []
+    n_layers = 0
     try:
-        summed = _check_values(run)
+        with connect(Snapshot(run.layout.store, {run.run_id: run})) as connection:
+            held = run.format >= SEALED_SINCE and run.n_rows("router_mass") > 0
+            for wrong, statement in {**_INVARIANTS, **(_SINCE_FORMAT_2 if held else {})}.items():
+                count = _scalar(connection.execute(statement).fetchone())
+                if count:
+                    faults.append(StoreDamagedError(f"run {run.run_id}: {count:,} {wrong}"))
+            for layer in run.manifest.layers:
+                try:
+                    n_layers += _check_layer(run, connection, layer)
+                except StoreDamagedError as error:
+                    faults.append(error)
+    except StoreDamagedError as error:
+        faults.append(error)
     except (duckdb.Error, IndexError, KeyError, ValueError) as error:
         what = " ".join(str(error).split())
-        raise StoreDamagedError(f"run {run.run_id}: its values cannot be read: {what}") from error
-    return Verification(n_files, n_bytes, run.n_rows("routing"), summed)
-
-
-def _check_manifests(run: RunSnapshot) -> None:
-    """Check what is beside a run's manifests, and that all are of the same arrays."""
-    for path in run.strays:
-        raise _damaged(run, f"{path} is no manifest of it, or a broken one", "remove that file")
-    if run.format < SEALED_SINCE:
-        return
-    try:
-        check_metadata(run)
-        found = hash_of_metadata(metadata_files(run.manifest, run.layout.folder))
-    except FileNotFoundError as error:
-        raise _damaged(run, f"{error.filename} is missing") from error
-    except StoreDamagedError as error:
-        raise _damaged(run, error.message) from error
-    for unit, segment in sorted(run.segments.items()):
-        if segment.arrays_sha256 != found:
-            raise _damaged(
-                run,
-                f"the metadata in {run.layout.arrays} are not those that the unit {unit} was "
-                "written with",
-            )
-
-
-def _check_counts(run: RunSnapshot) -> None:
-    """Check that files of tables hold as many rows as their manifests say."""
-    expected = {
-        run.layout.folder / entry.file.path: (unit, entry.n_rows)
-        for unit, segment in sorted(run.segments.items())
-        for entries in segment.tables.values()
-        for entry in entries
-    }
-    for path, counted in row_counts(expected).items():
-        unit, n_rows = expected[path]
-        if counted != n_rows:
-            raise _damaged(run, f"unit {unit}: {path} has {counted:,} rows, not {n_rows:,}")
-
-
-def _damaged(run: RunSnapshot, what: str, hint: str | None = None) -> StoreDamagedError:
-    restore = f"restore it, or remove the run: moedb rm {run.run_id}"
-    return StoreDamagedError(f"run {run.run_id}: {what}", hint or restore)
-
-
-def _check_values(run: RunSnapshot) -> int:
-    """Check what must hold of the values; return at how many layers the outputs were added up."""
-    with connect(Snapshot(run.layout.store, {run.run_id: run})) as connection:
-        held = run.format >= SEALED_SINCE and run.n_rows("router_mass") > 0
-        invariants = {**_INVARIANTS, **(_SINCE_FORMAT_2 if held else {})}
-        for wrong, statement in invariants.items():
-            count = _scalar(connection.execute(statement).fetchone())
-            if count:
-                raise StoreDamagedError(f"run {run.run_id}: {count:,} {wrong}")
-        return sum(_check_layer(run, connection, layer) for layer in run.manifest.layers)
+        unread = StoreDamagedError(f"run {run.run_id}: its values cannot be read: {what}")
+        # what contradicts itself may not be readable to the end
+        faults = faults or [unread]
+    return n_layers, faults
 
 
 def _scalar(row: Any) -> int:
