@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moedb.queries.counting.decisions.layers import layers_of, slabs_of
 from moedb.queries.counting.decisions.stretches import each_stretch
@@ -121,19 +121,41 @@ def _moments(tokens: Grouped, stretch: Stretch) -> list[_Moments]:
     _, groups = tokens.within(stretch.first_token, stretch.n_tokens)
     found = []
     for slab in tokens.chosen_by(stretch):
-        shape = len(slab.layers), len(tokens.names)
         values = [slab.columns[name][:, :, 0] for name in _STATISTICS]
-        rows = scratch("layers", values[0].shape, np.int32)
-        np.copyto(rows, np.arange(shape[0], dtype=np.int32)[:, None])
-        columns = scratch("groups", rows.shape, np.int32)
-        np.copyto(columns, groups.astype(np.int32))
-        n = contingency_table(rows, columns, shape).astype(np.int64)
-        sums = [contingency_table(rows, columns, shape, of) for of in values]
-        means = np.array(sums) / np.maximum(n, 1)
+        shape = len(slab.layers), len(tokens.names)
+        cells = _cells(values[0].shape, groups)
+        n = np.tile(np.bincount(groups, minlength=shape[1]), (shape[0], 1))
+        means = np.array([_sums(of, cells, shape) for of in values]) / np.maximum(n, 1)
         # the squares of what is left, so that nothing is lost where all are nearly the same
-        deviations = scratch("deviations", rows.shape, np.float64)
-        np.subtract(values[0], means[0][rows, columns], out=deviations)
+        deviations = scratch("deviations", values[0].shape, np.float64)
+        np.subtract(values[0], means[0] if shape[1] == 1 else means[0][cells], out=deviations)
         np.square(deviations, out=deviations)
-        squares = contingency_table(rows, columns, shape, deviations)
-        found.append(_Moments(n, means, squares))
+        found.append(_Moments(n, means, _sums(deviations, cells, shape)))
     return found
+
+
+def _cells(
+    shape: tuple[int, ...], groups: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Of each layer and token the number of the layer, and the group of the token."""
+    import numpy as np
+
+    layers, of_tokens = scratch("layers", shape, np.int32), scratch("groups", shape, np.int32)
+    np.copyto(layers, np.arange(shape[0], dtype=np.int32)[:, None])
+    np.copyto(of_tokens, groups.astype(np.int32))
+    return layers, of_tokens
+
+
+def _sums(
+    values: NDArray[np.floating[Any]],
+    cells: tuple[NDArray[np.int32], NDArray[np.int32]],
+    shape: tuple[int, int],
+) -> NDArray[np.float64]:
+    """(layer, group): the sums of values (layer, token)."""
+    import numpy as np
+
+    if shape[1] == 1:
+        # to add to the same number again and again waits for it each time
+        added: NDArray[np.float64] = values.sum(axis=1, keepdims=True, dtype=np.float64)
+        return added
+    return contingency_table(*cells, shape, values)
