@@ -44,7 +44,7 @@ test-lowest: $(LOWEST)/.installed
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n auto --dist loadfile
 
 test-gptq: $(GPTQ)/.installed
-	HF_HUB_OFFLINE=1 $(GPTQ)/bin/python -m pytest tests/capture/models/test_gptq.py tests/capture/models/test_gptqmodel.py
+	HF_HUB_OFFLINE=1 $(GPTQ)/bin/python -m pytest tests/capture/models/test_gptqmodel.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

@@ -8,7 +8,7 @@
 Random values are enough to see what a capture of the real one takes; 28.6 GB of disk are needed.
 With --gptq it is in the format of Qwen1.5-MoE-A2.7B-Chat-GPTQ-Int4, 8.4 GB: attention, experts and
 shared experts in 4 bits, symmetric, in groups of 128; embeddings, norms, routers, the gates of
-shared experts and the output layer in fp16.
+shared experts and the output layer in fp16. `benchmarks/dequantized.py` checks a capture of it.
 The tokenizer has a token for every word of the IOI prompts, as a large vocabulary has for nearly
 all of them, so prompts are as long as they would be.
 """
