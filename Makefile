@@ -2,19 +2,22 @@
 PYTHON ?= python3
 VENV   ?= .venv
 LOWEST ?= .venv-lowest
+GPTQ   ?= .venv-gptq
 BIN    := $(VENV)/bin
 STORE  ?= moedb-store
 
-.PHONY: help demo test test-lowest lint docs clean
+.PHONY: help demo test test-lowest test-gptq lint docs clean
 
 help:
 	@echo "make demo   install, capture the embedded model over IOI prompts, print tables"
 	@echo "make test   install, run the tests"
 	@echo "make test-lowest   the same with the lowest versions that pyproject.toml allows"
+	@echo "make test-gptq   install the extra gptq beside it, run the tests that need gptqmodel"
 	@echo "make lint   install, run ruff, mypy and import-linter"
 	@echo "make docs   write the generated pages in docs/ again"
 
 # what it is given: folder, constraints, extra
+comma := ,
 define install
 	@$(PYTHON) -c 'import sys; sys.exit("moedb needs Python 3.11 or newer; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(1)
@@ -28,6 +31,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
 	$(call install,$(LOWEST),constraints-lowest.txt,test)
 
+$(GPTQ)/.installed: pyproject.toml constraints-gptq.txt
+	$(call install,$(GPTQ),constraints-gptq.txt,test$(comma)gptq)
+
 demo: $(VENV)/.installed
 	MOEDB_STORE=$(STORE) PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/demo.sh
 
@@ -36,6 +42,9 @@ test: $(VENV)/.installed
 
 test-lowest: $(LOWEST)/.installed
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n auto --dist loadfile
+
+test-gptq: $(GPTQ)/.installed
+	HF_HUB_OFFLINE=1 $(GPTQ)/bin/python -m pytest tests/capture/models/test_gptqmodel.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
@@ -48,4 +57,4 @@ docs: $(VENV)/.installed
 	$(BIN)/python docs/models.py
 
 clean:
-	rm -rf $(VENV) $(LOWEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) $(GPTQ) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

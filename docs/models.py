@@ -33,8 +33,14 @@ that is.
   it is beside the block, what is called the block's output includes it.
 - **experts**: `stacked` run through transformers' experts interface, bit for bit as its
   `grouped_mm` does; `own` have a forward of their own and give values that agree to rounding; a
-  `list` of expert modules, as quantized checkpoints come up, is captured as well.
+  `list` of expert modules, as GPTQ's checkpoints come up on a GPU, is captured as well.
 - **MoE layers**: of the tiny model.
+
+Checkpoints that GPTQ quantized to 2, 4 or 8 bits (`gptq` and `gptq_v2`, with or without act-order)
+run on a CPU, or with `--max-memory`, with their weights dequantized layer by layer as they are
+read: exactly in float32, rounded once in bfloat16 and float16. The experts are then stacked, and
+nothing more is to be installed. On a GPU gptqmodel keeps the weights as they are (`pip install
+'moedb[gptq]'`).
 
 Where attention and the MoE block read the same normalized stream, `residual_mid` is the stream
 before both.

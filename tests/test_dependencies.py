@@ -39,16 +39,25 @@ def test_what_moedb_is_built_with_is_allowed() -> None:
         assert requirement.specifier.contains(used[name]), name
 
 
+def test_gptqmodel_is_tested_with_what_moedb_is_built_with() -> None:
+    """All but numpy, of which gptqmodel names one version."""
+    used, beside_it = pinned("constraints.txt"), pinned("constraints-gptq.txt")
+    for name, requirement in requirements("gptq", "hub", "test").items():
+        assert requirement.specifier.contains(beside_it[name]), name
+    others = {name for name in used.keys() & beside_it.keys() if used[name] != beside_it[name]}
+    assert others == {"numpy"}
+
+
 def test_every_version_is_pinned() -> None:
     """What the libraries need in turn is pinned too: the same versions are tested every time."""
     import importlib.metadata
 
-    for file in ("constraints.txt", "constraints-lowest.txt"):
+    for file in ("constraints.txt", "constraints-lowest.txt", "constraints-gptq.txt"):
         versions = pinned(file)
         for name in requirements("hub", "test"):
             installed = importlib.metadata.distribution(name)
             if versions[name] != Version(installed.version):
-                continue  # the other file's turn
+                continue  # another file's turn
             for line in installed.requires or ():
                 needed = Requirement(line)
                 applies = needed.marker is None or needed.marker.evaluate({"extra": ""})

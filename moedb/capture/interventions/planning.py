@@ -200,7 +200,9 @@ def plan_sweep(
     device = chosen_device(resources.device)
     model = ModelOutline.of(find_model(parent, resources.model))
     interventions = interventions_of(choices, parent, model.n_layers)
-    in_list = {layer for layer, form in model.forms.items() if form == "list"}
+    dtype = str(parent.snapshot.manifest.row["dtype"])
+    placement = Placement(dtype, device, resources.max_bytes, resources.device_map)
+    in_list = {layer for layer, form in model.forms(placement).items() if form == "list"}
     for intervention in interventions:
         _check(intervention, parent, in_list)
     wanted = (choices.split,) if choices.split != "all" else ("clean", "corrupted")
@@ -212,8 +214,6 @@ def plan_sweep(
         )
     if any(intervention.needs_twins for intervention in interventions):
         check_twins(parent, changed)
-    dtype = str(parent.snapshot.manifest.row["dtype"])
-    placement = Placement(dtype, device, resources.max_bytes, resources.device_map)
     notes = []
     if not parent.stored_streams and any(each.first_layer for each in interventions):
         notes.append(

@@ -66,7 +66,8 @@ def plan_language_capture(
         absent.add("logit_direction")
     if not all(_has_shared_expert(model.skeleton, block) for block in model.blocks):
         absent.add("shared_outputs")
-    if set(model.forms.values()) != {"stacked"}:
+    placement = Placement(dtype, device, options.max_bytes, options.device_map)
+    if set(model.forms(placement).values()) != {"stacked"}:
         absent.add("expert_neurons")
     shape = ModelShape(
         blocks=model.blocks,
@@ -75,7 +76,6 @@ def plan_language_capture(
         itemsize=2 if dtype == "float16" else 4,
         arrays=tuple(name for name in ARRAY_NAMES if name not in absent),
     )
-    placement = Placement(dtype, device, options.max_bytes, options.device_map)
     return complete_plan(
         options,
         model.checkpoint,

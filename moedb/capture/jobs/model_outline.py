@@ -6,7 +6,8 @@ from typing import Any
 
 from moedb.capture.models.checkpoints import Checkpoint
 from moedb.capture.models.loading.pretrained import load_skeleton, load_tokenizer
-from moedb.capture.models.loading.quantized import is_gptq
+from moedb.capture.models.loading.quantized import stays_quantized
+from moedb.capture.models.placement import Placement
 from moedb.capture.structure.blocks import Form, MoEBlock, find_blocks
 
 
@@ -50,8 +51,7 @@ class ModelOutline:
         """Its decoder layers, those without an MoE block included."""
         return len(self.skeleton.get_submodule(self.blocks[0].decoder_path.rpartition(".")[0]))
 
-    @cached_property
-    def forms(self) -> dict[int, Form]:
-        """For each MoE layer the form that its experts will have once they are loaded."""
-        quantized = is_gptq(self.checkpoint)
+    def forms(self, placement: Placement) -> dict[int, Form]:
+        """For each MoE layer the form that its experts will have once they are opened."""
+        quantized = stays_quantized(self.checkpoint, placement)
         return {block.layer: "list" if quantized else block.form for block in self.blocks}

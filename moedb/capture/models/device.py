@@ -42,11 +42,22 @@ def has_fast_bfloat16(device: str) -> bool:
     kind = device.partition(":")[0]
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    if kind != "cpu":
-        return False
+    return kind == "cpu" and _cpu_has("avx512_bf16", "amx_bf16", "bf16")
+
+
+def has_fast_float16(device: str) -> bool:
+    """Whether ``device`` computes in fp16: a GPU, or one of the few CPUs with instructions for it.
+
+    A CPU without them is several times slower in fp16 than in float32.
+    """
+    return device != "cpu" or _cpu_has("avx512_fp16", "amx_fp16", "fp16_arith")
+
+
+def _cpu_has(*instructions: str) -> bool:
+    """Whether the processor has one of some kinds of instructions, by PyTorch's names."""
     query = getattr(torch.cpu, "get_capabilities", None)  # older versions have none
     has = query() if query is not None else {}
-    return any(bool(has.get(name)) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return any(bool(has.get(name)) for name in instructions)
 
 
 def _best_device() -> str:

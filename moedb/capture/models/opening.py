@@ -9,7 +9,11 @@ from transformers import PreTrainedModel
 from moedb.capture.models.checkpoints import Checkpoint
 from moedb.capture.models.device import keep_freed_memory
 from moedb.capture.models.loading.pretrained import DTYPES, load_model, load_skeleton
-from moedb.capture.models.loading.quantized import is_gptq, load_gptq
+from moedb.capture.models.loading.quantized import (
+    gptq_settings,
+    load_gptq,
+    stays_quantized,
+)
 from moedb.capture.models.placement import Placement
 from moedb.capture.models.streaming.streamed_model import streamed_model
 
@@ -21,7 +25,8 @@ FREE_SHARE = 0.6
 def opened_model(checkpoint: Checkpoint, placement: Placement) -> Iterator[PreTrainedModel]:
     """Open a checkpoint for inference, streamed where its weights are too large.
 
-    What GPTQ quantized is loaded as it is, on one device.
+    What GPTQ quantized is loaded as it is on one GPU; on a CPU, or in part, its weights are
+    dequantized as they are read.
 
     Parameters
     ----------
@@ -36,17 +41,18 @@ def opened_model(checkpoint: Checkpoint, placement: Placement) -> Iterator[PreTr
         As `load_model`, `load_gptq` and `streamed_model` do.
     """
     dtype, device, max_bytes = placement.dtype, placement.device, placement.max_bytes
-    if is_gptq(checkpoint):
+    if stays_quantized(checkpoint, placement):
         yield load_gptq(checkpoint, dtype, device)
         return
-    if placement.device_map is not None:
+    is_plain = gptq_settings(checkpoint) is None
+    if placement.device_map is not None and is_plain:
         keep_freed_memory()
         yield load_model(checkpoint, dtype, placement.device_map)
         return
     if max_bytes is None:
         on_cpu = device == "cpu"
         max_bytes = int(FREE_SHARE * psutil.virtual_memory().available) if on_cpu else None
-    if max_bytes is None or weight_bytes(checkpoint, dtype) <= max_bytes:
+    if max_bytes is None or (is_plain and weight_bytes(checkpoint, dtype) <= max_bytes):
         # Not for a streamed model: what is freed there differs in size, and would pile up.
         keep_freed_memory()
         yield load_model(checkpoint, dtype, device)

@@ -27,7 +27,7 @@ from moedb.store.reading.committed_files import check_present, check_whole
 from moedb.store.reading.footers import damaged_footers
 from moedb.store.reading.listing import check_store, run_names
 
-LOOKED_AT = 1_000
+LOOKED_AT = 256
 """Of how many files of tables the sizes and the footers are looked at when a store is opened; those
 of larger runs are when they are asked."""
 

@@ -470,7 +470,7 @@ class TestRefusals:
     def test_experts_called_from_a_list(
         self, store: Path, random_model: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(model_outline, "is_gptq", lambda checkpoint: True)
+        monkeypatch.setattr(model_outline, "stays_quantized", lambda checkpoint, placement: True)
         for kind in ("swap-routing", "random-routing", "uniform-weights"):
             with pytest.raises(ModelError, match="from a list, and takes no routing"):
                 planned(store, random_model, kinds=(kind,))

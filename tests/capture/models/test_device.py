@@ -1,12 +1,16 @@
-"""How a process uses its memory."""
+"""How a process uses its memory, and what a processor computes in."""
 
 import os
+import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from moedb.capture.models.device import use_large_pages
+from moedb.capture.models.checkpoints import Checkpoint
+from moedb.capture.models.device import has_fast_float16, use_large_pages
+from moedb.capture.models.loading.pretrained import default_dtype
 
 VARIABLE = "THP_MEM_ALLOC_ENABLE"
 
@@ -52,3 +56,19 @@ def test_what_the_user_says_of_large_pages_stands(monkeypatch: pytest.MonkeyPatc
     for _ in range(2):
         use_large_pages()
         assert os.environ[VARIABLE] == "1"
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64", reason="reads /proc/cpuinfo of x86"
+)
+def test_float16_is_run_in_where_the_processor_computes_in_it(tmp_path: Path) -> None:
+    flags = Path("/proc/cpuinfo").read_text().split()
+    has = "avx512_fp16" in flags or "amx_fp16" in flags
+    assert has_fast_float16("cpu") == has
+    assert has_fast_float16("cuda:0")
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_moe", "dtype": "float16"}')
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.truncate(2 << 30)  # large, and takes no room
+    checkpoint = Checkpoint("large", tmp_path, None, "")
+    assert default_dtype(checkpoint, "cpu") == ("float16" if has else "float32")
+    assert default_dtype(checkpoint, "cuda") == "float16"

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
 from moedb.capture.models.checkpoints import Checkpoint
-from moedb.capture.models.device import has_fast_bfloat16
+from moedb.capture.models.device import has_fast_bfloat16, has_fast_float16
 from moedb.capture.models.loading.safe_config import WITHOUT_CODE, read_config
 from moedb.capture.models.placement import DEVICE_MAPS
 from moedb.errors import ModelError, first_line
@@ -143,5 +143,8 @@ def default_dtype(checkpoint: Checkpoint, device: str) -> str:
     stored = str(getattr(load_config(checkpoint), "dtype", None)).removeprefix("torch.")
     weights = sum(path.stat().st_size for path in checkpoint.folder.glob("*.safetensors"))
     small = device == "cpu" and weights < 1 << 30
-    slow = stored in ("bfloat16", "float16") and device == "cpu" and not has_fast_bfloat16(device)
+    slow = device == "cpu" and (
+        (stored == "bfloat16" and not has_fast_bfloat16(device))
+        or (stored == "float16" and not has_fast_float16(device))
+    )
     return "float32" if stored not in DTYPES or small or slow else stored

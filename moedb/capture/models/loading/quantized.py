@@ -1,7 +1,9 @@
-"""Loading checkpoints that GPTQ quantized.
+"""Checkpoints that GPTQ quantized: which they are, and loading one as it is.
 
 transformers 5 cannot load the experts of one by itself: the checkpoint has a linear layer for each
-expert where the model has stacked weights. gptqmodel builds the blocks anew, with lists of experts.
+expert where the model has stacked weights. gptqmodel builds the blocks anew, with lists of experts,
+which is for GPUs: its kernels for CPUs are slow. There the weights are dequantized as they are
+read, see :mod:`moedb.capture.models.streaming.gptq_weights`.
 """
 
 from typing import Any
@@ -11,16 +13,23 @@ from transformers import PreTrainedModel
 from moedb.capture.models.checkpoints import Checkpoint
 from moedb.capture.models.loading.pretrained import DTYPES, load_config
 from moedb.capture.models.loading.safe_config import check_implementations
+from moedb.capture.models.placement import Placement
 from moedb.errors import ModelError
 
 
-def is_gptq(checkpoint: Checkpoint) -> bool:
-    """Whether the checkpoint's configuration says that GPTQ quantized it."""
+def gptq_settings(checkpoint: Checkpoint) -> dict[str, Any] | None:
+    """What the checkpoint's configuration says of its quantization; None if it is not by GPTQ."""
     quantization: Any = getattr(load_config(checkpoint), "quantization_config", None)
     if quantization is None:
-        return False
+        return None
     settings = quantization if isinstance(quantization, dict) else vars(quantization)
-    return settings.get("quant_method") == "gptq"
+    return settings if settings.get("quant_method") == "gptq" else None
+
+
+def stays_quantized(checkpoint: Checkpoint, placement: Placement) -> bool:
+    """Whether the checkpoint is opened with the weights that GPTQ quantized as they are."""
+    in_part = placement.device == "cpu" or placement.max_bytes is not None
+    return not in_part and gptq_settings(checkpoint) is not None
 
 
 def load_gptq(checkpoint: Checkpoint, dtype: str, device: str) -> PreTrainedModel:
@@ -45,7 +54,7 @@ def load_gptq(checkpoint: Checkpoint, dtype: str, device: str) -> PreTrainedMode
     except ImportError as error:
         raise ModelError(
             f"{checkpoint.name} is quantized by GPTQ, which needs gptqmodel: {error}",
-            "pip install 'moedb[gptq]'",
+            "pip install 'moedb[gptq]', or --max-memory GB to dequantize it layer by layer",
         ) from error
     check_implementations(checkpoint.folder)
     try:

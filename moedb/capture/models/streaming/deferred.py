@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from moedb.capture.models.streaming.stored_tensors import StoredTensor
+from moedb.capture.models.streaming.stored_tensors import ReadableTensor
 
 _aten = torch.ops.aten
 
@@ -40,10 +40,10 @@ class Deferred(torch.Tensor):
     """
 
     like: torch.Tensor
-    source: StoredTensor | _Call
+    source: ReadableTensor | _Call
 
     @staticmethod
-    def __new__(cls, like: torch.Tensor, source: StoredTensor | _Call) -> "Deferred":
+    def __new__(cls, like: torch.Tensor, source: ReadableTensor | _Call) -> "Deferred":
         """Make one; see the class."""
         made: Deferred = torch.Tensor._make_wrapper_subclass(
             cls, like.shape, strides=like.stride(), dtype=like.dtype, device=like.device
@@ -51,7 +51,7 @@ class Deferred(torch.Tensor):
         made.like, made.source = like, source
         return made
 
-    def __init__(self, like: torch.Tensor, source: StoredTensor | _Call) -> None:
+    def __init__(self, like: torch.Tensor, source: ReadableTensor | _Call) -> None:
         super().__init__()
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
@@ -80,7 +80,7 @@ class Deferred(torch.Tensor):
         return type(result)(map(cls, result, calls))
 
 
-def deferred(stored: StoredTensor) -> Deferred:
+def deferred(stored: ReadableTensor) -> Deferred:
     """Defer the reading of a tensor."""
     return Deferred(torch.empty(stored.shape, dtype=stored.dtype, device="meta"), stored)
 
@@ -91,7 +91,7 @@ def write(value: torch.Tensor, target: torch.Tensor) -> None:
         target.copy_(value)
         return
     source = value.source
-    if isinstance(source, StoredTensor):
+    if not isinstance(source, _Call):
         source.copy_to(target)
     elif source.function is _aten.stack.default:
         for part, place in zip(source.args[0], target.unbind(_dimension(source)), strict=True):
@@ -113,9 +113,9 @@ def _made(value: Any) -> Any:
     """The value in memory of its own."""
     if not isinstance(value, Deferred):
         return value
-    if isinstance(value.source, StoredTensor):
-        return value.source[...]
     call = value.source
+    if not isinstance(call, _Call):
+        return call[...]
     args, kwargs = pytree.tree_map(_made, (call.args, call.kwargs))
     if "device" in kwargs:
         kwargs["device"] = torch.device("cpu")

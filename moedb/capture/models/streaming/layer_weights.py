@@ -12,7 +12,7 @@ from transformers.core_model_loading import convert_and_load_state_dict_in_model
 from transformers.modeling_utils import LoadStateDictConfig
 
 from moedb.capture.models.streaming.deferred import deferred, write
-from moedb.capture.models.streaming.stored_tensors import StoredTensor
+from moedb.capture.models.streaming.stored_tensors import ReadableTensor
 from moedb.errors import ModelError
 
 ALIGNMENT = 64
@@ -39,6 +39,8 @@ class Weights:
     ----------
     n_bytes
         Bytes of memory that its parameters take.
+    unused
+        The names of stored tensors for which the model has no place.
 
     Raises
     ------
@@ -50,7 +52,7 @@ class Weights:
         self,
         model: PreTrainedModel,
         module: nn.Module,
-        stored: Mapping[str, StoredTensor],
+        stored: Mapping[str, ReadableTensor],
         load: LoadStateDictConfig,
         where: str,
     ) -> None:
@@ -63,6 +65,7 @@ class Weights:
         rules = replace(load, device_map={"": "meta"})
         lazy = {name: deferred(tensor) for name, tensor in stored.items()}
         info, self._planned = self._converted(lazy, rules)
+        self.unused = info.unexpected_keys & stored.keys()
         if info.conversion_errors:  # a rule that looks at values
             self._planned = None
         if self._planned is not None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -32,6 +32,24 @@ FORMATS = {
 
 BLOCK_BYTES = 1 << 20
 """What is read before it is converted: little, so that it is still in the processor's cache."""
+
+
+class ReadableTensor(Protocol):
+    """A tensor that is not read yet."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """A number format that holds it exactly."""
+
+    def __getitem__(self, index: Any) -> torch.Tensor:
+        """Read it; transformers asks for ``tensor[...]``."""
+
+    def copy_to(self, target: torch.Tensor) -> None:
+        """Read it into ``target``, of the same shape and any format and device."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 Each forward reads the checkpoint once, from first layer to last, so batches should be large. The
 next layer is read while the present one runs. transformers' own rules turn the checkpoint's tensors
-into the model's, one layer at a time; nothing is written to the disk.
+into the model's, one layer at a time; nothing is written to the disk. What GPTQ quantized is
+dequantized as it is read.
 """
 
 import re
@@ -23,8 +24,10 @@ from transformers.utils import logging
 from moedb.capture.models.checkpoints import Checkpoint, weight_files
 from moedb.capture.models.layer_ranges import only_first_layers
 from moedb.capture.models.loading.pretrained import DTYPES, load_config
+from moedb.capture.models.loading.quantized import gptq_settings
+from moedb.capture.models.streaming.gptq_weights import check_unused_biases, with_gptq_weights
 from moedb.capture.models.streaming.layer_weights import Weights
-from moedb.capture.models.streaming.stored_tensors import StoredTensor, stored_tensors
+from moedb.capture.models.streaming.stored_tensors import ReadableTensor, stored_tensors
 from moedb.capture.structure.blocks import find_blocks
 from moedb.errors import UsageError
 
@@ -170,7 +173,11 @@ def streamed_model(
     )
     with ExitStack() as stack:
         reader = stack.enter_context(_reading_thread())
+        stored: Mapping[str, ReadableTensor]
         stored = stack.enter_context(stored_tensors(weight_files(checkpoint.folder)))
+        quantization = gptq_settings(checkpoint)
+        if quantization is not None:
+            stored = with_gptq_weights(stored, quantization)
         by_layer, others = _by_layer(stored, path, len(layers))
         with only_first_layers(model, path, 0):
             model.tie_weights()  # what is tied need not be stored
@@ -197,6 +204,8 @@ def streamed_model(
             Weights(model, layer, stored_there, load, f" of layer {index}")
             for index, (layer, stored_there) in enumerate(zip(layers, by_layer, strict=True))
         ]
+        for each in (rest, *weights):
+            check_unused_biases(stored, each.unused)
         streamed = StreamedLayers(model, path, weights, device, reader, n_resident)
         stack.enter_context(streamed.attached())
         yield model.eval()
@@ -211,11 +220,11 @@ def _n_bytes(module: nn.Module, only_filled: bool = False) -> int:
 
 
 def _by_layer(
-    stored: Mapping[str, StoredTensor], layers_path: str, n_layers: int
-) -> tuple[list[dict[str, StoredTensor]], dict[str, StoredTensor]]:
+    stored: Mapping[str, ReadableTensor], layers_path: str, n_layers: int
+) -> tuple[list[dict[str, ReadableTensor]], dict[str, ReadableTensor]]:
     """The checkpoint's tensors for each layer, and those of no layer."""
-    by_layer: list[dict[str, StoredTensor]] = [{} for _ in range(n_layers)]
-    others: dict[str, StoredTensor] = {}
+    by_layer: list[dict[str, ReadableTensor]] = [{} for _ in range(n_layers)]
+    others: dict[str, ReadableTensor] = {}
     # The base model's prefix may be missing from the names.
     leaf = re.escape(layers_path.rpartition(".")[2])
     in_layer = re.compile(rf"(?:^|\.){leaf}\.(\d+)\.")
