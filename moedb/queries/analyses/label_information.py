@@ -16,6 +16,7 @@ from moedb.queries.analyses.analysis import RUN, SPLIT, Analysis, AnalysisColumn
 from moedb.queries.analyses.uncertainty.clusters import CLUSTER, clusters_of
 from moedb.queries.counting.decisions.files import side_by_side
 from moedb.queries.counting.decisions.tables import contingency_table
+from moedb.queries.counting.decisions.workspace import scratch
 from moedb.queries.questions.parameters import Parameter
 from moedb.queries.reading.selection import SELECTED_EXAMPLES
 from moedb.queries.results.result import Computed
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import numpy as np
+    import pandas as pd
     from numpy.typing import NDArray
 
     from moedb.queries.questions.parameters import Value
@@ -77,16 +79,18 @@ order by moe_layers.layer
 """.strip()
 _DECISIONS_OF_EXAMPLES = f"""
 select
+    example_routing.layer,
     example_routing.example_id as unit,
     example_routing.expert,
     example_routing.n_decisions
 from example_routing
 where example_routing.run_id = cast($run as varchar)
-    and example_routing.layer = cast($layer as integer)
+    and (cast($layer as integer) is null or example_routing.layer = cast($layer as integer))
     and example_routing.example_id in {SELECTED_EXAMPLES}
 """.strip()  # noqa: S608
 _DECISIONS_OF_TOKENS = f"""
 select
+    routing.layer,
     routing.token_idx as unit,
     routing.expert
 from routing
@@ -182,32 +186,45 @@ class Labelled:
 
 
 @dataclass(frozen=True)
-class LayerDecisions:
-    """The decisions of the labelled units at a layer, one entry for each unit and expert.
+class Decisions:
+    """What the labelled units chose at some layers, one entry for each unit, layer and expert.
 
     Attributes
     ----------
+    layers
+        The layers, each with the columns of its experts.
     rows
         (entry,): the unit, as its place in ``Labelled.units``.
-    experts
-        (entry,): the expert.
+    columns
+        (entry,): the expert, numbered through the layers.
     counts
         (entry,): how often the unit chose it; None where that is once each.
     """
 
+    layers: "Mapping[int, slice]"
     rows: "NDArray[np.int32]"
-    experts: "NDArray[np.int32]"
+    columns: "NDArray[np.int32]"
     counts: "NDArray[np.float64] | None"
 
-    def by_value(self, labelled: Labelled, sets: "NDArray[np.int32]") -> "NDArray[np.float64]":
-        """(value, expert): the decisions of each value where unit i carries ``sets[i]``."""
+    def by_value(
+        self, labelled: Labelled, sets: "NDArray[np.int32]"
+    ) -> "dict[int, NDArray[np.float64]]":
+        """Return for each layer the decisions (value, expert) where unit i carries ``sets[i]``."""
         import numpy as np
 
-        shape = int(labelled.members.max()) + 1, int(self.experts.max()) + 1
-        of_sets = contingency_table(sets[self.rows], self.experts, shape, self.counts)
+        n_columns = max(columns.stop for columns in self.layers.values())
+        shape = int(labelled.members.max()) + 1, n_columns
+        of_rows = scratch("sets of rows", self.rows.shape, np.int32)
+        np.take(sets, self.rows, out=of_rows, mode="clip")
+        of_sets = contingency_table(of_rows, self.columns, shape, self.counts)
         carried = of_sets.astype(np.float64)[labelled.members]
-        joint: NDArray[np.float64] = np.add.reduceat(carried, labelled.starts, axis=0)
-        return joint
+        joint = np.add.reduceat(carried, labelled.starts, axis=0)
+        return {layer: joint[:, columns] for layer, columns in self.layers.items()}
+
+    def units_at(self, layer: int) -> "NDArray[np.int32]":
+        """The units that chose an expert of a layer, each once for every expert."""
+        columns = self.layers[layer]
+        return self.rows[(self.columns >= columns.start) & (self.columns < columns.stop)]
 
 
 def mutual_information(joint: "NDArray[np.floating[Any]]") -> float:
@@ -292,25 +309,25 @@ def label_information(reader: "SnapshotReader", parameters: "Mapping[str, Value]
     run = str(parameters["run"])
     selection = {name: parameters[name] for name in ("key", "split")} | {"run": run}
     labelled = _labelled(reader, selection, parameters["cluster"])
-    layers = reader.sql(_LAYERS, {"run": run, "layer": parameters["layer"]}).fetchall()
-    decisions = {
-        int(layer): found
-        for (layer,) in (layers if len(labelled.units) else [])
-        if len((found := _decisions(reader, selection, labelled, int(layer))).rows)
-    }
+    decisions = _decisions(reader, selection, labelled, parameters["layer"])
     # every layer meets the same permutations, whichever layers are asked for
     rng = np.random.default_rng(seed)
-    null: dict[int, list[float]] = {layer: [] for layer in decisions}
+    null: dict[int, list[float]] = {layer: [] for chosen in decisions for layer in chosen.layers}
 
-    def shuffled() -> "Iterator[Callable[[], tuple[int, float]]]":
+    def shuffled() -> "Iterator[Callable[[], dict[int, float]]]":
         for _ in range(permutations if decisions else 0):
             sets = labelled.permuted(rng)
-            for layer, found in decisions.items():
-                yield partial(_information, layer, found, labelled, sets)
+            for chosen in decisions:
+                yield partial(_information, chosen, labelled, sets)
 
-    for layer, of_shuffled in side_by_side(shuffled()):
-        null[layer].append(of_shuffled)
-    rows = [_of_layer(layer, labelled, decisions[layer], null[layer]) for layer in decisions]
+    for found in side_by_side(shuffled()):
+        for layer, information in found.items():
+            null[layer].append(information)
+    rows = [
+        _of_layer(layer, labelled, chosen.units_at(layer), joint, null[layer])
+        for chosen in decisions
+        for layer, joint in chosen.by_value(labelled, labelled.sets).items()
+    ]
     statement = _DECISIONS_OF_TOKENS if labelled.on_tokens else _DECISIONS_OF_EXAMPLES
     return Computed(rows, statement, (run,))
 
@@ -350,47 +367,74 @@ def _labelled(
 
 
 def _decisions(
-    reader: "SnapshotReader", selection: "Mapping[str, Value]", labelled: Labelled, layer: int
-) -> LayerDecisions:
-    """Fetch what the labelled units chose at a layer."""
+    reader: "SnapshotReader",
+    selection: "Mapping[str, Value]",
+    labelled: Labelled,
+    layer: "Value",
+) -> list[Decisions]:
+    """Fetch what the labelled units chose: of examples at all layers together."""
+    if not len(labelled.units):
+        return []
+    if not labelled.on_tokens:
+        asked = {name: selection[name] for name in ("run", "split")}
+        counts = reader.sql(_DECISIONS_OF_EXAMPLES, {**asked, "layer": layer}).df()
+        return _of_units(labelled, counts)
+    # one by one, as each may be millions of rows
+    given = {"run": selection["run"], "layer": layer}
+    numbers = [number for (number,) in reader.sql(_LAYERS, given).fetchall()]
+    of_layers = [{**selection, "layer": number} for number in numbers]
+    frames = (reader.sql(_DECISIONS_OF_TOKENS, of_layer).df() for of_layer in of_layers)
+    return [chosen for frame in frames for chosen in _of_units(labelled, frame)]
+
+
+def _of_units(labelled: Labelled, counts: "pd.DataFrame") -> list[Decisions]:
+    """The rows that are of labelled units; none where there are none."""
     import numpy as np
 
-    sql, given = _DECISIONS_OF_EXAMPLES, {**selection, "layer": layer}
-    if labelled.on_tokens:
-        sql = _DECISIONS_OF_TOKENS
-    else:
-        del given["key"]
-    counts = reader.sql(sql, given).df()
     units = counts["unit"].to_numpy(np.int64)
     rows = np.searchsorted(labelled.units, units)
     has_label = labelled.units[np.minimum(rows, len(labelled.units) - 1)] == units
-    return LayerDecisions(
-        rows[has_label].astype(np.int32),
-        counts["expert"].to_numpy(np.int32)[has_label],
-        None if labelled.on_tokens else counts["n_decisions"].to_numpy(np.float64)[has_label],
-    )
+    rows = rows[has_label].astype(np.int32)
+    if not len(rows):
+        return []
+    experts = counts["expert"].to_numpy(np.int32)[has_label]
+    layers, place = np.unique(counts["layer"].to_numpy()[has_label], return_inverse=True)
+    n_experts = int(experts.max()) + 1
+    columns = {
+        int(layer): slice(number * n_experts, (number + 1) * n_experts)
+        for number, layer in enumerate(layers)
+    }
+    numbered = (place * n_experts + experts).astype(np.int32)
+    if labelled.on_tokens:
+        return [Decisions(columns, rows, numbered, None)]
+    n_decisions = counts["n_decisions"].to_numpy(np.float64)[has_label]
+    return [Decisions(columns, rows, numbered, n_decisions)]
 
 
 def _information(
-    layer: int, decisions: LayerDecisions, labelled: Labelled, sets: "NDArray[np.int32]"
-) -> tuple[int, float]:
-    return layer, mutual_information(decisions.by_value(labelled, sets))
+    decisions: Decisions, labelled: Labelled, sets: "NDArray[np.int32]"
+) -> dict[int, float]:
+    found = decisions.by_value(labelled, sets)
+    return {layer: mutual_information(joint) for layer, joint in found.items()}
 
 
 def _of_layer(
-    layer: int, labelled: Labelled, decisions: LayerDecisions, null: "Sequence[float]"
+    layer: int,
+    labelled: Labelled,
+    units: "NDArray[np.int32]",
+    joint: "NDArray[np.float64]",
+    null: "Sequence[float]",
 ) -> LabelInformationRow:
     import numpy as np
 
-    joint = decisions.by_value(labelled, labelled.sets)
     of_value = joint.sum(axis=1)
     information, label_entropy = mutual_information(joint), entropy(of_value)
     reached = sum(of_null >= information - _ROUNDING for of_null in null)
     return LabelInformationRow(
         layer=layer,
         n_decisions=int(joint.sum()),
-        n_examples=len(np.unique(labelled.examples[decisions.rows])),
-        n_clusters=len(np.unique(labelled.clusters[decisions.rows])),
+        n_examples=len(np.unique(labelled.examples[units])),
+        n_clusters=len(np.unique(labelled.clusters[units])),
         n_values=int((of_value > 0).sum()),
         information=information,
         label_entropy=label_entropy,

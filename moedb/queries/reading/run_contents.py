@@ -24,11 +24,19 @@ _EXAMPLES = """(
 SELECTED = f"(examples.run_id, examples.example_id) in {_EXAMPLES}"
 """Whether an example is of the parameter ``split`` of a question."""
 
+_OF_SPLIT = f"(tokens.run_id, tokens.example_id) in {_EXAMPLES}"
 _TOKENS = f"""(
     select tokens.run_id, tokens.token_idx
     from tokens
-    where (tokens.run_id, tokens.example_id) in {_EXAMPLES}
+    where {_OF_SPLIT}
 )"""  # noqa: S608
+# most labels are on a token of the split among the first, of which few files tell
+_FEW_LABELLED = """(tokens.run_id, tokens.token_idx) in (
+    select token_labels.run_id, token_labels.token_idx
+    from token_labels
+    where token_labels.run_id in ({runs}) {wanted}
+    limit 1000
+)"""
 # not joins: of three tables DuckDB would join two by their run alone, every row with every row
 _IN_SPLIT = {
     "run_labels": f"run_labels.run_id in (select run_id from {_EXAMPLES})",  # noqa: S608
@@ -121,6 +129,10 @@ class RunContents:
                 continue
             wanted = f"and {table}.key = $key"
             wanted += "" if value is None else f" and {table}.value = $value"
+            if split != "all" and table == "token_labels":
+                few = _FEW_LABELLED.format(runs=self._marks, wanted=wanted)
+                if self._rows("1", "tokens", f"and {few} and {_OF_SPLIT} limit 1", **asked):
+                    return True
             wanted += "" if split == "all" else f" and {_IN_SPLIT[table]}"
             if self._rows("1", table, f"{wanted} limit 1", **asked):
                 return True
@@ -143,13 +155,17 @@ class RunContents:
     def _texts(self, columns: str, table: str, condition: str = "") -> list[str]:
         return sorted(str(value) for (value,) in self._rows(columns, table, condition))
 
+    @property
+    def _marks(self) -> str:
+        """The parameters that :meth:`_rows` gives the runs' names by."""
+        return ", ".join(f"$run_{number}" for number in range(len(self.runs)))
+
     def _rows(
         self, columns: str, table: str, condition: str = "", **asked: object
     ) -> list[tuple[Any, ...]]:
         """Rows of a table that are of the runs."""
         runs = {f"run_{number}": run.run_id for number, run in enumerate(self.runs)}
-        marks = ", ".join(f"${name}" for name in runs)
-        own = f"{table} where {table}.run_id in ({marks})"
+        own = f"{table} where {table}.run_id in ({self._marks})"
         statement = f"select {columns} from {own} {condition}"  # noqa: S608
         return self.reader.sql(statement, {**asked, **runs}).fetchall()
 

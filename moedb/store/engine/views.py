@@ -86,7 +86,8 @@ class Views:
     def define(self, sql: str) -> None:
         """Define what some SQL names, and what that needs; all where it may list or look up."""
         words = set(_WORD.findall(sql.lower()))
-        if not words.isdisjoint(_LISTING) or any(word.startswith("duckdb_") for word in words):
+        is_listing = not words.isdisjoint(_LISTING) or _DESCRIBED.search(sql) is not None
+        if is_listing or any(word.startswith("duckdb_") for word in words):
             self.define_all()
         self._define(words)
 
@@ -115,10 +116,12 @@ _OF_FORMAT_1 = "format_1"
 
 _WORD = re.compile(r"\w+")
 _LISTING = frozenset(
-    {"show", "describe", "desc", "summarize", "pragma", "information_schema", "pg_catalog"}
+    {"show", "describe", "summarize", "pragma", "information_schema", "pg_catalog"}
     | {"sqlite_master", "query", "query_table"}
 )
 """Words of SQL that lists views, or reads one whose name it puts together."""
+_DESCRIBED = re.compile(r"(?:^|[(;])\s*desc\b(?!\s*[,)])", re.IGNORECASE | re.MULTILINE)
+"""``desc`` where a statement begins: in an ordering it comes after something."""
 
 
 def derived_view_names() -> list[str]:
