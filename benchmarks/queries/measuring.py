@@ -73,9 +73,13 @@ class Effort:
 
 
 def ways(case: Case, written: Written, polars: bool = HAS_POLARS) -> dict[str, Callable[[], Any]]:
-    """The ways of answering a case, each a function that returns its columns."""
+    """The ways of answering a case, each a function that returns its columns.
+
+    Those by hand read units, so a run that was compacted is soon asked by moedb alone.
+    """
     found: dict[str, Callable[[], Any]] = {MOEDB: partial(ask_anew, case, written)}
-    if case.by_hand is not None:
+    run = getattr(written, case.run, "")
+    if case.by_hand is not None and RunFiles(written.folder / "runs" / run).has_units:
         found[NUMPY] = partial(ask_by_hand, "in_numpy", case, written)
         if polars:
             found[POLARS] = partial(ask_by_hand, "in_polars", case, written)

@@ -28,8 +28,14 @@ class RunFiles:
     folder: Path
 
     def of(self, table: str) -> list[Path]:
-        """The files of a table, in the order of the units."""
-        return sorted((self.folder / "tables" / table).glob("*.parquet"))
+        """The files of a table, in the order of the units; not those that compacting made."""
+        files = sorted((self.folder / "tables" / table).glob("*.parquet"))
+        return [path for path in files if not path.name.startswith("compacted-")]
+
+    @property
+    def has_units(self) -> bool:
+        """Whether units are there: of a run that was compacted they stay for an hour."""
+        return bool(self.of("routing"))
 
     @cached_property
     def shape(self) -> Shape:

@@ -15,6 +15,8 @@ from moedb.errors import ParameterError
 from moedb.queries.analyses.analysis import RUN, SPLIT, Analysis, AnalysisColumn
 from moedb.queries.analyses.uncertainty.clusters import CLUSTER, clusters_of
 from moedb.queries.counting.decisions.files import side_by_side
+from moedb.queries.counting.decisions.held import hold_experts
+from moedb.queries.counting.decisions.order import UnorderedError
 from moedb.queries.counting.decisions.tables import contingency_table
 from moedb.queries.counting.decisions.workspace import scratch
 from moedb.queries.questions.parameters import Parameter
@@ -224,7 +226,9 @@ class Decisions:
     def units_at(self, layer: int) -> "NDArray[np.int32]":
         """The units that chose an expert of a layer, each once for every expert."""
         columns = self.layers[layer]
-        return self.rows[(self.columns >= columns.start) & (self.columns < columns.stop)]
+        is_at = (self.columns >= columns.start) & (self.columns < columns.stop)
+        units: NDArray[np.int32] = self.rows[is_at]
+        return units
 
 
 def mutual_information(joint: "NDArray[np.floating[Any]]") -> float:
@@ -379,12 +383,42 @@ def _decisions(
         asked = {name: selection[name] for name in ("run", "split")}
         counts = reader.sql(_DECISIONS_OF_EXAMPLES, {**asked, "layer": layer}).df()
         return _of_units(labelled, counts)
-    # one by one, as each may be millions of rows
     given = {"run": selection["run"], "layer": layer}
-    numbers = [number for (number,) in reader.sql(_LAYERS, given).fetchall()]
-    of_layers = [{**selection, "layer": number} for number in numbers]
-    frames = (reader.sql(_DECISIONS_OF_TOKENS, of_layer).df() for of_layer in of_layers)
-    return [chosen for frame in frames for chosen in _of_units(labelled, frame)]
+    numbers = [int(number) for (number,) in reader.sql(_LAYERS, given).fetchall()]
+    try:
+        return _decisions_of_tokens(reader, str(selection["run"]), labelled, numbers)
+    except UnorderedError:
+        # one by one, as each may be millions of rows
+        of_layers = [{**selection, "layer": number} for number in numbers]
+        frames = (reader.sql(_DECISIONS_OF_TOKENS, of_layer).df() for of_layer in of_layers)
+        return [chosen for frame in frames for chosen in _of_units(labelled, frame)]
+
+
+def _decisions_of_tokens(
+    reader: "SnapshotReader", run: str, labelled: Labelled, layers: "Sequence[int]"
+) -> list[Decisions]:
+    """Read what labelled tokens chose from the files, as ``_DECISIONS_OF_TOKENS`` has it.
+
+    Raises
+    ------
+    UnorderedError
+        If they are not in order, or the run is too large to be held in memory.
+    """
+    import numpy as np
+
+    reader.sql("from routing limit 0").fetchall()  # its files are checked with the view
+    held = hold_experts(reader.snapshot.run(run))
+    places = held.rows_of(labelled.units)
+    decisions = []
+    rows: NDArray[np.int32] | None = None
+    for layer in layers:
+        experts = held.experts[layer][places].astype(np.int32)
+        n_tokens, top_k = experts.shape
+        if rows is None or len(rows) != experts.size:
+            rows = np.repeat(np.arange(n_tokens, dtype=np.int32), top_k)
+        columns = {layer: slice(0, int(experts.max()) + 1)}
+        decisions.append(Decisions(columns, rows, experts.ravel(), None))
+    return decisions
 
 
 def _of_units(labelled: Labelled, counts: "pd.DataFrame") -> list[Decisions]:

@@ -335,6 +335,23 @@ def test_a_file_in_another_order_is_left_to_sql(db: Database, store: Path, tmp_p
     pd.testing.assert_frame_equal(rows_of(db, count), expected)
 
 
+def test_information_of_tokens_needs_no_order(db: Database) -> None:
+    def asked() -> pd.DataFrame:
+        result = db.query("label-information", run=RUN, key="pos", permutations=5)
+        return result.df()
+
+    path, *_ = db.snapshot.runs[RUN].files("routing")
+    table, content = pq.read_table(path), path.read_bytes()
+    expected = asked()
+    pq.write_table(table.take(list(range(table.num_rows))[::-1]), path, row_group_size=5)
+    try:
+        found = asked()
+    finally:
+        path.write_bytes(content)
+    assert len(found) == len(LAYERS)
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     "call",
     [
