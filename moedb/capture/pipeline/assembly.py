@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -38,10 +39,13 @@ class GatheredRows:
         wanted = self._order[rows]
         owners = np.searchsorted(self._ends, wanted, side="right")
         block = np.empty((len(wanted), *self._parts[0].shape[1:]), self._parts[0].dtype)
-        for owner in np.unique(owners):
-            part = self._parts[owner]
-            mine = owners == owner
-            block[mine] = part[wanted[mine] - (self._ends[owner] - len(part))]
+        # an example's rows stand together in its batch: they are copied at once, and only once
+        apart = (np.diff(wanted) != 1) | (np.diff(owners) != 0)
+        starts = [0, *(np.flatnonzero(apart) + 1).tolist()] if len(wanted) else []
+        for begin, end in pairwise([*starts, len(wanted)]):
+            part, last = self._parts[owners[begin]], self._ends[owners[begin]]
+            first = int(wanted[begin]) - int(last - len(part))
+            block[begin:end] = part[first : first + end - begin]
         return block
 
 

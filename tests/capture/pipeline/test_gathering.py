@@ -25,3 +25,11 @@ def test_pieces_of_gathered_rows_are_the_rows_in_order(
         block = rows[start : start + size]
         assert block.dtype == np.float32
         np.testing.assert_array_equal(block, expected[start : start + size])
+
+
+def test_rows_that_stand_together_are_taken_together() -> None:
+    parts = [np.arange(n)[:, None] + 10.0 * i for i, n in enumerate((3, 0, 4, 2))]
+    laid = np.concatenate(parts)
+    for order in ([0, 1, 2, 3, 4, 5, 6, 7, 8], [4, 5, 6, 7, 0, 1, 8, 2, 3], [], [2, 3], [3, 2]):
+        rows = GatheredRows(parts, np.array(order, dtype=np.int64))
+        np.testing.assert_array_equal(rows[0:9], laid[np.array(order, dtype=np.int64)])
