@@ -406,7 +406,7 @@ def _decisions_of_tokens(
     """
     import numpy as np
 
-    reader.sql("from routing limit 0").fetchall()  # its files are checked with the view
+    reader.sql("from routing limit 0", {}).fetchall()  # its files are checked with the view
     held = hold_experts(reader.snapshot.run(run))
     places = held.rows_of(labelled.units)
     decisions = []

@@ -15,8 +15,10 @@ from moedb.cli import run_cli
 from moedb.errors import ParameterError
 from moedb.queries.analyses.label_information import label_information
 from moedb.queries.analyses.registry import ANALYSES
+from moedb.queries.counting.decisions.order import UnorderedError
 from moedb.queries.questions.binding import bind
 from moedb.queries.results.result import Computed
+from moedb.store.reading.snapshot import Snapshot
 from tests.queries.analyses.test_trials import write_trial
 from tests.queries.questions.test_named_queries import KEYS, ask, make_small_run
 from tests.support.oracles import oracle
@@ -74,6 +76,10 @@ class Asked:
 
     def sql(self, statement: str, parameters: dict[str, object]) -> duckdb.DuckDBPyRelation:
         return self.connection.sql(statement, params=parameters)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        raise UnorderedError  # there are no files whose order could be known
 
 
 def compute(connection: duckdb.DuckDBPyConnection, **given: object) -> pd.DataFrame:
