@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from moedb.queries.reading.selection import SELECTED_EXAMPLES
-
 if TYPE_CHECKING:
     import duckdb
     import numpy as np
@@ -15,13 +13,19 @@ if TYPE_CHECKING:
 
     from moedb.queries.counting.decisions.stretches import Slab, Stretch
 
-_SELECTED = f"""
-select tokens.token_idx
-from tokens
+_SELECTED = """
+select selections.example_id
+from selections
 where
-    tokens.run_id = cast($run as varchar)
-    and tokens.example_id in {SELECTED_EXAMPLES}
-"""  # noqa: S608
+    selections.run_id = cast($run as varchar)
+    and selections.selection = cast($selection as varchar)
+"""
+# not joined with the examples: so they come in the order of the files
+_TOKENS = """
+select tokens.token_idx, tokens.example_id, {also}
+from tokens
+where tokens.run_id = cast($run as varchar)
+"""
 _ON_TOKENS = """
 select token_labels.token_idx, token_labels.value
 from token_labels
@@ -39,11 +43,6 @@ _TOKEN_IDS = {
     "input": "tokens.token_id",
     "next": "lead(tokens.token_id) over (partition by tokens.example_id order by tokens.position)",
 }
-_VOCABULARY = """
-select tokens.token_idx, {token_id} as token_id
-from tokens
-where tokens.run_id = cast($run as varchar) and tokens.token_idx in ({selected})
-"""
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def selected_tokens(connection: duckdb.DuckDBPyConnection, run: str, selection: 
     """The tokens of a selection, as one group."""
     import numpy as np
 
-    tokens = _fetch(connection, _SELECTED, {"run": run, "split": selection})["token_idx"]
+    tokens = _selected(connection, run, selection)["token_idx"]
     if (tokens[1:] < tokens[:-1]).any():
         tokens = np.sort(tokens)
     return Grouped(tokens, np.zeros(len(tokens), np.int64), np.array([selection], dtype=object))
@@ -129,8 +128,7 @@ def tokens_by_id(
     """
     import numpy as np
 
-    sql = _VOCABULARY.format(token_id=_TOKEN_IDS[of], selected=_SELECTED)
-    found = _fetch(connection, sql, {"run": run, "split": selection})
+    found = _selected(connection, run, selection, f"{_TOKEN_IDS[of]} as token_id")
     ids = np.ma.filled(np.ma.asarray(found["token_id"]).astype(np.int64), -1)
     names, group, counts = np.unique(ids, return_inverse=True, return_counts=True)
     is_kept = (names >= 0) & (counts >= least)
@@ -150,6 +148,20 @@ def _in_order(
         order = np.argsort(tokens, kind="stable")
         tokens, group = tokens[order], group[order]
     return Grouped(tokens, group.astype(np.int64), names)
+
+
+def _selected(
+    connection: duckdb.DuckDBPyConnection, run: str, selection: str, also: str = "1 as one"
+) -> Mapping[str, NDArray[Any]]:
+    """The tokens of a selection: ``token_idx``, and what else is asked for."""
+    import numpy as np
+
+    columns = _fetch(connection, _TOKENS.format(also=also), {"run": run})
+    chosen = _fetch(connection, _SELECTED, {"run": run, "selection": selection})
+    is_chosen = np.isin(columns["example_id"], chosen["example_id"])
+    if is_chosen.all():
+        return columns
+    return {name: values[is_chosen] for name, values in columns.items()}
 
 
 def _fetch(
