@@ -22,7 +22,7 @@ where
 """
 # not joined with the examples: so they come in the order of the files
 _TOKENS = """
-select tokens.token_idx, tokens.example_id, {also}
+select tokens.token_idx, tokens.example_id{also}
 from tokens
 where tokens.run_id = cast($run as varchar)
 """
@@ -82,9 +82,7 @@ def selected_tokens(connection: duckdb.DuckDBPyConnection, run: str, selection: 
     import numpy as np
 
     tokens = _selected(connection, run, selection)["token_idx"]
-    if (tokens[1:] < tokens[:-1]).any():
-        tokens = np.sort(tokens)
-    return Grouped(tokens, np.zeros(len(tokens), np.int64), np.array([selection], dtype=object))
+    return _in_order(tokens, np.zeros(len(tokens), np.int64), np.array([selection], dtype=object))
 
 
 def labelled_tokens(
@@ -128,7 +126,7 @@ def tokens_by_id(
     """
     import numpy as np
 
-    found = _selected(connection, run, selection, f"{_TOKEN_IDS[of]} as token_id")
+    found = _selected(connection, run, selection, f", {_TOKEN_IDS[of]} as token_id")
     ids = np.ma.filled(np.ma.asarray(found["token_id"]).astype(np.int64), -1)
     names, group, counts = np.unique(ids, return_inverse=True, return_counts=True)
     is_kept = (names >= 0) & (counts >= least)
@@ -151,7 +149,7 @@ def _in_order(
 
 
 def _selected(
-    connection: duckdb.DuckDBPyConnection, run: str, selection: str, also: str = "1 as one"
+    connection: duckdb.DuckDBPyConnection, run: str, selection: str, also: str = ""
 ) -> Mapping[str, NDArray[Any]]:
     """The tokens of a selection: ``token_idx``, and what else is asked for."""
     import numpy as np
