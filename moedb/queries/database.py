@@ -378,6 +378,14 @@ class Database:
         return read_expert_outputs(self, self._run_snapshot(run).run_id, layer, where)
 
     @cached_property
+    def split_sizes(self) -> Mapping[str, Mapping[str, int]]:
+        """How many examples of each split each run has."""
+        counts: dict[str, dict[str, int]] = {}
+        for run_id, split, n_examples in self._run(SPLITS, {}).fetchall():
+            counts.setdefault(run_id, {})[split] = n_examples
+        return counts
+
+    @cached_property
     def _engine(self) -> tuple[duckdb.DuckDBPyConnection, Views]:
         if self._is_closed:
             raise SqlError(f"{self!r} is closed", "open it again: moedb.open(...)")
@@ -393,7 +401,7 @@ class Database:
 
     @cached_property
     def _sources(self) -> SourceFinder:
-        return SourceFinder(self.snapshot, self._connection, lambda: self._splits)
+        return SourceFinder(self.snapshot, self._connection, lambda: self.split_sizes)
 
     @cached_property
     def _stand_ins(self) -> StandIns:
@@ -556,15 +564,7 @@ class Database:
             )
 
     def _references(self, run_ids: Iterable[str]) -> tuple[RunReference, ...]:
-        return references(self.snapshot, run_ids, lambda: self._splits)
-
-    @cached_property
-    def _splits(self) -> dict[str, dict[str, int]]:
-        """How many examples of each split each run has."""
-        counts: dict[str, dict[str, int]] = {}
-        for run_id, split, n_examples in self._run(SPLITS, {}).fetchall():
-            counts.setdefault(run_id, {})[split] = n_examples
-        return counts
+        return references(self.snapshot, run_ids, lambda: self.split_sizes)
 
     def _provenance(
         self,

@@ -72,7 +72,7 @@ def class_routing(
     if run.format > 1 and not connection.execute(_ON_TOKENS, given).fetchall():
         found = connection.execute(_OF_EXAMPLES, {**given, "split": selection}).fetchnumpy()
         return dict(found)
-    tokens = labelled_tokens(connection, run.run_id, selection, key)
+    tokens = labelled_tokens(connection, run, selection, key)
     n_values = len(tokens.names)
     shapes = [(len(layers), n_values, layers[0].n_experts) for layers in slabs_of(run)]
     counts = [np.zeros(shape, np.int64) for shape in shapes]

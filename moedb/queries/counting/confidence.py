@@ -39,7 +39,7 @@ def selection_router_stats(
     connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selection: str
 ) -> Rows:
     """Count as the view ``selection_router_stats`` does, its columns from ``layer`` on."""
-    rows = _router_stats(run, selected_tokens(connection, run.run_id, selection))
+    rows = _router_stats(run, selected_tokens(connection, run, selection))
     return {name: rows[name] for name in _COLUMNS}
 
 
@@ -47,7 +47,7 @@ def class_router_stats(
     connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selection: str, key: str
 ) -> Rows:
     """Count as the view ``class_router_stats`` does, its columns from ``value`` on."""
-    return _router_stats(run, labelled_tokens(connection, run.run_id, selection, key))
+    return _router_stats(run, labelled_tokens(connection, run, selection, key))
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def expert_pairs(connection: duckdb.DuckDBPyConnection, run: RunSnapshot, select
     """Count as the view ``expert_pairs`` does, its columns from ``layer`` on."""
     import numpy as np
 
-    tokens = selected_tokens(connection, run.run_id, selection)
+    tokens = selected_tokens(connection, run, selection)
     shapes = [(len(layers), layers[0].n_experts) for layers in slabs_of(run)]
     both = [np.zeros((n, experts, experts), np.int64) for n, experts in shapes]
     adjacent = [np.zeros_like(counts) for counts in both]
@@ -88,7 +88,7 @@ def layer_pairs(connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selecti
     successive = list(pairwise(layers_of(run)))
     both = [np.zeros((one.n_experts, two.n_experts), np.int64) for one, two in successive]
     aligned = [np.zeros_like(counts) for counts in both]
-    tokens = selected_tokens(connection, run.run_id, selection)
+    tokens = selected_tokens(connection, run, selection)
     for of_stretch in each_stretch(run, partial(_successors, tokens)):
         for place, (all_pairs, at_rank) in enumerate(of_stretch):
             both[place] += all_pairs
@@ -115,7 +115,7 @@ def _used(
     """For each layer (rank, expert): how often the expert is chosen at the rank."""
     import numpy as np
 
-    tokens = selected_tokens(connection, run.run_id, selection)
+    tokens = selected_tokens(connection, run, selection)
     shapes = [(len(of), of[0].top_k, of[0].n_experts) for of in slabs_of(run)]
     used = [np.zeros(shape, np.int64) for shape in shapes]
     for of_stretch in each_stretch(run, partial(_ranks, tokens)):

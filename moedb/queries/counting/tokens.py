@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from moedb.queries.counting.decisions.stretches import Slab, Stretch
+    from moedb.store.reading.snapshot import RunSnapshot
 
 _SELECTED = """
 select selections.example_id
@@ -22,7 +23,7 @@ where
 """
 # not joined with the examples: so they come in the order of the files
 _TOKENS = """
-select tokens.token_idx, tokens.example_id{also}
+select {columns}
 from tokens
 where tokens.run_id = cast($run as varchar)
 """
@@ -77,7 +78,9 @@ class Grouped:
             yield slab.of(places)
 
 
-def selected_tokens(connection: duckdb.DuckDBPyConnection, run: str, selection: str) -> Grouped:
+def selected_tokens(
+    connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selection: str
+) -> Grouped:
     """The tokens of a selection, as one group."""
     import numpy as np
 
@@ -86,13 +89,13 @@ def selected_tokens(connection: duckdb.DuckDBPyConnection, run: str, selection: 
 
 
 def labelled_tokens(
-    connection: duckdb.DuckDBPyConnection, run: str, selection: str, key: str
+    connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selection: str, key: str
 ) -> Grouped:
     """The tokens of a selection by their values of a label, of a run, an example or a token."""
     import numpy as np
     import pyarrow as pa
 
-    given = {"run": run, "key": key}
+    given = {"run": run.run_id, "key": key}
     parts = (_ON_TOKENS, _ON_EXAMPLES)
     found = [connection.sql(sql, params=given).to_arrow_table() for sql in parts]
     labels = pa.concat_tables(found).combine_chunks()
@@ -118,21 +121,28 @@ def labelled_tokens(
 
 
 def tokens_by_id(
-    connection: duckdb.DuckDBPyConnection, run: str, selection: str, of: str, least: int
+    connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selection: str, of: str, least: int
 ) -> Grouped:
     """The tokens of a selection by token id: their own (``input``), or that of the ``next``.
 
-    Tokens without one are left out, and those of ids that occur less often than ``least``.
+    Tokens without one are left out, and those of ids that occur less often than ``least``. The
+    groups stand in no order.
     """
     import numpy as np
+    import pyarrow as pa
 
-    found = _selected(connection, run, selection, f", {_TOKEN_IDS[of]} as token_id")
+    found = _selected(connection, run, selection, f"{_TOKEN_IDS[of]} as token_id")
     ids = np.ma.filled(np.ma.asarray(found["token_id"]).astype(np.int64), -1)
-    names, group, counts = np.unique(ids, return_inverse=True, return_counts=True)
-    is_kept = (names >= 0) & (counts >= least)
-    numbers = np.cumsum(is_kept) - 1
-    has_id = is_kept[group]
-    return _in_order(found["token_idx"][has_id], numbers[group[has_id]], names[is_kept])
+    # by hashing, which takes a tenth of the time of sorting
+    coded = pa.array(ids).dictionary_encode()
+    names, group = coded.dictionary.to_numpy(), coded.indices.to_numpy()
+    is_kept = (names >= 0) & (np.bincount(group, minlength=len(names)) >= least)
+    tokens = found["token_idx"]
+    if not is_kept.all():
+        has_id = is_kept[group]
+        numbers = np.cumsum(is_kept) - 1
+        tokens, group, names = tokens[has_id], numbers[group[has_id]], names[is_kept]
+    return _in_order(tokens, group, names)
 
 
 def _in_order(
@@ -149,17 +159,20 @@ def _in_order(
 
 
 def _selected(
-    connection: duckdb.DuckDBPyConnection, run: str, selection: str, also: str = ""
+    connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selection: str, *columns: str
 ) -> Mapping[str, NDArray[Any]]:
     """The tokens of a selection: ``token_idx``, and what else is asked for."""
     import numpy as np
 
-    columns = _fetch(connection, _TOKENS.format(also=also), {"run": run})
-    chosen = _fetch(connection, _SELECTED, {"run": run, "selection": selection})
-    is_chosen = np.isin(columns["example_id"], chosen["example_id"])
-    if is_chosen.all():
-        return columns
-    return {name: values[is_chosen] for name, values in columns.items()}
+    given = {"run": run.run_id}
+    chosen = _fetch(connection, _SELECTED, {**given, "selection": selection})["example_id"]
+    wanted = ("tokens.token_idx", *columns)
+    if len(chosen) == run.n_rows("examples"):
+        return _fetch(connection, _TOKENS.format(columns=", ".join(wanted)), given)
+    wanted += ("tokens.example_id",)
+    found = _fetch(connection, _TOKENS.format(columns=", ".join(wanted)), given)
+    is_chosen = np.isin(found["example_id"], chosen)
+    return {name: values[is_chosen] for name, values in found.items()}
 
 
 def _fetch(

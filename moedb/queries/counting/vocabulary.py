@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from moedb.queries.counting.decisions.files import side_by_side
 from moedb.queries.counting.decisions.held import hold_experts
 from moedb.queries.counting.decisions.layers import layers_of
-from moedb.queries.counting.decisions.tables import contingency_table
+from moedb.queries.counting.decisions.tables import contingency_table, places_by_group
 from moedb.queries.counting.decisions.workspace import scratch
 from moedb.queries.counting.rows import Part, Rows, joined
 from moedb.queries.counting.tokens import tokens_by_id
@@ -64,8 +64,7 @@ def vocabulary_routing(
     """
     tokens = _tokens(connection, run, selection, of, least)
 
-    def of_layer(layer: Layer, experts: NDArray[np.int32]) -> Part:
-        table = tokens.table(layer, experts)
+    def of_layer(layer: Layer, experts: NDArray[np.int32], table: NDArray[np.int32]) -> Part:
         token, expert = _wanted(table, tokens.n_token, leading)
         return {
             "token_id": tokens.token_id[token],
@@ -100,8 +99,7 @@ def vocabulary_usage(
     tokens = _tokens(connection, run, selection, of, least)
     n_token, starts, number = np.unique(tokens.n_token, return_index=True, return_inverse=True)
 
-    def of_layer(layer: Layer, experts: NDArray[np.int32]) -> Part:
-        table = tokens.table(layer, experts)
+    def of_layer(layer: Layer, experts: NDArray[np.int32], table: NDArray[np.int32]) -> Part:
         shape = len(n_token), layer.n_experts
         used = np.zeros(shape, np.int64)
         if len(starts):
@@ -128,24 +126,25 @@ class _Tokens:
 
     Attributes
     ----------
-    token_idx, number
-        (occurrence,): the token, and the place of its id in ``token_id``.
+    token_idx
+        (occurrence,): the tokens, ascending within an id.
+    starts
+        (token id + 1,): where the occurrences of each id begin.
     token_id, n_token
         (token id,): the ids, and how often they occur.
     """
 
     token_idx: NDArray[np.int64]
-    number: NDArray[np.int32]
+    starts: NDArray[np.int32]
     token_id: NDArray[np.int64]
     n_token: NDArray[np.int64]
 
-    def table(self, layer: Layer, experts: NDArray[np.int32]) -> NDArray[np.int32]:
-        """(token id, expert): how often it is chosen; ``experts`` is (occurrence, rank)."""
+    def numbers(self, top_k: int) -> NDArray[np.int32]:
+        """(occurrence, rank): the place of its id in ``token_id``."""
         import numpy as np
 
-        rows = scratch("rows", experts.shape, np.int32)
-        np.copyto(rows, self.number[:, None])
-        return contingency_table(rows, experts, (len(self.token_id), layer.n_experts))
+        n_ids = len(self.token_id)
+        return np.repeat(np.arange(n_ids, dtype=np.int32), self.n_token * top_k).reshape(-1, top_k)
 
     def first(
         self, experts: NDArray[np.int32], number: NDArray[np.int64], expert: NDArray[np.int64]
@@ -153,8 +152,7 @@ class _Tokens:
         """The first occurrence of each token id that chooses the expert beside it."""
         import numpy as np
 
-        starts = np.concatenate([[0], self.n_token.cumsum()])
-        begin, end = starts[number], starts[number + 1]
+        begin, end = self.starts[number], self.starts[number + 1]
         found = np.full(len(number), -1, np.int64)
         pending, step = np.arange(len(number)), 8
         while len(pending):
@@ -175,26 +173,38 @@ def _tokens(
 ) -> _Tokens:
     import numpy as np
 
-    grouped = tokens_by_id(connection, run.run_id, selection, of, least)
+    grouped = tokens_by_id(connection, run, selection, of, least)
     n_token = np.bincount(grouped.group, minlength=len(grouped.names))
     by_number = np.argsort(n_token, kind="stable")
     place = np.empty(len(by_number), np.int32)
     place[by_number] = np.arange(len(by_number))
-    number = place[grouped.group]
     # id by id, so that neighbours are counted in neighbouring cells
-    order = np.argsort(number, kind="stable")
+    order, starts = places_by_group(place[grouped.group], len(place))
     names = grouped.names.astype(np.int64)
-    return _Tokens(grouped.token_idx[order], number[order], names[by_number], n_token[by_number])
+    return _Tokens(grouped.token_idx[order], starts, names[by_number], n_token[by_number])
 
 
 def _each_layer(
-    run: RunSnapshot, tokens: _Tokens, count: Callable[[Layer, NDArray[np.int32]], Part]
+    run: RunSnapshot,
+    tokens: _Tokens,
+    count: Callable[[Layer, NDArray[np.int32], NDArray[np.int32]], Part],
 ) -> Iterator[Part]:
-    """Count the decisions of each layer, several layers at once."""
+    """Count the decisions of each layer, several layers at once.
+
+    Parameters
+    ----------
+    run, tokens
+        The run, and what is counted of it.
+    count
+        Takes a layer, its experts (occurrence, rank), and the table (token id, expert) of how
+        often each is chosen.
+    """
     import numpy as np
 
     held = hold_experts(run)
     rows = held.rows_of(tokens.token_idx)
+    # one for all layers, as it takes longer to fill than to count by
+    numbers = {top_k: tokens.numbers(top_k) for top_k in {of.top_k for of in layers_of(run)}}
 
     def counted(layer: Layer) -> Part:
         of_layer = held.experts[layer.layer]
@@ -203,7 +213,8 @@ def _each_layer(
         np.take(of_layer, rows, axis=0, out=chosen, mode="clip")
         experts = scratch("experts", chosen.shape, np.int32)
         np.copyto(experts, chosen)
-        return count(layer, experts)
+        shape = len(tokens.token_id), layer.n_experts
+        return count(layer, experts, contingency_table(numbers[layer.top_k], experts, shape))
 
     return side_by_side(partial(counted, layer) for layer in layers_of(run))
 

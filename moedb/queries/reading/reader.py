@@ -24,6 +24,11 @@ class SnapshotReader(Protocol):
         """What is read."""
         ...
 
+    @property
+    def split_sizes(self) -> Mapping[str, Mapping[str, int]]:
+        """How many examples of each split each run has."""
+        ...
+
     def sql(self, statement: str, parameters: Mapping[str, object] | None = None) -> "Result":
         """Run one SQL statement that reads."""
         ...

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from moedb.queries.reading.reader import SnapshotReader
+from moedb.queries.results.result import CORRUPTED
 
 if TYPE_CHECKING:
     from moedb.store.reading.snapshot import RunSnapshot
@@ -90,7 +91,8 @@ class RunContents:
 
     def splits(self) -> list[str]:
         """The splits of the examples."""
-        return self._texts("distinct split", "examples")
+        sizes = self.reader.split_sizes
+        return sorted({split for run in self.runs for split in sizes.get(run.run_id, ())})
 
     def longest(self, split: object) -> int:
         """Tokens of the longest example of a split; 0 without examples."""
@@ -122,6 +124,8 @@ class RunContents:
         asked: dict[str, object] = {"key": key}
         if value is not None:
             asked["value"] = value
+        if split != "all" and self._is_all(split):
+            split = "all"
         if split != "all":
             asked["split"] = split
         for table in LABEL_TABLES:
@@ -151,6 +155,13 @@ class RunContents:
         }
         alike = _by_likeness(self.reader, sorted(values), given) if given else sorted(values)
         return alike[:_VALUES_SHOWN], len(values)
+
+    def _is_all(self, split: object) -> bool:
+        """Whether a split leaves no example out."""
+        of_runs = [set(self.reader.split_sizes.get(run.run_id, ())) for run in self.runs]
+        if split is None:
+            return not any(CORRUPTED in of_run for of_run in of_runs)
+        return all(of_run <= {split} for of_run in of_runs)
 
     def _texts(self, columns: str, table: str, condition: str = "") -> list[str]:
         return sorted(str(value) for (value,) in self._rows(columns, table, condition))

@@ -1,6 +1,7 @@
 """The footers of Parquet files: whether they can be read, and hold the columns of their table."""
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 
 import duckdb
@@ -46,8 +47,7 @@ def damaged_footers(
     pairs = [(table, path) for table, paths in files.items() for path in paths]
     if not pairs:
         return {}
-    with duckdb.connect(":memory:") as connection:
-        connection.execute("set enable_progress_bar = false")
+    with _connection().cursor() as connection:
         try:
             found = _columns(connection, {path for _, path in pairs})
         except duckdb.Error:
@@ -76,13 +76,21 @@ def row_counts(files: Iterable[Path]) -> dict[Path, int]:
     listed = [str(path) for path in files]
     if not listed:
         return {}
-    with duckdb.connect(":memory:") as connection:
+    with _connection().cursor() as connection:
         try:
             rows = connection.execute(_COUNTS, {"files": listed}).fetchall()
         except duckdb.Error as error:
             what = " ".join(str(error).split())
             raise StoreDamagedError(f"a footer cannot be read: {what}") from error
     return {Path(name): count for name, count in rows}
+
+
+@cache
+def _connection() -> duckdb.DuckDBPyConnection:
+    # one for the process: to open another takes longer than to read the footers of a hundred files
+    connection = duckdb.connect(":memory:")
+    connection.execute("set enable_progress_bar = false")
+    return connection
 
 
 def _columns(connection: duckdb.DuckDBPyConnection, files: Iterable[Path]) -> dict[Path, set[str]]:

@@ -46,3 +46,29 @@ def contingency_table(
         np.copyto(counted, weights.ravel())
     table: NDArray[Any] = coo_array((counted, (rows.ravel(), columns.ravel())), shape).toarray()
     return table
+
+
+def places_by_group(
+    group: NDArray[np.signedinteger[Any]], n_groups: int
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Find where the members of each group stand, by counting, in place of sorting them.
+
+    Parameters
+    ----------
+    group
+        (place,): the group of each place, from 0.
+    n_groups
+        How many groups there are.
+
+    Returns
+    -------
+    (place,): the places of group 0, ascending, then those of group 1; and (group + 1,) where each
+    group begins among them.
+    """
+    import numpy as np
+    from scipy.sparse import coo_array
+
+    places = np.arange(len(group), dtype=np.int32)
+    is_member = np.ones(len(group), np.bool_)
+    members = coo_array((is_member, (group, places)), (n_groups, len(group))).tocsr()
+    return members.indices, members.indptr
