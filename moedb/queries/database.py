@@ -2,10 +2,8 @@
 
 import logging
 import os
-import re
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,10 +16,10 @@ from moedb.errors import (
     ArrayNotFoundError,
     RunNotFoundError,
     SqlError,
-    SqlRefusedError,
     StoreDamagedError,
 )
-from moedb.queries.counting.stand_ins import COUNTED, Count, StandIns, counts_of
+from moedb.queries.counting.engine import Engine, errors_explained
+from moedb.queries.counting.stand_ins import counts_of
 from moedb.queries.questions.binding import bind
 from moedb.queries.questions.macros import create_macros, queries_named_in
 from moedb.queries.questions.parameters import RUN_PARAMETERS, Value
@@ -36,10 +34,6 @@ from moedb.queries.reading.sources.sql_sources import BoundCall, SourceFinder
 from moedb.queries.reading.sources.statement import MacroCall, Statement, read_statement
 from moedb.queries.results.result import Provenance, Result, RunReference
 from moedb.schemas.arrays import array_spec
-from moedb.store.engine.connection import open_engine
-from moedb.store.engine.execution import run_interruptibly
-from moedb.store.engine.missing_files import explain_missing_file
-from moedb.store.engine.views import Views
 from moedb.store.layout import store_path
 from moedb.store.reading.snapshot import RunSnapshot, Snapshot, take_snapshot, warn_of_damage
 from moedb.version import __version__
@@ -50,9 +44,6 @@ if TYPE_CHECKING:
     from moedb.store.arrays import ArrayKey
 
 logger = logging.getLogger(__name__)
-
-_UNCOUNTED = COUNTED | {"explain", "describe", "summarize"}
-"""Words of SQL that reads a counted view by its name, or that makes no table."""
 
 _MOST_NARROWED = 4
 """Databases of a few runs that are kept for the next query; each has threads of its own."""
@@ -119,7 +110,6 @@ class Database:
         self._hashed = None if hashed is None else frozenset(hashed)
         self._arrays_hashed: set[tuple[str, ArrayKey]] = set()
         self._is_closed = False
-        self._rows_kept: dict[str, str] = {}
         self._of_one_run: dict[str, Database] = {}
         self._of_few_runs: OrderedDict[frozenset[str], Database] = OrderedDict()
         self._verified: list[Database] = []
@@ -147,7 +137,7 @@ class Database:
         if "_sources" in self.__dict__:
             self._sources.close()
         if "_engine" in self.__dict__:
-            self._connection.close()
+            self._engine.close()
         self._is_closed = True
 
     def sql(
@@ -180,37 +170,39 @@ class Database:
             If a macro is called with a run that is not there, or with a wrong value.
         """
         given = dict(parameters or {})
-        check_read_only(self._connection, statement)
+        check_read_only(self._engine.connection, statement)
         if run is not None:
             return self.of_run(run).sql(statement, parameters)
-        marks = self._connection.extract_statements(statement)[0].named_parameters
+        marks = self._engine.connection.extract_statements(statement)[0].named_parameters
         if self.snapshot.chosen is not None and "run" in marks:
             given.setdefault("run", self.snapshot.chosen)
         read = explained(statement)
-        found = read_statement(self._connection, read, given)
+        found = read_statement(self._engine.connection, read, given)
         calls = [self._bound_call(call) for call in found.calls or ()]
         newest = self.snapshot.newest_complete()
         default_run = None if newest is None else newest.run_id
-        with _errors_explained():
+        with errors_explained():
             for query in queries_named_in(statement):
-                self._views.define(query.sql)
-            create_macros(self._connection, statement, self._beginnings(found), default_run)
+                self._engine.views.define(query.sql)
+            create_macros(self._engine.connection, statement, self._beginnings(found), default_run)
         try:
-            relation = self._run_counted(statement, given, self._counts_of(statement, given, calls))
+            relation = self._engine.run_counted(
+                statement, given, self._engine.counts_of(statement, given, calls)
+            )
         except SqlError as error:
             if not isinstance(error.__cause__, duckdb.CatalogException):
                 raise
             # With every macro there, DuckDB can say which name was meant.
-            with _errors_explained():
-                self._views.define_all()
-                create_macros(self._connection, default_run=default_run)
-            relation = self._run(statement, given)
+            with errors_explained():
+                self._engine.views.define_all()
+                create_macros(self._engine.connection, default_run=default_run)
+            relation = self._engine.run(statement, given)
 
         def find_provenance() -> Provenance:
             sources = self._sources.find(read, given, found, calls)
             return self._provenance(None, statement, given, sources.runs, sources.certain)
 
-        result = Result(relation, find_provenance, self._connection)
+        result = Result(relation, find_provenance, self._engine.connection)
         return replace(result, explain=lambda: self._why_sql_is_empty(result, statement, calls))
 
     def of_run(self, run: str) -> "Database":
@@ -300,8 +292,8 @@ class Database:
             splits_read = computed.splits_read
         else:
             splits_read = None
-            relation = reader._run_counted(question.sql, bound, counts_of(question, bound))
-            connection, statement = reader._connection, question.sql
+            relation = reader._engine.run_counted(question.sql, bound, counts_of(question, bound))
+            connection, statement = reader._engine.connection, question.sql
             if not used and question.reads_trials:
                 used = self._trials(bound)
         runs = reader._references(used)
@@ -381,31 +373,19 @@ class Database:
     def split_sizes(self) -> Mapping[str, Mapping[str, int]]:
         """How many examples of each split each run has."""
         counts: dict[str, dict[str, int]] = {}
-        for run_id, split, n_examples in self._run(SPLITS, {}).fetchall():
+        for run_id, split, n_examples in self._engine.run(SPLITS, {}).fetchall():
             counts.setdefault(run_id, {})[split] = n_examples
         return counts
 
     @cached_property
-    def _engine(self) -> tuple[duckdb.DuckDBPyConnection, Views]:
+    def _engine(self) -> Engine:
         if self._is_closed:
             raise SqlError(f"{self!r} is closed", "open it again: moedb.open(...)")
-        return open_engine(self.snapshot, self._hashed or ())
-
-    @property
-    def _connection(self) -> duckdb.DuckDBPyConnection:
-        return self._engine[0]
-
-    @property
-    def _views(self) -> Views:
-        return self._engine[1]
+        return Engine(self.snapshot, self.memo, self._hashed or ())
 
     @cached_property
     def _sources(self) -> SourceFinder:
-        return SourceFinder(self.snapshot, self._connection, lambda: self.split_sizes)
-
-    @cached_property
-    def _stand_ins(self) -> StandIns:
-        return StandIns(self._connection, self._views, self.snapshot, self.memo)
+        return SourceFinder(self.snapshot, self._engine.connection, lambda: self.split_sizes)
 
     def _over(self, run_ids: Collection[str]) -> "Database":
         """A database of a few runs, or this one where they are all of them, or none is named."""
@@ -422,46 +402,6 @@ class Database:
         self._of_few_runs.move_to_end(key)
         return self._of_few_runs[key]
 
-    def _run_counted(
-        self, statement: str, parameters: Mapping[str, object], counts: Sequence[Count]
-    ) -> duckdb.DuckDBPyRelation:
-        """Run a statement with counted decisions in the place of views; its rows are kept."""
-        if not counts:
-            return self._run(statement, parameters)
-        key = repr((statement, sorted(parameters.items())))
-        if key not in self._rows_kept:
-            name = f"moedb_rows_{len(self._rows_kept)}"
-            with _errors_explained(), self._stand_ins.standing(counts):
-                self._run(f"create or replace temp table {name} as {statement}", parameters)
-            self._rows_kept[key] = name
-        return self._run(f"from temp.{self._rows_kept[key]}", {})
-
-    def _counts_of(
-        self, statement: str, parameters: Mapping[str, object], calls: Sequence[BoundCall]
-    ) -> list[Count]:
-        """What the macros of a statement read of the counted views, if they alone do."""
-        words = set(re.findall(r"\w+", statement.lower()))
-        known = all(len(call.values) == len(call.query.parameters) for call in calls)
-        if not known or not words.isdisjoint(_UNCOUNTED):
-            return []
-        counts = [count for call in calls for count in counts_of(call.query, call.values)]
-        if counts:
-            # a table could not keep two columns of one name
-            described = self._run(f"describe {statement}", parameters).fetchall()
-            names = [str(name).lower() for name, *_ in described]
-            if len(set(names)) < len(names):
-                return []
-        return counts
-
-    def _run(self, statement: str, parameters: Mapping[str, object]) -> duckdb.DuckDBPyRelation:
-        params = dict(parameters) or None
-        with _errors_explained():
-            self._views.define(statement)
-            # with parameters, and for some statements, DuckDB runs it here
-            return run_interruptibly(
-                self._connection, lambda: self._connection.sql(statement, params=params)
-            )
-
     def _trials(self, bound: Mapping[str, object]) -> list[str]:
         """The runs that a query over trials reads."""
         from moedb.queries.analyses.routing_over_trials import TRAINING
@@ -470,7 +410,7 @@ class Database:
         where = " and ".join(f"{key} = ${key}" for key in chosen) or "true"
         order = ", ".join((*TRAINING, "trial"))
         statement = f"select run_id from trials where {where} order by {order}"  # noqa: S608
-        rows = self._run(statement, chosen).fetchall()
+        rows = self._engine.run(statement, chosen).fetchall()
         return [run_id for (run_id,) in rows]
 
     def _why_sql_is_empty(self, result: Result, statement: str, calls: Iterable[BoundCall]) -> str:
@@ -480,7 +420,7 @@ class Database:
         for call in calls:
             if len(call.values) == len(call.query.parameters):
                 counts = counts_of(call.query, call.values)
-                answer = self._run_counted(call.query.sql, call.values, counts)
+                answer = self._engine.run_counted(call.query.sql, call.values, counts)
                 if not answer.limit(1).fetchall():
                     reason = why_empty(self, call.query, call.values)
                     return f"{call.query.macro_name} gives none: {reason}"
@@ -583,19 +523,3 @@ class Database:
             moedb_version=__version__,
             certain=certain,
         )
-
-
-@contextmanager
-def _errors_explained() -> Iterator[None]:
-    """Turn errors of DuckDB into ours."""
-    try:
-        yield
-    except duckdb.PermissionException as error:
-        if missing := explain_missing_file(error):
-            raise missing from error
-        raise SqlRefusedError(
-            f"the SQL reaches outside the store, which is refused: {error}",
-            "the tables are listed by: moedb schema",
-        ) from error
-    except duckdb.Error as error:
-        raise explain_missing_file(error) or SqlError(str(error)) from error

@@ -118,7 +118,7 @@ class Rows(Protocol):
         """How many there are."""
 
     def __getitem__(self, rows: slice, /) -> Activations:
-        """Some of them, in one block."""
+        """Some of them, in one block, which may be written over when more are asked for."""
 
 
 def write_rows(folder: Path, start: int, values: Mapping[ArrayKey, Rows]) -> None:

@@ -1,5 +1,6 @@
 """A unit's rows: the records of its batches put together, in the order of the examples."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -26,10 +27,19 @@ class GatheredRows:
         The batches' rows.
     order
         ``order[i]`` is where row i is when the parts are laid end to end.
+    memory
+        Holds the rows that were handed out last, and is written over by the next. Arrays that are
+        written in turn can share it.
     """
 
-    def __init__(self, parts: Sequence[Activations], order: NDArray[np.int64]) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Activations],
+        order: NDArray[np.int64],
+        memory: "ReusedMemory | None" = None,
+    ) -> None:
         self._parts, self._order = parts, order
+        self._memory = memory or ReusedMemory()
         self._ends = np.cumsum([len(part) for part in parts])
 
     def __len__(self) -> int:
@@ -38,7 +48,7 @@ class GatheredRows:
     def __getitem__(self, rows: slice) -> Activations:
         wanted = self._order[rows]
         owners = np.searchsorted(self._ends, wanted, side="right")
-        block = np.empty((len(wanted), *self._parts[0].shape[1:]), self._parts[0].dtype)
+        block = self._memory.array((len(wanted), *self._parts[0].shape[1:]), self._parts[0].dtype)
         # an example's rows stand together in its batch: they are copied at once, and only once
         apart = (np.diff(wanted) != 1) | (np.diff(owners) != 0)
         starts = [0, *(np.flatnonzero(apart) + 1).tolist()] if len(wanted) else []
@@ -47,6 +57,20 @@ class GatheredRows:
             first = int(wanted[begin]) - int(last - len(part))
             block[begin:end] = part[first : first + end - begin]
         return block
+
+
+class ReusedMemory:
+    """Memory that one array after another is put into: new pages take longer than to fill them."""
+
+    def __init__(self) -> None:
+        self._bytes = np.empty(0, np.uint8)
+
+    def array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """An array whose content is not defined, in the place of the one before."""
+        n_bytes = math.prod(shape) * dtype.itemsize
+        if len(self._bytes) < n_bytes:
+            self._bytes = np.empty(n_bytes, np.uint8)
+        return self._bytes[:n_bytes].view(dtype).reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -113,8 +137,9 @@ def assemble_unit(
         tables.PREDICTIONS.name: _prediction_table(batches, first_example),
         tables.LOGIT_LENS.name: _lens_table(batches, first_example),
     }
+    memory = ReusedMemory()
     arrays = {
-        key: GatheredRows([batch.arrays[key] for batch in batches], kept_order)
+        key: GatheredRows([batch.arrays[key] for batch in batches], kept_order, memory)
         for key in (batches[0].arrays if batches else {})
     }
     filled = {name: values for name, values in columns.items() if len(next(iter(values.values())))}

@@ -8,10 +8,10 @@ from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
 from moedb.queries.counting.decisions.layers import layers_of, slabs_of
+from moedb.queries.counting.decisions.rows import Part, Rows, joined
 from moedb.queries.counting.decisions.stretches import each_stretch
 from moedb.queries.counting.decisions.tables import contingency_table
 from moedb.queries.counting.decisions.workspace import scratch
-from moedb.queries.counting.rows import Part, Rows, joined
 from moedb.queries.counting.tokens import selected_tokens
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from moedb.queries.counting.decisions.held import hold_experts, smallest_type
+from moedb.queries.counting.decisions.rows import Part, Rows, joined
 from moedb.queries.counting.decisions.stretches import each_stretch
-from moedb.queries.counting.rows import Part, Rows, joined
 from moedb.queries.reading.selection import SELECTED_EXAMPLES
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from moedb.store.engine.quoting import literal, quoted
 if TYPE_CHECKING:
     import duckdb
 
-    from moedb.queries.counting.rows import Rows
+    from moedb.queries.counting.decisions.rows import Rows
     from moedb.queries.questions.parameters import Value
     from moedb.queries.questions.query_file import NamedQuery
     from moedb.queries.reading.memo import Memo

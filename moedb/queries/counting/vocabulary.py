@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from moedb.queries.counting.decisions.files import side_by_side
 from moedb.queries.counting.decisions.held import hold_experts
 from moedb.queries.counting.decisions.layers import layers_of
+from moedb.queries.counting.decisions.rows import Part, Rows, joined
 from moedb.queries.counting.decisions.tables import contingency_table, places_by_group
 from moedb.queries.counting.decisions.workspace import scratch
-from moedb.queries.counting.rows import Part, Rows, joined
 from moedb.queries.counting.tokens import tokens_by_id
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moedb.capture.pipeline.assembly import GatheredRows
+from moedb.capture.pipeline.assembly import GatheredRows, ReusedMemory
 
 
 @given(
@@ -33,3 +33,14 @@ def test_rows_that_stand_together_are_taken_together() -> None:
     for order in ([0, 1, 2, 3, 4, 5, 6, 7, 8], [4, 5, 6, 7, 0, 1, 8, 2, 3], [], [2, 3], [3, 2]):
         rows = GatheredRows(parts, np.array(order, dtype=np.int64))
         np.testing.assert_array_equal(rows[0:9], laid[np.array(order, dtype=np.int64)])
+
+
+def test_arrays_written_in_turn_share_memory() -> None:
+    memory = ReusedMemory()
+    order = np.array([2, 0, 1], dtype=np.int64)
+    large = GatheredRows([np.arange(12, dtype=np.float32).reshape(3, 4)], order, memory)
+    small = GatheredRows([np.arange(3, dtype=np.float16)[:, None]], order, memory)
+    for _ in range(2):
+        np.testing.assert_array_equal(large[0:3][:, 0], [8, 0, 4])
+        np.testing.assert_array_equal(small[0:3], [[2], [0], [1]])
+        np.testing.assert_array_equal(large[1:3], [[0, 1, 2, 3], [4, 5, 6, 7]])

@@ -167,7 +167,7 @@ NOTHING = [
 
 
 def stand_ins(database: Database) -> StandIns:
-    return StandIns(database._connection, database._views, database.snapshot, Memo())
+    return StandIns(database._engine.connection, database._engine.views, database.snapshot, Memo())
 
 
 def rows_of(database: Database, count: Count) -> pd.DataFrame:
@@ -186,8 +186,8 @@ def rows_of(database: Database, count: Count) -> pd.DataFrame:
     if count.view == "vocabulary_routing":
         where += " and token_id is not null"
     sql = f"select * from {count.view} where {where} order by all"
-    database._views.define(sql)
-    return database._connection.execute(sql).df()
+    database._engine.views.define(sql)
+    return database._engine.connection.execute(sql).df()
 
 
 def test_every_counted_view_is_tried() -> None:
@@ -199,7 +199,7 @@ def test_counted_rows_are_those_of_the_view(db: Database, count: Count) -> None:
     defined = rows_of(db, count)
     with stand_ins(db).standing([count]):
         counted = rows_of(db, count)
-        ((kind,),) = db._connection.execute(
+        ((kind,),) = db._engine.connection.execute(
             f"select count(*) from duckdb_views() where view_name = '{count.view}' and temporary"
         ).fetchall()
         assert kind == 1
@@ -329,7 +329,7 @@ def test_a_file_in_another_order_is_left_to_sql(db: Database, store: Path, tmp_p
         try:
             with stand_ins(db).standing([count]):
                 views = "select count(*) from duckdb_views() where view_name = 'expert_pairs'"
-                assert db._connection.execute(f"{views} and temporary").fetchone() == (0,)
+                assert db._engine.connection.execute(f"{views} and temporary").fetchone() == (0,)
         finally:
             path.write_bytes(content)
     pd.testing.assert_frame_equal(rows_of(db, count), expected)
@@ -393,7 +393,7 @@ def test_a_compacted_run_is_counted_too(tmp_path: Path) -> None:
         count = Count("expert_pairs", RUN, "default")
         with stand_ins(database).standing([count]):
             views = "select count(*) from duckdb_views() where view_name = 'expert_pairs'"
-            assert database._connection.execute(f"{views} and temporary").fetchone() == (1,)
+            assert database._engine.connection.execute(f"{views} and temporary").fetchone() == (1,)
         found = database.query("co-activation", run=RUN).df()
     pd.testing.assert_frame_equal(found, expected, rtol=1e-12)
 
