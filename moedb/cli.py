@@ -11,7 +11,7 @@ from moedb.commands.export import export, plot, report
 from moedb.commands.intervene import intervene
 from moedb.commands.options import StorePath
 from moedb.commands.query import query, sql
-from moedb.commands.store import compact, migrate, rm, runs, schema, show, verify
+from moedb.commands.store import compact, migrate, name, rm, runs, schema, show, verify
 from moedb.commands.terminal import SafeFormatter, leave, run_guarded
 from moedb.commands.train import train
 from moedb.store.engine.spilling import delete_spill_on_signals
@@ -42,6 +42,7 @@ for command in (
     train,
     runs,
     show,
+    name,
     schema,
     query,
     sql,

@@ -16,6 +16,7 @@ from moedb.commands.options import (
     store_option,
 )
 from moedb.commands.terminal import emit, say
+from moedb.errors import UsageError
 
 if TYPE_CHECKING:
     from moedb.capture.pipeline.plan import CapturePlan
@@ -265,6 +266,11 @@ def _in_bytes(options: dict[str, Any]) -> dict[str, Any]:
 def _run_captures(
     plans: "list[CapturePlan]", dry_run: bool, shard: "Shard", output: dict[str, Any]
 ) -> None:
+    if len(plans) > 1 and any(planned.named.name is not None for planned in plans):
+        raise UsageError(
+            f"--name is for one run, and there are {len(plans)} models, each a run",
+            "name them afterwards: moedb name RUN NAME",
+        )
     if not dry_run:
         for planned in plans:
             _run_capture(planned, shard)
@@ -308,14 +314,17 @@ def _run_capture(planned: "CapturePlan", shard: "Shard") -> None:
         say(f"{shard}, from {shard.source}")
     with RichProgress() as progress:
         outcome = capture(planned, store_folder(), progress, shard)
+    run = (
+        outcome.run_id if planned.named.name is None else f"{planned.named.name} ({outcome.run_id})"
+    )
     if outcome.was_complete:
-        say(f"run {outcome.run_id} is complete already: nothing to do")
+        say(f"run {run} is complete already: nothing to do")
     else:
         resumed = f", {outcome.units_before} were there" if outcome.units_before else ""
         written = f"{outcome.units_now} units written{resumed}"
         if outcome.units_missing:
             left = f"{outcome.units_missing} are left to other shards"
-            say(f"{shard} of run {outcome.run_id} is done: {written}, {left}")
+            say(f"{shard} of run {run} is done: {written}, {left}")
         else:
-            say(f"run {outcome.run_id} is complete: {written}")
+            say(f"run {run} is complete: {written}")
     click.echo(outcome.run_id)

@@ -8,6 +8,7 @@ from moedb.commands.options import (
     COUNT,
     OUTPUT,
     SEED,
+    name_options,
     open_store,
     output_options,
     placement_options,
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Rows of a forward pass: examples times the conditions that share it.",
 )
+@name_options
 @click.option("--dry-run", is_flag=True, help="List the conditions, and stop.")
 @output_options
 @store_option
@@ -94,6 +96,8 @@ def intervene(
     device_map: str | None,
     max_memory: float | None,
     batch_size: int,
+    name: str | None,
+    note: str | None,
     dry_run: bool,
     **choices: Any,
 ) -> None:
@@ -132,13 +136,16 @@ def intervene(
     from moedb.capture.interventions.choices import Choices
     from moedb.capture.interventions.parent_run import open_parent
     from moedb.capture.interventions.planning import Resources, plan_sweep
+    from moedb.schemas.run_names import RunName
 
     output = {key: choices.pop(key) for key in OUTPUT}
     pairs = None if experts_sql is None else _expert_pairs(experts_sql)
     asked = Choices(pairs=pairs, **choices)
     max_bytes = None if max_memory is None else int(max_memory * 1e9)
     resources = Resources(model, batch_size, device, max_bytes, device_map)
-    planned = plan_sweep(open_parent(store_folder(), run), asked, resources, lens)
+    planned = plan_sweep(
+        open_parent(store_folder(), run), asked, resources, lens, RunName(name, note)
+    )
     _announce(planned)
     if dry_run:
         _list_conditions(planned, **output)

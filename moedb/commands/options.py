@@ -160,11 +160,41 @@ def _read_shard(context: click.Context, option: click.Parameter, text: str | Non
     return shard_of_environment(os.environ) if text is None else parse_shard(text)
 
 
+def _checked_name(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    from moedb.schemas.run_names import check_name
+
+    check_name(text)
+    return text
+
+
+def _checked_note(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    from moedb.schemas.run_names import check_note
+
+    check_note(text)
+    return text
+
+
+note_option = click.option(
+    "--note", callback=_checked_note, metavar="TEXT", help="What it is, a label of the run."
+)
+
+
+def name_options(command: Command) -> Command:
+    """Add ``--name`` and ``--note`` for the run that a command makes."""
+    name = click.option(
+        "--name",
+        callback=_checked_name,
+        help="Call the run so, wherever a run is asked for; a label of it.",
+    )
+    return name(note_option(command))
+
+
 def capture_options(batch_size: int) -> Callable[[Command], Command]:
     """Add the options of every capture; ``batch_size`` is the default."""
 
     def decorate(command: Command) -> Command:
         for option in (
+            name_options,
             click.option(
                 "--seed", type=SEED, default=0, show_default=True, help="Seed of what is drawn."
             ),

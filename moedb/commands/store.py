@@ -7,6 +7,7 @@ import click
 
 from moedb.commands.options import (
     FiniteRange,
+    note_option,
     open_store,
     output_options,
     store_folder,
@@ -50,6 +51,37 @@ def show(run: str, **output: Any) -> None:
     from moedb.queries.report.overview import run_details
 
     emit(run_details(open_store(), run), **output)
+
+
+@click.command()
+@click.argument("run")
+@click.argument("name", required=False)
+@note_option
+@store_option
+def name(run: str, name: str | None, note: str | None) -> None:
+    """Call RUN by a NAME of your own, which is valid wherever a run is asked for; or note it.
+
+    The name and the note are labels of the run, and may be changed at any time: they are no part of
+    what was captured.
+
+    \b
+    Example:
+      moedb name qwen-ioi-3f first
+      moedb name first --note "300 prompts, before the new templates"
+    """
+    from moedb.schemas.run_names import RunName, check_name
+    from moedb.store.reading.snapshot import take_snapshot
+    from moedb.store.writing.naming import name_run
+
+    check_name(name)
+    if name is None and note is None:
+        raise UsageError("give a name, or a note with --note", f"moedb name {run} NAME")
+    store = store_folder()
+    found = take_snapshot(store).run(run)
+    name_run(store, found.run_id, RunName(name, note))
+    changed = take_snapshot(store).run(found.run_id)
+    noted = "" if changed.named.note is None else f": {changed.named.note}"
+    say(f"run {found.run_id} is {changed.named.name or 'without a name'}{noted}")
 
 
 @click.command()
@@ -201,15 +233,15 @@ def compact(run: str | None, keep_for: float, sweep: bool) -> None:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @store_option
 def rm(run: str, yes: bool) -> None:
-    """Delete RUN, whose name must be whole, from the store.
+    """Delete RUN from the store; its name, or the one given to it, must be whole.
 
     \b
     Example:
       moedb rm qwen-ioi-3f2a9c1b7d
     """
-    from moedb.store.writing.removal import check_removable, remove_run
+    from moedb.store.writing.removal import removable_run, remove_run
 
-    check_removable(store_folder(), run)
+    run = removable_run(store_folder(), run)
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError(f"deleting {run} wants a yes", f"moedb rm {run} --yes")

@@ -14,13 +14,13 @@ import duckdb
 
 from moedb.errors import (
     ArrayNotFoundError,
-    RunNotFoundError,
+    ParameterError,
     SqlError,
-    StoreDamagedError,
 )
 from moedb.queries.counting.engine import Engine, errors_explained
 from moedb.queries.counting.stand_ins import counts_of
 from moedb.queries.questions.binding import bind
+from moedb.queries.questions.catalog import catalog
 from moedb.queries.questions.macros import create_macros, queries_named_in
 from moedb.queries.questions.parameters import RUN_PARAMETERS, Value
 from moedb.queries.questions.query_file import NamedQuery
@@ -110,6 +110,7 @@ class Database:
         self._hashed = None if hashed is None else frozenset(hashed)
         self._arrays_hashed: set[tuple[str, ArrayKey]] = set()
         self._is_closed = False
+        self._checked: set[tuple[str, str]] = set()
         self._of_one_run: dict[str, Database] = {}
         self._of_few_runs: OrderedDict[frozenset[str], Database] = OrderedDict()
         self._verified: list[Database] = []
@@ -180,11 +181,12 @@ class Database:
         found = read_statement(self._engine.connection, read, given)
         calls = [self._bound_call(call) for call in found.calls or ()]
         newest = self.snapshot.newest_complete()
-        default_run = None if newest is None else newest.run_id
+        known = {} if newest is None else dict.fromkeys(catalog(), newest.run_id)
+        default_runs = known | _default_runs(calls)
         with errors_explained():
             for query in queries_named_in(statement):
                 self._engine.views.define(query.sql)
-            create_macros(self._engine.connection, statement, self._beginnings(found), default_run)
+            create_macros(self._engine.connection, statement, self._beginnings(found), default_runs)
         try:
             relation = self._engine.run_counted(
                 statement, given, self._engine.counts_of(statement, given, calls)
@@ -195,7 +197,7 @@ class Database:
             # With every macro there, DuckDB can say which name was meant.
             with errors_explained():
                 self._engine.views.define_all()
-                create_macros(self._engine.connection, default_run=default_run)
+                create_macros(self._engine.connection, default_runs=default_runs)
             relation = self._engine.run(statement, given)
 
         def find_provenance() -> Provenance:
@@ -250,8 +252,8 @@ class Database:
         name
             Its name, such as ``routing-by-class``.
         **parameters
-            Its parameters. ``run`` is the newest complete run unless given; in a query over trials
-            it is every trial.
+            Its parameters. ``run`` is, unless given, the newest complete run that has what the
+            query asks for; in a query over trials it is every trial.
 
         Raises
         ------
@@ -265,11 +267,10 @@ class Database:
         from moedb.queries.analyses.analysis import Analysis
         from moedb.queries.analyses.registry import find_question, relation_of
         from moedb.queries.checks.empty_results import why_empty
-        from moedb.queries.checks.parameter_values import check_values
 
         question = find_question(name)
         bound = self._with_runs(question, bind(question, parameters))
-        used = [str(bound[key]) for key in RUN_PARAMETERS if bound.get(key) is not None]
+        used = _runs_of(bound)
         if self._hashed is not None:
             is_over_trials = isinstance(question, NamedQuery) and question.reads_trials
             read = self._trials(bound) if is_over_trials and not used else used
@@ -277,9 +278,7 @@ class Database:
                 return self.verified(self._hashed.union(read)).query(name, **parameters)
         for run_id in dict.fromkeys(used):
             self._warn_if_incomplete(self.snapshot.run(run_id))
-        # the files of other runs are not looked into
-        reader = self._over(used) if isinstance(question, NamedQuery) else self
-        check_values(reader, question, bound)
+        reader = self._check(question, bound)
         if isinstance(question, Analysis):
             computed = question.function(self, bind(question, bound))
             if self._hashed is not None and not self._hashed.issuperset(computed.run_ids):
@@ -309,7 +308,8 @@ class Database:
         Parameters
         ----------
         run
-            The run, or an unambiguous beginning of its name; None for the newest complete one.
+            The run, or an unambiguous beginning of its name; None for the newest complete one that
+            keeps the array.
         name
             Such as ``expert_outputs``; ``moedb schema`` lists them with their shapes.
         layer
@@ -325,7 +325,7 @@ class Database:
         from moedb.store.arrays import ArrayKey, check_shards, open_array
 
         array_spec(name)
-        found = self._run_snapshot(run)
+        found = self._with_array(run, name, layer)
         kept = found.manifest.arrays.get(name, ())
         if layer not in kept:
             have = f"kept are layers {list(kept)}" if kept else "it keeps none of that name"
@@ -349,7 +349,7 @@ class Database:
         Parameters
         ----------
         run
-            The run; None for the newest complete one.
+            The run; None for the newest complete one that keeps them.
         layer
             The layer.
         where
@@ -367,7 +367,8 @@ class Database:
         ArrayNotFoundError, SqlError
             If the run does not keep the layer's outputs, or the condition is not valid SQL.
         """
-        return read_expert_outputs(self, self._run_snapshot(run).run_id, layer, where)
+        found = self._with_array(run, "expert_outputs", layer)
+        return read_expert_outputs(self, found.run_id, layer, where)
 
     @cached_property
     def split_sizes(self) -> Mapping[str, Mapping[str, int]]:
@@ -432,7 +433,6 @@ class Database:
     def _bound_call(self, call: MacroCall) -> BoundCall:
         """The values that a macro's query runs with, and the runs that it reads."""
         from moedb.queries.analyses.routing_over_trials import TRAINING
-        from moedb.queries.checks.parameter_values import check_values
 
         given = bind(call.query, call.arguments, call.computed)
         run_parameters = call.computed & set(RUN_PARAMETERS)
@@ -444,8 +444,9 @@ class Database:
             runs = None if run_parameters else [str(run) for run in named if run is not None]
         for run_id in dict.fromkeys(runs or ()):
             self._warn_if_incomplete(self.snapshot.run(run_id))
-        check_values(self, call.query, values)
-        return BoundCall(call.query, values, runs)
+        self._check(call.query, values)
+        default = None if given.get("run") is not None else values.get("run")
+        return BoundCall(call.query, values, runs, None if default is None else str(default))
 
     def _beginnings(self, statement: Statement) -> dict[str, str]:
         """The beginnings of runs' names that the macros of a statement are called with."""
@@ -460,6 +461,9 @@ class Database:
     def _with_runs(
         self, question: Question, bound: Mapping[str, Value], computed: Collection[str] = ()
     ) -> dict[str, Value]:
+        """The values with runs by their whole names, and with one where none is named."""
+        from moedb.queries.checks.default_run import check_arrays, of_newest_run
+
         names = {parameter.name for parameter in question.parameters} - set(computed)
         if isinstance(question, NamedQuery) and question.reads_trials:
             names.discard("run")
@@ -469,30 +473,37 @@ class Database:
             if given is not None:
                 resolved[key] = self.snapshot.run(str(given)).run_id
         if "run" in names and resolved.get("run") is None:
-            resolved["run"] = self._run_snapshot(None).run_id
+
+            def ask(run: RunSnapshot) -> None:
+                values = {**resolved, "run": run.run_id}
+                hashed = None if self._hashed is None else self._hashed.union(_runs_of(values))
+                reader = self if hashed is None else self.verified(hashed)
+                reader._check(question, values)
+                check_arrays(question, run)
+
+            other = next(iter(_runs_of(resolved)), None)
+            run = of_newest_run(self.snapshot, question.name, ask, other)
+            resolved["run"] = run.run_id
         return resolved
 
-    def _run_snapshot(self, run: str | None) -> RunSnapshot:
+    def _check(self, question: Question, bound: Mapping[str, Value]) -> "Database":
+        """Check that what is asked is there; return what reads it."""
+        from moedb.queries.checks.parameter_values import check_values
+
+        # the files of other runs are not looked into
+        reader = self._over(_runs_of(bound)) if isinstance(question, NamedQuery) else self
+        key = question.name, repr(sorted(bound.items()))
+        if key not in self._checked:
+            check_values(reader, question, bound)
+            self._checked.add(key)
+        return reader
+
+    def _with_array(self, run: str | None, name: str, layer: int) -> RunSnapshot:
+        from moedb.queries.checks.default_run import newest_with_array
+
         if run is not None:
             return self.snapshot.run(run)
-        newest = self.snapshot.newest_complete()
-        if newest is not None:
-            return newest
-        if self.snapshot.runs:
-            raise RunNotFoundError(
-                f"no run in {self.snapshot.store} is complete yet: "
-                f"{', '.join(sorted(self.snapshot.runs))}",
-                "resume it by running its capture command again, or name it: --run RUN",
-            )
-        if self.snapshot.damaged:
-            raise StoreDamagedError(
-                f"every run in {self.snapshot.store} is damaged: "
-                f"{', '.join(sorted(self.snapshot.damaged))}",
-                "moedb verify",
-            )
-        raise RunNotFoundError(
-            f"the store {self.snapshot.store} holds no runs", "moedb capture qwen-ioi"
-        )
+        return newest_with_array(self.snapshot, name, layer)
 
     def _warn_if_incomplete(self, run: RunSnapshot) -> None:
         if not run.is_complete:
@@ -523,3 +534,29 @@ class Database:
             moedb_version=__version__,
             certain=certain,
         )
+
+
+def _runs_of(bound: Mapping[str, Value]) -> list[str]:
+    """The runs that a question names."""
+    return [str(bound[key]) for key in RUN_PARAMETERS if bound.get(key) is not None]
+
+
+def _default_runs(calls: Iterable[BoundCall]) -> dict[str, str]:
+    """For each macro of a statement the run that it reads where none is named.
+
+    Raises
+    ------
+    ParameterError
+        If two calls of a macro would read different ones.
+    """
+    found: dict[str, str] = {}
+    for call in calls:
+        if call.default_run is not None:
+            other = found.setdefault(call.query.name, call.default_run)
+            if other != call.default_run:
+                raise ParameterError(
+                    f"{call.query.macro_name} is called twice without a run, and what is asked for "
+                    f"is in different ones: {other} and {call.default_run}",
+                    "name the run in each call: run := '...'",
+                )
+    return found

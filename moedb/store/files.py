@@ -68,6 +68,16 @@ def create_exclusively(path: Path, text: str) -> bool:
     return True
 
 
+def write_over(path: Path, text: str) -> None:
+    """Write ``text`` to ``path``, whole and durable, in the place of what is there."""
+    temporary = _write_temporary(path, text)
+    try:
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
 def move_into(folder: Path, files: Mapping[str, Path]) -> None:
     """Move files, synced already, into ``folder``, durably; folders are made as needed.
 

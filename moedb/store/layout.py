@@ -98,6 +98,11 @@ class RunLayout:
         """``run.json``."""
         return self.folder / "run.json"
 
+    @property
+    def name(self) -> Path:
+        """``name.json``: what the run is called by its user."""
+        return self.folder / "name.json"
+
     @cached_property
     def segments(self) -> Path:
         """The folder of the units' manifests."""

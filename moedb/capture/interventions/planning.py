@@ -23,6 +23,7 @@ from moedb.errors import ModelError, UsageError
 from moedb.schemas import tables
 from moedb.schemas.interventions import ATTENTION, EXPERT
 from moedb.schemas.manifests import UnitRange
+from moedb.schemas.run_names import RunName
 from moedb.store.files import sha256_of_json
 
 JOB = "intervene"
@@ -95,6 +96,8 @@ class SweepPlan:
         Makes the model ready.
     notes
         What the user should know.
+    named
+        What the run is called.
     """
 
     parent: ParentRun
@@ -113,6 +116,7 @@ class SweepPlan:
     device: str
     open_engine: Callable[[], AbstractContextManager[Engine]]
     notes: tuple[str, ...]
+    named: RunName
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
@@ -174,7 +178,11 @@ class SweepPlan:
 
 
 def plan_sweep(
-    parent: ParentRun, choices: Choices, resources: Resources, lens: bool = False
+    parent: ParentRun,
+    choices: Choices,
+    resources: Resources,
+    lens: bool = False,
+    named: RunName | None = None,
 ) -> SweepPlan:
     """Resolve every choice of a sweep, without loading weights.
 
@@ -188,6 +196,8 @@ def plan_sweep(
         What it runs on.
     lens
         Whether the changed streams are read through the logit lens.
+    named
+        What the run of the sweep is called; None for nothing.
 
     Raises
     ------
@@ -244,6 +254,7 @@ def plan_sweep(
             "last" if lens else "none",
         ),
         notes=tuple(notes),
+        named=named or RunName(),
     )
 
 

@@ -15,8 +15,10 @@ from moedb.capture.pipeline.background_writer import UnitWriter
 from moedb.capture.pipeline.units import Shard
 from moedb.errors import CaptureError
 from moedb.schemas.manifests import RunManifest, UnitRange
+from moedb.schemas.run_names import RunName
 from moedb.store.layout import RunLayout
 from moedb.store.reading.snapshot import RunSnapshot, check_files, read_run
+from moedb.store.writing.naming import check_name_is_free, name_run
 from moedb.store.writing.parquet import Columns
 from moedb.store.writing.run_writer import RunWriter
 from moedb.store.writing.writability import check_writable, is_store
@@ -81,6 +83,10 @@ class PlannedRun(Protocol):
         """Its name."""
 
     @property
+    def named(self) -> RunName:
+        """What its user calls it."""
+
+    @property
     def units(self) -> tuple[UnitRange, ...]:
         """Its units."""
 
@@ -139,6 +145,8 @@ def run_missing_units(
 
     Raises
     ------
+    UsageError
+        If another run is called what this one is to be called.
     CaptureError
         If there is no room on the disk. What was committed stays, and the same command resumes.
     StoreError
@@ -146,7 +154,9 @@ def run_missing_units(
     """
     units = planned.units
     done = _committed(store, planned.run_id)
+    check_name_is_free(store, planned.named.name, planned.run_id)
     if done is not None and done.is_complete:
+        _name(planned, store)
         return CaptureOutcome(planned.run_id, len(units), 0)
     check_writable(store, planned.run_id)
     missing = range(len(units)) if done is None else done.missing_units
@@ -164,6 +174,7 @@ def run_missing_units(
         tried = {unit: ready.run_unit(unit) for unit in deciding}
         writer = RunWriter(store, ready.manifest)
         writer.begin(ready.first_tables)
+        _name(planned, store)
         written = 0
         with UnitWriter() as queue:
             for unit in mine:
@@ -176,6 +187,11 @@ def run_missing_units(
         if not left:
             writer.finish()
     return CaptureOutcome(planned.run_id, len(units) - len(before), written, len(left))
+
+
+def _name(planned: PlannedRun, store: Path) -> None:
+    if planned.named != RunName():
+        name_run(store, planned.run_id, planned.named)
 
 
 def _commit(writer: RunWriter, rows_of_unit: Callable[[], UnitRows]) -> None:

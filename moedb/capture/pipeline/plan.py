@@ -25,6 +25,7 @@ from moedb.capture.structure.wiring import BlockWiring
 from moedb.capture.tracing.batch_records import BatchRecords
 from moedb.errors import UsageError
 from moedb.schemas.manifests import UnitRange
+from moedb.schemas.run_names import RunName, check_name, check_note
 from moedb.store.files import sha256_of_json
 
 DEFAULT_BUDGET = 4 << 30
@@ -55,6 +56,8 @@ class CaptureOptions:
         Bytes of weights to hold in memory at most; None for what the machine has free.
     device_map
         How transformers spreads the layers over several devices; None for one device.
+    name, note
+        What the run is called, and what it is, in the user's words; they change nothing of it.
     """
 
     model: str
@@ -67,8 +70,12 @@ class CaptureOptions:
     budget: int = DEFAULT_BUDGET
     max_bytes: int | None = None
     device_map: str | None = None
+    name: str | None = None
+    note: str | None = None
 
     def __post_init__(self) -> None:
+        check_name(self.name)
+        check_note(self.note)
         check_placement(self.device, self.max_bytes, self.device_map)
         if self.batch_size < 1:
             raise UsageError(f"--batch-size {self.batch_size}: expected 1 or more")
@@ -130,6 +137,11 @@ class CapturePlan:
     run_labels: Mapping[str, str]
     settings: Mapping[str, Any]
     notes: tuple[str, ...]
+
+    @property
+    def named(self) -> RunName:
+        """What the run is called."""
+        return RunName(self.options.name, self.options.note)
 
     @property
     def config(self) -> dict[str, Any]:

@@ -35,17 +35,25 @@ class Analysis(Question):
         The named tuple that a row of its result is, with a field for each column.
     needs
         What a run must hold for it: tables, and columns that are null in some runs.
+    needs_arrays
+        Arrays of which a run must keep one for it; none where it reads no arrays.
     """
 
     columns: tuple[AnalysisColumn, ...]
     function: "Callable[[SnapshotReader, Mapping[str, Value]], Computed]"
     row: type[tuple[Any, ...]]
     needs: tuple[str, ...] = ("routing",)
+    needs_arrays: tuple[str, ...] = ()
 
     @property
     def reads(self) -> tuple[str, ...]:
         """What a run must hold for it."""
         return self.needs
+
+    @property
+    def reads_arrays(self) -> tuple[str, ...]:
+        """Arrays of which a run must keep one for it, at one layer at least."""
+        return self.needs_arrays
 
     @property
     def function_name(self) -> str:

@@ -310,4 +310,5 @@ KMEANS_BASELINE = Analysis(
     "by Arthur & Vassilvitskii 2007",
     function=kmeans_baseline,
     row=KmeansBaselineRow,
+    needs_arrays=(_ARRAY,),
 )

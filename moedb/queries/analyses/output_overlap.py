@@ -397,4 +397,5 @@ OUTPUT_OVERLAP = Analysis(
     source="Kornblith et al. 2019, eq. 4 (CKA with a linear kernel)",
     function=output_overlap,
     row=OutputOverlapRow,
+    needs_arrays=(_CHOSEN, _EVERY),
 )

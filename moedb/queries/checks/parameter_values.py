@@ -185,7 +185,7 @@ class _Check:
             table, _, column = what.partition(".")
             if run.n_rows(table) and not (column and self._is_null(run, table, column)):
                 continue
-            name = f"run {run.run_id} of the job {run.row['job']}"
+            name = f"run {run.title} of the job {run.row['job']}"
             lacks = f"{self.question.name}: {name} has no {_HOLDS[what]}"
             parent = run.row["parent_run_id"]
             if not run.n_rows("tokens") and not run.is_complete:

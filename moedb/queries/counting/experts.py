@@ -8,6 +8,7 @@ from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
 from moedb.queries.counting.decisions.layers import layers_of, slabs_of
+from moedb.queries.counting.decisions.order import UnorderedError
 from moedb.queries.counting.decisions.rows import Part, Rows, joined
 from moedb.queries.counting.decisions.stretches import each_stretch
 from moedb.queries.counting.decisions.tables import contingency_table
@@ -53,6 +54,47 @@ def expert_pairs(connection: duckdb.DuckDBPyConnection, run: RunSnapshot, select
             }
         )
     return joined(("layer", "expert_a", "expert_b", "n_both", "n_adjacent"), parts)
+
+
+def pair_chances(of_pairs: Rows, run: RunSnapshot) -> Rows:
+    """Work out what the view ``pair_chances`` does, its columns from ``layer`` on.
+
+    Parameters
+    ----------
+    of_pairs
+        What :func:`expert_pairs` counted. Of ``k`` experts a token chooses each is with ``k - 1``
+        others, so that the pairs tell how often each is chosen, and how many tokens there are.
+    run
+        The run.
+
+    Raises
+    ------
+    UnorderedError
+        If tokens of a layer choose a single expert, which leaves no pairs.
+    """
+    import numpy as np
+
+    parts: list[Part] = []
+    for layer in layers_of(run):
+        if layer.top_k < 2:
+            raise UnorderedError
+        of_layer = np.asarray(of_pairs["layer"]) == layer.layer
+        partners = np.zeros(layer.n_experts, np.int64)
+        for side in ("expert_a", "expert_b"):
+            np.add.at(partners, of_pairs[side][of_layer], of_pairs["n_both"][of_layer])
+        (expert,) = partners.nonzero()
+        n = partners[expert] // (layer.top_k - 1)
+        expected = _expected_pairs(n, n.sum() // layer.top_k, layer.top_k)
+        a, b = np.triu_indices(len(expert), 1)
+        parts.append(
+            {
+                "layer": layer.layer,
+                "expert_a": expert[a],
+                "expert_b": expert[b],
+                "expected": expected[a, b],
+            }
+        )
+    return joined(("layer", "expert_a", "expert_b", "expected"), parts)
 
 
 def expert_usage(connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selection: str) -> Rows:
@@ -107,6 +149,32 @@ def layer_pairs(connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selecti
             }
         )
     return joined(("layer", "next_layer", "expert", "next_expert", "n_both", "n_aligned"), parts)
+
+
+def _expected_pairs(n: NDArray[np.int64], n_tokens: int, top_k: int) -> NDArray[np.float64]:
+    """(expert, expert): how many tokens choose both by chance, as the view's SQL explains."""
+    import numpy as np
+
+    expected = np.zeros((len(n), len(n)))
+    rate = n / n_tokens
+    is_always = n == n_tokens
+    (drawn,) = np.nonzero(~is_always)
+    n_drawn = top_k - int(is_always.sum())
+    if n_drawn > 1:
+        rare = 1 - rate[drawn]
+        affinity = np.exp(-rare[:, None] * rare / (rate * (1 - rate)).sum())
+        if n_drawn == 2:
+            affinity[:] = 1
+        np.fill_diagonal(affinity, 0)
+        partners = (n_drawn - 1) * n[drawn].astype(np.float64)
+        prior = scale = rate[drawn]
+        for _ in range(6):
+            prior, scale = scale, partners / (affinity @ scale)
+        both = affinity * (scale[:, None] * prior + prior[:, None] * scale) / 2
+        expected[np.ix_(drawn, drawn)] = both
+    expected[is_always] = n
+    expected[:, is_always] = n[:, None]
+    return expected
 
 
 def _used(

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 from moedb.queries.counting.classes import class_routing, class_sizes
 from moedb.queries.counting.confidence import class_router_stats, selection_router_stats
 from moedb.queries.counting.decisions.order import UnorderedError
-from moedb.queries.counting.experts import expert_pairs, expert_usage, layer_pairs, rank_usage
+from moedb.queries.counting.experts import (
+    expert_pairs,
+    expert_usage,
+    layer_pairs,
+    pair_chances,
+    rank_usage,
+)
 from moedb.queries.counting.sharing import shared_decisions
 from moedb.queries.counting.vocabulary import Leading, vocabulary_routing, vocabulary_usage
 from moedb.queries.questions.parameters import RUN_PARAMETERS
@@ -25,7 +31,7 @@ if TYPE_CHECKING:
     from moedb.queries.questions.query_file import NamedQuery
     from moedb.queries.reading.memo import Memo
     from moedb.store.engine.views import Views
-    from moedb.store.reading.snapshot import Snapshot
+    from moedb.store.reading.snapshot import RunSnapshot, Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +45,7 @@ _TYPES = {
     "next_expert": "integer",
     "token_id": "integer",
     "value": "varchar",
+    "expected": "double",
     "weight": "double",
     "mean_entropy": "double",
     "mean_margin": "double",
@@ -122,7 +129,13 @@ _COUNTERS: dict[str, Callable[[duckdb.DuckDBPyConnection, Snapshot, Count], Rows
         c, snapshot.runs[count.run], count.selection, str(count.of), count.least
     ),
 }
-COUNTED = frozenset({*_COUNTERS, "class_sizes"})
+_DERIVED: dict[str, tuple[str, Callable[[Rows, RunSnapshot], Rows]]] = {
+    "class_sizes": ("class_routing", class_sizes),
+    "pair_chances": ("expert_pairs", pair_chances),
+}
+"""What is worked out from the rows that were counted for another view."""
+
+COUNTED = frozenset({*_COUNTERS, *_DERIVED})
 """The views that counted rows can stand for."""
 
 _OF_ROUTER_STATS = ("class_router_stats", "selection_router_stats")
@@ -259,9 +272,9 @@ class StandIns:
         def compute() -> Rows:
             table = "router_stats" if count.view in _OF_ROUTER_STATS else "routing"
             self._views.define(f"{_READ} {table}")
-            if count.view == "class_sizes":
-                of_classes = self._rows(replace(count, view="class_routing"))
-                return class_sizes(of_classes, self._snapshot.runs[count.run])
+            if count.view in _DERIVED:
+                view, derive = _DERIVED[count.view]
+                return derive(self._rows(replace(count, view=view)), self._snapshot.runs[count.run])
             return _COUNTERS[count.view](self._connection, self._snapshot, count)
 
         def is_small(rows: Rows) -> bool:

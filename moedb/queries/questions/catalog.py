@@ -1,21 +1,12 @@
-"""The named queries that moedb carries, one for each file of ``moedb/sql/queries``.
+"""The named queries that moedb carries, one for each file of ``moedb/sql/queries``."""
 
-What several of them begin with is written once: ``-- part NAME``, after ``with``, stands for the
-parts of a statement in ``moedb/sql/parts/NAME.sql``. The query's text is whole, to be pasted.
-"""
-
-import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
-from importlib.resources.abc import Traversable
 from types import MappingProxyType
 
 from moedb.errors import QueryNotFoundError, nearest_names
 from moedb.queries.questions.query_file import NamedQuery, parse_query
-
-_FOLDER = resources.files("moedb") / "sql"
-_PART = re.compile(r"^-- part (\w+)$", re.MULTILINE)
 
 
 def catalog() -> Mapping[str, NamedQuery]:
@@ -49,19 +40,12 @@ def no_such_query(name: str, known: Iterable[str]) -> QueryNotFoundError:
 
 @cache
 def _catalog() -> Mapping[str, NamedQuery]:
+    folder = resources.files("moedb") / "sql" / "queries"
     files = {
         file.name.removesuffix(".sql"): file
-        for file in (_FOLDER / "queries").iterdir()
+        for file in folder.iterdir()
         if file.name.endswith(".sql")
     }
-    return MappingProxyType({name: parse_query(name, _text(files[name])) for name in sorted(files)})
-
-
-def _text(file: Traversable) -> str:
-    """The text of a query with the parts that it has in common with others."""
-
-    def part(mark: re.Match[str]) -> str:
-        written = _FOLDER / "parts" / f"{mark[1]}.sql"
-        return f"{written.read_text(encoding='utf-8').rstrip()},\n"
-
-    return _PART.sub(part, file.read_text(encoding="utf-8"))
+    return MappingProxyType(
+        {name: parse_query(name, files[name].read_text(encoding="utf-8")) for name in sorted(files)}
+    )

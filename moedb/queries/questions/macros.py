@@ -21,7 +21,7 @@ def create_macros(
     connection: duckdb.DuckDBPyConnection,
     used_in: str | None = None,
     run_names: Mapping[str, str] | None = None,
-    default_run: str | None = None,
+    default_runs: Mapping[str, str] | None = None,
 ) -> None:
     """Define every named query as a table macro: ``from routing_by_class(key := 'template')``.
 
@@ -36,10 +36,10 @@ def create_macros(
     used_in
         Some SQL: define no more than the macros that it names, at some 10 ms each.
     run_names
-        Beginnings of runs' names that may be given for them, with the whole names.
-    default_run
-        The run that a query of one run reads where none is given; None for ``latest_run``. A name
-        lets DuckDB pass over the files of other runs.
+        Other names of runs that may be given for them, with the names that they are stored as.
+    default_runs
+        By a query's name the run that it reads where none is given; ``latest_run`` unless there. A
+        name lets DuckDB pass over the files of other runs.
     """
     wanted = list(catalog().values()) if used_in is None else queries_named_in(used_in)
     if not wanted:
@@ -70,7 +70,13 @@ def create_macros(
             stand_ins.append(relation)
         for query in wanted:
             connection.execute(
-                _macro_sql(query, catalog_name, schema_name, run_names or {}, default_run)
+                _macro_sql(
+                    query,
+                    catalog_name,
+                    schema_name,
+                    run_names or {},
+                    (default_runs or {}).get(query.name),
+                )
             )
     finally:
         for relation in stand_ins:

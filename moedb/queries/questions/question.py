@@ -48,6 +48,11 @@ class Question:
         return ()
 
     @property
+    def reads_arrays(self) -> tuple[str, ...]:
+        """Arrays of which a run must keep one for it, at one layer at least."""
+        return ()
+
+    @property
     def column_names(self) -> tuple[str, ...]:
         """The names of the columns of its result, in order."""
         return tuple(column.name for column in self.columns)

@@ -35,8 +35,8 @@ def references(
         Counts the examples of the snapshot. It is not asked where there is no run, nor for more
         runs than a footer names, since opening the files of hundreds would take its time.
     """
-    rows = [snapshot.run(run_id).row for run_id in dict.fromkeys(run_ids)]
-    counts = count() if 0 < len(rows) <= RUNS_NAMED else None
+    runs = [snapshot.run(run_id) for run_id in dict.fromkeys(run_ids)]
+    counts = count() if 0 < len(runs) <= RUNS_NAMED else None
     return tuple(
         RunReference(
             run_id=row["run_id"],
@@ -47,8 +47,10 @@ def references(
             n_examples=row["n_examples"],
             status=row["status"],
             splits=None if counts is None else dict(counts.get(row["run_id"], {})),
+            name=run.named.name,
         )
-        for row in rows
+        for run in runs
+        for row in (run.row,)
     )
 
 

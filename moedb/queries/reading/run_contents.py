@@ -70,10 +70,10 @@ class RunContents:
     def named(self) -> str:
         """The runs, for a sentence: by their names, or how many they are."""
         if len(self.runs) == 1:
-            return f"run {self.runs[0].run_id}"
+            return f"run {self.runs[0].title}"
         if len(self.runs) > _RUNS_NAMED or self.are != "runs":
             return f"the {len(self.runs)} {self.are}"
-        return f"runs {', '.join(run.run_id for run in self.runs)}"
+        return f"runs {', '.join(run.title for run in self.runs)}"
 
     @property
     def experts(self) -> dict[int, int]:
@@ -86,8 +86,9 @@ class RunContents:
         return dict(sorted(found.items()))
 
     def n_rows(self, table: str) -> int:
-        """Committed rows of a table."""
-        return sum(run.n_rows(table) for run in self.runs)
+        """Committed rows of a table; the names that were given to runs are labels of them."""
+        n_names = sum(len(run.named.labels) for run in self.runs) if table == "run_labels" else 0
+        return n_names + sum(run.n_rows(table) for run in self.runs)
 
     def splits(self) -> list[str]:
         """The splits of the examples."""

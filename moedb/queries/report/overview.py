@@ -12,9 +12,13 @@ from moedb.schemas.arrays import array_spec
 from moedb.schemas.tables import TABLES
 
 _RUN_LIST = """
-select run_id, job, model, dataset, n_examples, n_tokens, dtype, status, created_at
+select
+    runs.run_id, names.value as name, runs.job, runs.model, runs.dataset, runs.n_examples,
+    runs.n_tokens, runs.dtype, runs.status, runs.created_at, notes.value as note
 from runs
-order by created_at, run_id
+left join run_labels as names on runs.run_id = names.run_id and names.key = 'name'
+left join run_labels as notes on runs.run_id = notes.run_id and notes.key = 'note'
+order by runs.created_at, runs.run_id
 """
 _LABELS = """
 select kind, key, count(distinct value)
@@ -67,6 +71,7 @@ def run_details(database: Database, run: str) -> Result:
         elif value is not None:
             rows.append(("run", name, str(value)))
     done = len(found.manifest.units) - len(found.missing_units)
+    rows[:0] = [("run", key, value) for key, value in found.named.labels.items()]
     rows.append(("run", "units", f"{done} of {len(found.manifest.units)} committed"))
     rows.append(("run", "bytes", f"{found.n_bytes():,}"))
     for layer in found.manifest.layers:

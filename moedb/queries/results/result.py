@@ -42,6 +42,8 @@ class RunReference:
         How many examples of each split are committed; None where they were not counted.
     splits_read
         The splits that were read; None for all of them.
+    name
+        What its user calls it.
     """
 
     run_id: str
@@ -53,6 +55,12 @@ class RunReference:
     status: str
     splits: Mapping[str, int] | None = None
     splits_read: tuple[str, ...] | None = None
+    name: str | None = None
+
+    @property
+    def title(self) -> str:
+        """What it is called and what it is stored as."""
+        return self.run_id if self.name is None else f"{self.name} ({self.run_id})"
 
     @property
     def model_line(self) -> str:
@@ -64,7 +72,7 @@ class RunReference:
     def run_line(self) -> str:
         """The run and what was read of it, and its status unless it is complete."""
         status = "" if self.status == "complete" else f" ({self.status})"
-        return f"run {self.run_id}{status}, {self.examples_line}"
+        return f"run {self.title}{status}, {self.examples_line}"
 
     @property
     def examples_line(self) -> str:

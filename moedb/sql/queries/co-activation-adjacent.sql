@@ -19,8 +19,49 @@
 --   random with the same frequencies, and ranked at random
 -- column lift: n_adjacent / expected; 1 is chance
 -- source: OLMoE, as its code counts; chance as in co-activation
-with
--- part pair_chances
+with selected_layers as (
+    select
+        moe_layers.layer,
+        moe_layers.top_k
+    from moe_layers
+    where
+        moe_layers.run_id = cast($run as varchar)
+        and (cast($layer as integer) is null or moe_layers.layer = cast($layer as integer))
+),
+
+token_total as (
+    select coalesce(max(selection_sizes.n_tokens), 0) as n_tokens
+    from selection_sizes
+    where
+        selection_sizes.run_id = cast($run as varchar)
+        and selection_sizes.selection = coalesce(cast($split as varchar), 'default')
+),
+
+expert_counts as (
+    select
+        expert_usage.layer,
+        expert_usage.expert,
+        expert_usage.n_decisions
+    from expert_usage
+    where
+        expert_usage.run_id = cast($run as varchar)
+        and expert_usage.selection = coalesce(cast($split as varchar), 'default')
+        and (cast($layer as integer) is null or expert_usage.layer = cast($layer as integer))
+),
+
+chances as (
+    select
+        pair_chances.layer,
+        pair_chances.expert_a,
+        pair_chances.expert_b,
+        pair_chances.expected
+    from pair_chances
+    where
+        pair_chances.run_id = cast($run as varchar)
+        and pair_chances.selection = coalesce(cast($split as varchar), 'default')
+        and (cast($layer as integer) is null or pair_chances.layer = cast($layer as integer))
+),
+
 pair_counts as (
     select
         expert_pairs.layer,
@@ -50,11 +91,7 @@ final as (
             / (counts_a.n_decisions + counts_b.n_decisions - pair_counts.n_adjacent) as jaccard,
         cast(2 as double) * counts_a.n_decisions * counts_b.n_decisions
             / (cast(selected_layers.top_k as double) * token_total.n_tokens) as independent,
-        cast(2 as double) / selected_layers.top_k * case
-            when counts_a.n_decisions = token_total.n_tokens then counts_b.n_decisions
-            when counts_b.n_decisions = token_total.n_tokens then counts_a.n_decisions
-            else pair_chances.expected
-        end as expected
+        cast(2 as double) / selected_layers.top_k * chances.expected as expected
     from pair_counts
     cross join token_total
     join expert_counts as counts_a
@@ -65,10 +102,10 @@ final as (
         and pair_counts.expert_b = counts_b.expert
     join selected_layers
         on pair_counts.layer = selected_layers.layer
-    left join pair_chances
-        on pair_counts.layer = pair_chances.layer
-        and pair_counts.expert_a = pair_chances.expert_a
-        and pair_counts.expert_b = pair_chances.expert_b
+    join chances
+        on pair_counts.layer = chances.layer
+        and pair_counts.expert_a = chances.expert_a
+        and pair_counts.expert_b = chances.expert_b
 )
 
 select

@@ -23,8 +23,39 @@
 --   these frequencies the one of largest entropy. Its expectation is exact where all are chosen
 --   alike, else approximated: within 0.3 % for every pair at the frequencies of the embedded model,
 --   within 1 % for 4 of 60 experts where the most used one is chosen by 86 % of the tokens
-with
--- part pair_chances
+with token_total as (
+    select coalesce(max(selection_sizes.n_tokens), 0) as n_tokens
+    from selection_sizes
+    where
+        selection_sizes.run_id = cast($run as varchar)
+        and selection_sizes.selection = coalesce(cast($split as varchar), 'default')
+),
+
+expert_counts as (
+    select
+        expert_usage.layer,
+        expert_usage.expert,
+        expert_usage.n_decisions
+    from expert_usage
+    where
+        expert_usage.run_id = cast($run as varchar)
+        and expert_usage.selection = coalesce(cast($split as varchar), 'default')
+        and (cast($layer as integer) is null or expert_usage.layer = cast($layer as integer))
+),
+
+chances as (
+    select
+        pair_chances.layer,
+        pair_chances.expert_a,
+        pair_chances.expert_b,
+        pair_chances.expected
+    from pair_chances
+    where
+        pair_chances.run_id = cast($run as varchar)
+        and pair_chances.selection = coalesce(cast($split as varchar), 'default')
+        and (cast($layer as integer) is null or pair_chances.layer = cast($layer as integer))
+),
+
 pair_counts as (
     select
         expert_pairs.layer,
@@ -53,11 +84,7 @@ final as (
             / (counts_a.n_decisions + counts_b.n_decisions - pair_counts.n_both) as jaccard,
         cast(counts_a.n_decisions as double) * counts_b.n_decisions
             / token_total.n_tokens as independent,
-        case
-            when counts_a.n_decisions = token_total.n_tokens then counts_b.n_decisions
-            when counts_b.n_decisions = token_total.n_tokens then counts_a.n_decisions
-            else pair_chances.expected
-        end as expected
+        chances.expected
     from pair_counts
     cross join token_total
     join expert_counts as counts_a
@@ -66,10 +93,10 @@ final as (
     join expert_counts as counts_b
         on pair_counts.layer = counts_b.layer
         and pair_counts.expert_b = counts_b.expert
-    left join pair_chances
-        on pair_counts.layer = pair_chances.layer
-        and pair_counts.expert_a = pair_chances.expert_a
-        and pair_counts.expert_b = pair_chances.expert_b
+    join chances
+        on pair_counts.layer = chances.layer
+        and pair_counts.expert_a = chances.expert_a
+        and pair_counts.expert_b = chances.expert_b
 )
 
 select

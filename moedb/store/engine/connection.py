@@ -5,7 +5,7 @@ from functools import partial
 
 import duckdb
 
-from moedb.schemas.tables import RUNS, TABLES, Table
+from moedb.schemas.tables import RUN_LABELS, RUNS, TABLES, Table
 from moedb.store.engine.spilling import spill_folder
 from moedb.store.engine.table_files import TableFiles
 from moedb.store.engine.views import Views, rows_view, table_view
@@ -48,8 +48,15 @@ def open_engine(
     connection.execute("set enable_external_access = false")
     connection.execute("set lock_configuration = true")
 
+    names = [
+        {"run_id": run.run_id, "key": key, "value": value}
+        for run in snapshot.runs.values()
+        for key, value in run.named.labels.items()
+    ]
+
     def view_of(table: Table) -> str:
-        return table_view(table, files.of_table(table.name), snapshot.format)
+        given = names if table is RUN_LABELS else ()
+        return table_view(table, files.of_table(table.name), snapshot.format, given)
 
     definitions: dict[str, Callable[[], str]] = {
         table.name: partial(view_of, table) for table in TABLES

@@ -12,7 +12,12 @@ from moedb.schemas.tables import FORMAT_MAJOR, Table
 from moedb.store.engine.quoting import literal
 
 
-def table_view(table: Table, files: Sequence[str], major: int = FORMAT_MAJOR) -> str:
+def table_view(
+    table: Table,
+    files: Sequence[str],
+    major: int = FORMAT_MAJOR,
+    rows: Sequence[Mapping[str, Any]] = (),
+) -> str:
     """Return the definition of the view ``table`` over an explicit list of Parquet files.
 
     Parameters
@@ -23,6 +28,8 @@ def table_view(table: Table, files: Sequence[str], major: int = FORMAT_MAJOR) ->
         The files that hold its rows. Without any the view is empty.
     major
         The format that they are of; columns that came later are null.
+    rows
+        Rows that are in no file.
     """
     columns = ", ".join(
         f"cast({c.name if c.since <= major else 'null'} as {c.sql_type}) as {c.name}"
@@ -33,22 +40,25 @@ def table_view(table: Table, files: Sequence[str], major: int = FORMAT_MAJOR) ->
     else:
         nulls = ", ".join(f"null as {c.name}" for c in table.columns)
         source, condition = f"(select {nulls})", " where false"
-    return f"create or replace view {table.name} as select {columns} from {source}{condition}"  # noqa: S608
+    more = f" union all {_given(table, rows)}" if rows else ""
+    select = f"select {columns} from {source}{condition}"  # noqa: S608
+    return f"create or replace view {table.name} as {select}{more}"
 
 
 def rows_view(table: Table, rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the definition of the view ``table`` over rows that are given as values."""
     if not rows:
         return table_view(table, [])
+    return f"create or replace view {table.name} as {_given(table, rows)}"
+
+
+def _given(table: Table, rows: Sequence[Mapping[str, Any]]) -> str:
     names = ", ".join(table.column_names)
     casts = ", ".join(f"cast({c.name} as {c.sql_type}) as {c.name}" for c in table.columns)
     values = ", ".join(
         "(" + ", ".join(literal(row[name]) for name in table.column_names) + ")" for row in rows
     )
-    return (
-        f"create or replace view {table.name} as "  # noqa: S608
-        f"select {casts} from (values {values}) as given ({names})"
-    )
+    return f"select {casts} from (values {values}) as given ({names})"  # noqa: S608
 
 
 class Views:

@@ -18,6 +18,7 @@ from moedb.schemas.manifests import (
     RunManifest,
     SegmentManifest,
 )
+from moedb.schemas.run_names import RunName
 from moedb.schemas.tables import FORMAT_MAJOR, RUNS, TABLES
 from moedb.store.containment import check_folder, read_text
 from moedb.store.files import sha256_of_file, sha256_of_json
@@ -26,6 +27,7 @@ from moedb.store.reading.committed import read_committed
 from moedb.store.reading.committed_files import check_present, check_whole
 from moedb.store.reading.footers import damaged_footers
 from moedb.store.reading.listing import check_store, run_names
+from moedb.store.reading.naming import read_name
 
 LOOKED_AT = 256
 """Of how many files of tables the sizes and the footers are looked at when a store is opened; those
@@ -52,6 +54,8 @@ class RunSnapshot:
         Files among its manifests that are none of its own.
     table_folders
         The folders in the run's that hold the files of its tables, and no links.
+    named
+        What its user calls it.
     """
 
     layout: RunLayout
@@ -61,11 +65,18 @@ class RunSnapshot:
     head: HeadManifest | None = None
     strays: tuple[Path, ...] = ()
     table_folders: tuple[str, ...] = ()
+    named: RunName = field(default_factory=RunName)
 
     @property
     def run_id(self) -> str:
         """The run's name."""
         return self.manifest.run_id
+
+    @property
+    def title(self) -> str:
+        """What a message calls it: the name that was given to it, and the one it is stored as."""
+        name = self.named.name
+        return self.run_id if name is None else f"{name} ({self.run_id})"
 
     @property
     def is_complete(self) -> bool:
@@ -211,7 +222,7 @@ class Snapshot:
         )
 
     def run(self, run_id: str) -> RunSnapshot:
-        """Return a run by its name, or by an unambiguous beginning of it.
+        """Return a run by its name, the one given to it too, or an unambiguous beginning of one.
 
         Raises
         ------
@@ -234,18 +245,25 @@ class Snapshot:
         RunNotFoundError
             If there is none, or the beginning fits several.
         """
-        names = {**self.runs, **self.damaged}
-        if run_id in names:
+        stored = {*self.runs, *self.damaged}
+        if run_id in stored:
             return run_id
-        begun = [name for name in names if name.startswith(run_id)] if run_id else []
+        given = {run.run_id: run.named.name for run in self.runs.values() if run.named.name}
+        called = [stored_as for stored_as, name in given.items() if name == run_id]
+        begun = called or [
+            name
+            for name in stored
+            if run_id and (name.startswith(run_id) or given.get(name, "").startswith(run_id))
+        ]
         if len(begun) == 1:
             return begun[0]
         if begun:
-            raise RunNotFoundError(
-                f"{run_id!r} is the beginning of several runs: {', '.join(sorted(begun))}"
-            )
+            titles = sorted(self.runs[name].title if name in self.runs else name for name in begun)
+            what = "the name" if called else "the beginning"
+            raise RunNotFoundError(f"{run_id!r} is {what} of several runs: {', '.join(titles)}")
+        known = {*stored, *given.values()}
         raise RunNotFoundError(
-            f"no run named {run_id!r} in {self.store}; {did_you_mean(run_id, names)}",
+            f"no run named {run_id!r} in {self.store}; {did_you_mean(run_id, known)}",
             "moedb runs",
         )
 
@@ -257,12 +275,16 @@ class Snapshot:
         """
         if self.chosen is not None:
             return self.runs[self.chosen]
-        complete = [
+        return next(iter(self.complete_runs()), None)
+
+    def complete_runs(self) -> list[RunSnapshot]:
+        """The complete runs that were not made from another one, the newest first."""
+        complete = (
             run
             for run in self.runs.values()
             if run.is_complete and run.row["parent_run_id"] is None
-        ]
-        return max(complete, key=lambda run: (run.row["created_at"], run.run_id), default=None)
+        )
+        return sorted(complete, key=lambda run: (run.row["created_at"], run.run_id), reverse=True)
 
     def files(self, table: str) -> list[Path]:
         """The committed Parquet files of a table over all runs."""
@@ -303,9 +325,8 @@ def read_run(store: Path, run_id: str) -> RunSnapshot:
 
 
 def _of_run(run_id: str, error: StoreDamagedError) -> StoreDamagedError:
-    return StoreDamagedError(
-        f"run {run_id}: {error.message}", f"restore it, or remove the run: moedb rm {run_id}"
-    )
+    restore = f"restore it, or remove the run: moedb rm {run_id}"
+    return StoreDamagedError(f"run {run_id}: {error.message}", error.hint or restore)
 
 
 def _read_run(layout: RunLayout, major: int) -> RunSnapshot:
@@ -318,7 +339,8 @@ def _read_run(layout: RunLayout, major: int) -> RunSnapshot:
             for entries in segment.tables.values()
             for entry in entries
         ]
-        run = replace(run, table_folders=check_present(layout.folder, paths))
+        folders = check_present(layout.folder, paths)
+        run = replace(run, table_folders=folders, named=read_name(layout))
         if len(paths) <= LOOKED_AT:
             check_whole(layout.folder, run.table_files())
         if run.is_complete and head is None and (run.missing_units or FIRST_UNIT not in segments):

@@ -11,33 +11,51 @@ from moedb.store.containment import check_file, check_folder, is_link
 from moedb.store.files import sync_directory
 from moedb.store.layout import DELETED, RunLayout, deleted_folder, runs_folder
 from moedb.store.reading.listing import check_store, removable_names
+from moedb.store.reading.naming import read_name
 
 LOCK_SECONDS = 60.0
 """How long a deletion waits for a writer that is committing a unit."""
 
 
-def check_removable(store: Path, run_id: str) -> None:
-    """Check that the store has a run of this name, which must be whole. It may be damaged.
+def removable_run(store: Path, run: str) -> str:
+    """The stored name of a run that may be damaged, by that name or the one given to it, whole.
 
     Raises
     ------
     RunNotFoundError
-        If it hasn't.
+        If the store has no such run, or several that are called so.
     """
     check_store(store)
     known = removable_names(store)
-    if run_id in known:
-        return
-    begun = [name for name in known if run_id and name.startswith(run_id)]
+    if run in known:
+        return run
+    given = {run_id: name for run_id in known if (name := _given_name(store, run_id)) is not None}
+    called = [run_id for run_id, name in given.items() if name == run]
+    if len(called) == 1:
+        return called[0]
+    begun = called or [
+        run_id
+        for run_id in known
+        if run and (run_id.startswith(run) or given.get(run_id, "").startswith(run))
+    ]
     if begun:
+        what = "the name" if called else "the beginning of the name"
         raise RunNotFoundError(
-            f"no run named {run_id!r} in {store}; to delete a run takes its whole name, and "
-            f"{run_id!r} is the beginning of {', '.join(begun)}",
-            "   or   ".join(f"moedb rm {name}" for name in begun),
+            f"no run named {run!r} in {store}; to delete a run takes its whole name, and "
+            f"{run!r} is {what} of {', '.join(begun)}",
+            "   or   ".join(f"moedb rm {run_id}" for run_id in begun),
         )
     raise RunNotFoundError(
-        f"no run named {run_id!r} in {store}; {did_you_mean(run_id, known)}", "moedb runs"
+        f"no run named {run!r} in {store}; {did_you_mean(run, [*known, *given.values()])}",
+        "moedb runs",
     )
+
+
+def _given_name(store: Path, run_id: str) -> str | None:
+    try:
+        return read_name(RunLayout(store, run_id)).name
+    except StoreDamagedError:  # such a run can be deleted, too
+        return None
 
 
 def remove_run(store: Path, run_id: str) -> None:
@@ -53,7 +71,7 @@ def remove_run(store: Path, run_id: str) -> None:
     StoreError
         If the store cannot be written to, or a writer keeps the run locked.
     """
-    check_removable(store, run_id)
+    run_id = removable_run(store, run_id)
     folder = RunLayout(store, run_id).folder
     try:
         if is_link(folder):

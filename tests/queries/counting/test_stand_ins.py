@@ -144,7 +144,7 @@ def db(store: Path) -> Iterator[Database]:
 
 
 COUNTS = [
-    *(Count(view, RUN, selection) for view in ("expert_pairs", "layer_pairs", "rank_usage")
+    *(Count(view, RUN, selection) for view in ("expert_pairs", "layer_pairs", "pair_chances", "rank_usage")
       for selection in ("default", "all", "held", "none")),
     *(Count("selection_router_stats", RUN, selection) for selection in ("default", "held", "none")),
     *(Count(view, RUN, selection, key, weighted=True)
@@ -157,7 +157,7 @@ COUNTS = [
 ]  # fmt: skip
 
 NOTHING = [
-    *(Count(view, RUN, "none") for view in ("expert_pairs", "layer_pairs", "rank_usage")),
+    *(Count(view, RUN, "none") for view in ("expert_pairs", "layer_pairs", "pair_chances", "rank_usage")),
     Count("selection_router_stats", RUN, "none"),
     *(Count(view, RUN, selection, key, weighted=True)
       for view in ("class_routing", "class_sizes", "class_router_stats")

@@ -417,4 +417,5 @@ EXPERT_ATTRIBUTION = Analysis(
     function=expert_attribution,
     row=ExpertAttributionRow,
     needs=("routing", *LOGIT_DIFFERENCES),
+    needs_arrays=("expert_outputs",),
 )

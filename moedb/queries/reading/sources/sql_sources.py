@@ -31,11 +31,14 @@ class BoundCall:
         computes.
     runs
         The runs it reads; None where the statement computes which.
+    default_run
+        The run among them that was taken as none was named.
     """
 
     query: NamedQuery
     values: Mapping[str, Value]
     runs: Sequence[str] | None
+    default_run: str | None = None
 
 
 @dataclass(frozen=True)
