@@ -382,7 +382,7 @@ class Database:
     def _engine(self) -> Engine:
         if self._is_closed:
             raise SqlError(f"{self!r} is closed", "open it again: moedb.open(...)")
-        return Engine(self.snapshot, self.memo, self._hashed or ())
+        return Engine(self.snapshot, self.memo, self._hashed or (), lambda: self.split_sizes)
 
     @cached_property
     def _sources(self) -> SourceFinder:

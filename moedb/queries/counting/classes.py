@@ -6,7 +6,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from moedb.queries.counting.decisions.layers import layers_of, slabs_of
+from moedb.queries.counting.decisions.layers import is_rolled_up, layers_of, slabs_of
 from moedb.queries.counting.decisions.order import UnorderedError
 from moedb.queries.counting.decisions.rows import Part, Rows, joined
 from moedb.queries.counting.decisions.stretches import each_stretch
@@ -63,13 +63,13 @@ def class_routing(
     """Count as the view ``class_routing`` does, its columns from ``value`` on.
 
     Unless ``weighted``, weights of decisions are not read, and there is no such column; else they
-    are summed in double precision. From format 2 on a label of examples or of the run is counted
-    from the routing of examples, which is a fraction of the decisions.
+    are summed in double precision. A label of examples or of the run is counted from the routing
+    of examples where that is a fraction of the decisions.
     """
     import numpy as np
 
     given = {"run": run.run_id, "key": key}
-    if run.format > 1 and not connection.execute(_ON_TOKENS, given).fetchall():
+    if is_rolled_up(run) and not connection.execute(_ON_TOKENS, given).fetchall():
         found = connection.execute(_OF_EXAMPLES, {**given, "split": selection}).fetchnumpy()
         return dict(found)
     tokens = labelled_tokens(connection, run, selection, key)

@@ -12,7 +12,12 @@ from moedb.queries.counting.decisions.rows import Part, Rows, joined
 from moedb.queries.counting.decisions.stretches import each_stretch
 from moedb.queries.counting.decisions.tables import contingency_table
 from moedb.queries.counting.decisions.workspace import scratch
-from moedb.queries.counting.tokens import labelled_tokens, selected_tokens
+from moedb.queries.counting.tokens import (
+    EVERYTHING,
+    labelled_tokens,
+    selected_examples,
+    selected_tokens,
+)
 
 if TYPE_CHECKING:
     import duckdb
@@ -41,6 +46,27 @@ def selection_router_stats(
     """Count as the view ``selection_router_stats`` does, its columns from ``layer`` on."""
     rows = _router_stats(run, selected_tokens(connection, run, selection))
     return {name: rows[name] for name in _COLUMNS}
+
+
+def expert_mass(connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selection: str) -> Rows:
+    """Count as the view ``expert_mass`` does, its columns from ``layer`` on."""
+    import numpy as np
+
+    examples = selected_examples(connection, run, selection)
+    shapes = [(len(layers), layers[0].n_experts) for layers in slabs_of(run)]
+    mass = [np.zeros(shape) for shape in shapes]
+    for of_stretch in each_stretch(run, partial(_mass, examples), ("probability",), "router_mass"):
+        for place, added in enumerate(of_stretch):
+            mass[place] += added
+    n_examples = run.n_rows("examples") if selection == EVERYTHING else len(examples.token_idx)
+    parts: list[Part] = []
+    for layer, of_experts in zip(layers_of(run), chain(*mass), strict=True):
+        n_experts = layer.n_experts if n_examples else 0
+        experts = np.arange(n_experts)
+        parts.append(
+            {"layer": layer.layer, "expert": experts, "probability": of_experts[:n_experts]}
+        )
+    return joined(("layer", "expert", "probability"), parts)
 
 
 def class_router_stats(
@@ -112,6 +138,16 @@ def _router_stats(run: RunSnapshot, tokens: Grouped) -> Rows:
     rows = joined(("value", *_COLUMNS), parts)
     # a single token has no deviation, which is not one of 0
     return rows | {"sd_entropy": pa.array(rows["sd_entropy"], mask=rows["n_tokens"] < 2)}
+
+
+def _mass(examples: Grouped, stretch: Stretch) -> list[NDArray[np.float64]]:
+    """For each slab (layer, expert): the router's probability, summed over examples."""
+    import numpy as np
+
+    return [
+        slab.columns["probability"].sum(axis=1, dtype=np.float64)
+        for slab in examples.chosen_by(stretch)
+    ]
 
 
 def _moments(tokens: Grouped, stretch: Stretch) -> list[_Moments]:

@@ -1,7 +1,7 @@
 """Runs statements over a snapshot, with counted decisions in the place of views."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -35,6 +35,8 @@ class Engine:
         Keeps counts for the next query.
     hashed
         The runs whose files are read against their hashes before a table is first read.
+    splits
+        Returns for each run the splits of its examples.
 
     Attributes
     ----------
@@ -44,12 +46,19 @@ class Engine:
         Its views, each defined once it is needed.
     """
 
-    def __init__(self, snapshot: "Snapshot", memo: "Memo", hashed: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        snapshot: "Snapshot",
+        memo: "Memo",
+        hashed: Collection[str],
+        splits: Callable[[], Mapping[str, Iterable[str]]],
+    ) -> None:
         self.connection: duckdb.DuckDBPyConnection
         self.views: Views
         self.connection, self.views = open_engine(snapshot, hashed)
         self._snapshot = snapshot
         self._memo = memo
+        self._splits = splits
         self._rows_kept: dict[str, str] = {}
 
     def close(self) -> None:
@@ -107,7 +116,7 @@ class Engine:
 
     @cached_property
     def _stand_ins(self) -> StandIns:
-        return StandIns(self.connection, self.views, self._snapshot, self._memo)
+        return StandIns(self.connection, self.views, self._snapshot, self._memo, self._splits)
 
 
 @contextmanager

@@ -56,14 +56,14 @@ def expert_pairs(connection: duckdb.DuckDBPyConnection, run: RunSnapshot, select
     return joined(("layer", "expert_a", "expert_b", "n_both", "n_adjacent"), parts)
 
 
-def pair_chances(of_pairs: Rows, run: RunSnapshot) -> Rows:
-    """Work out what the view ``pair_chances`` does, its columns from ``layer`` on.
+def usage_of_pairs(of_pairs: Rows, run: RunSnapshot) -> Rows:
+    """Work out what the view ``expert_usage`` does, its columns from ``layer`` on.
 
     Parameters
     ----------
     of_pairs
         What :func:`expert_pairs` counted. Of ``k`` experts a token chooses each is with ``k - 1``
-        others, so that the pairs tell how often each is chosen, and how many tokens there are.
+        others, so that the pairs tell how often each is chosen.
     run
         The run.
 
@@ -72,18 +72,22 @@ def pair_chances(of_pairs: Rows, run: RunSnapshot) -> Rows:
     UnorderedError
         If tokens of a layer choose a single expert, which leaves no pairs.
     """
+    parts: list[Part] = [
+        {"layer": layer.layer, "expert": expert, "n_decisions": n}
+        for layer, expert, n in _usage_of_pairs(of_pairs, run)
+    ]
+    return joined(("layer", "expert", "n_decisions"), parts)
+
+
+def pair_chances(of_pairs: Rows, run: RunSnapshot) -> Rows:
+    """Work out what the view ``pair_chances`` does, its columns from ``layer`` on.
+
+    Parameters, and what is raised, are as in :func:`usage_of_pairs`.
+    """
     import numpy as np
 
     parts: list[Part] = []
-    for layer in layers_of(run):
-        if layer.top_k < 2:
-            raise UnorderedError
-        of_layer = np.asarray(of_pairs["layer"]) == layer.layer
-        partners = np.zeros(layer.n_experts, np.int64)
-        for side in ("expert_a", "expert_b"):
-            np.add.at(partners, of_pairs[side][of_layer], of_pairs["n_both"][of_layer])
-        (expert,) = partners.nonzero()
-        n = partners[expert] // (layer.top_k - 1)
+    for layer, expert, n in _usage_of_pairs(of_pairs, run):
         expected = _expected_pairs(n, n.sum() // layer.top_k, layer.top_k)
         a, b = np.triu_indices(len(expert), 1)
         parts.append(
@@ -149,6 +153,23 @@ def layer_pairs(connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selecti
             }
         )
     return joined(("layer", "next_layer", "expert", "next_expert", "n_both", "n_aligned"), parts)
+
+
+def _usage_of_pairs(
+    of_pairs: Rows, run: RunSnapshot
+) -> Iterator[tuple[Layer, NDArray[np.int64], NDArray[np.int64]]]:
+    """For each layer the experts that are chosen, and how often."""
+    import numpy as np
+
+    for layer in layers_of(run):
+        if layer.top_k < 2:
+            raise UnorderedError
+        of_layer = np.asarray(of_pairs["layer"]) == layer.layer
+        partners = np.zeros(layer.n_experts, np.int64)
+        for side in ("expert_a", "expert_b"):
+            np.add.at(partners, of_pairs[side][of_layer], of_pairs["n_both"][of_layer])
+        (expert,) = partners.nonzero()
+        yield layer, expert, partners[expert] // (layer.top_k - 1)
 
 
 def _expected_pairs(n: NDArray[np.int64], n_tokens: int, top_k: int) -> NDArray[np.float64]:

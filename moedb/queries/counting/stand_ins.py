@@ -9,7 +9,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from moedb.queries.counting.classes import class_routing, class_sizes
-from moedb.queries.counting.confidence import class_router_stats, selection_router_stats
+from moedb.queries.counting.confidence import (
+    class_router_stats,
+    expert_mass,
+    selection_router_stats,
+)
+from moedb.queries.counting.decisions.layers import is_rolled_up
 from moedb.queries.counting.decisions.order import UnorderedError
 from moedb.queries.counting.experts import (
     expert_pairs,
@@ -17,10 +22,13 @@ from moedb.queries.counting.experts import (
     layer_pairs,
     pair_chances,
     rank_usage,
+    usage_of_pairs,
 )
 from moedb.queries.counting.sharing import shared_decisions
+from moedb.queries.counting.tokens import EVERYTHING
 from moedb.queries.counting.vocabulary import Leading, vocabulary_routing, vocabulary_usage
 from moedb.queries.questions.parameters import RUN_PARAMETERS
+from moedb.queries.reading.selection import selects_everything
 from moedb.store.engine.quoting import literal, quoted
 
 if TYPE_CHECKING:
@@ -46,6 +54,7 @@ _TYPES = {
     "token_id": "integer",
     "value": "varchar",
     "expected": "double",
+    "probability": "double",
     "weight": "double",
     "mean_entropy": "double",
     "mean_margin": "double",
@@ -86,6 +95,8 @@ class Count:
         Which rows of each expert are wanted (``vocabulary_routing``); None for all.
     weighted
         Whether the sums of weights are wanted (``class_routing``); else the column may be missing.
+    derived
+        Whether the rows are worked out from those that are counted for another view.
     """
 
     view: str
@@ -95,6 +106,7 @@ class Count:
     least: int = 0
     leading: Leading | None = None
     weighted: bool = False
+    derived: bool = False
 
 
 _COUNTERS: dict[str, Callable[[duckdb.DuckDBPyConnection, Snapshot, Count], Rows]] = {
@@ -103,6 +115,9 @@ _COUNTERS: dict[str, Callable[[duckdb.DuckDBPyConnection, Snapshot, Count], Rows
     ),
     "class_router_stats": lambda c, snapshot, count: class_router_stats(
         c, snapshot.runs[count.run], count.selection, str(count.of)
+    ),
+    "expert_mass": lambda c, snapshot, count: expert_mass(
+        c, snapshot.runs[count.run], count.selection
     ),
     "expert_pairs": lambda c, snapshot, count: expert_pairs(
         c, snapshot.runs[count.run], count.selection
@@ -131,14 +146,21 @@ _COUNTERS: dict[str, Callable[[duckdb.DuckDBPyConnection, Snapshot, Count], Rows
 }
 _DERIVED: dict[str, tuple[str, Callable[[Rows, RunSnapshot], Rows]]] = {
     "class_sizes": ("class_routing", class_sizes),
+    "expert_usage": ("expert_pairs", usage_of_pairs),
     "pair_chances": ("expert_pairs", pair_chances),
 }
-"""What is worked out from the rows that were counted for another view."""
+"""What can be worked out from the rows that were counted for another view."""
 
 COUNTED = frozenset({*_COUNTERS, *_DERIVED})
 """The views that counted rows can stand for."""
 
-_OF_ROUTER_STATS = ("class_router_stats", "selection_router_stats")
+_TABLES = {
+    "class_router_stats": "router_stats",
+    "expert_mass": "router_mass",
+    "selection_router_stats": "router_stats",
+}
+"""What is counted where it is not decisions."""
+
 _OF_LABELS = ("class_router_stats", "class_routing", "class_sizes")
 _COLUMN_OF = {
     **dict.fromkeys(_OF_LABELS, "key"),
@@ -206,6 +228,8 @@ class StandIns:
         What is read.
     memo
         Keeps counts for the next query.
+    splits
+        Returns for each run the splits of its examples.
     """
 
     def __init__(
@@ -214,18 +238,20 @@ class StandIns:
         views: Views,
         snapshot: Snapshot,
         memo: Memo,
+        splits: Callable[[], Mapping[str, Iterable[str]]],
     ) -> None:
         self._connection = connection
         self._views = views
         self._snapshot = snapshot
         self._memo = memo
+        self._splits = splits
 
     @contextmanager
     def standing(self, counts: Iterable[Count]) -> Iterator[None]:
         """Let the rows that are named stand for their views; there are no others meanwhile.
 
-        From format 2 on the usage of experts is added up from what each example's decisions were
-        when they were captured, which SQL does as fast.
+        The usage of experts is added up by SQL, as fast, where what each example's tokens chose
+        is a fraction of the decisions. It follows from pairs of experts where these are counted.
         """
         by_view: dict[str, list[Count]] = {}
         for count in _merged(counts):
@@ -233,8 +259,13 @@ class StandIns:
         standing: list[str] = []
         try:
             for view, of_view in by_view.items():
-                if view != "expert_usage" or self._snapshot.format < 2:
-                    self._stand(view, of_view, standing)
+                source = _DERIVED[view][0] if view in _DERIVED else None
+                is_derived = source in by_view or view not in _COUNTERS
+                runs = [self._snapshot.runs[count.run] for count in of_view]
+                if view == "expert_usage" and not is_derived and all(map(is_rolled_up, runs)):
+                    continue
+                counts = [replace(count, derived=is_derived) for count in of_view]
+                self._stand(view, counts, standing)
             yield
         finally:
             for statement in standing:
@@ -270,14 +301,24 @@ class StandIns:
 
     def _rows(self, count: Count) -> Rows:
         def compute() -> Rows:
-            table = "router_stats" if count.view in _OF_ROUTER_STATS else "routing"
-            self._views.define(f"{_READ} {table}")
-            if count.view in _DERIVED:
+            if count.derived:
                 view, derive = _DERIVED[count.view]
-                return derive(self._rows(replace(count, view=view)), self._snapshot.runs[count.run])
-            return _COUNTERS[count.view](self._connection, self._snapshot, count)
+                counted = self._rows(replace(count, view=view, derived=False))
+                return derive(counted, self._snapshot.runs[count.run])
+            table = _TABLES.get(count.view, "routing")
+            self._views.define(f"{_READ} {table}")
+            selection = EVERYTHING if self._is_everything(count) else count.selection
+            counter = _COUNTERS[count.view]
+            return counter(self._connection, self._snapshot, replace(count, selection=selection))
 
         def is_small(rows: Rows) -> bool:
             return len(next(iter(rows.values()))) <= _KEPT_ROWS
 
         return self._memo.of_runs([self._snapshot.runs[count.run]], count, compute, is_small)
+
+    def _is_everything(self, count: Count) -> bool:
+        """Whether a selection leaves no example of the run out."""
+        splits = self._splits().get(count.run)
+        if splits is None:
+            return count.selection == EVERYTHING
+        return selects_everything(splits, None if count.selection == "default" else count.selection)

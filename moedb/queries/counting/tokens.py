@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from moedb.queries.counting.decisions.stretches import Slab, Stretch
     from moedb.store.reading.snapshot import RunSnapshot
 
+EVERYTHING = "all"
+"""The selection of all examples."""
+
 _SELECTED = """
 select selections.example_id
 from selections
@@ -78,14 +81,43 @@ class Grouped:
             yield slab.of(places)
 
 
+class _Everything(Grouped):
+    """All tokens of a run as one group, without their numbers."""
+
+    def within(self, first: int, n_tokens: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        import numpy as np
+
+        return np.arange(n_tokens), np.zeros(n_tokens, np.int64)
+
+    def chosen_by(self, stretch: Stretch) -> Iterator[Slab]:
+        yield from stretch.slabs
+
+
 def selected_tokens(
     connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selection: str
 ) -> Grouped:
     """The tokens of a selection, as one group."""
     import numpy as np
 
+    if selection == EVERYTHING:
+        none = np.zeros(0, np.int64)
+        return _Everything(none, none, np.array([selection], dtype=object))
     tokens = _selected(connection, run, selection)["token_idx"]
     return _in_order(tokens, np.zeros(len(tokens), np.int64), np.array([selection], dtype=object))
+
+
+def selected_examples(
+    connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selection: str
+) -> Grouped:
+    """The examples of a selection, as one group of them in the place of tokens."""
+    import numpy as np
+
+    given = {"run": run.run_id, "selection": selection}
+    if selection == EVERYTHING:
+        return selected_tokens(connection, run, selection)
+    examples = _fetch(connection, _SELECTED, given)["example_id"]
+    group = np.zeros(len(examples), np.int64)
+    return _in_order(examples, group, np.array([selection], dtype=object))
 
 
 def labelled_tokens(
@@ -103,13 +135,9 @@ def labelled_tokens(
     coded = labels["value"].combine_chunks().dictionary_encode()
     names = coded.dictionary.to_numpy(zero_copy_only=False)
     token_idx, group = labels["token_idx"].to_numpy(), coded.indices.to_numpy()
-    selected = selected_tokens(connection, run, selection).token_idx
-    if len(selected):
-        places = np.minimum(np.searchsorted(selected, token_idx), len(selected) - 1)
-        is_selected = selected[places] == token_idx
-    else:
-        is_selected = np.zeros(len(token_idx), np.bool_)
-    if not is_selected.all():
+    if selection != EVERYTHING:
+        selected = selected_tokens(connection, run, selection).token_idx
+        is_selected = np.isin(token_idx, selected)
         token_idx, group = token_idx[is_selected], group[is_selected]
     ordered = _in_order(token_idx, group, names)
     # an example and a token of it may carry the same value, which then counts once
@@ -165,10 +193,10 @@ def _selected(
     import numpy as np
 
     given = {"run": run.run_id}
-    chosen = _fetch(connection, _SELECTED, {**given, "selection": selection})["example_id"]
     wanted = ("tokens.token_idx", *columns)
-    if len(chosen) == run.n_rows("examples"):
+    if selection == EVERYTHING:
         return _fetch(connection, _TOKENS.format(columns=", ".join(wanted)), given)
+    chosen = _fetch(connection, _SELECTED, {**given, "selection": selection})["example_id"]
     wanted += ("tokens.example_id",)
     found = _fetch(connection, _TOKENS.format(columns=", ".join(wanted)), given)
     is_chosen = np.isin(found["example_id"], chosen)

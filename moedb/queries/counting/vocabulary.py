@@ -101,11 +101,11 @@ def vocabulary_usage(
 
     def of_layer(layer: Layer, experts: NDArray[np.int32], table: NDArray[np.int32]) -> Part:
         shape = len(n_token), layer.n_experts
-        used = np.zeros(shape, np.int64)
-        if len(starts):
-            np.add.reduceat(table, starts, axis=0, dtype=np.int64, out=used)
+        # no more decisions than four bytes can count are ever held
+        used = np.add.reduceat(table, starts, axis=0) if len(starts) else np.zeros(shape, np.int32)
         # of experts that are chosen as often the first is taken
-        favourite, most = table.argmax(axis=1), table.max(axis=1, initial=0)
+        favourite = table.argmax(axis=1)
+        most = np.take_along_axis(table, favourite[:, None], axis=1)
         favoured = contingency_table(number, favourite, shape, most).astype(np.int64)
         of_tokens, expert = used.nonzero()
         return {
@@ -214,7 +214,9 @@ def _each_layer(
         experts = scratch("experts", chosen.shape, np.int32)
         np.copyto(experts, chosen)
         shape = len(tokens.token_id), layer.n_experts
-        return count(layer, experts, contingency_table(numbers[layer.top_k], experts, shape))
+        out = scratch("table", shape, np.int32)
+        table = contingency_table(numbers[layer.top_k], experts, shape, out=out)
+        return count(layer, experts, table)
 
     return side_by_side(partial(counted, layer) for layer in layers_of(run))
 

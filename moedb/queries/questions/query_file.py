@@ -67,6 +67,7 @@ _OF_ROUTER_STATS = ("class_router_stats", "selection_router_stats")
 _BEHIND = {
     **dict.fromkeys(_OF_ROUTING, "routing"),
     **dict.fromkeys(_OF_ROUTER_STATS, "router_stats"),
+    "expert_mass": "router_mass",
 }
 """What the rows of a view come from."""
 _TRIALS = re.compile(r"^\s*(?:from|join) (?:trials|trial_routing)\b", re.MULTILINE)

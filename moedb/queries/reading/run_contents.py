@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from moedb.queries.reading.reader import SnapshotReader
-from moedb.queries.results.result import CORRUPTED
+from moedb.queries.reading.selection import selects_everything
 
 if TYPE_CHECKING:
     from moedb.store.reading.snapshot import RunSnapshot
@@ -159,10 +159,8 @@ class RunContents:
 
     def _is_all(self, split: object) -> bool:
         """Whether a split leaves no example out."""
-        of_runs = [set(self.reader.split_sizes.get(run.run_id, ())) for run in self.runs]
-        if split is None:
-            return not any(CORRUPTED in of_run for of_run in of_runs)
-        return all(of_run <= {split} for of_run in of_runs)
+        sizes = self.reader.split_sizes
+        return all(selects_everything(sizes.get(run.run_id, ()), split) for run in self.runs)
 
     def _texts(self, columns: str, table: str, condition: str = "") -> list[str]:
         return sorted(str(value) for (value,) in self._rows(columns, table, condition))

@@ -1,4 +1,8 @@
-"""The examples that the parameter ``split`` of a question reads, for the SQL of analyses."""
+"""The examples that the parameter ``split`` of a question reads."""
+
+from collections.abc import Iterable
+
+from moedb.queries.results.result import CORRUPTED
 
 SELECTED_EXAMPLES = """(
     select selections.example_id
@@ -7,3 +11,10 @@ SELECTED_EXAMPLES = """(
         and selections.selection = coalesce(cast($split as varchar), 'default')
 )"""
 """The examples of ``$split`` of ``$run``, as a subquery."""
+
+
+def selects_everything(splits: Iterable[str], split: object) -> bool:
+    """Whether the parameter ``split`` leaves no example out of a run that has these splits."""
+    if split == "all":
+        return True
+    return CORRUPTED not in splits if split is None else set(splits) <= {split}

@@ -14,15 +14,7 @@
 -- column max_over_mean: decisions of the most used expert over the mean
 -- column switch_loss: E times the sum of share and mean router probability; 1 when even
 -- source: Fedus et al. 2022, equation 4, for the loss
-with selected_examples as (
-    select selections.example_id
-    from selections
-    where
-        selections.run_id = cast($run as varchar)
-        and selections.selection = coalesce(cast($split as varchar), 'default')
-),
-
-selected_experts as (
+with selected_experts as (
     select
         experts.layer,
         experts.expert
@@ -58,18 +50,15 @@ expert_counts as (
         and expert_usage.selection = coalesce(cast($split as varchar), 'default')
 ),
 
-expert_mass as (
+probabilities as (
     select
-        router_mass.layer,
-        router_mass.expert,
-        sum(cast(router_mass.probability as double)) as probability
-    from router_mass
+        expert_mass.layer,
+        expert_mass.expert,
+        expert_mass.probability
+    from expert_mass
     where
-        router_mass.run_id = cast($run as varchar)
-        and router_mass.example_id in (
-            select selected_examples.example_id from selected_examples
-        )
-    group by router_mass.layer, router_mass.expert
+        expert_mass.run_id = cast($run as varchar)
+        and expert_mass.selection = coalesce(cast($split as varchar), 'default')
 ),
 
 expert_load as (
@@ -85,16 +74,16 @@ expert_load as (
             partition by selected_experts.layer
             order by coalesce(expert_counts.n_decisions, 0), selected_experts.expert
         ) as place,
-        expert_mass.probability / nullif(token_total.n_tokens, 0) as mean_probability
+        probabilities.probability / nullif(token_total.n_tokens, 0) as mean_probability
     from selected_experts
     join selected_layers using (layer)
     cross join token_total
     left join expert_counts
         on selected_experts.layer = expert_counts.layer
         and selected_experts.expert = expert_counts.expert
-    left join expert_mass
-        on selected_experts.layer = expert_mass.layer
-        and selected_experts.expert = expert_mass.expert
+    left join probabilities
+        on selected_experts.layer = probabilities.layer
+        and selected_experts.expert = probabilities.expert
 ),
 
 expert_shares as (

@@ -124,7 +124,9 @@ def write_run(store: Path, run_id: str, seed: int) -> None:
                 "value": ["a", "noun", "verb", "noun", "verb"],
             },
         }
-        writer.commit_unit(unit, with_router_mass(tables), {})
+        writer.commit_unit(
+            unit, with_router_mass(tables, {at: n for at, (n, _) in LAYERS.items()}), {}
+        )
         first_token += n_tokens
     writer.finish()
 
@@ -143,10 +145,13 @@ def db(store: Path) -> Iterator[Database]:
         yield database
 
 
+PAIRS = ("expert_pairs", "layer_pairs", "pair_chances", "rank_usage")
+
 COUNTS = [
-    *(Count(view, RUN, selection) for view in ("expert_pairs", "layer_pairs", "pair_chances", "rank_usage")
+    *(Count(view, RUN, selection) for view in PAIRS
       for selection in ("default", "all", "held", "none")),
-    *(Count("selection_router_stats", RUN, selection) for selection in ("default", "held", "none")),
+    *(Count(view, RUN, selection) for view in ("expert_mass", "selection_router_stats")
+      for selection in ("default", "held", "none")),
     *(Count(view, RUN, selection, key, weighted=True)
       for view in ("class_routing", "class_sizes", "class_router_stats")
       for selection in ("default", "corrupted") for key in ("kind", "pos", "lang", "other")),
@@ -157,8 +162,8 @@ COUNTS = [
 ]  # fmt: skip
 
 NOTHING = [
-    *(Count(view, RUN, "none") for view in ("expert_pairs", "layer_pairs", "pair_chances", "rank_usage")),
-    Count("selection_router_stats", RUN, "none"),
+    *(Count(view, RUN, "none") for view in PAIRS),
+    *(Count(view, RUN, "none") for view in ("expert_mass", "selection_router_stats")),
     *(Count(view, RUN, selection, key, weighted=True)
       for view in ("class_routing", "class_sizes", "class_router_stats")
       for selection, key in (("default", "other"), ("corrupted", "pos"))),
@@ -167,7 +172,9 @@ NOTHING = [
 
 
 def stand_ins(database: Database) -> StandIns:
-    return StandIns(database._engine.connection, database._engine.views, database.snapshot, Memo())
+    engine = database._engine
+    splits = database.split_sizes
+    return StandIns(engine.connection, engine.views, database.snapshot, Memo(), lambda: splits)
 
 
 def rows_of(database: Database, count: Count) -> pd.DataFrame:

@@ -19,6 +19,19 @@ class Layer:
     top_k: int
 
 
+_ROLLED_UP = 4
+"""Decisions for each row of a roll-up that adding them up from there is faster for."""
+
+
+def is_rolled_up(run: RunSnapshot) -> bool:
+    """Whether there are few examples, so that what each one's tokens chose is soon added up.
+
+    ``router_mass`` has a row for each example, layer and expert, with its decisions from format 2
+    on. Of short examples it has as many rows as there are decisions.
+    """
+    return run.format > 1 and _ROLLED_UP * run.n_rows("router_mass") <= run.n_rows("routing")
+
+
 def layers_of(run: RunSnapshot) -> tuple[Layer, ...]:
     """The MoE layers of a run, in order."""
     rows = sorted(run.manifest.layers, key=lambda row: int(row["layer"]))

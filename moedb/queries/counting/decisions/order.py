@@ -19,14 +19,14 @@ class UnorderedError(Exception):
 
 @dataclass(frozen=True)
 class Place:
-    """Where the decisions of consecutive tokens stand together in a file.
+    """Where the rows of consecutive tokens, or examples, stand together in a file.
 
     Attributes
     ----------
     row_groups
         The numbers of the row groups that hold them, and nothing else.
     first_token
-        token_idx of the first of the tokens, which follow one another.
+        token_idx of the first of the tokens (example_id of the examples), which follow one another.
     n_tokens
         How many they are.
     """
@@ -36,18 +36,29 @@ class Place:
     n_tokens: int
 
 
-def places_in(metadata: pq.FileMetaData, layers: Sequence[Layer]) -> Iterator[Place]:
+def places_in(
+    metadata: pq.FileMetaData, layers: Sequence[Layer], number: str = "token_idx"
+) -> Iterator[Place]:
     """Find the stretches of a file: every layer of some tokens, then every layer of the next.
 
     The order of the rows is checked by what the file says of its row groups, without reading the
     tokens' numbers.
+
+    Parameters
+    ----------
+    metadata
+        The file's footer.
+    layers
+        The layers, each with its rows of a token for ``top_k``.
+    number
+        The column with the numbers of the tokens, or of the examples.
 
     Raises
     ------
     UnorderedError
         If a stretch does not hold every layer of consecutive tokens, in the order of the format.
     """
-    columns = _column(metadata, "layer"), _column(metadata, "token_idx")
+    columns = _column(metadata, "layer"), _column(metadata, number)
     for row_groups in _stretches(metadata, layers, columns[0]):
         yield _checked(metadata, row_groups, layers, columns)
 

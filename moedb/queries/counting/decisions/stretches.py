@@ -36,7 +36,7 @@ class Slab:
         The layers.
     columns
         By the names of the table's columns, (layer, token, rank); of ``router_stats``, which has
-        no ranks, (layer, token, 1).
+        no ranks, (layer, token, 1); of ``router_mass`` (layer, example, expert).
     """
 
     layers: Sequence[Layer]
@@ -94,9 +94,9 @@ def each_stretch(
     run: RunSnapshot,
     count: Callable[[Stretch], T],
     columns: Sequence[str] = ("expert",),
-    table: Literal["routing", "router_stats"] = "routing",
+    table: Literal["routing", "router_stats", "router_mass"] = "routing",
 ) -> Iterator[T]:
-    """Count what is known of the tokens of each stretch of a run.
+    """Count what is known of the tokens of each stretch of a run; in ``router_mass`` of examples.
 
     Parameters
     ----------
@@ -126,6 +126,10 @@ def each_stretch(
     layers = layers_of(run)
     if table == "router_stats":
         layers = tuple(replace(layer, top_k=1) for layer in layers)
+    elif table == "router_mass":
+        layers = tuple(replace(layer, top_k=layer.n_experts) for layer in layers)
+    widths = {layer.layer: layer.top_k for layer in layers}
+    number = "example_id" if table == "router_mass" else "token_idx"
 
     def read(path: Path, metadata: pq.FileMetaData, place: Place) -> T:
         with opened(path, metadata) as file:
@@ -135,13 +139,16 @@ def each_stretch(
             if any(rows[name].null_count for name in columns):
                 raise UnorderedError
             values = {name: column_of(rows, name) for name in columns}
-        return count(_stretch(place, slabs, values, has_ranks=table == "routing"))
+        stretch = _stretch(place, slabs, values, widths)
+        if table == "routing" and not all(_are_known(slab) for slab in stretch.slabs):
+            raise UnorderedError
+        return count(stretch)
 
     def tasks() -> Iterator[Callable[[], T]]:
         for path in run.files(table):
             with opened(path) as file:
                 metadata = file.metadata
-            for place in places_in(metadata, layers):
+            for place in places_in(metadata, layers, number):
                 yield partial(read, path, metadata, place)
 
     return side_by_side(tasks())
@@ -159,20 +166,20 @@ def _stretch(
     place: Place,
     slabs: Sequence[Sequence[Layer]],
     columns: Mapping[str, NDArray[Any]],
-    has_ranks: bool,
+    widths: Mapping[int, int],
 ) -> Stretch:
     found = []
     start = 0
     for layers in slabs:
-        shape = len(layers), place.n_tokens, layers[0].top_k if has_ranks else 1
+        shape = len(layers), place.n_tokens, widths[layers[0].layer]
         rows = slice(start, start + shape[0] * shape[1] * shape[2])
         start = rows.stop
-        slab = Slab(layers, {name: values[rows].reshape(shape) for name, values in columns.items()})
-        if has_ranks and not _are_known(slab.experts, slab.n_experts):
-            raise UnorderedError
-        found.append(slab)
+        found.append(
+            Slab(layers, {name: values[rows].reshape(shape) for name, values in columns.items()})
+        )
     return Stretch(place.first_token, place.n_tokens, tuple(found))
 
 
-def _are_known(experts: NDArray[np.int32], n_experts: int) -> bool:
-    return not experts.size or bool(experts.min() >= 0 and experts.max() < n_experts)
+def _are_known(slab: Slab) -> bool:
+    experts = slab.experts
+    return not experts.size or bool(experts.min() >= 0 and experts.max() < slab.n_experts)

@@ -16,6 +16,7 @@ def contingency_table(
     columns: NDArray[np.signedinteger[Any]],
     shape: tuple[int, int],
     weights: NDArray[Any] | None = None,
+    out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
     """Count the pairs of a row and a column that stand at the same place.
 
@@ -29,6 +30,9 @@ def contingency_table(
         The shape of the table.
     weights
         For each pair what it counts for, of the same size; 1 unless given.
+    out
+        What to count in: an array of the shape, and of the type that is returned; a new one unless
+        given.
 
     Returns
     -------
@@ -44,7 +48,10 @@ def contingency_table(
     else:
         counted = scratch("weights", (rows.size,), np.float64)
         np.copyto(counted, weights.ravel())
-    table: NDArray[Any] = coo_array((counted, (rows.ravel(), columns.ravel())), shape).toarray()
+    if out is not None:
+        out.fill(0)
+    pairs = coo_array((counted, (rows.ravel(), columns.ravel())), shape)
+    table: NDArray[Any] = pairs.toarray(out=out)
     return table
 
 
