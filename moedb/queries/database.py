@@ -28,7 +28,7 @@ from moedb.queries.questions.question import Question
 from moedb.queries.reading.expert_outputs import ExpertOutputs, read_expert_outputs
 from moedb.queries.reading.memo import Memo
 from moedb.queries.reading.read_only import check_read_only, explained
-from moedb.queries.reading.references import SPLITS, narrowed, references
+from moedb.queries.reading.references import SPLITS, SplitSize, SplitSizes, narrowed, references
 from moedb.queries.reading.sources.plan_reading import names_a_relation
 from moedb.queries.reading.sources.sql_sources import BoundCall, SourceFinder
 from moedb.queries.reading.sources.statement import MacroCall, Statement, read_statement
@@ -371,12 +371,12 @@ class Database:
         return read_expert_outputs(self, found.run_id, layer, where)
 
     @cached_property
-    def split_sizes(self) -> Mapping[str, Mapping[str, int]]:
-        """How many examples of each split each run has."""
-        counts: dict[str, dict[str, int]] = {}
-        for run_id, split, n_examples in self._engine.run(SPLITS, {}).fetchall():
-            counts.setdefault(run_id, {})[split] = n_examples
-        return counts
+    def split_sizes(self) -> SplitSizes:
+        """The sizes of the splits of each run."""
+        sizes: dict[str, dict[str, SplitSize]] = {}
+        for run_id, split, *size in self._engine.run(SPLITS, {}).fetchall():
+            sizes.setdefault(run_id, {})[split] = SplitSize(*size)
+        return sizes
 
     @cached_property
     def _engine(self) -> Engine:

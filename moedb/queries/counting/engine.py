@@ -1,7 +1,7 @@
 """Runs statements over a snapshot, with counted decisions in the place of views."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from moedb.store.engine.missing_files import explain_missing_file
 
 if TYPE_CHECKING:
     from moedb.queries.reading.memo import Memo
+    from moedb.queries.reading.references import SplitSizes
     from moedb.queries.reading.sources.sql_sources import BoundCall
     from moedb.store.engine.views import Views
     from moedb.store.reading.snapshot import Snapshot
@@ -36,7 +37,7 @@ class Engine:
     hashed
         The runs whose files are read against their hashes before a table is first read.
     splits
-        Returns for each run the splits of its examples.
+        Returns for each run the sizes of its splits.
 
     Attributes
     ----------
@@ -51,7 +52,7 @@ class Engine:
         snapshot: "Snapshot",
         memo: "Memo",
         hashed: Collection[str],
-        splits: Callable[[], Mapping[str, Iterable[str]]],
+        splits: "Callable[[], SplitSizes]",
     ) -> None:
         self.connection: duckdb.DuckDBPyConnection
         self.views: Views

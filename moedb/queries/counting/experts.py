@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
-from moedb.queries.counting.decisions.layers import layers_of, slabs_of
+from moedb.queries.counting.decisions.layers import is_rolled_up, layers_of, slabs_of
 from moedb.queries.counting.decisions.order import UnorderedError
 from moedb.queries.counting.decisions.rows import Part, Rows, joined
 from moedb.queries.counting.decisions.stretches import each_stretch
 from moedb.queries.counting.decisions.tables import contingency_table
-from moedb.queries.counting.decisions.workspace import scratch
+from moedb.queries.counting.decisions.workspace import constant, scratch
 from moedb.queries.counting.tokens import selected_tokens
 
 if TYPE_CHECKING:
@@ -26,34 +26,47 @@ if TYPE_CHECKING:
     from moedb.store.reading.snapshot import RunSnapshot
 
 
+_USAGE = """
+select expert_usage.layer, expert_usage.expert, expert_usage.n_decisions
+from expert_usage
+where
+    expert_usage.run_id = cast($run as varchar)
+    and expert_usage.selection = cast($selection as varchar)
+"""
+
+
 def expert_pairs(connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selection: str) -> Rows:
     """Count as the view ``expert_pairs`` does, its columns from ``layer`` on."""
+    return _counted_pairs(connection, run, selection, "n_both", _pairs)
+
+
+def adjacent_pairs(connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selection: str) -> Rows:
+    """Count as the view ``adjacent_pairs`` does, its columns from ``layer`` on."""
+    return _counted_pairs(connection, run, selection, "n_adjacent", _neighbours)
+
+
+def _counted_pairs(
+    connection: duckdb.DuckDBPyConnection,
+    run: RunSnapshot,
+    selection: str,
+    name: str,
+    count: Callable[[Grouped, Stretch], list[NDArray[np.int64]]],
+) -> Rows:
     import numpy as np
 
     tokens = selected_tokens(connection, run, selection)
     shapes = [(len(layers), layers[0].n_experts) for layers in slabs_of(run)]
-    both = [np.zeros((n, experts, experts), np.int64) for n, experts in shapes]
-    adjacent = [np.zeros_like(counts) for counts in both]
-    for of_stretch in each_stretch(run, partial(_pairs, tokens)):
-        for place, (all_pairs, neighbours) in enumerate(of_stretch):
-            both[place] += all_pairs
-            adjacent[place] += neighbours
+    pairs = [np.zeros((n, experts, experts), np.int64) for n, experts in shapes]
+    for of_stretch in each_stretch(run, partial(count, tokens)):
+        for place, counted in enumerate(of_stretch):
+            pairs[place] += counted
     parts: list[Part] = []
-    tables = chain(*both), chain(*adjacent)
-    for layer, pairs, neighbours in zip(layers_of(run), *tables, strict=True):
+    for layer, of_layer in zip(layers_of(run), chain(*pairs), strict=True):
         # the expert of the smaller rank need not be that of the smaller index
-        counts, next_to = pairs + pairs.T, neighbours + neighbours.T
+        counts = of_layer + of_layer.T
         a, b = np.triu(counts, 1).nonzero()
-        parts.append(
-            {
-                "layer": layer.layer,
-                "expert_a": a,
-                "expert_b": b,
-                "n_both": counts[a, b],
-                "n_adjacent": next_to[a, b],
-            }
-        )
-    return joined(("layer", "expert_a", "expert_b", "n_both", "n_adjacent"), parts)
+        parts.append({"layer": layer.layer, "expert_a": a, "expert_b": b, name: counts[a, b]})
+    return joined(("layer", "expert_a", "expert_b", name), parts)
 
 
 def usage_of_pairs(of_pairs: Rows, run: RunSnapshot) -> Rows:
@@ -72,29 +85,46 @@ def usage_of_pairs(of_pairs: Rows, run: RunSnapshot) -> Rows:
     UnorderedError
         If tokens of a layer choose a single expert, which leaves no pairs.
     """
-    parts: list[Part] = [
-        {"layer": layer.layer, "expert": expert, "n_decisions": n}
-        for layer, expert, n in _usage_of_pairs(of_pairs, run)
-    ]
+    import numpy as np
+
+    parts: list[Part] = []
+    for layer in layers_of(run):
+        if layer.top_k < 2:
+            raise UnorderedError
+        of_layer = np.asarray(of_pairs["layer"]) == layer.layer
+        partners = np.zeros(layer.n_experts, np.int64)
+        for side in ("expert_a", "expert_b"):
+            np.add.at(partners, of_pairs[side][of_layer], of_pairs["n_both"][of_layer])
+        (expert,) = partners.nonzero()
+        n = partners[expert] // (layer.top_k - 1)
+        parts.append({"layer": layer.layer, "expert": expert, "n_decisions": n})
     return joined(("layer", "expert", "n_decisions"), parts)
 
 
-def pair_chances(of_pairs: Rows, run: RunSnapshot) -> Rows:
+def pair_chances(usage: Rows, run: RunSnapshot) -> Rows:
     """Work out what the view ``pair_chances`` does, its columns from ``layer`` on.
 
-    Parameters, and what is raised, are as in :func:`usage_of_pairs`.
+    Parameters
+    ----------
+    usage
+        What :func:`expert_usage` counted.
+    run
+        The run.
     """
     import numpy as np
 
     parts: list[Part] = []
-    for layer, expert, n in _usage_of_pairs(of_pairs, run):
+    for layer in layers_of(run):
+        of_layer = np.asarray(usage["layer"]) == layer.layer
+        expert, n = np.asarray(usage["expert"])[of_layer], usage["n_decisions"][of_layer]
         expected = _expected_pairs(n, n.sum() // layer.top_k, layer.top_k)
         a, b = np.triu_indices(len(expert), 1)
+        low, high = np.minimum(expert[a], expert[b]), np.maximum(expert[a], expert[b])
         parts.append(
             {
                 "layer": layer.layer,
-                "expert_a": expert[a],
-                "expert_b": expert[b],
+                "expert_a": low,
+                "expert_b": high,
                 "expected": expected[a, b],
             }
         )
@@ -102,7 +132,13 @@ def pair_chances(of_pairs: Rows, run: RunSnapshot) -> Rows:
 
 
 def expert_usage(connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selection: str) -> Rows:
-    """Count as the view ``expert_usage`` does, its columns from ``layer`` on."""
+    """Count as the view ``expert_usage`` does, its columns from ``layer`` on.
+
+    By that view itself where what each example's tokens chose is a fraction of the decisions.
+    """
+    if is_rolled_up(run):
+        given = {"run": run.run_id, "selection": selection}
+        return dict(connection.execute(_USAGE, given).fetchnumpy())
     parts: list[Part] = []
     for layer, used in _used(connection, run, selection):
         counts = used.sum(axis=0)
@@ -155,23 +191,6 @@ def layer_pairs(connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selecti
     return joined(("layer", "next_layer", "expert", "next_expert", "n_both", "n_aligned"), parts)
 
 
-def _usage_of_pairs(
-    of_pairs: Rows, run: RunSnapshot
-) -> Iterator[tuple[Layer, NDArray[np.int64], NDArray[np.int64]]]:
-    """For each layer the experts that are chosen, and how often."""
-    import numpy as np
-
-    for layer in layers_of(run):
-        if layer.top_k < 2:
-            raise UnorderedError
-        of_layer = np.asarray(of_pairs["layer"]) == layer.layer
-        partners = np.zeros(layer.n_experts, np.int64)
-        for side in ("expert_a", "expert_b"):
-            np.add.at(partners, of_pairs[side][of_layer], of_pairs["n_both"][of_layer])
-        (expert,) = partners.nonzero()
-        yield layer, expert, partners[expert] // (layer.top_k - 1)
-
-
 def _expected_pairs(n: NDArray[np.int64], n_tokens: int, top_k: int) -> NDArray[np.float64]:
     """(expert, expert): how many tokens choose both by chance, as the view's SQL explains."""
     import numpy as np
@@ -213,24 +232,26 @@ def _used(
     yield from zip(layers_of(run), chain(*used), strict=True)
 
 
-def _pairs(tokens: Grouped, stretch: Stretch) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """For each slab (layer, expert, expert): those of smaller and larger rank, and neighbours."""
+def _pairs(tokens: Grouped, stretch: Stretch) -> list[NDArray[np.int64]]:
+    """For each slab (layer, expert, expert): those of smaller and of larger rank."""
+    # every pair of ranks is r and r + apart for one distance
+    return [_at_distances(slab, range(1, max(2, slab.top_k))) for slab in tokens.chosen_by(stretch)]
+
+
+def _neighbours(tokens: Grouped, stretch: Stretch) -> list[NDArray[np.int64]]:
+    """The same for those at ranks r and r + 1."""
+    return [_at_distances(slab, range(1, 2)) for slab in tokens.chosen_by(stretch)]
+
+
+def _at_distances(slab: Slab, distances: Sequence[int]) -> NDArray[np.int64]:
     import numpy as np
 
-    found = []
-    for slab in tokens.chosen_by(stretch):
-        n_layers, n_experts = len(slab.layers), slab.n_experts
-        shape = n_layers * n_experts, n_experts
-        numbered, experts = _numbered(slab), _by_rank(slab)
-        # every pair of ranks is r and r + apart for one distance
-        tables = [
-            contingency_table(numbered[:-apart], experts[apart:], shape)
-            for apart in range(1, slab.top_k)
-        ] or [np.zeros(shape, np.int64)]
-        both = sum(tables[1:], start=tables[0])
-        of_pairs = n_layers, n_experts, n_experts
-        found.append((both.reshape(of_pairs), tables[0].reshape(of_pairs)))
-    return found
+    n_layers, n_experts = len(slab.layers), slab.n_experts
+    numbered, experts = _numbered(slab), _by_rank(slab)
+    counts = np.zeros((n_layers * n_experts, n_experts), np.int64)
+    for apart in distances:
+        counts += contingency_table(numbered[:-apart], experts[apart:], counts.shape)
+    return counts.reshape(n_layers, n_experts, n_experts)
 
 
 def _successors(
@@ -275,8 +296,8 @@ def _ranks(tokens: Grouped, stretch: Stretch) -> list[NDArray[np.int64]]:
     for slab in tokens.chosen_by(stretch):
         n_layers, k = len(slab.layers), slab.top_k
         places = np.arange(n_layers * k, dtype=np.int32).reshape(n_layers, 1, k)
-        rows = scratch("rows", slab.experts.shape, np.int32)
-        np.copyto(rows, places)
+        name = f"places of ranks {slab.layers[0].layer}"
+        rows = constant(name, slab.experts.shape, np.int32, places)
         table = contingency_table(rows, slab.experts, (n_layers * k, slab.n_experts))
         found.append(table.reshape(n_layers, k, slab.n_experts))
     return found

@@ -14,9 +14,9 @@ from moedb.queries.counting.confidence import (
     expert_mass,
     selection_router_stats,
 )
-from moedb.queries.counting.decisions.layers import is_rolled_up
 from moedb.queries.counting.decisions.order import UnorderedError
 from moedb.queries.counting.experts import (
+    adjacent_pairs,
     expert_pairs,
     expert_usage,
     layer_pairs,
@@ -29,6 +29,7 @@ from moedb.queries.counting.tokens import EVERYTHING
 from moedb.queries.counting.vocabulary import Leading, vocabulary_routing, vocabulary_usage
 from moedb.queries.questions.parameters import RUN_PARAMETERS
 from moedb.queries.reading.selection import selects_everything
+from moedb.queries.results.result import CORRUPTED
 from moedb.store.engine.quoting import literal, quoted
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from moedb.queries.questions.parameters import Value
     from moedb.queries.questions.query_file import NamedQuery
     from moedb.queries.reading.memo import Memo
+    from moedb.queries.reading.references import SplitSizes
     from moedb.store.engine.views import Views
     from moedb.store.reading.snapshot import RunSnapshot, Snapshot
 
@@ -67,7 +69,7 @@ _TYPES = {
 _PIECE = 122_880
 """Rows that DuckDB reads at once."""
 
-_READ = "selections labels example_values example_routing tokens token_labels"
+_READ = "selections labels example_values example_routing expert_usage tokens token_labels"
 """The views that counting reads beside the files of one table, which are checked with its view."""
 
 _KEPT_ROWS = 1_000_000
@@ -95,8 +97,9 @@ class Count:
         Which rows of each expert are wanted (``vocabulary_routing``); None for all.
     weighted
         Whether the sums of weights are wanted (``class_routing``); else the column may be missing.
-    derived
-        Whether the rows are worked out from those that are counted for another view.
+    has_pairs
+        Whether all pairs of experts are counted anyway, from which their usage follows
+        (``expert_usage``, ``pair_chances``).
     """
 
     view: str
@@ -106,10 +109,13 @@ class Count:
     least: int = 0
     leading: Leading | None = None
     weighted: bool = False
-    derived: bool = False
+    has_pairs: bool = False
 
 
 _COUNTERS: dict[str, Callable[[duckdb.DuckDBPyConnection, Snapshot, Count], Rows]] = {
+    "adjacent_pairs": lambda c, snapshot, count: adjacent_pairs(
+        c, snapshot.runs[count.run], count.selection
+    ),
     "class_routing": lambda c, snapshot, count: class_routing(
         c, snapshot.runs[count.run], count.selection, str(count.of), count.weighted
     ),
@@ -147,11 +153,13 @@ _COUNTERS: dict[str, Callable[[duckdb.DuckDBPyConnection, Snapshot, Count], Rows
 _DERIVED: dict[str, tuple[str, Callable[[Rows, RunSnapshot], Rows]]] = {
     "class_sizes": ("class_routing", class_sizes),
     "expert_usage": ("expert_pairs", usage_of_pairs),
-    "pair_chances": ("expert_pairs", pair_chances),
+    "pair_chances": ("expert_usage", pair_chances),
 }
 """What can be worked out from the rows that were counted for another view."""
 
-COUNTED = frozenset({*_COUNTERS, *_DERIVED})
+_OF_USAGE = ("expert_usage", "pair_chances")
+
+COUNTED = frozenset({*_COUNTERS, *_DERIVED, "selection_sizes"})
 """The views that counted rows can stand for."""
 
 _TABLES = {
@@ -229,7 +237,7 @@ class StandIns:
     memo
         Keeps counts for the next query.
     splits
-        Returns for each run the splits of its examples.
+        Returns for each run the sizes of its splits.
     """
 
     def __init__(
@@ -238,7 +246,7 @@ class StandIns:
         views: Views,
         snapshot: Snapshot,
         memo: Memo,
-        splits: Callable[[], Mapping[str, Iterable[str]]],
+        splits: Callable[[], SplitSizes],
     ) -> None:
         self._connection = connection
         self._views = views
@@ -250,8 +258,7 @@ class StandIns:
     def standing(self, counts: Iterable[Count]) -> Iterator[None]:
         """Let the rows that are named stand for their views; there are no others meanwhile.
 
-        The usage of experts is added up by SQL, as fast, where what each example's tokens chose
-        is a fraction of the decisions. It follows from pairs of experts where these are counted.
+        The usage of experts follows from pairs of them where these are counted.
         """
         by_view: dict[str, list[Count]] = {}
         for count in _merged(counts):
@@ -259,13 +266,10 @@ class StandIns:
         standing: list[str] = []
         try:
             for view, of_view in by_view.items():
-                source = _DERIVED[view][0] if view in _DERIVED else None
-                is_derived = source in by_view or view not in _COUNTERS
-                runs = [self._snapshot.runs[count.run] for count in of_view]
-                if view == "expert_usage" and not is_derived and all(map(is_rolled_up, runs)):
-                    continue
-                counts = [replace(count, derived=is_derived) for count in of_view]
-                self._stand(view, counts, standing)
+                has_pairs = "expert_pairs" in by_view
+                if view in _OF_USAGE:
+                    of_view = [replace(count, has_pairs=has_pairs) for count in of_view]
+                self._stand(view, of_view, standing)
             yield
         finally:
             for statement in standing:
@@ -301,9 +305,12 @@ class StandIns:
 
     def _rows(self, count: Count) -> Rows:
         def compute() -> Rows:
-            if count.derived:
+            if count.view == "selection_sizes":
+                return self._selection_size(count)
+            if count.view not in _COUNTERS or (count.has_pairs and count.view in _DERIVED):
                 view, derive = _DERIVED[count.view]
-                counted = self._rows(replace(count, view=view, derived=False))
+                has_pairs = count.has_pairs and view in _OF_USAGE
+                counted = self._rows(replace(count, view=view, has_pairs=has_pairs))
                 return derive(counted, self._snapshot.runs[count.run])
             table = _TABLES.get(count.view, "routing")
             self._views.define(f"{_READ} {table}")
@@ -315,6 +322,19 @@ class StandIns:
             return len(next(iter(rows.values()))) <= _KEPT_ROWS
 
         return self._memo.of_runs([self._snapshot.runs[count.run]], count, compute, is_small)
+
+    def _selection_size(self, count: Count) -> Rows:
+        """Add up as the view ``selection_sizes`` does."""
+        import numpy as np
+
+        sizes = self._splits().get(count.run, {})
+        if count.selection == "default":
+            chosen = [size for split, size in sizes.items() if split != CORRUPTED]
+        else:
+            is_all = count.selection == EVERYTHING
+            chosen = [size for split, size in sizes.items() if is_all or split == count.selection]
+        n_tokens = sum(size.n_tokens for size in chosen)
+        return {"n_tokens": np.array([n_tokens] if chosen else [], np.int64)}
 
     def _is_everything(self, count: Count) -> bool:
         """Whether a selection leaves no example of the run out."""

@@ -53,6 +53,7 @@ _READ = re.compile(r"^\s*(?:from|join) (\w+)\b", re.MULTILINE)
 _PART = re.compile(r"^(?:with )?(\w+) as \($", re.MULTILINE)
 _ESSENTIAL = ("tokens", "routing", "router_stats", "router_mass", "predictions", "logit_lens")
 _OF_ROUTING = (
+    "adjacent_pairs",
     "class_routing",
     "example_routing",
     "expert_pairs",

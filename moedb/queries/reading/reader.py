@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     import zarr
 
     from moedb.queries.reading.memo import Memo
+    from moedb.queries.reading.references import SplitSizes
     from moedb.queries.results.result import Result
     from moedb.store.reading.snapshot import Snapshot
 
@@ -25,8 +26,8 @@ class SnapshotReader(Protocol):
         ...
 
     @property
-    def split_sizes(self) -> Mapping[str, Mapping[str, int]]:
-        """How many examples of each split each run has."""
+    def split_sizes(self) -> "SplitSizes":
+        """The sizes of the splits of each run."""
         ...
 
     def sql(self, statement: str, parameters: Mapping[str, object] | None = None) -> "Result":

@@ -2,18 +2,28 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 from moedb.queries.results.result import CORRUPTED, RUNS_NAMED, RunReference
 from moedb.store.reading.snapshot import Snapshot
 
-Counts = Mapping[str, Mapping[str, int]]
-"""For each run and each split the number of examples."""
+
+class SplitSize(NamedTuple):
+    """What a split of a run has."""
+
+    n_examples: int
+    n_tokens: int
+
+
+SplitSizes = Mapping[str, Mapping[str, SplitSize]]
+"""For each run the sizes of its splits."""
 
 SPLITS = """
 select
     examples.run_id,
     examples.split,
-    count(*) as n_examples
+    count(*) as n_examples,
+    cast(sum(examples.n_tokens) as bigint) as n_tokens
 from examples
 group by examples.run_id, examples.split
 order by examples.run_id, examples.split
@@ -21,7 +31,7 @@ order by examples.run_id, examples.split
 
 
 def references(
-    snapshot: Snapshot, run_ids: Iterable[str], count: Callable[[], Counts]
+    snapshot: Snapshot, run_ids: Iterable[str], sizes: Callable[[], SplitSizes]
 ) -> tuple[RunReference, ...]:
     """Return the runs as a result names them, each once.
 
@@ -31,12 +41,12 @@ def references(
         What is read.
     run_ids
         The runs.
-    count
+    sizes
         Counts the examples of the snapshot. It is not asked where there is no run, nor for more
         runs than a footer names, since opening the files of hundreds would take its time.
     """
     runs = [snapshot.run(run_id) for run_id in dict.fromkeys(run_ids)]
-    counts = count() if 0 < len(runs) <= RUNS_NAMED else None
+    found = sizes() if 0 < len(runs) <= RUNS_NAMED else None
     return tuple(
         RunReference(
             run_id=row["run_id"],
@@ -46,12 +56,16 @@ def references(
             dataset=row["dataset"],
             n_examples=row["n_examples"],
             status=row["status"],
-            splits=None if counts is None else dict(counts.get(row["run_id"], {})),
+            splits=None if found is None else _n_examples(found.get(row["run_id"], {})),
             name=run.named.name,
         )
         for run in runs
         for row in (run.row,)
     )
+
+
+def _n_examples(sizes: Mapping[str, SplitSize]) -> dict[str, int]:
+    return {split: size.n_examples for split, size in sizes.items()}
 
 
 def narrowed(

@@ -64,16 +64,15 @@ chances as (
 
 pair_counts as (
     select
-        expert_pairs.layer,
-        expert_pairs.expert_a,
-        expert_pairs.expert_b,
-        expert_pairs.n_adjacent
-    from expert_pairs
+        adjacent_pairs.layer,
+        adjacent_pairs.expert_a,
+        adjacent_pairs.expert_b,
+        adjacent_pairs.n_adjacent
+    from adjacent_pairs
     where
-        expert_pairs.run_id = cast($run as varchar)
-        and expert_pairs.selection = coalesce(cast($split as varchar), 'default')
-        and (cast($layer as integer) is null or expert_pairs.layer = cast($layer as integer))
-        and expert_pairs.n_adjacent > 0
+        adjacent_pairs.run_id = cast($run as varchar)
+        and adjacent_pairs.selection = coalesce(cast($split as varchar), 'default')
+        and (cast($layer as integer) is null or adjacent_pairs.layer = cast($layer as integer))
 ),
 
 final as (

@@ -71,7 +71,7 @@ expert_counts as (
     where expert_usage.selection = 'all'
 ),
 
-expert_mass as (
+probabilities as (
     select
         router_mass.run_id,
         router_mass.layer,
@@ -93,10 +93,10 @@ expert_shares as (
                 partition by expert_counts.run_id, expert_counts.layer
             ) as bigint
         ) as share,
-        expert_mass.probability / token_totals.n_tokens as mean_probability
+        probabilities.probability / token_totals.n_tokens as mean_probability
     from expert_counts
     join token_totals using (run_id)
-    left join expert_mass using (run_id, layer, expert)
+    left join probabilities using (run_id, layer, expert)
 ),
 
 layer_sums as (

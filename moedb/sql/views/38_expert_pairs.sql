@@ -6,7 +6,6 @@
 -- column expert_a: an expert
 -- column expert_b: another expert of the layer, of larger index
 -- column n_both: N_ab, tokens that chose both; pairs without any are left out
--- column n_adjacent: those that chose both at ranks r and r + 1
 create or replace view expert_pairs as
 with pairs as (
     select
@@ -14,11 +13,7 @@ with pairs as (
         decisions_a.token_idx,
         decisions_a.layer,
         decisions_a.expert as expert_a,
-        decisions_b.expert as expert_b,
-        case
-            when decisions_a.rank - decisions_b.rank in (1, -1) then 1
-            else 0
-        end as is_adjacent
+        decisions_b.expert as expert_b
     from routing as decisions_a
     join routing as decisions_b
         on decisions_a.run_id = decisions_b.run_id
@@ -33,8 +28,7 @@ select
     pairs.layer,
     pairs.expert_a,
     pairs.expert_b,
-    count(*) as n_both,
-    cast(sum(pairs.is_adjacent) as bigint) as n_adjacent
+    count(*) as n_both
 from pairs
 join token_selections using (run_id, token_idx)
 group by

@@ -145,7 +145,15 @@ def db(store: Path) -> Iterator[Database]:
         yield database
 
 
-PAIRS = ("expert_pairs", "layer_pairs", "pair_chances", "rank_usage")
+PAIRS = (
+    "adjacent_pairs",
+    "expert_pairs",
+    "expert_usage",
+    "layer_pairs",
+    "pair_chances",
+    "rank_usage",
+    "selection_sizes",
+)
 
 COUNTS = [
     *(Count(view, RUN, selection) for view in PAIRS
@@ -198,7 +206,7 @@ def rows_of(database: Database, count: Count) -> pd.DataFrame:
 
 
 def test_every_counted_view_is_tried() -> None:
-    assert {count.view for count in COUNTS} == COUNTED - {"expert_usage"}
+    assert {count.view for count in COUNTS} == COUNTED
 
 
 @pytest.mark.parametrize("count", COUNTS, ids=str)
@@ -233,9 +241,12 @@ def test_pairs_and_sharing_by_hand(db: Database, store: Path) -> None:
         if layer == 5 and {1, 3} <= set(experts):
             both += 1
             adjacent += abs(experts.index(1) - experts.index(3)) == 1
-    pairs = rows_of(db, Count("expert_pairs", RUN, "all"))
-    row = pairs.query("layer == 5 and expert_a == 1 and expert_b == 3").iloc[0]
-    assert (row["n_both"], row["n_adjacent"]) == (both, adjacent)
+    for view, column, n in (
+        ("expert_pairs", "n_both", both),
+        ("adjacent_pairs", "n_adjacent", adjacent),
+    ):
+        pairs = rows_of(db, Count(view, RUN, "all"))
+        assert pairs.query("layer == 5 and expert_a == 1 and expert_b == 3")[column].item() == n
 
     shared = sum(
         len(set(experts) & set(chosen[OTHER][at]))

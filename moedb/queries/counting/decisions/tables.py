@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from moedb.queries.counting.decisions.workspace import scratch
+from moedb.queries.counting.decisions.workspace import constant, scratch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,8 +43,7 @@ def contingency_table(
 
     if weights is None:
         # as wide as the indices: no more goes through memory than needs to
-        counted = scratch("ones", (rows.size,), np.int32)
-        counted.fill(1)
+        counted = constant("ones", (rows.size,), np.int32, 1)
     else:
         counted = scratch("weights", (rows.size,), np.float64)
         np.copyto(counted, weights.ravel())

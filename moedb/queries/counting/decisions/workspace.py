@@ -33,3 +33,30 @@ def scratch(name: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]
         held[name] = np.empty(n_bytes, np.uint8)
     array: NDArray[Any] = held[name][:n_bytes].view(dtype).reshape(shape)
     return array
+
+
+def constant(
+    name: str, shape: tuple[int, ...], dtype: DTypeLike, values: NDArray[Any] | int
+) -> NDArray[Any]:
+    """Return an array of this thread that holds the same values for the same shape, always.
+
+    They are filled in once for a shape, which most stretches of a run have; not to be written to.
+
+    Parameters
+    ----------
+    name
+        What the array is for: no other, and no :func:`scratch`, may have this name.
+    shape, dtype
+        Of the array.
+    values
+        What it holds, of a shape that can be spread over it.
+    """
+    import numpy as np
+
+    filled: dict[str, tuple[Any, ...]] = _OF_THREAD.__dict__.setdefault("filled", {})
+    array = scratch(name, shape, dtype)
+    of = shape, np.dtype(dtype), array.ctypes.data
+    if filled.get(name) != of:
+        np.copyto(array, values)
+        filled[name] = of
+    return array

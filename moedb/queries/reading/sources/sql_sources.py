@@ -10,7 +10,7 @@ import duckdb
 from moedb.queries.questions.macros import describe_macro
 from moedb.queries.questions.parameters import Value
 from moedb.queries.questions.query_file import NamedQuery
-from moedb.queries.reading.references import Counts, narrowed, references
+from moedb.queries.reading.references import SplitSizes, narrowed, references
 from moedb.queries.reading.sources.plan_reading import UNKNOWN_SPLIT, Planner, names_a_relation
 from moedb.queries.reading.sources.statement import Statement
 from moedb.queries.results.result import RUNS_NAMED, RunReference
@@ -74,7 +74,7 @@ class SourceFinder:
         self,
         snapshot: Snapshot,
         connection: duckdb.DuckDBPyConnection,
-        counts: Callable[[], Counts],
+        counts: Callable[[], SplitSizes],
     ) -> None:
         self._snapshot = snapshot
         self._connection = connection
