@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: a random model, the embedded one, and stores captured from them."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from tests.support.models.cifar_store import CifarStore
 
 ROOT = Path(__file__).parent.parent
+
+# No test reads, or leaves, answers in the user's cache folder.
+os.environ["MOEDB_CACHE"] = ""
 
 # A busy machine is slow; that is no fault of what is tested.
 settings.register_profile("moedb", deadline=None)

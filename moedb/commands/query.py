@@ -17,6 +17,9 @@ from moedb.commands.terminal import emit, say
 from moedb.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
     from moedb.queries.database import Database
     from moedb.queries.results.result import Result
 
@@ -64,7 +67,17 @@ def _asked(
 ) -> "Result":
     if name is None:
         return database.sql(sql or "", given, run=run)
-    return database.query(name, **given)
+    from moedb.queries.analyses.waiting.progress import shown_by
+
+    with shown_by(_progress):
+        return database.query(name, **given)
+
+
+def _progress(what: str, n_parts: int) -> "AbstractContextManager[Callable[[], None]]":
+    # rich is imported where there is something to show
+    from moedb.commands.progress import analysis_progress
+
+    return analysis_progress(what, n_parts)
 
 
 def say_sources(result: "Result") -> None:

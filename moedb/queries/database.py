@@ -32,7 +32,7 @@ from moedb.queries.reading.references import SPLITS, SplitSize, SplitSizes, narr
 from moedb.queries.reading.sources.plan_reading import names_a_relation
 from moedb.queries.reading.sources.sql_sources import BoundCall, SourceFinder
 from moedb.queries.reading.sources.statement import MacroCall, Statement, read_statement
-from moedb.queries.results.result import Provenance, Result, RunReference
+from moedb.queries.results.result import Computed, Provenance, Result, RunReference
 from moedb.schemas.arrays import array_spec
 from moedb.store.layout import store_path
 from moedb.store.reading.snapshot import RunSnapshot, Snapshot, take_snapshot, warn_of_damage
@@ -41,6 +41,7 @@ from moedb.version import __version__
 if TYPE_CHECKING:
     import zarr
 
+    from moedb.queries.analyses.analysis import Analysis
     from moedb.store.arrays import ArrayKey
 
 logger = logging.getLogger(__name__)
@@ -280,7 +281,7 @@ class Database:
             self._warn_if_incomplete(self.snapshot.run(run_id))
         reader = self._check(question, bound)
         if isinstance(question, Analysis):
-            computed = question.function(self, bind(question, bound))
+            computed = self._computed(question, bind(question, bound))
             if self._hashed is not None and not self._hashed.issuperset(computed.run_ids):
                 more = self._hashed.union(computed.run_ids)
                 return self.verified(more).query(name, **parameters)
@@ -497,6 +498,15 @@ class Database:
             check_values(reader, question, bound)
             self._checked.add(key)
         return reader
+
+    def _computed(self, analysis: "Analysis", values: Mapping[str, Value]) -> Computed:
+        from moedb.queries.analyses.waiting.kept import answer_or_compute
+
+        compute = partial(analysis.function, self, values)
+        # who asks that what is read be verified asks that it be read
+        if self._hashed is not None:
+            return compute()
+        return answer_or_compute(analysis, self.snapshot, values, compute)
 
     def _with_array(self, run: str | None, name: str, layer: int) -> RunSnapshot:
         from moedb.queries.checks.default_run import newest_with_array

@@ -37,6 +37,8 @@ class Analysis(Question):
         What a run must hold for it: tables, and columns that are null in some runs.
     needs_arrays
         Arrays of which a run must keep one for it; none where it reads no arrays.
+    is_long
+        Whether it takes so long that its answers are kept on the disk.
     """
 
     columns: tuple[AnalysisColumn, ...]
@@ -44,6 +46,7 @@ class Analysis(Question):
     row: type[tuple[Any, ...]]
     needs: tuple[str, ...] = ("routing",)
     needs_arrays: tuple[str, ...] = ()
+    is_long: bool = False
 
     @property
     def reads(self) -> tuple[str, ...]:

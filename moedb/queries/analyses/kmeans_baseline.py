@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moedb.errors import ArrayNotFoundError, ParameterError, UsageError
 from moedb.queries.analyses.analysis import RUN, SPLIT, Analysis, AnalysisColumn
+from moedb.queries.analyses.waiting.progress import each_part
 from moedb.queries.questions.parameters import Parameter
 from moedb.queries.reading.array_rows import KEPT, read_rows, spread
 from moedb.queries.results.result import Computed
@@ -96,7 +97,7 @@ def kmeans_baseline(reader: "SnapshotReader", parameters: "Mapping[str, Value]")
     selection = {"run": run.run_id, "split": parameters["split"]}
     labels = reader.sql(_LABELS, {**selection, "key": parameters["key"]}).df()
     rows: list[KmeansBaselineRow] = []
-    for layer in _layers(run, parameters["layer"]):
+    for layer in each_part(_layers(run, parameters["layer"]), "layers"):
         stored = reader.array(run.run_id, _ARRAY, layer)
         tokens = reader.sql(_TOKENS, {**selection, "layer": layer}).df()
         if tokens.empty:
@@ -311,4 +312,5 @@ KMEANS_BASELINE = Analysis(
     function=kmeans_baseline,
     row=KmeansBaselineRow,
     needs_arrays=(_ARRAY,),
+    is_long=True,
 )

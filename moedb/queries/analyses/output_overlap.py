@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moedb.errors import ArrayNotFoundError, ParameterError
 from moedb.queries.analyses.analysis import RUN, SPLIT, Analysis, AnalysisColumn
+from moedb.queries.analyses.waiting.progress import each_part
 from moedb.queries.questions.parameters import Parameter
 from moedb.queries.reading.array_rows import KEPT, read_rows, spread
 from moedb.queries.results.result import Computed
@@ -101,7 +102,7 @@ def output_overlap(reader: "SnapshotReader", parameters: "Mapping[str, Value]") 
     sources = _sources(run, wanted)
     number_format = str(run.row["dtype"])
     rows: list[OutputOverlapRow] = []
-    for layer, array in sources.items():
+    for layer, array in each_part([*sources.items()], "layers"):
         for expert_a, expert_b, pair in _pairs_of_layer(
             reader, parameters, layer, array, number_format
         ):
@@ -398,4 +399,5 @@ OUTPUT_OVERLAP = Analysis(
     function=output_overlap,
     row=OutputOverlapRow,
     needs_arrays=(_CHOSEN, _EVERY),
+    is_long=True,
 )

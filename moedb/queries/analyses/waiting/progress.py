@@ -1,0 +1,44 @@
+"""How far a long analysis is, for whoever wants to show it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from typing import TypeVar
+
+T = TypeVar("T")
+
+Advance = Callable[[], None]
+Show = Callable[[str, int], AbstractContextManager[Advance]]
+"""Shows that so many parts of something are to come; what it yields is called after each."""
+
+_SHOWN: ContextVar[Show | None] = ContextVar("moedb_progress", default=None)
+
+
+def each_part(parts: Sequence[T], what: str) -> Iterator[T]:
+    """Go through the parts of an analysis, showing how far it is.
+
+    Parameters
+    ----------
+    parts
+        The parts.
+    what
+        What they are, in the plural.
+    """
+    show = _SHOWN.get()
+    if show is None:
+        yield from parts
+        return
+    with show(what, len(parts)) as advance:
+        for part in parts:
+            yield part
+            advance()
+
+
+@contextmanager
+def shown_by(show: Show) -> Iterator[None]:
+    """Have progress shown by ``show`` within the block."""
+    token = _SHOWN.set(show)
+    try:
+        yield
+    finally:
+        _SHOWN.reset(token)
