@@ -1,7 +1,9 @@
 """moedb: a database of what Mixture-of-Experts models do inside.
 
 >>> import moedb
+>>> run = moedb.capture_ioi("moedb-store", n=20)  # doctest: +SKIP
 >>> db = moedb.open("moedb-store")  # doctest: +SKIP
+>>> db.query("expert-frequency", run=run).df()  # doctest: +SKIP
 >>> db.sql("select count(*) from routing").df()  # doctest: +SKIP
 """
 
@@ -11,15 +13,37 @@ from typing import TYPE_CHECKING, Any
 from moedb.version import __version__
 
 if TYPE_CHECKING:
+    from moedb.api.capturing import capture_cifar as capture_cifar
+    from moedb.api.capturing import capture_ioi as capture_ioi
+    from moedb.api.capturing import capture_text as capture_text
+    from moedb.api.capturing import intervene as intervene
+    from moedb.errors import MoedbError as MoedbError
     from moedb.queries.database import Database as Database
     from moedb.queries.database import open_database as open
-
-__all__ = ["Database", "__version__", "open"]
+    from moedb.queries.results.result import Result as Result
 
 _LAZY = {
-    "open": ("moedb.queries.database", "open_database"),
     "Database": ("moedb.queries.database", "Database"),
+    "MoedbError": ("moedb.errors", "MoedbError"),
+    "Result": ("moedb.queries.results.result", "Result"),
+    "capture_cifar": ("moedb.api.capturing", "capture_cifar"),
+    "capture_ioi": ("moedb.api.capturing", "capture_ioi"),
+    "capture_text": ("moedb.api.capturing", "capture_text"),
+    "intervene": ("moedb.api.capturing", "intervene"),
+    "open": ("moedb.queries.database", "open_database"),
 }
+
+__all__ = [
+    "Database",
+    "MoedbError",
+    "Result",
+    "__version__",
+    "capture_cifar",
+    "capture_ioi",
+    "capture_text",
+    "intervene",
+    "open",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -28,3 +52,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'moedb' has no attribute {name!r}")
     module, attribute = _LAZY[name]
     return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__doc__"]

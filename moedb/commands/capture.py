@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from moedb.api.capturing import check_one_name, options_of
 from moedb.commands.options import (
     COUNT,
     OUTPUT,
@@ -16,7 +17,6 @@ from moedb.commands.options import (
     store_option,
 )
 from moedb.commands.terminal import emit, say
-from moedb.errors import UsageError
 
 if TYPE_CHECKING:
     from moedb.capture.pipeline.plan import CapturePlan
@@ -72,12 +72,11 @@ def capture_qwen_ioi(
       moedb capture qwen-ioi --n 300 --arrays router_logits --arrays expert_outputs@2,4
     """
     from moedb.capture.jobs.qwen_ioi.job import plan_qwen_ioi
-    from moedb.capture.pipeline.plan import CaptureOptions
 
     _check_store(dry_run)
     output = {key: options.pop(key) for key in OUTPUT}
     planned = plan_qwen_ioi(
-        CaptureOptions(**_in_bytes(options)),
+        options_of(options),
         n=n,
         seed=seed,
         templates=templates,
@@ -133,15 +132,13 @@ def capture_cifar_moe(
     from moedb.capture.jobs.cifar_moe.dataset import cifar_dataset, find_trials
     from moedb.capture.jobs.cifar_moe.images import load_cifar10
     from moedb.capture.jobs.cifar_moe.job import plan_cifar_capture
-    from moedb.capture.pipeline.plan import CaptureOptions
 
     _check_store(dry_run)
     output = {key: options.pop(key) for key in OUTPUT}
     folders = find_trials(models)
     dataset = cifar_dataset(load_cifar10(data, "test"), n=n, draws=draws, seed=seed)
-    settings = _in_bytes(options)
     plans = [
-        plan_cifar_capture(CaptureOptions(model=str(folder), **settings), dataset)
+        plan_cifar_capture(options_of({**options, "model": str(folder)}), dataset)
         for folder in folders
     ]
     _run_captures(plans, dry_run, shard, output)
@@ -232,14 +229,13 @@ def capture_text(
     # these import torch, which takes seconds: not before the data are there
     from moedb.capture.jobs.language import plan_language_capture
     from moedb.capture.jobs.text.job import TextOptions, text_dataset
-    from moedb.capture.pipeline.plan import CaptureOptions
 
     output = {key: options.pop(key) for key in OUTPUT}
     names = ("unaligned", "max_length", "stride", "truncate", "max_examples", "max_tokens")
     chosen = {name: options.pop(name) for name in (*names, "shuffle", "seed")}
     text_options = TextOptions(columns=columns, **chosen)
     planned = plan_language_capture(
-        CaptureOptions(**_in_bytes(options)),
+        options_of(options),
         functools.partial(text_dataset, source=source, options=text_options),
     )
     _run_captures([planned], dry_run, shard, output)
@@ -253,24 +249,10 @@ def _check_store(dry_run: bool) -> None:
         check_worth_capturing(store_folder())
 
 
-def _in_bytes(options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a capture with gigabytes turned into bytes."""
-    memory = options.pop("max_memory", None)
-    return {
-        **options,
-        "budget": int(options["budget"] * 1e9),
-        "max_bytes": None if memory is None else int(memory * 1e9),
-    }
-
-
 def _run_captures(
     plans: "list[CapturePlan]", dry_run: bool, shard: "Shard", output: dict[str, Any]
 ) -> None:
-    if len(plans) > 1 and any(planned.named.name is not None for planned in plans):
-        raise UsageError(
-            f"--name is for one run, and there are {len(plans)} models, each a run",
-            "name them afterwards: moedb name RUN NAME",
-        )
+    check_one_name(plans)
     if not dry_run:
         for planned in plans:
             _run_capture(planned, shard)
@@ -306,8 +288,8 @@ def _announce(planned: "CapturePlan") -> None:
 
 
 def _run_capture(planned: "CapturePlan", shard: "Shard") -> None:
+    from moedb.api.progress import RichProgress
     from moedb.capture.pipeline.running import capture
-    from moedb.commands.progress import RichProgress
 
     _announce(planned)
     if shard.count > 1:

@@ -1,0 +1,416 @@
+"""Running models from Python: captures and interventions, each returning the name of its run."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
+
+if TYPE_CHECKING:
+    from moedb.capture.pipeline.plan import CaptureOptions, CapturePlan
+    from moedb.capture.tracing.logit_lens import Positions
+
+
+class CaptureSettings(TypedDict, total=False):
+    """What can be chosen about every capture; the command line's options say more of each.
+
+    Attributes
+    ----------
+    arrays
+        Arrays to keep, as ``NAME`` or ``NAME@LAYERS``, ``all`` or ``none``; empty for what fits.
+    layers
+        Layers whose arrays are kept, such as ``0,4-7``.
+    tokens
+        Tokens the arrays keep: ``all``, ``last``, ``label:KEY=VALUE``.
+    batch_size
+        Examples of a forward pass.
+    dtype, device
+        None for what suits the model and the machine.
+    budget
+        GB of arrays to keep where ``arrays`` is empty.
+    name, note
+        What the run is called, and what it is.
+    """
+
+    arrays: Sequence[str]
+    layers: str
+    tokens: str
+    batch_size: int
+    dtype: str | None
+    device: str | None
+    budget: float
+    name: str | None
+    note: str | None
+
+
+class LanguageModelSettings(CaptureSettings, total=False):
+    """What can be chosen about a capture of a language model.
+
+    Attributes
+    ----------
+    model
+        The embedded model's name, a hub id, or a folder.
+    max_memory
+        GB of weights to hold; a larger model is read layer by layer.
+    device_map
+        How the layers are spread over several GPUs.
+    """
+
+    model: str
+    max_memory: float | None
+    device_map: str | None
+
+
+def capture_ioi(
+    store: str | Path | None = None,
+    *,
+    n: int = 100,
+    seed: int = 0,
+    templates: str | Path | None = None,
+    twins: bool = True,
+    lens: "Positions" = "last",
+    **settings: Unpack[LanguageModelSettings],
+) -> str:
+    """Run indirect object identification prompts through a language model.
+
+    Parameters
+    ----------
+    store
+        The store's folder; None for ``MOEDB_STORE``, or ``./moedb-store``.
+    n
+        Prompts, twins not counted.
+    seed
+        Seed of what is drawn.
+    templates
+        A JSON file of templates and words.
+    twins
+        Whether there are corrupted twins too.
+    lens
+        Tokens whose residual stream is read through the logit lens.
+    **settings
+        See :class:`LanguageModelSettings` and :class:`CaptureSettings`.
+
+    Returns
+    -------
+    str
+        The run. The same call again resumes it, or does nothing.
+
+    Raises
+    ------
+    MoedbError
+        As the command ``moedb capture qwen-ioi`` says.
+
+    Examples
+    --------
+    >>> import moedb
+    >>> run = moedb.capture_ioi("moedb-store", n=20, name="first")  # doctest: +SKIP
+    >>> moedb.open("moedb-store").query("ioi-logit-diff", run=run)  # doctest: +SKIP
+    """
+    from moedb.capture.jobs.qwen_ioi.job import plan_qwen_ioi
+
+    place = _checked_store(store)
+    planned = plan_qwen_ioi(
+        options_of(settings),
+        n=n,
+        seed=seed,
+        templates=None if templates is None else Path(templates),
+        twins=twins,
+        lens=lens,
+    )
+    return _run(planned, place)
+
+
+def capture_text(
+    dataset: str | Path,
+    store: str | Path | None = None,
+    *,
+    split: str | None = None,
+    subset: str | None = None,
+    lines: bool = False,
+    text_column: str = "text",
+    label: Sequence[str] = (),
+    words_column: str = "words",
+    token_label: Sequence[str] = (),
+    unaligned: Literal["fail", "skip", "join"] = "fail",
+    max_length: int | None = None,
+    stride: int | None = None,
+    truncate: bool = False,
+    max_examples: int | None = None,
+    max_tokens: int | None = None,
+    shuffle: bool = False,
+    seed: int = 0,
+    **settings: Unpack[LanguageModelSettings],
+) -> str:
+    """Run texts through a language model.
+
+    Parameters
+    ----------
+    dataset
+        A file, a folder of files of one kind, or a hub id.
+    store
+        The store's folder; None for ``MOEDB_STORE``, or ``./moedb-store``.
+    split, subset
+        Of a hub dataset.
+    lines
+        Whether each line of a ``.txt`` file is a document.
+    text_column, words_column
+        The columns of the texts, and of lists of words.
+    label, token_label
+        Columns that become labels of examples, and of tokens.
+    unaligned
+        What is done where words are not in the text.
+    max_length, stride, truncate
+        Tokens of an example at most, from one window to the next, and whether only the first
+        window is kept.
+    max_examples, max_tokens
+        Where to stop.
+    shuffle, seed
+        Whether documents are shuffled, and how.
+    **settings
+        See :class:`LanguageModelSettings` and :class:`CaptureSettings`.
+
+    Returns
+    -------
+    str
+        The run. The same call again resumes it, or does nothing.
+
+    Raises
+    ------
+    MoedbError
+        As the command ``moedb capture text`` says.
+    """
+    from moedb.capture.jobs.text.documents import TextColumns
+    from moedb.capture.jobs.text.sources.opening import open_source
+
+    place = _checked_store(store)
+    columns = TextColumns(text_column, tuple(label), words_column, tuple(token_label))
+    source = open_source(str(dataset), split=split, subset=subset, lines=lines)
+    source.check_columns(columns.options)
+    # these import torch, which takes seconds: not before the data are there
+    from moedb.capture.jobs.language import plan_language_capture
+    from moedb.capture.jobs.text.job import TextOptions, text_dataset
+
+    options = TextOptions(
+        columns=columns,
+        unaligned=unaligned,
+        max_length=max_length,
+        stride=stride,
+        truncate=truncate,
+        max_examples=max_examples,
+        max_tokens=max_tokens,
+        shuffle=shuffle,
+        seed=seed,
+    )
+    made = partial(text_dataset, source=source, options=options)
+    return _run(plan_language_capture(options_of(settings), made), place)
+
+
+def capture_cifar(
+    model: str | Path | Sequence[str | Path] = "cifar-moe",
+    store: str | Path | None = None,
+    *,
+    data: str | Path | None = None,
+    n: int | None = None,
+    draws: int = 10,
+    seed: int = 0,
+    **settings: Unpack[CaptureSettings],
+) -> list[str]:
+    """Run CIFAR-10's test images through CIFAR MoEs, each model a run.
+
+    Parameters
+    ----------
+    model
+        A trained model's folder, or a folder of them; or several.
+    store
+        The store's folder; None for ``MOEDB_STORE``, or ``./moedb-store``.
+    data
+        CIFAR-10; None for the hub's.
+    n
+        Only the first images; None for all.
+    draws
+        Random routers, and experts, to average over.
+    seed
+        Seed of what is drawn.
+    **settings
+        See :class:`CaptureSettings`; a name is for one model.
+
+    Returns
+    -------
+    list of str
+        The runs, in the order of the models.
+
+    Raises
+    ------
+    MoedbError
+        As the command ``moedb capture cifar-moe`` says.
+    """
+    from moedb.capture.jobs.cifar_moe.dataset import cifar_dataset, find_trials
+    from moedb.capture.jobs.cifar_moe.images import load_cifar10
+    from moedb.capture.jobs.cifar_moe.job import plan_cifar_capture
+
+    place = _checked_store(store)
+    given = [model] if isinstance(model, str | Path) else model
+    folders = find_trials([Path(each) for each in given])
+    images = load_cifar10(None if data is None else Path(data), "test")
+    dataset = cifar_dataset(images, n=n, draws=draws, seed=seed)
+    settings.setdefault("batch_size", 250)
+    plans = [
+        plan_cifar_capture(options_of({**settings, "model": str(folder)}), dataset)
+        for folder in folders
+    ]
+    check_one_name(plans)
+    return [_run(planned, place) for planned in plans]
+
+
+def intervene(
+    run: str,
+    store: str | Path | None = None,
+    *,
+    kind: str | Sequence[str],
+    layers: str = "all",
+    together: bool = False,
+    roles: str | None = None,
+    split: str = "all",
+    experts: str | None = None,
+    pairs: Sequence[tuple[int, int]] | None = None,
+    most_frequent: int | None = None,
+    each: bool = False,
+    form: str | None = None,
+    site: str | Sequence[str] = (),
+    draws: int | None = None,
+    seed: int = 0,
+    lens: bool = False,
+    model: str | None = None,
+    batch_size: int = 128,
+    device: str | None = None,
+    max_memory: float | None = None,
+    device_map: str | None = None,
+    name: str | None = None,
+    note: str | None = None,
+) -> str:
+    """Run a captured run's examples again while something is changed in the model.
+
+    Parameters
+    ----------
+    run
+        The run, or an unambiguous beginning of its name.
+    store
+        The store's folder; None for ``MOEDB_STORE``, or ``./moedb-store``.
+    kind, site
+        What is changed, as the command's ``--kind`` and ``--site``; one, or several.
+    layers, together, roles, split, experts, most_frequent, each, form, draws, seed, lens
+        As the command's options.
+    pairs
+        The experts, as pairs (layer, expert); instead of ``experts``.
+    model, batch_size, device, max_memory, device_map
+        Where the model is, and what it runs on.
+    name, note
+        What the new run is called, and what it is.
+
+    Returns
+    -------
+    str
+        The new run. The same call again resumes it, or does nothing.
+
+    Raises
+    ------
+    MoedbError
+        As the command ``moedb intervene`` says.
+    """
+    from moedb.api.progress import RichProgress
+    from moedb.capture.interventions.choices import Choices
+    from moedb.capture.interventions.parent_run import open_parent
+    from moedb.capture.interventions.planning import Resources, plan_sweep
+    from moedb.capture.interventions.running import run_sweep
+    from moedb.schemas.run_names import RunName, check_name, check_note
+
+    check_name(name)
+    check_note(note)
+    place = _place(store)
+    choices = Choices(
+        kinds=(kind,) if isinstance(kind, str) else tuple(kind),
+        layers=layers,
+        together=together,
+        roles=roles,
+        split=split,
+        experts=experts,
+        pairs=None if pairs is None else tuple(sorted(set(pairs))),
+        most_frequent=most_frequent,
+        each=each,
+        form=form,
+        sites=(site,) if isinstance(site, str) else tuple(site),
+        draws=draws,
+        seed=seed,
+    )
+    resources = Resources(model, batch_size, device, _bytes(max_memory), device_map)
+    named = RunName(name, note)
+    planned = plan_sweep(open_parent(place, run), choices, resources, lens, named)
+    with RichProgress() as progress:
+        return run_sweep(planned, place, progress).run_id
+
+
+def options_of(settings: Mapping[str, Any]) -> "CaptureOptions":
+    """The options of a capture, with gigabytes turned into bytes.
+
+    Raises
+    ------
+    TypeError
+        If there is no such setting.
+    UsageError
+        If a value is not valid.
+    """
+    from moedb.capture.pipeline.plan import CaptureOptions
+
+    given: dict[str, Any] = {"model": "qwen-moe-mini", **settings}
+    if "budget" in given:
+        given["budget"] = _bytes(given["budget"])
+    if "max_memory" in given:
+        given["max_bytes"] = _bytes(given.pop("max_memory"))
+    if "arrays" in given:
+        arrays = given["arrays"]
+        given["arrays"] = (arrays,) if isinstance(arrays, str) else tuple(arrays)
+    return CaptureOptions(**given)
+
+
+def check_one_name(plans: "Sequence[CapturePlan]") -> None:
+    """Check that there is one run where a name is given.
+
+    Raises
+    ------
+    UsageError
+        If there are more.
+    """
+    from moedb.errors import UsageError
+
+    if len(plans) > 1 and any(planned.named.name is not None for planned in plans):
+        raise UsageError(
+            f"--name is for one run, and there are {len(plans)} models, each a run",
+            "name them afterwards: moedb name RUN NAME",
+        )
+
+
+def _bytes(gigabytes: float | None) -> int | None:
+    return None if gigabytes is None else int(gigabytes * 1e9)
+
+
+def _place(store: str | Path | None) -> Path:
+    from moedb.queries.database import default_store
+    from moedb.store.layout import store_path
+
+    return default_store() if store is None else store_path(store)
+
+
+def _checked_store(store: str | Path | None) -> Path:
+    """The store's folder, after checking that there is a use in planning."""
+    from moedb.store.writing.writability import check_worth_capturing
+
+    place = _place(store)
+    check_worth_capturing(place)
+    return place
+
+
+def _run(planned: "CapturePlan", store: Path) -> str:
+    from moedb.api.progress import RichProgress
+    from moedb.capture.pipeline.running import capture
+
+    with RichProgress() as progress:
+        return capture(planned, store, progress).run_id
