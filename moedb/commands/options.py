@@ -137,7 +137,10 @@ def table_options(command: Command) -> Command:
 def run_option(command: Command) -> Command:
     """Add ``--run``."""
     return click.option(
-        "-r", "--run", help="The run, or the beginning of its name.  [default: newest complete]"
+        "-r",
+        "--run",
+        help="The run, or the beginning of its name.  [default: the newest complete one that has what is "
+        "asked for]",
     )(command)
 
 
