@@ -139,8 +139,7 @@ def run_option(command: Command) -> Command:
     return click.option(
         "-r",
         "--run",
-        help="The run, or the beginning of its name.  [default: the newest complete one that has what is "
-        "asked for]",
+        help="The run, or the beginning of its name.  [default: newest complete that can answer]",
     )(command)
 
 
