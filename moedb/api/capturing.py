@@ -1,11 +1,15 @@
 """Running models from Python: captures and interventions, each returning the name of its run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
+from moedb.errors import UsageError
+
 if TYPE_CHECKING:
+    from moedb.capture.jobs.model_outline import ModelOutline
     from moedb.capture.pipeline.plan import CaptureOptions, CapturePlan
     from moedb.capture.tracing.logit_lens import Positions
 
@@ -48,14 +52,18 @@ class LanguageModelSettings(CaptureSettings, total=False):
     Attributes
     ----------
     model
-        The embedded model's name, a hub id, or a folder.
+        The embedded model's name, a hub id, or a folder; or a model of transformers that is loaded,
+        which runs as it is, and where it is.
+    tokenizer
+        The tokenizer of a model that is loaded.
     max_memory
         GB of weights to hold; a larger model is read layer by layer.
     device_map
         How the layers are spread over several GPUs.
     """
 
-    model: str
+    model: object
+    tokenizer: object
     max_memory: float | None
     device_map: str | None
 
@@ -108,15 +116,17 @@ def capture_ioi(
     from moedb.capture.jobs.qwen_ioi.job import plan_qwen_ioi
 
     place = _checked_store(store)
-    planned = plan_qwen_ioi(
-        options_of(settings),
-        n=n,
-        seed=seed,
-        templates=None if templates is None else Path(templates),
-        twins=twins,
-        lens=lens,
-    )
-    return _run(planned, place)
+    with _with_model(settings) as (options, outline):
+        planned = plan_qwen_ioi(
+            options,
+            n=n,
+            seed=seed,
+            templates=None if templates is None else Path(templates),
+            twins=twins,
+            lens=lens,
+            outline=outline,
+        )
+        return _run(planned, place)
 
 
 def capture_text(
@@ -201,7 +211,8 @@ def capture_text(
         seed=seed,
     )
     made = partial(text_dataset, source=source, options=options)
-    return _run(plan_language_capture(options_of(settings), made), place)
+    with _with_model(settings) as (chosen, outline):
+        return _run(plan_language_capture(chosen, made, outline=outline), place)
 
 
 def capture_cifar(
@@ -379,13 +390,29 @@ def check_one_name(plans: "Sequence[CapturePlan]") -> None:
     UsageError
         If there are more.
     """
-    from moedb.errors import UsageError
-
     if len(plans) > 1 and any(planned.named.name is not None for planned in plans):
         raise UsageError(
             f"--name is for one run, and there are {len(plans)} models, each a run",
             "name them afterwards: moedb name RUN NAME",
         )
+
+
+@contextmanager
+def _with_model(
+    settings: Mapping[str, Any],
+) -> "Iterator[tuple[CaptureOptions, ModelOutline | None]]":
+    """The options of a capture, and its model where that is loaded already."""
+    model, tokenizer = settings.get("model"), settings.get("tokenizer")
+    given = {name: value for name, value in settings.items() if name != "tokenizer"}
+    if model is None or isinstance(model, str | Path):
+        if tokenizer is not None:
+            raise UsageError("tokenizer: only a model that is loaded comes with one")
+        yield options_of(given if model is None else {**given, "model": str(model)}), None
+        return
+    from moedb.capture.jobs.live_model import live_outline
+
+    with live_outline(model, tokenizer) as outline:
+        yield options_of({**given, "model": outline.checkpoint.name}), outline
 
 
 def _bytes(gigabytes: float | None) -> int | None:

@@ -34,7 +34,10 @@ MakeDataset = Callable[[Any], Dataset]
 
 
 def plan_language_capture(
-    options: CaptureOptions, make_dataset: MakeDataset, lens: Positions = "none"
+    options: CaptureOptions,
+    make_dataset: MakeDataset,
+    lens: Positions = "none",
+    outline: ModelOutline | None = None,
 ) -> CapturePlan:
     """Resolve every choice of a capture, without loading weights.
 
@@ -47,6 +50,8 @@ def plan_language_capture(
     lens
         The tokens whose residual stream is read through the logit lens, of examples that have a
         target and a foil.
+    outline
+        The model, where it is not to be found by its name in ``options``.
 
     Raises
     ------
@@ -54,11 +59,16 @@ def plan_language_capture(
         If the model is none that can be captured, or an option does not fit it.
     """
     use_large_pages()
-    device = chosen_device(options.device)
     TokenSelection.parse(options.tokens)
-    model = ModelOutline.of(find_checkpoint(options.model))
+    if outline is not None and outline.is_live:
+        model = outline
+        _check_unplaced(options)
+        dtype, device = model.placed
+    else:
+        device = chosen_device(options.device)
+        model = outline or ModelOutline.of(find_checkpoint(options.model))
+        dtype = options.dtype or default_dtype(model.checkpoint, device)
     embeddings = model.skeleton.get_input_embeddings()
-    dtype = options.dtype or default_dtype(model.checkpoint, device)
     dataset = make_dataset(model.tokenizer)
     _check_vocabulary(dataset, embeddings.num_embeddings, model.checkpoint)
     absent = {"all_expert_outputs"}
@@ -87,6 +97,17 @@ def plan_language_capture(
         settings={} if lens == "none" else {"lens": lens},
         n_lens_tokens=n_lens_tokens(dataset.examples, lens),
     )
+
+
+def _check_unplaced(options: CaptureOptions) -> None:
+    """Refuse to say of a model that is loaded what it runs in or on."""
+    placing = ("dtype", "device", "device_map", "max_bytes")
+    given = [name for name in placing if getattr(options, name) is not None]
+    if given:
+        raise UsageError(
+            f"{', '.join(given)}: a model that is loaded runs as it is, and where it is",
+            "leave that out, or move the model first: model.to(...)",
+        )
 
 
 def _has_shared_expert(skeleton: Any, block: MoEBlock) -> bool:
@@ -132,7 +153,10 @@ def open_language_model(
         If it cannot be loaded or read, or lacks what the arrays hold.
     """
     with ExitStack() as stack:
-        model = stack.enter_context(opened_model(outline.checkpoint, placement))
+        if outline.is_live:
+            model = outline.skeleton
+        else:
+            model = stack.enter_context(opened_model(outline.checkpoint, placement))
         # Quantized experts come up in another form than the skeleton's.
         loaded = find_blocks(model)
         _check_sizes(outline, loaded)

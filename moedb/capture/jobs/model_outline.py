@@ -13,7 +13,7 @@ from moedb.capture.structure.blocks import Form, MoEBlock, find_blocks
 
 @dataclass(frozen=True)
 class ModelOutline:
-    """What is known of a language model without its weights.
+    """What is known of a language model before its weights are loaded.
 
     Attributes
     ----------
@@ -23,11 +23,19 @@ class ModelOutline:
         The model without weights.
     blocks
         Its MoE blocks, as the skeleton has them.
+    is_live
+        Whether the skeleton is the model itself, which is loaded already.
     """
 
     checkpoint: Checkpoint
     skeleton: Any
     blocks: tuple[MoEBlock, ...]
+    is_live: bool = False
+
+    @property
+    def placed(self) -> tuple[str, str]:
+        """The number format and the device that a loaded model is in and on."""
+        return str(self.skeleton.dtype).removeprefix("torch."), str(self.skeleton.device)
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> "ModelOutline":

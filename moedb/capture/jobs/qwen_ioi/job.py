@@ -6,6 +6,7 @@ from typing import Any
 
 from moedb.capture.examples import Dataset, Example
 from moedb.capture.jobs.language import plan_language_capture
+from moedb.capture.jobs.model_outline import ModelOutline
 from moedb.capture.jobs.qwen_ioi import IOIPrompt, generate_prompts, load_ioi_templates, token_roles
 from moedb.capture.pipeline.plan import CaptureOptions, CapturePlan
 from moedb.capture.tracing.logit_lens import Positions
@@ -23,6 +24,7 @@ def plan_qwen_ioi(
     templates: Path | None = None,
     twins: bool = True,
     lens: Positions = "last",
+    outline: ModelOutline | None = None,
 ) -> CapturePlan:
     """Plan the capture of a language model over IOI prompts.
 
@@ -34,6 +36,8 @@ def plan_qwen_ioi(
         As :func:`ioi_dataset` takes them.
     lens
         The tokens whose residual stream is read through the logit lens.
+    outline
+        The model, where it is not to be found by its name.
 
     Raises
     ------
@@ -41,7 +45,7 @@ def plan_qwen_ioi(
         As `ioi_dataset` and `plan_language_capture` do.
     """
     make = partial(ioi_dataset, n=n, seed=seed, templates=templates, twins=twins)
-    return plan_language_capture(options, make, lens)
+    return plan_language_capture(options, make, lens, outline)
 
 
 def ioi_dataset(
