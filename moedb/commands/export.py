@@ -1,7 +1,7 @@
 """Publishing: tables and figures for a paper."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,9 @@ from moedb.commands.options import (
 from moedb.commands.query import ask, say_sources
 from moedb.commands.terminal import say
 from moedb.errors import UsageError
+
+if TYPE_CHECKING:
+    from moedb.queries.results.sheets import Environment
 
 
 @click.command()
@@ -50,8 +53,10 @@ def export(
     Example:
       moedb export expert-frequency -o frequency.tex --pivot layer expert frequency
       moedb export ioi-logit-diff -o ioi.tex --caption "IOI by template" --label tab:ioi
+      moedb export load-balance -o balance.tex --font-size scriptsize --rename cv="Spread"
     """
     from moedb.queries.results.export import export as write_table
+    from moedb.queries.results.formats.latex import latex_packages
     from moedb.queries.results.sheets import TableOptions
 
     columns = options.pop("columns")
@@ -59,12 +64,27 @@ def export(
         limit=limit,
         footer=not options.pop("no_footer"),
         columns=tuple(c.strip() for c in columns.split(",")) if columns is not None else None,
+        environment=_environment(options.pop("longtable"), options.pop("table_star")),
         **options,
     )
     result = ask(name, statement, run, parameters)
     for path in write_table(result, output, table, allow_empty=allow_empty):
         say(f"wrote {path}")
+    if output.suffix.lower() == ".tex":
+        packages = " ".join(rf"\usepackage{{{each}}}" for each in latex_packages(table))
+        say(f"in the preamble: {packages}")
+    if table.environment == "longtable":
+        say("a longtable stands where the text has one column, such as after \\onecolumn")
     say_sources(result)
+
+
+def _environment(longtable: bool, table_star: bool) -> "Environment":
+    if longtable and table_star:
+        raise UsageError(
+            "--longtable and --table-star do not go together: a table over pages does not float",
+            "give one of them",
+        )
+    return "longtable" if longtable else "table*" if table_star else "table"
 
 
 @click.command()
