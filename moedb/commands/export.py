@@ -16,8 +16,8 @@ from moedb.commands.options import (
     table_options,
 )
 from moedb.commands.query import ask, say_sources
-from moedb.commands.terminal import say
-from moedb.errors import UsageError
+from moedb.commands.terminal import emit, say
+from moedb.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from moedb.queries.results.sheets import Environment
@@ -88,40 +88,63 @@ def _environment(longtable: bool, table_star: bool) -> "Environment":
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", required=False)
 @run_option
 @parameter_option
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Figure.")
-@click.option("--value", help="Which column the colours show.")
-@click.option("--top", type=COUNT, help="Only the most used experts (co-activation).")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Figure; NAME needs it.")
+@click.option("--value", help="Which column the colours, lines or bars show.")
+@click.option("--top", type=COUNT, help="Only the most used experts (co-activation, cross-layer).")
+@click.option(
+    "--width",
+    metavar="INCHES|column|text",
+    help="Width: one column of a page (3.4 inches), its text (7), or inches.",
+)
+@click.option("--title", help="Title of the figure, in place of a single panel's; '' for none.")
+@click.option("--no-footer", is_flag=True, help="Leave out the line that names the model.")
 @allow_empty_option
 @store_option
 def plot(
-    name: str,
+    name: str | None,
     run: str | None,
     parameters: tuple[tuple[str, str], ...],
-    output: Path,
+    output: Path | None,
     value: str | None,
     top: int | None,
+    width: str | None,
+    title: str | None,
+    no_footer: bool,
     allow_empty: bool,
 ) -> None:
     """Draw the figure of the named query NAME into a .pdf, .png or .svg file.
 
+    Without NAME, list the figures. Beside the file goes a sidecar, as beside a table.
+
     \b
     Example:
+      moedb plot
       moedb plot expert-frequency -o frequency.pdf
-      moedb plot co-activation -o pairs.png -p layer 3 --value lift
+      moedb plot co-activation -o pairs.png -p layer 3 --value lift --width text --title "Pairs"
     """
-    from moedb.queries.figures.drawing import draw
     from moedb.queries.figures.registry import PLOTS
 
-    if name not in PLOTS:
-        from moedb.errors import did_you_mean
+    if name is None:
+        if output is not None:
+            raise UsageError(f"what is to be drawn into {output}?", "moedb plot lists the figures")
+        from moedb.queries.report.overview import figure_list
 
+        emit(figure_list(), None, None, None)
+        return
+    if name not in PLOTS:
         raise UsageError(f"there is no figure of {name!r}; {did_you_mean(name, PLOTS)}")
+    if output is None:
+        raise UsageError("a figure needs a file", f"moedb plot {name} -o {name}.pdf")
+    from moedb.queries.figures.drawing import draw
+    from moedb.queries.figures.parts.layout import Layout, read_width
+
+    layout = Layout(None if width is None else read_width(width), title, not no_footer)
     result = ask(name, None, run, parameters)
     given = {key: each for key, each in (("value", value), ("top", top)) if each is not None}
-    for path in draw(name, result, output, allow_empty=allow_empty, **given):
+    for path in draw(name, result, output, layout, allow_empty=allow_empty, **given):
         say(f"wrote {path}")
     say_sources(result)
 

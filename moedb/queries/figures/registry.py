@@ -14,9 +14,9 @@ from moedb.queries.figures.classes.panels import (
     EXPERT_ACCURACY,
     ROUTING_BY_CLASS_OVER_TRIALS,
 )
-from moedb.queries.figures.co_activation import CO_ACTIVATION
 from moedb.queries.figures.examples import ROUTING_BY_EXAMPLE
-from moedb.queries.figures.expert_use import EXPERT_FREQUENCY
+from moedb.queries.figures.experts.use import EXPERT_FREQUENCY
+from moedb.queries.figures.pairs.co_activation import CO_ACTIVATION
 from moedb.queries.figures.parts.figure import Plot
 from moedb.queries.figures.predictions.experts import EXPERT_ATTRIBUTION, EXPERT_EFFECT
 from moedb.queries.figures.predictions.interventions import INTERVENTION_EFFECT

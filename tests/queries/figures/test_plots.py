@@ -25,13 +25,13 @@ from moedb.queries.figures.classes.panels import (
     plot_class_expert_panels,
     plot_class_pair_panels,
 )
-from moedb.queries.figures.co_activation import (
+from moedb.queries.figures.drawing import draw, style_file
+from moedb.queries.figures.experts.use import plot_expert_frequency
+from moedb.queries.figures.pairs.co_activation import (
     co_activation_matrix,
     plot_co_activation,
     plot_co_activation_layers,
 )
-from moedb.queries.figures.drawing import draw, style_file
-from moedb.queries.figures.expert_use import plot_expert_frequency
 from moedb.queries.figures.parts.heatmap import heatmap
 from moedb.queries.figures.parts.text_fitting import shown_name
 from moedb.queries.figures.registry import PLOTS
