@@ -103,7 +103,7 @@ def draw(
         if layout.title is not None:
             set_title(figure, layout.title)
         if layout.footer:
-            add_footer(figure, result.provenance)
+            add_footer(figure, result.footer)
         if layout.width is not None:
             _refuse_cut_text(figure, width)
         content = _figure_bytes(figure, ending.removeprefix("."))

@@ -160,9 +160,9 @@ class Sheet:
 
     @property
     def footer(self) -> str:
-        """The line below the table: how it was cut, and where it comes from."""
+        """The line below the table: how it was cut, where it comes from, what to know of it."""
         cut = f"first {len(self.rows)} rows; " if self.truncated else ""
-        return visible(cut + self.source.provenance.footer())
+        return visible(cut + self.source.footer)
 
     @property
     def spanned(self) -> range:

@@ -169,7 +169,7 @@ def _draw_panels(
     for panel in panels:
         ax = grid[panel.row, panel.column]
         draw_panel(panel.frame, ax, value=value, classes=classes, norm=norm)
-        ax.set_title(panel.title)
+        ax.set_title(panel.title + _necessity(panel, value))
         if panel.column and (panel.row, panel.column - 1) in places:
             ax.tick_params(labelleft=False)
         if (panel.row + 1, panel.column) in places:
@@ -191,6 +191,12 @@ def _draw_panels(
     bar.set_label(kind.label)
     fit_text(figure, axes, kind.format)
     return axes
+
+
+def _necessity(panel: Panel, value: str) -> str:
+    """What the title of a panel adds where its values could be no others."""
+    of_two = value == "correlation" and bool((panel.frame["experts"] == 2).all())
+    return "\n±1 by necessity" if of_two else ""
 
 
 def _paint_class_pairs(frame: "pd.DataFrame", value: str) -> "Figure":

@@ -16,7 +16,7 @@ from moedb.queries.figures.parts.grid import (
     most_used,
     rows_of_layer,
 )
-from moedb.queries.figures.parts.heatmap import SCALE_QUANTILE, Colours, heatmap
+from moedb.queries.figures.parts.heatmap import Colours, heatmap, up_from_zero
 
 if TYPE_CHECKING:
     import numpy as np
@@ -141,20 +141,14 @@ def plot_co_activation_layers(
 
 
 def _pair_colours(matrix: "np.ndarray[Any, Any]", value: str) -> Colours:
-    """Return scale and colour map: for lift two colours that meet at 1, else from 0 up.
+    """Return scale and colour map: for lift two colours that meet at 1, else from 0 up."""
+    from matplotlib.colors import TwoSlopeNorm
 
-    The scale ends at :data:`SCALE_QUANTILE` of the cells.
-    """
-    import numpy as np
-    from matplotlib.colors import Normalize, TwoSlopeNorm
-
-    finite = matrix[np.isfinite(matrix)]
-    largest = float(np.quantile(finite, SCALE_QUANTILE)) if finite.size else 1.0
-    if largest <= 0:
-        largest = float(finite.max()) or 1.0
-    if value == "lift":
-        return {"norm": TwoSlopeNorm(1.0, 0.0, max(largest, 1.0 + 1e-9)), "cmap": "PuOr"}
-    return {"norm": Normalize(0.0, largest)}
+    colours = up_from_zero(matrix)
+    if value != "lift":
+        return colours
+    largest = colours["norm"].vmax or 0.0
+    return {"norm": TwoSlopeNorm(1.0, 0.0, max(largest, 1.0 + 1e-9)), "cmap": "PuOr"}
 
 
 def _paint_co_activation(

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from moedb.errors import UsageError, did_you_mean
 from moedb.queries.figures.parts.figure import COLUMN, TWO_COLUMNS
-from moedb.queries.results.result import Provenance
 from moedb.queries.results.visible import visible
 
 if TYPE_CHECKING:
@@ -124,10 +123,10 @@ def cut_off_text(figure: "Figure") -> str | None:
     return None
 
 
-def add_footer(figure: "Figure", provenance: Provenance) -> None:
-    """Write the provenance at the bottom, and keep the axes above it."""
+def add_footer(figure: "Figure", footer: str) -> None:
+    """Write the line on where it is from at the bottom, and keep the axes above it."""
     width, height = figure.get_size_inches()
-    line = visible(provenance.footer()).replace("$", r"\$")
+    line = visible(footer).replace("$", r"\$")
     lines = textwrap.wrap(line, int(width * _FOOTER_CHARACTERS_PER_INCH)) or [""]
     band = (len(lines) * _FOOTER_SIZE * 1.25 + 3) / 72
     figure.set_size_inches(width, height + band)
