@@ -302,8 +302,7 @@ class Database:
             runs = tuple(narrowed(run, bound["split"], splits_read) for run in runs)
         provenance = self._provenance(question.name, statement, bound, runs)
         explain = partial(why_empty, reader, question, bound)
-        find_caution = partial(caution, question.name, relation)
-        return Result(relation, lambda: provenance, connection, explain, find_caution)
+        return Result(relation, lambda: provenance, connection, explain, caution(question.name))
 
     def array(self, run: str | None, name: str, layer: int) -> "zarr.Array[Any]":
         """Open one array of a run; its rows are ``tokens.array_row``.

@@ -1,28 +1,19 @@
 """What a reader has to know of the rows of a query, lest they read more into them than is there."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
-if TYPE_CHECKING:
-    import duckdb
-
-
-def caution(name: str, relation: "duckdb.DuckDBPyRelation") -> str | None:
-    """Return what there is to know of the rows of a query, None where there is nothing.
-
-    Parameters
-    ----------
-    name
-        The named query or analysis.
-    relation
-        Its rows.
-    """
-    find = _CAUTIONS.get(name)
-    return None if find is None else find(relation)
+from moedb.queries.results.result import Result
 
 
-def _of_two_experts(relation: "duckdb.DuckDBPyRelation") -> str | None:
-    if not relation.filter("experts = 2 and correlation is not null").limit(1).fetchall():
+def caution(name: str) -> Callable[[Result], str | None] | None:
+    """Return what finds what there is to know of the rows of a query, None where nothing is."""
+    return _CAUTIONS.get(name)
+
+
+def _of_two_experts(result: Result) -> str | None:
+    of_two = result.relation.filter("experts = 2 and correlation is not null")
+    if not replace(result, relation=of_two).fetchmany(1):
         return None
     return (
         "of two experts the shares add up to 1, so a trial's correlation is 1 or -1 by necessity: "
@@ -30,6 +21,4 @@ def _of_two_experts(relation: "duckdb.DuckDBPyRelation") -> str | None:
     )
 
 
-_CAUTIONS: Mapping[str, Callable[["duckdb.DuckDBPyRelation"], str | None]] = {
-    "class-correlation": _of_two_experts
-}
+_CAUTIONS: Mapping[str, Callable[[Result], str | None]] = {"class-correlation": _of_two_experts}

@@ -217,14 +217,14 @@ class Result:
     explain
         Says why there are no rows, asked of a result without any; None where nothing is known.
     find_caution
-        Finds what a reader has to know of the rows, if anything; called once.
+        Finds what a reader has to know of the rows of a result, if anything; called once.
     """
 
     relation: "duckdb.DuckDBPyRelation"
     find_provenance: Callable[[], Provenance]
     connection: "duckdb.DuckDBPyConnection"
     explain: Callable[[], str] | None = None
-    find_caution: Callable[[], str | None] | None = None
+    find_caution: "Callable[[Result], str | None] | None" = None
 
     @cached_property
     def provenance(self) -> Provenance:
@@ -234,8 +234,7 @@ class Result:
     @cached_property
     def caution(self) -> str | None:
         """What a reader has to know of the rows, such as that a value is so by necessity."""
-        find = self.find_caution
-        return None if find is None else self._run(find)
+        return None if self.find_caution is None else self.find_caution(self)
 
     @property
     def footer(self) -> str:
@@ -294,12 +293,7 @@ class Result:
         return "the SQL selects nothing"
 
     def _with(self, relation: "duckdb.DuckDBPyRelation") -> "Result":
-        return replace(
-            self,
-            relation=relation,
-            find_provenance=lambda: self.provenance,
-            find_caution=lambda: self.caution,
-        )
+        return replace(self, relation=relation, find_provenance=lambda: self.provenance)
 
     def _run(self, work: "Callable[[], T]") -> "T":
         """Compute rows; turn what DuckDB raises meanwhile into :class:`SqlError`."""

@@ -74,7 +74,7 @@ def around_one(values: "NDArray[np.floating[Any]]") -> Colours:
     from matplotlib.colors import LogNorm
 
     above = values[np.isfinite(values) & (values > 0)]
-    folds = np.exp(np.abs(np.log(above)))
+    folds = np.maximum(above, 1 / above)
     largest = float(np.quantile(folds, SCALE_QUANTILE)) if folds.size else 1.0
     largest = min(max(largest, 2.0), 64.0)
     return {"norm": LogNorm(1 / largest, largest, clip=True), "cmap": "PuOr"}
