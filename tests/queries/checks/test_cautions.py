@@ -3,18 +3,27 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib.style
 import pytest
+from matplotlib.axes import Axes
 
 import moedb
 from moedb.cli import run_cli
 from moedb.queries.figures.classes.panels import plot_class_pair_panels
+from moedb.queries.figures.drawing import style_file
 from moedb.queries.figures.parts.figure import new_figure
 from moedb.queries.results.export import export
+from moedb.queries.results.result import Result
 from tests.support.models.cifar_store import CifarStore
 
 pytestmark = pytest.mark.model
 
 Run = Callable[..., tuple[int, str, str]]
+
+
+def panels_of(result: Result, value: str) -> list[Axes]:
+    with matplotlib.style.context(["default", style_file()]):
+        return plot_class_pair_panels(result.df(), new_figure(4.0), value=value)
 
 
 def test_every_correlation_of_two_experts_is_one_or_minus_one(cifar_store: CifarStore) -> None:
@@ -35,7 +44,7 @@ def test_is_said_where_there_are_two_experts(
     for ending in ("tex", "md", "html"):
         path, _ = export(result, tmp_path / f"x.{ending}")
         assert ("by necessity" in path.read_text()) == said
-    panels = plot_class_pair_panels(result.df(), new_figure(4.0))
+    panels = panels_of(result, "correlation")
     for ax in panels:
         of_two = "2 experts" in ax.get_title()
         assert ("±1 by necessity" in ax.get_title()) == of_two
@@ -46,9 +55,7 @@ def test_other_queries_have_none(cifar_store: CifarStore) -> None:
     result = moedb.open(cifar_store.folder).query("class-covariance", experts=2)
     assert result.caution is None
     assert result.footer == result.provenance.footer()
-    figure = new_figure(4.0)
-    axes = plot_class_pair_panels(result.df(), figure, value="covariance")
-    assert not any("necessity" in ax.get_title() for ax in axes)
+    assert not any("necessity" in ax.get_title() for ax in panels_of(result, "covariance"))
 
 
 def test_the_command_line_says_so_on_stderr(
