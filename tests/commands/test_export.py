@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from moedb.cli import run_cli
+from moedb.queries.figures.registry import PLOTS
 
 pytestmark = pytest.mark.model
 
@@ -65,3 +66,45 @@ class TestTables:
         code, _, err = moedb("export", "load-balance", "-o", "a.tex", *options)
         assert (code, message in err) == (2, True), err
         assert not Path("a.tex").exists()
+
+
+class TestFigures:
+    def test_without_a_name_they_are_listed(self, moedb: Run) -> None:
+        code, out, _ = moedb("plot", "--store", "nowhere")
+        assert code == 0
+        listed = {line.split("  ", 1)[0]: line.split("  ", 1)[1] for line in out.splitlines()[2:]}
+        assert set(listed) == set(PLOTS)
+        assert listed["concentration"].strip() == (
+            "what share of a layer's decisions its most used experts take"
+        )
+        known = {
+            line.split()[0] for line in moedb("query", "--format", "table")[1].splitlines()[2:]
+        }
+        assert set(listed) <= known
+
+    def test_width_title_and_no_footer_are_in_the_sidecar(self, moedb: Run) -> None:
+        asked = ("plot", "load-balance", "-o", "a.png", "--width", "text", "--title", "Balance")
+        assert moedb(*asked, "--no-footer")[0] == 0
+        sidecar = json.loads(Path("a.png.provenance.json").read_text())
+        assert sidecar["layout"] == {"width": 7.0, "title": "Balance", "footer": False}
+        assert sidecar["runs"][0]["model"] == "qwen-moe-mini"
+        # the width and height of a PNG are behind its first 16 bytes
+        assert int.from_bytes(Path("a.png").read_bytes()[16:20]) == 7 * 300
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("load-balance",), "moedb plot load-balance -o load-balance.pdf"),
+            (("-o", "a.pdf"), "moedb plot lists the figures"),
+            (("concentratoin", "-o", "a.pdf"), "did you mean concentration?"),
+            (("concentration", "-o", "a.pdf", "--width", "1"), "2 to 20 inches"),
+            (("concentration", "-o", "a.pdf", "--width", "colum"), "did you mean column?"),
+            (("concentration", "-o", "a.pdf", "--title", "x" * 301), "300 at most"),
+            (("concentration", "-o", "a.pdf", "--value", "share"), "takes no option 'value'"),
+            (("router-confidence", "-o", "a.pdf", "-p", "key", "rule"), "did you mean role?"),
+        ],
+    )
+    def test_refusals(self, moedb: Run, arguments: tuple[str, ...], message: str) -> None:
+        code, _, err = moedb("plot", *arguments)
+        assert (code, message in err) == (2, True), err
+        assert list(Path().iterdir()) == []
