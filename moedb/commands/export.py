@@ -1,7 +1,7 @@
 """Publishing: tables and figures for a paper."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,8 +16,11 @@ from moedb.commands.options import (
     table_options,
 )
 from moedb.commands.query import ask, say_sources
-from moedb.commands.terminal import say
-from moedb.errors import UsageError
+from moedb.commands.terminal import emit, say
+from moedb.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from moedb.queries.results.sheets import Environment
 
 
 @click.command()
@@ -50,8 +53,10 @@ def export(
     Example:
       moedb export expert-frequency -o frequency.tex --pivot layer expert frequency
       moedb export ioi-logit-diff -o ioi.tex --caption "IOI by template" --label tab:ioi
+      moedb export load-balance -o balance.tex --font-size scriptsize --rename cv="Spread"
     """
     from moedb.queries.results.export import export as write_table
+    from moedb.queries.results.formats.latex import latex_packages
     from moedb.queries.results.sheets import TableOptions
 
     columns = options.pop("columns")
@@ -59,49 +64,87 @@ def export(
         limit=limit,
         footer=not options.pop("no_footer"),
         columns=tuple(c.strip() for c in columns.split(",")) if columns is not None else None,
+        environment=_environment(options.pop("longtable"), options.pop("table_star")),
         **options,
     )
     result = ask(name, statement, run, parameters)
     for path in write_table(result, output, table, allow_empty=allow_empty):
         say(f"wrote {path}")
+    if output.suffix.lower() == ".tex":
+        packages = " ".join(rf"\usepackage{{{each}}}" for each in latex_packages(table))
+        say(f"in the preamble: {packages}")
+    if table.environment == "longtable":
+        say("a longtable stands where the text has one column, such as after \\onecolumn")
     say_sources(result)
 
 
+def _environment(longtable: bool, table_star: bool) -> "Environment":
+    if longtable and table_star:
+        raise UsageError(
+            "--longtable and --table-star do not go together: a table over pages does not float",
+            "give one of them",
+        )
+    return "longtable" if longtable else "table*" if table_star else "table"
+
+
 @click.command()
-@click.argument("name")
+@click.argument("name", required=False)
 @run_option
 @parameter_option
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Figure.")
-@click.option("--value", help="Which column the colours show.")
-@click.option("--top", type=COUNT, help="Only the most used experts (co-activation).")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Figure; NAME needs it.")
+@click.option("--value", help="Which column the colours, lines or bars show.")
+@click.option("--top", type=COUNT, help="Only the most used experts (co-activation, cross-layer).")
+@click.option(
+    "--width",
+    metavar="INCHES|column|text",
+    help="Width: one column of a page (3.4 inches), its text (7), or inches.",
+)
+@click.option("--title", help="Title of the figure, in place of a single panel's; '' for none.")
+@click.option("--no-footer", is_flag=True, help="Leave out the line that names the model.")
 @allow_empty_option
 @store_option
 def plot(
-    name: str,
+    name: str | None,
     run: str | None,
     parameters: tuple[tuple[str, str], ...],
-    output: Path,
+    output: Path | None,
     value: str | None,
     top: int | None,
+    width: str | None,
+    title: str | None,
+    no_footer: bool,
     allow_empty: bool,
 ) -> None:
     """Draw the figure of the named query NAME into a .pdf, .png or .svg file.
 
+    Without NAME, list the figures. Beside the file goes a sidecar, as beside a table.
+
     \b
     Example:
+      moedb plot
       moedb plot expert-frequency -o frequency.pdf
-      moedb plot co-activation -o pairs.png -p layer 3 --value lift
+      moedb plot co-activation -o pairs.png -p layer 3 --value lift --width text --title "Pairs"
     """
-    from moedb.queries.figures.drawing import draw
     from moedb.queries.figures.registry import PLOTS
 
-    if name not in PLOTS:
-        from moedb.errors import did_you_mean
+    if name is None:
+        if output is not None:
+            raise UsageError(f"what is to be drawn into {output}?", "moedb plot lists the figures")
+        from moedb.queries.report.overview import figure_list
 
+        emit(figure_list(), None, None, None)
+        return
+    if name not in PLOTS:
         raise UsageError(f"there is no figure of {name!r}; {did_you_mean(name, PLOTS)}")
+    if output is None:
+        raise UsageError("a figure needs a file", f"moedb plot {name} -o {name}.pdf")
+    from moedb.queries.figures.drawing import draw
+    from moedb.queries.figures.parts.layout import Layout, read_width
+
+    layout = Layout(None if width is None else read_width(width), title, not no_footer)
     result = ask(name, None, run, parameters)
     given = {key: each for key, each in (("value", value), ("top", top)) if each is not None}
-    for path in draw(name, result, output, allow_empty=allow_empty, **given):
+    for path in draw(name, result, output, layout, allow_empty=allow_empty, **given):
         say(f"wrote {path}")
     say_sources(result)
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moedb.capture.models.placement import DEVICE_MAPS
-from moedb.schemas.formats import FORMATS
+from moedb.errors import UsageError
+from moedb.schemas.formats import FONT_SIZES, FORMATS
 
 if TYPE_CHECKING:
     from moedb.capture.pipeline.units import Shard
@@ -110,6 +111,20 @@ def output_options(command: Command) -> Command:
     return command
 
 
+def _read_heads(
+    context: click.Context, option: click.Parameter, given: tuple[str, ...]
+) -> dict[str, str]:
+    heads: dict[str, str] = {}
+    for text in given:
+        column, equals, head = text.partition("=")
+        if not equals or not column:
+            raise UsageError(f"--rename {text!r} is no COLUMN=HEAD", "--rename n=Tokens")
+        if column in heads:
+            raise UsageError(f"--rename gives {column!r} two heads: {heads[column]!r}, {head!r}")
+        heads[column] = head
+    return heads
+
+
 def table_options(command: Command) -> Command:
     """Add the options of a table for a paper."""
     for option in (
@@ -127,6 +142,30 @@ def table_options(command: Command) -> Command:
             help="Mark the largest value of each row or column.",
         ),
         click.option("--precision", type=click.IntRange(0, 17), help="Digits after the point."),
+        click.option(
+            "--rename",
+            "header_names",
+            multiple=True,
+            metavar="COLUMN=HEAD",
+            callback=_read_heads,
+            help="What to print above a column instead of its name; may be repeated.",
+        ),
+        click.option(
+            "--font-size",
+            type=click.Choice(FONT_SIZES),
+            help="Size of the letters of a LaTeX table.  [default: that of the text]",
+        ),
+        click.option(
+            "--table-star",
+            is_flag=True,
+            help="LaTeX: a table across both columns of a page.",
+        ),
+        click.option(
+            "--longtable",
+            is_flag=True,
+            help="LaTeX: a table over several pages, each with its head; where the text has one "
+            "column.",
+        ),
         click.option("--label", help="LaTeX label."),
         click.option("--caption", help="Caption."),
     ):

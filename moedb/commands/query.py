@@ -81,9 +81,11 @@ def _progress(what: str, n_parts: int) -> "AbstractContextManager[Callable[[], N
 
 
 def say_sources(result: "Result") -> None:
-    """Say on stderr which runs a result is from, and where one might have been meant."""
+    """Say on stderr which runs a result is from, whether one was meant, and what to mind of it."""
     provenance = result.provenance
     say(provenance.footer())
+    if result.caution is not None:
+        say(f"note: {result.caution}")
     if not provenance.certain:
         incomplete = sum(run.status != "complete" for run in provenance.runs)
         say(

@@ -267,6 +267,7 @@ class Database:
         # what SQL alone needs nothing of is imported where it is used
         from moedb.queries.analyses.analysis import Analysis
         from moedb.queries.analyses.registry import find_question, relation_of
+        from moedb.queries.checks.cautions import caution
         from moedb.queries.checks.empty_results import why_empty
 
         question = find_question(name)
@@ -301,7 +302,7 @@ class Database:
             runs = tuple(narrowed(run, bound["split"], splits_read) for run in runs)
         provenance = self._provenance(question.name, statement, bound, runs)
         explain = partial(why_empty, reader, question, bound)
-        return Result(relation, lambda: provenance, connection, explain)
+        return Result(relation, lambda: provenance, connection, explain, caution(question.name))
 
     def array(self, run: str | None, name: str, layer: int) -> "zarr.Array[Any]":
         """Open one array of a run; its rows are ``tokens.array_row``.

@@ -2,6 +2,9 @@
 
 FORMATS = ("table", "csv", "json", "jsonl", "markdown", "latex", "html", "parquet")
 
+DATA_FORMATS = ("csv", "json", "jsonl", "parquet")
+"""Those that hold the columns and their values as they are."""
+
 FORMAT_OF_ENDING = {
     ".tex": "latex",
     ".csv": "csv",
@@ -11,3 +14,6 @@ FORMAT_OF_ENDING = {
     ".jsonl": "jsonl",
     ".parquet": "parquet",
 }
+
+FONT_SIZES = ("tiny", "scriptsize", "footnotesize", "small", "normalsize")
+"""The sizes of the letters of a LaTeX table, by LaTeX's names, smallest first."""

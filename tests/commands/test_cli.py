@@ -117,7 +117,7 @@ def test_bad_input_gets_one_clear_line_and_leaves_the_store_alone(
         (("export", "concentration", "-o", str(tmp_path / "x.doc")), 2, ".tex"),
         (("export", "concentration", "-o", f"{nowhere}/x.tex"), 2, nowhere),
         (("export", "-o", str(tmp_path / "x.tex")), 2, "name of a query or --sql"),
-        (("plot", "concentration", "-o", str(tmp_path / "x.pdf")), 2, "no figure of"),
+        (("plot", "top-tokens", "-o", str(tmp_path / "x.pdf")), 2, "no figure of"),
         ((*ioi, "--n", "0"), 2, "0 is not in the range 1<=x<=1000000"),
         ((*ioi, "--templates", str(few)), 2, "name"),
         ((*ioi, "--templates", nowhere), 2, "nowhere"),

@@ -2,17 +2,22 @@
 
 import io
 import textwrap
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moedb.errors import UsageError, did_you_mean
+from moedb.queries.figures.parts.figure import figure_width, new_figure
+from moedb.queries.figures.parts.layout import Layout, add_footer, cut_off_text, set_title
 from moedb.queries.figures.registry import PLOTS
 from moedb.queries.results.cells import json_value
 from moedb.queries.results.export import empty_error, write_with_sidecar
 from moedb.queries.results.files import check_folder
-from moedb.queries.results.result import Provenance, Result
+from moedb.queries.results.result import Result
 from moedb.queries.results.visible import visible
 
 if TYPE_CHECKING:
@@ -20,10 +25,10 @@ if TYPE_CHECKING:
 
 FIGURE_ENDINGS = (".pdf", ".png", ".svg")
 
-_FOOTER_GREY = "0.45"
-_FOOTER_SIZE = 4.5
-_FOOTER_CHARACTERS_PER_INCH = 27
 _CHARACTERS_PER_INCH = 15
+_WIDER = "give it more, such as --width text (in Python: Layout(width=7)), or less to show"
+_HEIGHT = 1.0
+"""Of a figure that shows nothing, in inches; the others know theirs."""
 
 
 def style_file() -> str:
@@ -32,12 +37,18 @@ def style_file() -> str:
 
 
 def draw(
-    name: str, result: Result, path: str | Path, *, allow_empty: bool = False, **options: Any
+    name: str,
+    result: Result,
+    path: str | Path,
+    layout: Layout | None = None,
+    *,
+    allow_empty: bool = False,
+    **options: Any,
 ) -> list[Path]:
     """Draw the figure of a named query into a file.
 
     A line at the bottom names model and run, and ``<path>.provenance.json`` says where the values
-    come from. The same result gives the same bytes.
+    come from, whether there is that line or not. The same result gives the same bytes.
 
     Parameters
     ----------
@@ -47,6 +58,8 @@ def draw(
         The rows of the named query; it runs now.
     path
         A file that ends in .pdf, .png or .svg.
+    layout
+        Width, title, and whether there is the line at the bottom.
     allow_empty
         Whether to draw a result without rows: a figure that says why it shows nothing.
     **options
@@ -60,10 +73,10 @@ def draw(
     Raises
     ------
     UsageError
-        If there is no such figure, ending, option or value, or the result has no rows: then what is
-        at ``path`` stays as it is.
+        If there is no such figure, ending, option or value, the width is too small, or the result
+        has no rows: then what is at ``path`` stays as it is.
     """
-    path = Path(path)
+    path, layout = Path(path), layout or Layout()
     if name not in PLOTS:
         raise UsageError(f"there is no figure of {name!r}", did_you_mean(name, PLOTS))
     ending = path.suffix.lower()
@@ -80,17 +93,25 @@ def draw(
 
     import matplotlib.style
 
-    with matplotlib.style.context(["default", style_file()]):
+    width = layout.width or PLOTS[name].width
+    size: dict[str, Any] = {"figure.figsize": (width, _HEIGHT)}
+    with matplotlib.style.context(["default", style_file(), size]), _refusing_to_squeeze(width):
         if frame.empty:
             figure = _paint_nothing(result.why_empty())
         else:
             figure = PLOTS[name].paint(frame, **chosen)
-        _add_footer(figure, result.provenance)
+        if layout.title is not None:
+            set_title(figure, layout.title)
+        if layout.footer:
+            add_footer(figure, result.footer)
+        if layout.width is not None:
+            _refuse_cut_text(figure, width)
         content = _figure_bytes(figure, ending.removeprefix("."))
     record = {
         "format": ending.removeprefix("."),
         "plot": name,
         "options": json_value(chosen),
+        "layout": asdict(layout),
         "columns": [
             {"name": column, "type": sql_type}
             for column, sql_type in zip(result.columns, result.types, strict=True)
@@ -100,15 +121,31 @@ def draw(
     return write_with_sidecar(path, content, result.provenance, record)
 
 
+@contextmanager
+def _refusing_to_squeeze(width: float) -> Iterator[None]:
+    """Refuse a figure whose text leaves no room for its axes, which matplotlib only warns of."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*axes sizes collapsed to zero")
+        try:
+            yield
+        except UserWarning as warning:
+            raise UsageError(
+                f"the figure's names and numbers leave no room at a width of {width:g} inches",
+                _WIDER,
+            ) from warning
+
+
+def _refuse_cut_text(figure: "Figure", width: float) -> None:
+    text = cut_off_text(figure)
+    if text is not None:
+        raise UsageError(f"at a width of {width:g} inches this is cut off: {text!r}", _WIDER)
+
+
 def _paint_nothing(reason: str) -> "Figure":
     """A figure that says why it shows nothing."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    width = mpl.rcParams["figure.figsize"][0]
     text = visible(f"no rows: {reason}").replace("$", r"\$")
-    figure = Figure(figsize=(width, 1.0))
-    wrapped = textwrap.fill(text, int(width * _CHARACTERS_PER_INCH))
+    figure = new_figure(_HEIGHT)
+    wrapped = textwrap.fill(text, int(figure_width() * _CHARACTERS_PER_INCH))
     figure.text(0.5, 0.5, wrapped, ha="center", va="center")
     return figure
 
@@ -136,25 +173,3 @@ def _figure_bytes(figure: "Figure", format: str) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format=format, metadata=undated[format])
     return buffer.getvalue()
-
-
-def _add_footer(figure: "Figure", provenance: Provenance) -> None:
-    """Write the provenance at the bottom, and keep the axes above it."""
-    width, height = figure.get_size_inches()
-    line = visible(provenance.footer()).replace("$", r"\$")
-    lines = textwrap.wrap(line, int(width * _FOOTER_CHARACTERS_PER_INCH)) or [""]
-    band = (len(lines) * _FOOTER_SIZE * 1.25 + 3) / 72
-    figure.set_size_inches(width, height + band)
-    figure.text(
-        0.01,
-        1.5 / 72 / (height + band),
-        "\n".join(lines),
-        fontsize=_FOOTER_SIZE,
-        color=_FOOTER_GREY,
-        ha="left",
-        va="bottom",
-    ).set_in_layout(False)
-    engine = figure.get_layout_engine()
-    if engine is not None:
-        share = band / (height + band)
-        engine.set(rect=(0, share, 1, 1 - share))  # type: ignore[call-arg]

@@ -227,11 +227,14 @@ def _paint_routing_by_example(frame: "pd.DataFrame", **options: Any) -> "Figure"
     n_bands = len(bands_of(frame))
     # three pixels of a PNG to an example, where the page is long enough
     band = max(1.0, 0.01 * frame["example_id"].nunique()) + 0.35
-    figure = new_figure(min(n_bands * band, TALLEST), TWO_COLUMNS)
+    figure = new_figure(min(n_bands * band, TALLEST))
     plot_routing_by_example_bands(frame, figure, **options)
     return figure
 
 
 ROUTING_BY_EXAMPLE = Plot(
-    "which experts each example is routed to", _paint_routing_by_example, {"value": str}
+    "which experts each example is routed to",
+    _paint_routing_by_example,
+    {"value": str},
+    TWO_COLUMNS,
 )

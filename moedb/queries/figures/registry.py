@@ -6,7 +6,10 @@ paper; a figure with hundreds of experts side by side is as wide as two.
 
 from collections.abc import Mapping
 
+from moedb.queries.figures.classes.confidence import ROUTER_CONFIDENCE
+from moedb.queries.figures.classes.information import LABEL_INFORMATION
 from moedb.queries.figures.classes.matrices import ROUTING_BY_CLASS
+from moedb.queries.figures.classes.overlap import OVERLAP
 from moedb.queries.figures.classes.panels import (
     CLASS_CONSISTENCY,
     CLASS_CORRELATION,
@@ -14,9 +17,13 @@ from moedb.queries.figures.classes.panels import (
     EXPERT_ACCURACY,
     ROUTING_BY_CLASS_OVER_TRIALS,
 )
-from moedb.queries.figures.co_activation import CO_ACTIVATION
 from moedb.queries.figures.examples import ROUTING_BY_EXAMPLE
-from moedb.queries.figures.expert_use import EXPERT_FREQUENCY
+from moedb.queries.figures.experts.concentration import CONCENTRATION
+from moedb.queries.figures.experts.load_balance import LOAD_BALANCE
+from moedb.queries.figures.experts.use import EXPERT_FREQUENCY
+from moedb.queries.figures.pairs.co_activation import CO_ACTIVATION
+from moedb.queries.figures.pairs.cross_layer import CROSS_LAYER
+from moedb.queries.figures.pairs.output_overlap import OUTPUT_OVERLAP
 from moedb.queries.figures.parts.figure import Plot
 from moedb.queries.figures.predictions.experts import EXPERT_ATTRIBUTION, EXPERT_EFFECT
 from moedb.queries.figures.predictions.interventions import INTERVENTION_EFFECT
@@ -25,7 +32,14 @@ from moedb.queries.figures.router_ablation import ROUTER_ABLATION
 
 PLOTS: Mapping[str, Plot] = {
     "expert-frequency": EXPERT_FREQUENCY,
+    "concentration": CONCENTRATION,
+    "load-balance": LOAD_BALANCE,
     "co-activation": CO_ACTIVATION,
+    "cross-layer": CROSS_LAYER,
+    "output-overlap": OUTPUT_OVERLAP,
+    "overlap": OVERLAP,
+    "router-confidence": ROUTER_CONFIDENCE,
+    "label-information": LABEL_INFORMATION,
     "class-consistency": CLASS_CONSISTENCY,
     "class-correlation": CLASS_CORRELATION,
     "class-covariance": CLASS_COVARIANCE,

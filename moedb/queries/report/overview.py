@@ -1,10 +1,11 @@
-"""What a store holds: its runs, and one run in detail."""
+"""What there is: the runs of a store, one run in detail, the named queries, the figures."""
 
 import json
 from dataclasses import replace
 
 from moedb.queries.analyses.registry import ANALYSES
 from moedb.queries.database import Database
+from moedb.queries.figures.registry import PLOTS
 from moedb.queries.questions.catalog import catalog
 from moedb.queries.results.result import Result
 from moedb.queries.results.rows import result_of_rows
@@ -101,3 +102,9 @@ def query_list() -> Result:
     ]
     rows.sort()
     return result_of_rows({"name": "VARCHAR", "parameters": "VARCHAR", "answers": "VARCHAR"}, rows)
+
+
+def figure_list() -> Result:
+    """One row for each figure, named as the query whose rows it draws."""
+    rows = sorted((name, plot.title) for name, plot in PLOTS.items())
+    return result_of_rows({"name": "VARCHAR", "draws": "VARCHAR"}, rows)

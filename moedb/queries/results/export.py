@@ -13,6 +13,7 @@ from moedb.queries.results.files import check_folder, write_together
 from moedb.queries.results.formats.rendering import format_of_path, render_sheet
 from moedb.queries.results.result import Provenance, Result
 from moedb.queries.results.sheets import Sheet, TableOptions, arrange
+from moedb.schemas.formats import DATA_FORMATS
 
 SIDECAR_ENDING = ".provenance.json"
 
@@ -52,14 +53,30 @@ def export(
     Raises
     ------
     UsageError
-        If the ending or a column is unknown, the folder cannot be written to, or there are no rows:
-        then what is at ``path`` stays as it is.
+        If the ending or a column is unknown, the format knows nothing of an option, the folder
+        cannot be written to, or there are no rows: then what is at ``path`` stays as it is.
     """
     path = Path(path)
     format = format or format_of_path(path)
     options = options or TableOptions()
+    _check_format(format, options)
     check_folder(path)
     return export_sheet(arrange(result, options), path, options, format, allow_empty=allow_empty)
+
+
+def _check_format(format: str, options: TableOptions) -> None:
+    """Refuse what a format would leave out without a word."""
+    if format != "latex" and (options.environment != "table" or options.font_size is not None):
+        raise UsageError(
+            f"longtable, table* and sizes of letters are of LaTeX, not of {format}",
+            "name a file that ends in .tex",
+        )
+    if format in DATA_FORMATS and options.header_names:
+        name = next(iter(options.header_names))
+        raise UsageError(
+            f"{format} keeps the names of the columns, such as {name}, for who reads it again",
+            "name columns in SQL: --sql 'select COLUMN as \"NAME\" from ...'",
+        )
 
 
 def export_sheet(

@@ -224,17 +224,31 @@ class Result:
         What runs the query, and is open as long as the result is there.
     explain
         Says why there are no rows, asked of a result without any; None where nothing is known.
+    find_caution
+        Finds what a reader has to know of the rows of a result, if anything; called once.
     """
 
     relation: "duckdb.DuckDBPyRelation"
     find_provenance: Callable[[], Provenance]
     connection: "duckdb.DuckDBPyConnection"
     explain: Callable[[], str] | None = None
+    find_caution: "Callable[[Result], str | None] | None" = None
 
     @cached_property
     def provenance(self) -> Provenance:
         """Where the rows come from."""
         return self.find_provenance()
+
+    @cached_property
+    def caution(self) -> str | None:
+        """What a reader has to know of the rows, such as that a value is so by necessity."""
+        return None if self.find_caution is None else self.find_caution(self)
+
+    @property
+    def footer(self) -> str:
+        """The line below a table or a figure: where the rows come from, and the caution."""
+        line = self.provenance.footer()
+        return line if self.caution is None else f"{line}; {self.caution}"
 
     @property
     def columns(self) -> list[str]:
@@ -311,7 +325,7 @@ class Result:
         more = f"first {_ROWS_SHOWN} rows; " if len(rows) > _ROWS_SHOWN else ""
         if not rows:
             more = f"no rows: {visible(self.why_empty())}\n"
-        return f"{text.rstrip()}\n{more}{visible(self.provenance.footer())}"
+        return f"{text.rstrip()}\n{more}{visible(self.footer)}"
 
 
 def _counted(n: int, what: str) -> str:

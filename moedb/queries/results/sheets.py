@@ -4,19 +4,23 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from moedb.errors import UsageError, did_you_mean
 from moedb.queries.results.cells import Kind, kind_of, plain_text, shown_text
 from moedb.queries.results.conversions import NOT_IN_PYTHON
 from moedb.queries.results.result import Result
 from moedb.queries.results.visible import visible
+from moedb.schemas.formats import FONT_SIZES
 
 _Key = tuple[bool, str]
 
 _LABEL = re.compile(r"[A-Za-z0-9:._/+-]+")
 _MOST_ROWS = 2**62
 _PAPER_PRECISION = 3
+
+Environment = Literal["table", "table*", "longtable"]
+"""The LaTeX environments of a table: on a page, across two columns, over pages."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,12 @@ class TableOptions:
     footer
         Whether LaTeX, Markdown and HTML name the model and the run below the table.
     header_names
-        What to print instead of a column's name. CSV, JSON and Parquet keep the names.
+        What to print instead of a column's name; in a pivot also instead of the name over the
+        pivoted columns. CSV, JSON and Parquet keep the names.
+    environment
+        For LaTeX, one of :data:`Environment`.
+    font_size
+        For LaTeX, one of :data:`moedb.schemas.formats.FONT_SIZES`; that of the text unless given.
     """
 
     caption: str | None = None
@@ -58,6 +67,8 @@ class TableOptions:
     footer: bool = True
     header_names: Mapping[str, str] = field(default_factory=dict)
     caption_is_latex: bool = False
+    environment: Environment = "table"
+    font_size: str | None = None
 
     def __post_init__(self) -> None:
         if self.precision is not None and not 0 <= self.precision <= 17:
@@ -76,6 +87,12 @@ class TableOptions:
             )
         if self.columns is not None and not self.columns:
             raise UsageError("columns is empty: name at least one")
+        if self.environment not in get_args(Environment):
+            hint = did_you_mean(self.environment, get_args(Environment))
+            raise UsageError(f"no LaTeX environment {self.environment!r} for a table", hint)
+        if self.font_size is not None and self.font_size not in FONT_SIZES:
+            hint = did_you_mean(self.font_size, FONT_SIZES)
+            raise UsageError(f"no size of letters {self.font_size!r}", hint)
 
     @property
     def paper_precision(self) -> int:
@@ -143,9 +160,9 @@ class Sheet:
 
     @property
     def footer(self) -> str:
-        """The line below the table: how it was cut, and where it comes from."""
+        """The line below the table: how it was cut, where it comes from, what to know of it."""
         cut = f"first {len(self.rows)} rows; " if self.truncated else ""
-        return visible(cut + self.source.provenance.footer())
+        return visible(cut + self.source.footer)
 
     @property
     def spanned(self) -> range:
@@ -163,7 +180,7 @@ def arrange(result: Result, options: TableOptions) -> Sheet:
     result
         The query.
     options
-        Its ``columns``, ``pivot`` and ``limit`` count here.
+        Its ``columns``, ``pivot`` and ``limit`` count here, and ``header_names`` has to fit.
 
     Raises
     ------
@@ -185,7 +202,17 @@ def arrange(result: Result, options: TableOptions) -> Sheet:
         sheet = _pick(sheet, options.columns)
     if options.limit is not None and len(sheet.rows) > options.limit:
         sheet = replace(sheet, rows=sheet.rows[: options.limit], truncated=True)
+    _check_renamed(sheet, options.header_names)
     return sheet
+
+
+def _check_renamed(sheet: Sheet, header_names: Mapping[str, str]) -> None:
+    """Refuse a new name for a column that is not shown."""
+    shown = [column.name for column in sheet.columns]
+    shown += [] if sheet.spanner is None else [sheet.spanner]
+    for name in header_names:
+        if name not in shown:
+            raise UsageError(f"rename: the table has no column {name!r}", did_you_mean(name, shown))
 
 
 def _position(columns: tuple[SheetColumn, ...], name: str, what: str) -> int:

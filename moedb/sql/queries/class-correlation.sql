@@ -20,7 +20,8 @@
 -- column n_trials: trials with a correlation: both classes there, neither's shares constant
 -- column correlation: Pearson correlation over the experts between the two classes' expert shares,
 --   experts never chosen included as 0; mean over the trials. A trial's matrix does not depend on
---   the order of its experts, so no expert of one trial need be matched to one of another
+--   the order of its experts, so no expert of one trial need be matched to one of another. Of two
+--   experts a trial's is 1 or -1 by necessity, as their shares add up to 1: take class-covariance
 -- column lowest: the smallest over the trials
 -- column highest: the largest over the trials
 -- source: Poetzscher, figures 2 to 4

@@ -2,14 +2,12 @@ import hashlib
 import json
 import subprocess
 import sys
-from itertools import pairwise
 
 import matplotlib as mpl
 import matplotlib.style
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
@@ -25,13 +23,13 @@ from moedb.queries.figures.classes.panels import (
     plot_class_expert_panels,
     plot_class_pair_panels,
 )
-from moedb.queries.figures.co_activation import (
+from moedb.queries.figures.drawing import draw, style_file
+from moedb.queries.figures.experts.use import plot_expert_frequency
+from moedb.queries.figures.pairs.co_activation import (
     co_activation_matrix,
     plot_co_activation,
     plot_co_activation_layers,
 )
-from moedb.queries.figures.drawing import draw, style_file
-from moedb.queries.figures.expert_use import plot_expert_frequency
 from moedb.queries.figures.parts.heatmap import heatmap
 from moedb.queries.figures.parts.text_fitting import shown_name
 from moedb.queries.figures.registry import PLOTS
@@ -39,6 +37,16 @@ from moedb.queries.figures.router_ablation import (
     plot_router_ablation,
     plot_router_ablation_variants,
 )
+from tests.support.figure_frames import (
+    balances,
+    concentrations,
+    confidences,
+    cross_layers,
+    informations,
+    output_overlaps,
+    overlaps,
+)
+from tests.support.figures import assert_readable, frame_result
 from tests.support.stores.ioi_frames import (
     ablations,
     attributions,
@@ -91,12 +99,6 @@ PAIR_FIGURES = {
 }
 
 
-def frame_result(frame):
-    types = {"i": "INTEGER", "f": "DOUBLE", "O": "VARCHAR"}
-    columns = [(name, types.get(frame[name].dtype.kind, "VARCHAR")) for name in frame]
-    return rows_result(columns, frame.astype(object).where(frame.notna(), None).values.tolist())
-
-
 def class_shares(variants, experts, classes=NAMES):
     rng = np.random.default_rng(4)
     for variant in variants:
@@ -143,7 +145,8 @@ def by_class(classes=NAMES, n=5, layers=1):
         for expert in range(n)
     ]
     names = "layer value expert n_decisions n_tokens rate share"
-    return pd.DataFrame(rows, columns=names.split())
+    frame = pd.DataFrame(rows, columns=names.split())
+    return frame.assign(lift=frame["rate"] / frame.groupby("expert")["rate"].transform("mean"))
 
 
 def accuracies(variants=("base",), experts=(3,), trials=2):
@@ -184,40 +187,6 @@ def patches():
 def figure():
     with matplotlib.style.context(["default", style_file()]):
         yield Figure()
-
-
-def drawn_labels(axis):
-    """The tick labels within the limits of an axis, each with a text."""
-    ticks = axis._update_ticks()
-    labels = [label for tick in ticks for label in (tick.label1, tick.label2)]
-    return [label for label in labels if label.get_visible() and label.get_text()]
-
-
-def assert_readable(drawn):
-    """Labels of one axis do not overlap, and every text lies within the figure."""
-    canvas = FigureCanvasAgg(drawn)
-    canvas.draw()
-    renderer = canvas.get_renderer()
-    whole = drawn.bbox
-    texts = list(drawn.texts)
-    for ax in drawn.axes:
-        if not ax.axison:
-            continue
-        texts += [ax.title, ax._left_title, ax._right_title, ax.xaxis.label, ax.yaxis.label]
-        for axis, way in ((ax.xaxis, "x"), (ax.yaxis, "y")):
-            labels = drawn_labels(axis)
-            boxes = [label.get_window_extent(renderer) for label in labels]
-            spans = sorted((getattr(box, f"{way}0"), getattr(box, f"{way}1")) for box in boxes)
-            assert all(one[1] <= two[0] for one, two in pairwise(spans))
-            texts += labels
-    boxes = [text.get_window_extent(renderer) for text in texts if text.get_text()]
-    for box in boxes:  # to two pixels: releases of matplotlib differ by as much
-        assert box.x0 >= whole.x0 - 2
-        assert box.x1 <= whole.x1 + 2
-        assert box.y0 >= whole.y0 - 2
-        assert box.y1 <= whole.y1 + 2
-    footer = drawn.texts[0].get_window_extent(renderer)
-    assert sum(box.overlaps(footer) for box in boxes) == 1
 
 
 class TestHeatmap:
@@ -461,8 +430,8 @@ class TestClassExperts:
         assert (ax.get_title(), ax.get_xlabel()) == ("layer 1", "expert")
         assert ax.images[0].colorbar.ax.get_ylabel() == "share of class's tokens"
         assert ax.images[0].get_clim() == (0.0, expected.max())
-        with pytest.raises(UsageError, match="no value 'lift'"):
-            plot_class_experts(frame, figure.subplots(), value="lift")
+        with pytest.raises(UsageError, match="no value 'lfit'"):
+            plot_class_experts(frame, figure.subplots(), value="lfit")
 
     def test_names_can_be_drawn(self):
         assert shown_name("a\nb") == "a\\nb"
@@ -559,6 +528,56 @@ DRAWN = {
         lambda: frame_result(by_class(("io", "s1", "$2", "end of a very long name"), 60, 2)),
         {"layer": "1", "value": "rate"},
     ),
+    "lift": ("routing-by-class", lambda: frame_result(by_class()), {"value": "lift"}),
+    "lift-60": (
+        "routing-by-class",
+        lambda: frame_result(by_class(("io", "s1", "$2"), 60)),
+        {"value": "lift"},
+    ),
+    "concentration-24": ("concentration", lambda: frame_result(concentrations(24, 256)), {}),
+    "concentration-1": ("concentration", lambda: frame_result(concentrations(1, 4)), {}),
+    "balance-48": ("load-balance", lambda: frame_result(balances(48, 128)), {}),
+    **{
+        f"balance-{value}": ("load-balance", lambda: frame_result(balances()), {"value": value})
+        for value in ("effective_experts", "gini", "cv", "max_over_mean", "switch_loss", "n_dead")
+    },
+    "cross-layer-23": ("cross-layer", lambda: frame_result(cross_layers(23, 20)), {}),
+    "cross-layer-lift": (
+        "cross-layer",
+        lambda: frame_result(cross_layers(5, 60)),
+        {"value": "lift"},
+    ),
+    "cross-layer-top": (
+        "cross-layer",
+        lambda: frame_result(cross_layers(1, 60)),
+        {"value": "n_both", "top": 12},
+    ),
+    "output-overlap-24": ("output-overlap", lambda: frame_result(output_overlaps(24, 12)), {}),
+    "output-overlap-cka": (
+        "output-overlap",
+        lambda: frame_result(output_overlaps(1, 60)),
+        {"value": "cka"},
+    ),
+    "output-overlap-6": (
+        "output-overlap",
+        lambda: frame_result(output_overlaps(6, 8)),
+        {"value": "cka"},
+    ),
+    "overlap-24": ("overlap", lambda: frame_result(overlaps(24)), {}),
+    "overlap-js": ("overlap", lambda: frame_result(overlaps()), {"value": "jensen_shannon"}),
+    "confidence-1": ("router-confidence", lambda: frame_result(confidences(1)), {}),
+    "confidence-8": ("router-confidence", lambda: frame_result(confidences(8, 24)), {}),
+    "confidence-60": (
+        "router-confidence",
+        lambda: frame_result(confidences(60, 24)),
+        {"value": "mean_topk_mass"},
+    ),
+    "information-24": ("label-information", lambda: frame_result(informations(24)), {}),
+    "information-1": (
+        "label-information",
+        lambda: frame_result(informations(1)),
+        {"value": "normalized"},
+    ),
     "accuracy": ("expert-accuracy", lambda: frame_result(accuracies(trials=1)), {}),
     "accuracy-20": (
         "expert-accuracy",
@@ -627,6 +646,13 @@ WIDE = ("routing-by-example",)
 SMALL = {
     "expert-frequency": lambda: frequencies(2, 8),
     "co-activation": lambda: pairs(2, 8),
+    "concentration": lambda: frame_result(concentrations()),
+    "load-balance": lambda: frame_result(balances()),
+    "cross-layer": lambda: frame_result(cross_layers(2, 6)),
+    "output-overlap": lambda: frame_result(output_overlaps(2, 6)),
+    "overlap": lambda: frame_result(overlaps()),
+    "router-confidence": lambda: frame_result(confidences()),
+    "label-information": lambda: frame_result(informations()),
     "routing-by-class": lambda: frame_result(by_class()),
     "routing-by-class-over-trials": lambda: frame_result(matched()),
     "expert-accuracy": lambda: frame_result(accuracies()),

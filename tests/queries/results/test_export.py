@@ -52,6 +52,38 @@ class TestExport:
             written.append([file.read_bytes() for file in files])
         assert written[0] == written[1]
 
+    @pytest.mark.parametrize(
+        ("ending", "options", "message"),
+        [
+            ("md", TableOptions(environment="longtable"), "of LaTeX, not of markdown"),
+            ("csv", TableOptions(font_size="tiny"), "of LaTeX, not of csv"),
+            ("csv", TableOptions(header_names={"n": "N"}), "csv keeps the names"),
+            ("parquet", TableOptions(header_names={"n": "N"}), "parquet keeps the names"),
+        ],
+    )
+    def test_refuses_what_a_format_would_leave_out(self, tmp_path, ending, options, message):
+        with pytest.raises(UsageError, match=message):
+            export(the_sample(), tmp_path / f"x.{ending}", options)
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("ending", "shown"),
+        [
+            ("tex", r"Rate \textless{}\&\textbar{} 50\%"),
+            ("md", r"Rate \<\&\| 50%"),
+            ("html", "<th>Rate &lt;&amp;| 50%</th>"),
+        ],
+    )
+    def test_new_names_are_escaped_and_the_sidecar_keeps_the_old(self, tmp_path, ending, shown):
+        name = "token & text_1"
+        options = TableOptions(header_names={name: "Rate <&| 50%"})
+        path, sidecar = export(the_sample(), tmp_path / f"x.{ending}", options)
+        text = path.read_text(encoding="utf-8")
+        assert shown in text
+        assert "text_1" not in text.replace(r"\_", "_")
+        named = json.loads(sidecar.read_text(encoding="utf-8"))
+        assert named["columns"][2]["name"] == name
+
     def test_values_come_back(self, tmp_path):
         result = the_sample()
         names, rows = result.columns, result.fetchall()

@@ -47,6 +47,19 @@ class TestArrange:
             arrange(the_sample(), options)
         assert "did you mean layer?" in caught.value.hint
 
+    @pytest.mark.parametrize(
+        ("options", "nearest"),
+        [
+            (TableOptions(header_names={"layr": "Layer"}), "layer"),
+            (TableOptions(header_names={"n": "N"}, columns=("layer", "expert")), "layer"),
+            (TableOptions(header_names={"rate": "R"}, pivot=("layer", "n", "rate")), "layer"),
+        ],
+    )
+    def test_a_new_name_is_of_a_column_that_is_shown(self, options, nearest):
+        with pytest.raises(UsageError, match="rename: the table has no column") as caught:
+            arrange(the_sample().limit(2), options)
+        assert nearest in caught.value.hint
+
     def test_limit(self):
         assert not arrange(the_sample(), TableOptions(limit=11)).truncated
         cut = arrange(the_sample(), TableOptions(limit=2))
@@ -63,6 +76,8 @@ class TestArrange:
             {"pivot": ("a", "b")},
             {"pivot": ("a", "a", "b")},
             {"columns": ()},
+            {"environment": "figure"},
+            {"font_size": "9pt"},
         ],
     )
     def test_options_are_checked(self, wrong):

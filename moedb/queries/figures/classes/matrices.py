@@ -5,13 +5,19 @@ frame's rows.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from moedb.errors import UsageError
 from moedb.queries.figures.parts.figure import Plot, figure_of, new_figure
 from moedb.queries.figures.parts.frames import check_value, require_columns, require_one_row
-from moedb.queries.figures.parts.heatmap import heatmap, matrix_of
+from moedb.queries.figures.parts.heatmap import (
+    around_one,
+    bar_ends,
+    colour_bar,
+    heatmap,
+    matrix_of,
+)
 from moedb.queries.figures.parts.text_fitting import fit_text, shown_name
 
 if TYPE_CHECKING:
@@ -20,6 +26,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
+
+
+_MOST_CLASSES = 200
 
 
 @dataclass(frozen=True)
@@ -34,19 +43,19 @@ class ClassValue:
         How a number is printed in its cell.
     limit
         Where the scale of colours ends; None for the largest value that there is.
-    diverging
-        Whether the scale has two sides, which meet at 0.
+    meets
+        Where the two sides of the scale meet, if it has two: 0, or 1 for ratios.
     """
 
     label: str
     format: str = ".2f"
     limit: float | None = 1.0
-    diverging: bool = False
+    meets: Literal[0, 1] | None = None
 
 
 PAIR_VALUES = {
-    "correlation": ClassValue("correlation (Pearson)", diverging=True),
-    "covariance": ClassValue("covariance of expert shares", ".3f", None, True),
+    "correlation": ClassValue("correlation (Pearson)", meets=0),
+    "covariance": ClassValue("covariance of expert shares", ".3f", None, 0),
     "share": ClassValue("share of trials, same expert"),
 }
 """What :func:`plot_class_pairs` can show."""
@@ -56,6 +65,7 @@ EXPERT_VALUES = {
     "rate": ClassValue("share of class's tokens"),
     "weight_share": ClassValue("share of class's weight"),
     "accuracy": ClassValue("accuracy of the expert"),
+    "lift": ClassValue("lift (class over all)", ".1f", None, 1),
 }
 """What :func:`plot_class_experts` can show."""
 
@@ -111,7 +121,8 @@ def plot_class_experts(
     ax
         Where to draw.
     value
-        ``share``, ``rate`` or ``weight_share`` of the class, or ``accuracy``.
+        ``share``, ``rate`` or ``weight_share`` of the class, ``accuracy``, or ``lift``, in
+        colours that meet at 1, as far from each other as logarithms are.
     classes
         The classes of the rows; those of the frame unless given.
     norm
@@ -142,9 +153,9 @@ def plot_routing_by_class(
     layer
         The layer; need not be given where the frame has one only.
     value
-        ``share``, ``rate`` or ``weight_share``.
+        ``share``, ``rate``, ``weight_share`` or ``lift``.
     """
-    require_columns(result_df, ("layer",))
+    require_columns(result_df, ("layer", value))
     kind = kind_of_value(value, EXPERT_VALUES)
     layers = sorted(int(number) for number in result_df["layer"].unique())
     if layer is None and len(layers) == 1:
@@ -155,13 +166,22 @@ def plot_routing_by_class(
         raise UsageError(f"the result has {what}", f"name one of {listed}: -p layer NUMBER")
     chosen = result_df[result_df["layer"] == layer]
     classes = classes_of(chosen)
+    if len(classes) > _MOST_CLASSES:
+        raise UsageError(
+            f"{len(classes)} classes are too many for one figure: {_MOST_CLASSES} at most",
+            "take a label with fewer values: -p key KEY; the numbers: moedb query routing-by-class",
+        )
+    if chosen[value].isna().all():
+        raise UsageError(f"layer {layer} has no {value} to draw")
     # with dozens of experts no share comes near 1
-    norm = scale_of(ClassValue(kind.label, limit=None), chosen, value)
+    norm = scale_of(replace(kind, limit=None), chosen, value)
     plot_class_experts(chosen, ax, value=value, classes=classes, norm=norm)
     figure = figure_of(ax)
-    bar = figure.colorbar(ax.images[0], ax=ax, aspect=25, pad=0.02)
-    bar.set_label(kind.label)
+    ends = bar_ends(ax.images[0])
+    bar = figure.colorbar(ax.images[0], ax=ax, aspect=25, pad=0.02, extend=ends)
+    colour_bar(bar, kind.label)
     ax.set_title(f"layer {layer}")
+    ax.set_ylabel("class")
     fit_text(figure, [ax], kind.format)
     return ax
 
@@ -197,7 +217,7 @@ def kind_of_value(value: str, kinds: dict[str, ClassValue]) -> ClassValue:
 
 
 def _colours(kind: ClassValue) -> str | None:
-    return "PuOr" if kind.diverging else None
+    return None if kind.meets is None else "PuOr"
 
 
 def scale_of(kind: ClassValue, frame: "pd.DataFrame", value: str) -> "Normalize":
@@ -209,11 +229,13 @@ def _norm_of(kind: ClassValue, values: "np.ndarray[Any, Any]") -> "Normalize":
     import numpy as np
     from matplotlib.colors import Normalize
 
+    if kind.meets == 1:
+        return around_one(values)["norm"]
     limit = kind.limit
     if limit is None:
         finite = np.abs(values[np.isfinite(values)])
         limit = float(finite.max()) if finite.size and finite.max() > 0 else 1.0
-    return Normalize(-limit if kind.diverging else 0.0, limit)
+    return Normalize(0.0 if kind.meets is None else -limit, limit)
 
 
 def _paint_routing_by_class(frame: "pd.DataFrame", **options: Any) -> "Figure":

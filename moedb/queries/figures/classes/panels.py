@@ -20,7 +20,7 @@ from moedb.queries.figures.classes.matrices import (
     plot_class_pairs,
     scale_of,
 )
-from moedb.queries.figures.parts.figure import TALLEST, Plot, new_figure
+from moedb.queries.figures.parts.figure import TALLEST, Plot, figure_width, new_figure
 from moedb.queries.figures.parts.frames import require_columns
 from moedb.queries.figures.parts.text_fitting import fit_text, shown_name
 
@@ -169,7 +169,7 @@ def _draw_panels(
     for panel in panels:
         ax = grid[panel.row, panel.column]
         draw_panel(panel.frame, ax, value=value, classes=classes, norm=norm)
-        ax.set_title(panel.title)
+        ax.set_title(panel.title + _necessity(panel, value))
         if panel.column and (panel.row, panel.column - 1) in places:
             ax.tick_params(labelleft=False)
         if (panel.row + 1, panel.column) in places:
@@ -193,11 +193,18 @@ def _draw_panels(
     return axes
 
 
+def _necessity(panel: Panel, value: str) -> str:
+    """What the title of a panel adds where its values could be no others."""
+    of_two = value == "correlation" and bool((panel.frame["experts"] == 2).all())
+    return "\n±1 by necessity" if of_two else ""
+
+
 def _paint_class_pairs(frame: "pd.DataFrame", value: str) -> "Figure":
     panels = panels_of(frame)
     n_rows = 1 + max(panel.row for panel in panels)
     n_columns = 1 + max(panel.column for panel in panels)
-    figure = new_figure(min(0.6 + n_rows * ((2.4 - 0.1 * n_columns) / n_columns + 0.2), TALLEST))
+    panel = (figure_width() - 1.0 - 0.1 * n_columns) / n_columns
+    figure = new_figure(min(0.6 + n_rows * (panel + 0.2), TALLEST))
     plot_class_pair_panels(frame, figure, value=value)
     return figure
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
     from numpy.typing import NDArray
 
 GREY = "0.6"
@@ -21,6 +22,18 @@ def few(layers: Sequence[int]) -> list[int]:
     return list(layers[::step])
 
 
+def layer_colours(layers: Sequence[int]) -> "ScalarMappable":
+    """Return the colours of lines of layers, dark to light; none so light that it is lost."""
+    import matplotlib as mpl
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap, Normalize
+
+    shown = mpl.colormaps[mpl.rcParams["image.cmap"]]([step / 255 * 0.9 for step in range(256)])
+    return ScalarMappable(
+        Normalize(layers[0], max(layers[-1], layers[0] + 1)), ListedColormap(shown)
+    )
+
+
 def finish_layers(ax: "Axes", layers: "NDArray[np.floating[Any]]", label: str) -> None:
     """Put layers on x, and the label on y."""
     found = sorted({int(layer) for layer in layers})
@@ -29,3 +42,14 @@ def finish_layers(ax: "Axes", layers: "NDArray[np.floating[Any]]", label: str) -
     ax.set_xlabel("layer")
     ax.set_ylabel(label)
     ax.spines[["top", "right"]].set_visible(False)
+
+
+def legend_above(ax: "Axes", columns: int = 2) -> None:
+    """Put a legend above the axes, where it covers nothing."""
+    ax.legend(
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=columns,
+        handlelength=1.5,
+        columnspacing=1.0,
+    )

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 TALLEST = 8.5
 """The height of a page, in inches."""
 
+COLUMN = 3.4
+"""The width of one column of a page, in inches; the style's width of a figure too."""
+
 TWO_COLUMNS = 7.0
 """The width of a page's two columns, in inches."""
 
@@ -27,19 +30,28 @@ class Plot:
         Draws a frame on a new figure of the right size, with options.
     options
         The options it takes, and how each is read.
+    width
+        How wide it is in inches unless asked otherwise.
     """
 
     title: str
     paint: "Callable[..., Figure]"
     options: Mapping[str, Callable[[Any], Any]]
+    width: float = COLUMN
 
 
-def new_figure(height: float, width: float | None = None) -> "Figure":
-    """Return a figure as wide as a column, unless its width is given."""
+def figure_width() -> float:
+    """Return the width in inches of the figure that is asked for, by matplotlib's settings."""
     import matplotlib as mpl
+
+    return float(mpl.rcParams["figure.figsize"][0])
+
+
+def new_figure(height: float) -> "Figure":
+    """Return a figure of the width that is asked for."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width or mpl.rcParams["figure.figsize"][0], height))
+    return Figure(figsize=(figure_width(), height))
 
 
 def height_of_layers(n_layers: int) -> float:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.colorbar import Colorbar
     from matplotlib.colors import Normalize
     from matplotlib.image import AxesImage
     from numpy.typing import NDArray
@@ -19,6 +20,8 @@ SCALE_QUANTILE = 0.995
 """A scale ends where 1 in 200 values lies above, lest a few darken all others."""
 
 _MISSING = "0.85"
+_POWERS_A_SIDE = 3
+"""Powers of two on either side of 1 beside a colour bar of ratios, at most."""
 
 
 class Colours(TypedDict, total=False):
@@ -36,6 +39,45 @@ def around_zero(matrix: "NDArray[np.floating[Any]]") -> Colours:
     finite = np.abs(matrix[np.isfinite(matrix)])
     largest = float(finite.max()) if finite.size else 0.0
     return {"norm": Normalize(-(largest or 1.0), largest or 1.0), "cmap": "PuOr"}
+
+
+def up_from_zero(values: "NDArray[np.floating[Any]]") -> Colours:
+    """Return colours of values that are 0 or more, from 0 up to :data:`SCALE_QUANTILE` of them."""
+    import numpy as np
+    from matplotlib.colors import Normalize
+
+    finite = values[np.isfinite(values)]
+    largest = float(np.quantile(finite, SCALE_QUANTILE)) if finite.size else 1.0
+    if largest <= 0:
+        largest = float(finite.max()) or 1.0
+    return {"norm": Normalize(0.0, largest)}
+
+
+def between_values(values: "NDArray[np.floating[Any]]") -> Colours:
+    """Return colours from the smallest value to the largest, of what does not begin at 0."""
+    import numpy as np
+    from matplotlib.colors import Normalize
+
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    return {"norm": Normalize(low, high if high > low else low + 1.0)}
+
+
+def around_one(values: "NDArray[np.floating[Any]]") -> Colours:
+    """Return colours of ratios with 1 in the middle, on a logarithmic scale.
+
+    Twice as many and half as many are as far from 1. The scale ends where 1 in 200 of the values
+    lies beyond it, between 2 and 64 on one side, as far on the other; what lies beyond, such as 0,
+    has the colour of its end.
+    """
+    import numpy as np
+    from matplotlib.colors import LogNorm
+
+    above = values[np.isfinite(values) & (values > 0)]
+    folds = np.maximum(above, 1 / above)
+    largest = float(np.quantile(folds, SCALE_QUANTILE)) if folds.size else 1.0
+    largest = min(max(largest, 2.0), 64.0)
+    return {"norm": LogNorm(1 / largest, largest, clip=True), "cmap": "PuOr"}
 
 
 def matrix_of(
@@ -178,15 +220,35 @@ def _tick_step(n: int, room: int) -> int:
 
 def _colour_bar(ax: "Axes", image: "AxesImage", label: str) -> None:
     bar = figure_of(ax).colorbar(image, ax=ax, aspect=25, pad=0.02, extend=bar_ends(image))
+    colour_bar(bar, label)
+
+
+def colour_bar(bar: "Colorbar", label: str) -> None:
+    """Finish a colour bar: its label, and beside ratios 1 and powers of two."""
+    from matplotlib.colors import LogNorm
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    if isinstance(bar.norm, LogNorm):
+        farthest = int(math.log2(bar.norm.vmax or 1.0))
+        step = math.ceil(farthest / _POWERS_A_SIDE) or 1
+        powers = range(-(farthest // step) * step, farthest + 1, step)
+        bar.ax.yaxis.set_major_locator(FixedLocator([2.0**power for power in powers]))
+        bar.ax.yaxis.set_minor_locator(NullLocator())
+        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _as_ratio(value)))
     bar.set_label(label)
 
 
+def _as_ratio(value: float) -> str:
+    return f"{value:.0f}" if value >= 1 else f"1/{1 / value:.0f}"
+
+
 def bar_ends(image: "AxesImage") -> str:
-    """Return which end of the colour bar gets an arrow, as values lie above the scale."""
+    """Return which ends of the colour bar get an arrow, as values lie beyond the scale."""
     import numpy as np
 
-    values = image.get_array()
-    top = image.norm.vmax
-    if values is None or top is None:
+    values: Any = np.ma.masked_invalid(np.ma.asarray(image.get_array()))
+    bottom, top = image.norm.vmin, image.norm.vmax
+    if not values.count() or bottom is None or top is None:
         return "neither"
-    return "max" if bool(np.ma.max(np.ma.masked_invalid(values)) > top) else "neither"
+    below, above = values.min() < bottom, values.max() > top
+    return "both" if below and above else "min" if below else "max" if above else "neither"

@@ -1,91 +1,142 @@
-"""LaTeX tables that compile as they are where booktabs is loaded."""
-
-from typing import cast
+"""LaTeX tables that compile as they are with booktabs, one over pages with longtable too."""
 
 from moedb.queries.results.cells import shown_text
 from moedb.queries.results.formats.latex_text import escape_latex
 from moedb.queries.results.sheets import Sheet, TableOptions, bold_cells
 from moedb.queries.results.visible import visible
+from moedb.schemas.formats import FONT_SIZES
 
 _NULL = "--"
+_FOOTER_SIZE = "footnotesize"
+_PLACES = {"table": "tbp", "table*": "tp"}
+"""Where a float may go; what spans two columns goes to no bottom."""
 
 
 def latex_table(sheet: Sheet, options: TableOptions) -> str:
-    """Return a sheet as a ``table`` environment.
+    """Return a sheet as a ``table``, a ``table*`` or a ``longtable``.
 
     Parameters
     ----------
     sheet
         The rows.
     options
-        Caption, label, precision, bold, header names, and whether the footer is wanted.
+        Caption, label, precision, bold, header names, environment, size of the font, and whether
+        the footer is wanted.
 
     Returns
     -------
     str
         The same text for the same sheet, always.
     """
-    import pandas as pd
+    lines = _longtable(sheet, options) if options.environment == "longtable" else []
+    return "\n".join(lines or _float(sheet, options)) + "\n"
 
+
+def latex_packages(options: TableOptions) -> list[str]:
+    """Return the packages that a document must load for a table.
+
+    Examples
+    --------
+    >>> latex_packages(TableOptions(environment="longtable"))
+    ['booktabs', 'longtable']
+    """
+    return ["booktabs", *(["longtable"] if options.environment == "longtable" else [])]
+
+
+def _float(sheet: Sheet, options: TableOptions) -> list[str]:
+    """The lines of a table that stays on one page."""
+    name = options.environment
+    lines = [rf"\begin{{{name}}}[{_PLACES[name]}]", r"\centering", *_caption(options)]
+    if options.label is not None:
+        lines.append(rf"\label{{{options.label}}}")
+    if options.font_size is not None:
+        lines.append(rf"\{options.font_size}")
+    lines += [rf"\begin{{tabular}}{{{_alignment(sheet)}}}", *_head(sheet, options)]
+    lines += [*_body(sheet, options), r"\bottomrule", r"\end{tabular}"]
+    if options.footer:
+        lines += ["", r"\smallskip", _footer(sheet, options)]
+    return [*lines, rf"\end{{{name}}}"]
+
+
+def _longtable(sheet: Sheet, options: TableOptions) -> list[str]:
+    """The lines of a table that goes on over pages, its head on each of them."""
+    caption, head = _caption(options), _head(sheet, options)
+    label = "" if options.label is None else rf"\label{{{options.label}}}"
+    width = len(sheet.columns)
+    number = r"\tablename~\thetable{} " if caption else ""
+    lines = [] if options.font_size is None else [rf"{{\{options.font_size}"]
+    if not caption and label:
+        lines.append(label)
+    lines.append(rf"\begin{{longtable}}{{{_alignment(sheet)}}}")
+    if caption:
+        lines += [f"{caption[0]}{label} \\\\"]
+    lines += [*head, r"\endfirsthead"]
+    lines += [rf"\multicolumn{{{width}}}{{l}}{{{number}(continued)}} \\", *head, r"\endhead"]
+    lines += [r"\midrule", rf"\multicolumn{{{width}}}{{r}}{{continued on the next page}} \\"]
+    lines += [r"\endfoot", r"\bottomrule", r"\endlastfoot", *_body(sheet, options)]
+    lines.append(r"\end{longtable}")
+    if not caption:
+        # every longtable takes a number, which only a caption shows
+        lines.append(r"\addtocounter{table}{-1}")
+    if options.footer:
+        lines += [r"\nopagebreak\noindent", _footer(sheet, options)]
+    return lines if options.font_size is None else [*lines, "}"]
+
+
+def _alignment(sheet: Sheet) -> str:
+    return "".join(column.alignment[0] for column in sheet.columns)
+
+
+def _caption(options: TableOptions) -> list[str]:
+    if options.caption is None:
+        return []
+    is_latex = options.caption_is_latex
+    text = options.caption if is_latex else escape_latex(visible(options.caption))
+    return [rf"\caption{{{text}}}"]
+
+
+def _head(sheet: Sheet, options: TableOptions) -> list[str]:
+    """The names of the columns between two rules; in a pivot what they are of above them."""
+    lines = [r"\toprule"]
+    if sheet.spanner is not None and sheet.spanned:
+        spanned = sheet.spanned
+        shown = escape_latex(visible(options.header_names.get(sheet.spanner, sheet.spanner)))
+        group = [""] * spanned.start + [rf"\multicolumn{{{len(spanned)}}}{{c}}{{{shown}}}"]
+        group += [""] * (len(sheet.columns) - spanned.stop)
+        lines += [_row(group), rf"\cmidrule(lr){{{spanned.start + 1}-{spanned.stop}}}"]
+    names = [escape_latex(name) for name in options.headers(sheet.columns)]
+    return [*lines, _row(names), r"\midrule"]
+
+
+def _body(sheet: Sheet, options: TableOptions) -> list[str]:
     precision = options.paper_precision
     bold = bold_cells(sheet, options, precision)
-    cells = [
-        [
-            _NULL if value is None else _latex_cell(value, column.kind, precision)
+    lines = []
+    for at, row in enumerate(sheet.rows):
+        cells = [
+            _NULL if value is None else _cell(value, column.kind, precision)
             for value, column in zip(row, sheet.columns, strict=True)
         ]
-        for row in sheet.rows
-    ]
-    headers = [escape_latex(name) for name in options.headers(sheet.columns)]
-    # positions stand for names, which may occur twice
-    frame = pd.DataFrame(cells, columns=range(len(headers)), dtype=object)
-    styles = frame.map(lambda _: "")
-    for row, column in bold:
-        styles.iloc[row, column] = "textbf:--rwrap"
-    spanner = None if sheet.spanner is None or not sheet.spanned else sheet.spanner
-    if spanner is not None:
-        shown = escape_latex(visible(options.header_names.get(spanner, spanner)))
-        over = [(int(position in sheet.spanned), position) for position in range(len(headers))]
-        frame.columns = styles.columns = pd.MultiIndex.from_tuples(over)
-    with pd.option_context("styler.render.max_elements", max(1, 2 * frame.size)):
-        styler = frame.style.hide(axis="index").format("{}", escape=None)
-        if spanner is not None:
-            styler = styler.format_index(lambda group: shown if group else "", axis=1, level=0)
-        level = 0 if spanner is None else 1
-        styler = styler.format_index(lambda at: headers[cast(int, at)], axis=1, level=level)
-        text = styler.apply(lambda _: styles, axis=None).to_latex(
-            hrules=True,
-            column_format="".join(column.alignment[0] for column in sheet.columns),
-            position="tbp",
-            position_float="centering",
-            caption=_caption(options),
-            label=options.label,
-            sparse_columns=True,
-            multicol_align="c",
-            environment="table",
+        lines.append(
+            _row([rf"\textbf{{{c}}}" if (at, n) in bold else c for n, c in enumerate(cells)])
         )
-    if spanner is not None:
-        first, last = sheet.spanned.start + 1, sheet.spanned.stop
-        head, rest = text.split(r"\toprule" + "\n", 1)
-        group, rest = rest.split("\n", 1)
-        text = f"{head}\\toprule\n{group}\n\\cmidrule(lr){{{first}-{last}}}\n{rest}"
-    if options.footer:
-        line = "\n\n\\smallskip\n{\\footnotesize " + escape_latex(sheet.footer) + "\\par}\n"
-        head, rest = text.rsplit("\\end{tabular}\n", 1)
-        text = f"{head}\\end{{tabular}}{line}{rest}"
-    return text.rstrip("\n") + "\n"
+    return lines
 
 
-def _caption(options: TableOptions) -> str | None:
-    if options.caption is None or options.caption_is_latex:
-        return options.caption
-    return escape_latex(visible(options.caption))
+def _row(cells: list[str]) -> str:
+    return " & ".join(cells) + r" \\"
 
 
-def _latex_cell(value: object, kind: str, precision: int) -> str:
+def _cell(value: object, kind: str, precision: int) -> str:
     text = shown_text(value, precision)
     if kind == "text":
         return escape_latex(text)
     if text.endswith("inf"):
         return f"${text.removesuffix('inf')}\\infty$"
     return f"$-${text[1:]}" if text.startswith("-") else text
+
+
+def _footer(sheet: Sheet, options: TableOptions) -> str:
+    """What is below the table, in letters no larger than those in it."""
+    sizes = [_FOOTER_SIZE, options.font_size or _FOOTER_SIZE]
+    return rf"{{\{min(sizes, key=FONT_SIZES.index)} {escape_latex(sheet.footer)}\par}}"

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moedb.queries.results.export import export
+from moedb.queries.results.formats.latex import latex_packages
 from moedb.queries.results.formats.latex_text import _SYMBOLS, escape_latex
 from moedb.queries.results.sheets import TableOptions
 from moedb.queries.results.visible import visible
@@ -24,7 +25,7 @@ needs_latex = pytest.mark.skipif(
     shutil.which("pdflatex") is None, reason="pdflatex is not installed"
 )
 DOCUMENT = r"""\documentclass{article}
-\usepackage{booktabs}
+\usepackage{booktabs,longtable}
 \begin{document}
 %s
 \end{document}
@@ -32,7 +33,7 @@ DOCUMENT = r"""\documentclass{article}
 
 
 def _compile(folder: Path, body: str) -> str:
-    """Compile a document that loads booktabs alone, and return its text."""
+    """Compile a document that loads booktabs and longtable alone, and return its text."""
     (folder / "paper.tex").write_text(DOCUMENT % body, encoding="utf-8")
     run = subprocess.run(
         ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "paper.tex"],
@@ -115,6 +116,104 @@ class TestLatex:
         assert r"\caption{50\% of $x$}" in latex
         assert "moedb" not in latex
 
+    def test_a_table_across_both_columns_in_small_letters(self):
+        result = rows_result([("layer", "INTEGER"), ("token", "VARCHAR")], [(3, "50%")])
+        options = TableOptions(
+            caption="A",
+            label="tab:a",
+            environment="table*",
+            font_size="scriptsize",
+            header_names={"layer": "Layer & \\input{x}"},
+        )
+        assert render(result, "latex", options) == "\n".join(
+            [
+                r"\begin{table*}[tp]",
+                r"\centering",
+                r"\caption{A}",
+                r"\label{tab:a}",
+                r"\scriptsize",
+                r"\begin{tabular}{rl}",
+                r"\toprule",
+                r"Layer \& \textbackslash{}input\{x\} & token \\",
+                r"\midrule",
+                r"3 & 50\% \\",
+                r"\bottomrule",
+                r"\end{tabular}",
+                "",
+                r"\smallskip",
+                rf"{{\scriptsize {FOOTER}\par}}",
+                r"\end{table*}",
+                "",
+            ]
+        )
+
+    def test_the_footer_is_no_larger_than_the_table_and_no_larger_than_footnotes(self):
+        for size, footer in (("tiny", "tiny"), ("small", "footnotesize"), (None, "footnotesize")):
+            latex = render(a_result("select 1 as a"), "latex", TableOptions(font_size=size))
+            assert rf"{{\{footer} {FOOTER}" in latex
+
+    def test_a_long_table_repeats_its_head(self):
+        options = TableOptions(
+            caption="50%",
+            label="tab:a",
+            environment="longtable",
+            font_size="footnotesize",
+            pivot=("layer", "expert", "rate"),
+            precision=1,
+            header_names={"expert": "Expert"},
+        )
+        head = [
+            r"\toprule",
+            r" & \multicolumn{3}{c}{Expert} \\",
+            r"\cmidrule(lr){2-4}",
+            r"layer & 0 & 1 & 2 \\",
+            r"\midrule",
+        ]
+        assert render(the_pivot_sample(), "latex", options) == "\n".join(
+            [
+                r"{\footnotesize",
+                r"\begin{longtable}{rrrr}",
+                r"\caption{50\%}\label{tab:a} \\",
+                *head,
+                r"\endfirsthead",
+                r"\multicolumn{4}{l}{\tablename~\thetable{} (continued)} \\",
+                *head,
+                r"\endhead",
+                r"\midrule",
+                r"\multicolumn{4}{r}{continued on the next page} \\",
+                r"\endfoot",
+                r"\bottomrule",
+                r"\endlastfoot",
+                r"0 & 0.0 & 0.5 & 1.0 \\",
+                r"1 & 0.2 & -- & 0.0 \\",
+                r"\end{longtable}",
+                r"\nopagebreak\noindent",
+                rf"{{\footnotesize {FOOTER}\par}}",
+                "}",
+                "",
+            ]
+        )
+
+    def test_a_long_table_without_caption_takes_no_number(self):
+        options = TableOptions(label="tab:a", environment="longtable", footer=False)
+        lines = render(a_result("select 1 as a"), "latex", options).splitlines()
+        assert lines[:5] == [
+            r"\label{tab:a}",
+            r"\begin{longtable}{r}",
+            r"\toprule",
+            r"a \\",
+            r"\midrule",
+        ]
+        assert r"\multicolumn{1}{l}{(continued)} \\" in lines
+        assert lines[-2:] == [r"\end{longtable}", r"\addtocounter{table}{-1}"]
+
+    @pytest.mark.parametrize(
+        ("environment", "packages"),
+        [("table", ["booktabs"]), ("longtable", ["booktabs", "longtable"])],
+    )
+    def test_packages(self, environment, packages):
+        assert latex_packages(TableOptions(environment=environment)) == packages
+
     def test_columns_of_one_name(self):
         latex = render(a_result("select 1 as a, 2 as a"), "latex")
         assert "a & a \\\\\n\\midrule\n1 & 2 \\\\" in latex
@@ -135,7 +234,12 @@ class TestLatex:
         empty, _ = export(
             a_result("select 1 as a where false"), tmp_path / "empty.tex", allow_empty=True
         )
-        body = "\n".join(f"\\input{{{file.name}}}" for file in (first, second, empty))
+        long, _ = export(
+            a_result("select i as a from range(200) t(i)"),
+            tmp_path / "long.tex",
+            TableOptions(environment="longtable", font_size="small", caption="Long"),
+        )
+        body = "\n".join(f"\\input{{{file.name}}}" for file in (first, second, empty, long))
         text = _compile(tmp_path, body)
         if text:
             assert re.search(r"50% & \$x.?1\$ #2 \{a\} .b .c \\d <e> \|f\|", text)
@@ -144,7 +248,9 @@ class TestLatex:
             assert "U+65E5 U+672C U+8A9E" in text
             assert "\\n" in text
             assert "\\x1b[31mred" in text
-            assert text.count("moedb 0.1.0") == 3
+            assert text.count("moedb 0.1.0") == 4
+            assert "(continued)" in text
+            assert "continued on the next page" in text
 
     @needs_latex
     def test_every_character_compiles(self, tmp_path):

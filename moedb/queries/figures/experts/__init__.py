@@ -1,0 +1,1 @@
+"""Figures of single experts of each layer: how often each is used, how evenly, how few."""

@@ -1,0 +1,1 @@
+"""Figures of experts two by two, of one layer or of neighbouring layers, as matrices."""

@@ -1,0 +1,106 @@
+"""Made-up rows of queries that have figures."""
+
+import numpy as np
+import pandas as pd
+
+
+def concentrations(layers: int = 6, n: int = 60) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    tops = [top for top in (1, 4, 8, 16, 32, 64, 128) if top < n] + [n]
+    rows = []
+    for layer in range(layers):
+        counts = np.sort(rng.gamma(0.5 + layer / layers, 1.0, n))[::-1]
+        rows += [(layer, top, float(counts[:top].sum() / counts.sum())) for top in tops]
+    return pd.DataFrame(rows, columns=["layer", "n_top", "share"])
+
+
+def balances(layers: int = 6, n: int = 60) -> pd.DataFrame:
+    at = np.arange(layers)
+    return pd.DataFrame(
+        {
+            "layer": at,
+            "n_experts": n,
+            "n_used": n - at % 3,
+            "n_dead": at % 3,
+            "normalized_entropy": 0.9 - 0.01 * at,
+            "effective_experts": n * (0.8 - 0.01 * at),
+            "gini": 0.3 + 0.01 * at,
+            "cv": 0.8 + 0.1 * at,
+            "max_over_mean": 3.0 + 0.1 * at,
+            "switch_loss": 1.2 + 0.1 * at,
+        }
+    )
+
+
+def cross_layers(layers: int = 5, n: int = 60) -> pd.DataFrame:
+    rng = np.random.default_rng(1)
+    rows = []
+    for layer in range(layers):
+        counts = rng.integers(0, 9, (n, n))
+        uses = counts.sum(axis=1)
+        rows += [
+            (layer, layer + 2, a, b, int(counts[a, b]), int(uses[a]))
+            for a, b in np.argwhere(counts).tolist()
+        ]
+    names = "layer next_layer expert next_expert n_both n_expert"
+    frame = pd.DataFrame(rows, columns=names.split())
+    shares = frame["n_both"] / frame["n_expert"]
+    return frame.assign(p_next_given=shares, lift=shares * n)
+
+
+def output_overlaps(layers: int = 6, n: int = 60) -> pd.DataFrame:
+    rng = np.random.default_rng(2)
+    rows = [
+        (layer, a, b, 40, float(rng.uniform(-0.3, 0.5)), float(rng.uniform(0, 1)))
+        for layer in range(layers)
+        for a in range(n)
+        for b in range(a + 1, n)
+        if (a + b) % 4
+    ]
+    return pd.DataFrame(
+        rows, columns=["layer", "expert_a", "expert_b", "n_tokens", "cosine", "cka"]
+    )
+
+
+def overlaps(layers: int = 6) -> pd.DataFrame:
+    at = np.arange(layers)
+    return pd.DataFrame(
+        {
+            "layer": at,
+            "n_tokens_a": 12_345,
+            "n_tokens_b": 678,
+            "m": 4,
+            "jaccard": (at % 5) / 4,
+            "overlap_coefficient": (at % 4) / 3,
+            "weighted_jaccard": 0.9 - 0.02 * at,
+            "jensen_shannon": 0.02 * at,
+        }
+    )
+
+
+def confidences(classes: int = 5, layers: int = 6) -> pd.DataFrame:
+    names = ["all"] if classes == 1 else [f"a class ${n}" for n in range(classes)]
+    rows = [
+        (layer, name, 100, 5.0 - 0.2 * layer - 0.1 * number, 0.3, 0.5, 0.5 + 0.01 * layer, 2.0)
+        for layer in range(layers)
+        for number, name in enumerate(names)
+    ]
+    columns = "layer value n_tokens mean_entropy mean_margin mean_topk_mass sd_entropy"
+    return pd.DataFrame(rows, columns=[*columns.split(), "mean_logsumexp"])
+
+
+def informations(layers: int = 6) -> pd.DataFrame:
+    at = np.arange(layers)
+    found = 0.02 + 0.01 * at
+    return pd.DataFrame(
+        {
+            "layer": at,
+            "information": found,
+            "label_entropy": 2.0,
+            "normalized": found / 2,
+            "permuted": "examples within a $key",
+            "null_mean": 0.02,
+            "null_highest": 0.03,
+            "p_value": np.where(found > 0.035, 0.01, 0.4),
+        }
+    )
