@@ -12,7 +12,8 @@ from moedb.commands.intervene import intervene
 from moedb.commands.options import StorePath
 from moedb.commands.query import query, sql
 from moedb.commands.store import compact, migrate, name, rm, runs, schema, show, verify
-from moedb.commands.terminal import SafeFormatter, leave, run_guarded
+from moedb.commands.terminal.guard import leave, run_guarded
+from moedb.commands.terminal.messages import SafeFormatter
 from moedb.commands.train import train
 from moedb.store.engine.spilling import delete_spill_on_signals
 from moedb.version import __version__

@@ -15,7 +15,8 @@ from moedb.commands.options import (
     store_folder,
     store_option,
 )
-from moedb.commands.terminal import emit, say
+from moedb.commands.terminal.emitting import emit
+from moedb.commands.terminal.messages import say
 from moedb.errors import UsageError
 
 if TYPE_CHECKING:
@@ -275,7 +276,7 @@ def _run_captures(
         for planned in plans:
             _run_capture(planned, shard)
         return
-    from moedb.queries.results.rows import result_of_rows
+    from moedb.queries.results.rows.given import result_of_rows
 
     rows = []
     for planned in plans:
@@ -307,7 +308,7 @@ def _announce(planned: "CapturePlan") -> None:
 
 def _run_capture(planned: "CapturePlan", shard: "Shard") -> None:
     from moedb.capture.pipeline.running import capture
-    from moedb.commands.progress import RichProgress
+    from moedb.commands.terminal.progress import RichProgress
 
     _announce(planned)
     if shard.count > 1:

@@ -13,7 +13,8 @@ from moedb.commands.options import (
     run_option,
     store_option,
 )
-from moedb.commands.terminal import emit, say
+from moedb.commands.terminal.emitting import emit
+from moedb.commands.terminal.messages import say
 from moedb.errors import UsageError
 
 if TYPE_CHECKING:
@@ -132,8 +133,7 @@ def query(
         click.echo(sql_of(name, given))
         return
     result = ask(name, None, run, parameters, verify)
-    emit(result, **output)
-    say_sources(result)
+    say_sources(emit(result, **output))
 
 
 @click.command()
@@ -176,5 +176,4 @@ def sql(
     elif statement == "-":
         statement = sys.stdin.read()
     result = ask(None, statement or "", run, parameters, verify)
-    emit(result, **output)
-    say_sources(result)
+    say_sources(emit(result, **output))

@@ -13,7 +13,8 @@ from moedb.commands.options import (
     store_folder,
     store_option,
 )
-from moedb.commands.terminal import answer, emit, say
+from moedb.commands.terminal.emitting import emit
+from moedb.commands.terminal.messages import answer, say
 from moedb.errors import FaultsError, StoreDamagedError, UsageError
 from moedb.queries.results.visible import visible
 
@@ -95,7 +96,7 @@ def schema(table: str | None, **output: Any) -> None:
       moedb schema
       moedb schema routing
     """
-    from moedb.queries.results.rows import table_columns, table_list
+    from moedb.queries.results.rows.given import table_columns, table_list
 
     emit(table_columns(table) if table else table_list(), **output)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from moedb.commands.options import COUNT, SEED, FiniteRange
-from moedb.commands.terminal import say
+from moedb.commands.terminal.messages import say
 
 if TYPE_CHECKING:
     from moedb.capture.jobs.cifar_moe.config import Augmentation, Balance, Gate
@@ -142,7 +142,7 @@ def train_cifar_moe(
     """
     from moedb.capture.jobs.cifar_moe.training.trial import BusyError
     from moedb.capture.jobs.cifar_moe.training.trials import configure, train_trials
-    from moedb.commands.progress import TrainingBar
+    from moedb.commands.terminal.progress import TrainingBar
 
     base = configure(
         variant,

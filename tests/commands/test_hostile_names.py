@@ -133,7 +133,7 @@ def test_an_unexpected_error_is_harmless(moedb: Run, monkeypatch: pytest.MonkeyP
 
 
 def test_progress_takes_names_as_they_are(capfd: pytest.CaptureFixture[str]) -> None:
-    from moedb.commands.progress import RichProgress, TrainingBar
+    from moedb.commands.terminal.progress import RichProgress, TrainingBar
 
     with RichProgress() as progress:
         progress.note(f"capturing {HOSTILE}")

@@ -7,7 +7,7 @@ from moedb.queries.analyses.registry import ANALYSES
 from moedb.queries.database import Database
 from moedb.queries.questions.catalog import catalog
 from moedb.queries.results.result import Result
-from moedb.queries.results.rows import result_of_rows
+from moedb.queries.results.rows.given import result_of_rows
 from moedb.schemas.arrays import array_spec
 from moedb.schemas.tables import TABLES
 

@@ -15,7 +15,8 @@ from moedb.queries.results.visible import visible
 _Key = tuple[bool, str]
 
 _LABEL = re.compile(r"[A-Za-z0-9:._/+-]+")
-_MOST_ROWS = 2**62
+MOST_ROWS = 2**62
+"""More than any limit has to be, and no more than DuckDB takes."""
 _PAPER_PRECISION = 3
 
 
@@ -142,6 +143,11 @@ class Sheet:
     truncated: bool = False
 
     @property
+    def n_rows(self) -> int:
+        """How many rows there are."""
+        return len(self.rows)
+
+    @property
     def footer(self) -> str:
         """The line below the table: how it was cut, and where it comes from."""
         cut = f"first {len(self.rows)} rows; " if self.truncated else ""
@@ -170,14 +176,10 @@ def arrange(result: Result, options: TableOptions) -> Sheet:
     UsageError
         If a column is unknown, or two rows of a pivot fall into one cell.
     """
-    names, types = result.columns, result.types
-    columns = tuple(
-        SheetColumn(name, kind_of(sql_type), sql_type, position)
-        for position, (name, sql_type) in enumerate(zip(names, types, strict=True))
-    )
+    columns = columns_of(result)
     exact = result.as_text(NOT_IN_PYTHON)
     if options.pivot is None:
-        cut = exact if options.limit is None else exact.limit(min(options.limit + 1, _MOST_ROWS))
+        cut = exact if options.limit is None else exact.limit(min(options.limit + 1, MOST_ROWS))
         sheet = Sheet(result, columns, tuple(cut.fetchall()))
     else:
         sheet = _pivot(exact, columns, options.pivot)
@@ -188,7 +190,31 @@ def arrange(result: Result, options: TableOptions) -> Sheet:
     return sheet
 
 
-def _position(columns: tuple[SheetColumn, ...], name: str, what: str) -> int:
+def columns_of(result: Result) -> tuple[SheetColumn, ...]:
+    """The columns of a result, in its order."""
+    return tuple(
+        SheetColumn(name, kind_of(sql_type), sql_type, position)
+        for position, (name, sql_type) in enumerate(zip(result.columns, result.types, strict=True))
+    )
+
+
+def position_of(columns: Sequence[SheetColumn], name: str, what: str) -> int:
+    """Return the position of the one column that is called ``name``.
+
+    Parameters
+    ----------
+    columns
+        The columns.
+    name
+        The name.
+    what
+        What names it, for the error.
+
+    Raises
+    ------
+    UsageError
+        If there is none, or more than one.
+    """
     names = [column.name for column in columns]
     if name not in names:
         raise UsageError(f"{what}: the result has no column {name!r}", did_you_mean(name, names))
@@ -200,14 +226,14 @@ def _position(columns: tuple[SheetColumn, ...], name: str, what: str) -> int:
 
 
 def _pick(sheet: Sheet, names: tuple[str, ...]) -> Sheet:
-    positions = [_position(sheet.columns, name, "columns") for name in names]
+    positions = [position_of(sheet.columns, name, "columns") for name in names]
     columns = tuple(sheet.columns[position] for position in positions)
     rows = tuple(tuple(row[position] for position in positions) for row in sheet.rows)
     return replace(sheet, columns=columns, rows=rows)
 
 
 def _pivot(result: Result, columns: tuple[SheetColumn, ...], pivot: tuple[str, str, str]) -> Sheet:
-    at, across, values = (_position(columns, name, "pivot") for name in pivot)
+    at, across, values = (position_of(columns, name, "pivot") for name in pivot)
     cells: dict[tuple[_Key, _Key], Any] = {}
     index: dict[_Key, Any] = {}
     headers: dict[_Key, Any] = {}

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import duckdb
-
 from moedb.queries.results.result import Provenance, Result
 from moedb.schemas.arrays import ARRAYS
 from moedb.schemas.tables import TABLES, table
+from moedb.store.engine.connection import connect_to_nothing
 from moedb.store.engine.quoting import quoted
 from moedb.version import __version__
 
@@ -21,7 +20,7 @@ def result_of_rows(columns: Mapping[str, str], rows: Iterable[Sequence[object]])
     rows
         The rows.
     """
-    connection = duckdb.connect(":memory:")
+    connection = connect_to_nothing()
     declared = ", ".join(f"{quoted(name)} {sql_type}" for name, sql_type in columns.items())
     connection.execute(f"create table given ({declared})")
     marks = ", ".join("?" for _ in columns)
