@@ -116,9 +116,7 @@ def export_counted(
     return Written(paths, rows.n_rows, rows.truncated)
 
 
-def _pieces(
-    rows: Sheet | RowStream, format: str, options: TableOptions
-) -> Iterable[str | bytes]:
+def _pieces(rows: Sheet | RowStream, format: str, options: TableOptions) -> Iterable[str | bytes]:
     if isinstance(rows, Sheet):
         return (render_sheet(rows, format, options),)
     return render_stream(rows, format, options)

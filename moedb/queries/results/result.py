@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from moedb.errors import MoedbError, SqlError
 from moedb.queries.results.cells import json_value, kind_of, plain_table, shown_text
 from moedb.queries.results.conversions import NOT_IN_FRAMES, NOT_IN_PYTHON, as_text
-from moedb.store.engine.batches import arrow_batches, row_batches
 from moedb.queries.results.visible import visible
+from moedb.store.engine.batches import arrow_batches, row_batches
 
 if TYPE_CHECKING:
     import duckdb
@@ -265,7 +265,7 @@ class Result:
         """Return all rows."""
         return self._run(lambda: self.relation.fetchall())
 
-    def batches(self, size: int = _BATCH) -> Iterator[list[tuple[Any, ...]]]:
+    def batches(self, size: int = _BATCH) -> Generator[list[tuple[Any, ...]], None, None]:
         """Return the rows some at a time, so that they need not all be in memory.
 
         Until the last is taken, or the iterator is closed, the connection does nothing else.
@@ -277,7 +277,7 @@ class Result:
         """
         yield from self._streamed(row_batches(self.relation, self.connection, size))
 
-    def arrow_batches(self, size: int = _BATCH) -> "Iterator[pa.RecordBatch]":
+    def arrow_batches(self, size: int = _BATCH) -> "Generator[pa.RecordBatch, None, None]":
         """Return the rows as Arrow some at a time; see :meth:`batches` and :meth:`arrow`."""
         readable = as_text(self.relation, NOT_IN_FRAMES)
         yield from self._streamed(arrow_batches(readable, size))

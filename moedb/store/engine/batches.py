@@ -52,7 +52,12 @@ def arrow_batches(
     relation: "duckdb.DuckDBPyRelation", size: int
 ) -> "Generator[pa.RecordBatch, None, None]":
     """Return the rows of a relation in batches of Arrow of about as many rows."""
-    if hasattr(type(relation), "to_arrow_reader"):
-        yield from relation.to_arrow_reader(size)
-    else:  # until DuckDB 1.5
-        yield from relation.fetch_record_batch(size)
+    import duckdb
+
+    try:
+        if hasattr(type(relation), "to_arrow_reader"):
+            yield from relation.to_arrow_reader(size)
+        else:  # until DuckDB 1.5
+            yield from relation.fetch_record_batch(size)
+    except OSError as error:  # as pyarrow passes on what DuckDB raises
+        raise duckdb.Error(str(error)) from error

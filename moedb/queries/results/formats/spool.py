@@ -49,7 +49,7 @@ class CellSpool:
         self.widths = [0] * len(columns)
         self.n_rows = 0
         # what is shown holds neither a line break nor another control character
-        self._file = tempfile.SpooledTemporaryFile(
+        self._file = tempfile.SpooledTemporaryFile(  # noqa: SIM115  it lives as long as this
             _IN_MEMORY, "w+", encoding="utf-8", errors="surrogatepass", newline="\n"
         )
         for row in rows:

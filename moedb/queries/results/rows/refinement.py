@@ -66,9 +66,7 @@ def refined(result: Result, refinement: Refinement) -> Result:
         found = _ordered(found, refinement.order_by)
 
     def provenance() -> Provenance:
-        return replace(
-            result.provenance, where=refinement.where, order_by=refinement.order_by
-        )
+        return replace(result.provenance, where=refinement.where, order_by=refinement.order_by)
 
     return replace(found, find_provenance=provenance, explain=explain)
 
@@ -192,7 +190,7 @@ def _check_condition(result: Result, where: str) -> None:
 
     wrong = SqlRefusedError(
         f"where: {where!r} is not one condition over the columns of the result",
-        "such as \"layer = 3 and lift > 5\"; whole queries are asked with: moedb sql",
+        'such as "layer = 3 and lift > 5"; whole queries are asked with: moedb sql',
     )
     try:
         statements = result.connection.extract_statements(f"select {where}\n")
