@@ -13,6 +13,7 @@ from moedb.commands.options import (
     run_option,
     store_option,
 )
+from moedb.commands.question_help import QuestionCommand
 from moedb.commands.terminal.emitting import emit
 from moedb.commands.terminal.messages import say
 from moedb.errors import UsageError
@@ -94,7 +95,7 @@ def say_sources(result: "Result") -> None:
         )
 
 
-@click.command()
+@click.command(cls=QuestionCommand)
 @click.argument("name", required=False)
 @run_option
 @parameter_option
@@ -114,17 +115,21 @@ def query(
     show_sql: bool,
     **output: Any,
 ) -> None:
-    """Run the named query NAME; without NAME, list them.
+    """Run the named query NAME; without NAME, list them by subject.
+
+    With NAME, --help describes it: its question, parameters and columns.
 
     \b
     Example:
+      moedb query routing-by-class --help
       moedb query routing-by-class -p key role -p layer 3
       moedb query co-activation --show-sql
     """
     if name is None:
         from moedb.queries.report.overview import query_list
 
-        emit(query_list(), **output)
+        emit(query_list(), **output, lines_of_cell=1)
+        say("what one takes and gives: moedb query NAME --help")
         return
     if show_sql:
         from moedb.queries.analyses.registry import sql_of

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 TERMINAL_ROWS = 100
 """Rows of a table on a terminal, where neither --limit nor a pager says otherwise."""
 
+LINES_OF_CELL = 8
+"""Lines of a cell of a table on a terminal: a longer text is cut short."""
+
 PAGED_ROWS = 10_000
 """Rows of a table in a pager, where --limit does not say."""
 
@@ -33,10 +36,12 @@ def emit(
     where: str | None = None,
     order_by: str | None = None,
     no_pager: bool = False,
+    lines_of_cell: int = LINES_OF_CELL,
 ) -> "Result":
     """Print rows, or write them to a file with its sidecar; say so where rows are cut off.
 
-    Where there are none, say why, and write no file unless that is allowed.
+    Where there are none, say why, and write no file unless that is allowed. On a terminal a cell
+    of a table takes up to ``lines_of_cell`` lines.
 
     Returns
     -------
@@ -68,7 +73,7 @@ def emit(
     else:
         stream = RowStream(shown, limit)
         if chosen == "table" and sys.stdout.isatty():
-            stream = _show(shown, options, no_pager)
+            stream = _show(shown, options, no_pager, lines_of_cell)
         else:
             _print(stream, chosen, options)
         n_rows, truncated = stream.n_rows, stream.truncated
@@ -89,7 +94,9 @@ def _print(stream: "RowStream", format: str, options: "TableOptions") -> None:
         click.echo(piece, nl=False, color=True)
 
 
-def _show(result: "Result", options: "TableOptions", no_pager: bool) -> "RowStream":
+def _show(
+    result: "Result", options: "TableOptions", no_pager: bool, lines_of_cell: int
+) -> "RowStream":
     """Print a table on a terminal: as wide as that is, and a screen at a time."""
     from moedb.commands.terminal.pager import find_pager, page
     from moedb.queries.results.formats.fitting import fit
@@ -102,7 +109,7 @@ def _show(result: "Result", options: "TableOptions", no_pager: bool) -> "RowStre
         limit = TERMINAL_ROWS if pager is None else PAGED_ROWS
     stream = RowStream(result, limit)
     table = fit(stream, screen.columns, keep_all=options.columns is not None)
-    lines = (line + "\n" for line in table.lines())
+    lines = (line + "\n" for line in table.lines(lines_of_cell))
     first = list(islice(lines, screen.lines))
     if pager is not None and len(first) == screen.lines:
         page(pager, chain(first, lines))

@@ -8,11 +8,8 @@ from moedb.queries.results.rows.streaming import RowStream
 from moedb.queries.results.sheets import SheetColumn, TableOptions
 
 _BETWEEN = 2
-_NARROWEST = 24
+_NARROWEST = 20
 """A column of long texts becomes no narrower than this."""
-
-_LINES = 8
-"""A cell takes up to this many lines."""
 
 _MORE = "…"
 _PLAIN = TableOptions()
@@ -42,22 +39,25 @@ class FittedTable:
     cells: CellSpool
     cut: list[str]
 
-    def lines(self) -> Iterator[str]:
-        """Give the lines, without line breaks."""
+    def lines(self, most: int) -> Iterator[str]:
+        """Give the lines, without line breaks; a cell takes up to ``most`` of them."""
         headers = _PLAIN.headers(self.columns)
-        yield from self._lines_of(headers)
+        yield from self._lines_of(headers, most)
         yield "  ".join("-" * width for width in self.widths)
         for cells in self.cells:
-            yield from self._lines_of(cells)
+            yield from self._lines_of(cells, most)
 
-    def _lines_of(self, cells: Sequence[str]) -> Iterator[str]:
+    def _lines_of(self, cells: Sequence[str], most: int) -> Iterator[str]:
         """The lines of one row; of a row of short cells there is one."""
         wrapped = []
         for column, width, text in zip(self.columns, self.widths, cells, strict=False):
             lines = wrap(text, width)
-            if len(lines) > _LINES:
-                last = wrap(lines[_LINES - 1], width - 1)[0] + _MORE
-                lines = [*lines[: _LINES - 1], last]
+            if len(lines) > most:
+                # as much as there is room for, in the middle of a word too
+                rest = text
+                for line in lines[: most - 1]:
+                    rest = rest[len(line) :].lstrip(" ")
+                lines = [*lines[: most - 1], _chopped(rest, width - 1)[0] + _MORE]
                 if column.name not in self.cut:
                     self.cut.append(column.name)
             wrapped.append(lines)
