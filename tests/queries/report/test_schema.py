@@ -1,6 +1,5 @@
 """What there is to ask: tables, views, macros and arrays, each described."""
 
-
 import duckdb
 import pytest
 
