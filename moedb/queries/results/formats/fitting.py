@@ -55,8 +55,8 @@ class FittedTable:
             if len(lines) > most:
                 # as much as there is room for, in the middle of a word too
                 rest = text
-                for line in lines[: most - 1]:
-                    rest = rest[len(line) :].lstrip(" ")
+                for whole in lines[: most - 1]:
+                    rest = rest[len(whole) :].lstrip(" ")
                 lines = [*lines[: most - 1], _chopped(rest, width - 1)[0] + _MORE]
                 if column.name not in self.cut:
                     self.cut.append(column.name)
