@@ -5,7 +5,7 @@ import os
 import sys
 import traceback
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -15,6 +15,21 @@ from moedb.store.engine.execution import is_anything_running
 from moedb.store.engine.spilling import delete_spill
 
 _INTERRUPTED = "interrupted; what a capture committed stays, and the same command resumes"
+
+
+class ReaderGoneError(Exception):
+    """Whoever read stdout has closed it, as ``head`` does: no error."""
+
+
+class GuardedGroup(click.Group):
+    """The root of the commands; a closed stdout reaches :func:`run_guarded`."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; click itself would end the process with 1 where stdout is closed."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ReaderGoneError from error
 
 
 def _show(error: click.ClickException) -> None:
@@ -47,7 +62,7 @@ def run_guarded(command: click.Command, arguments: list[str]) -> int:
     except click.ClickException as error:
         _show(error)
         return error.exit_code
-    except BrokenPipeError:
+    except ReaderGoneError:
         # The reader of stdout has gone; keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
