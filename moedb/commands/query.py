@@ -77,7 +77,7 @@ def _asked(
 
 def _progress(what: str, n_parts: int) -> "AbstractContextManager[Callable[[], None]]":
     # rich is imported where there is something to show
-    from moedb.commands.progress import analysis_progress
+    from moedb.commands.terminal.progress import analysis_progress
 
     return analysis_progress(what, n_parts)
 

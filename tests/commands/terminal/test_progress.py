@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from moedb.commands import progress
-from moedb.commands.progress import RichProgress, TrainingBar, analysis_progress, how_far
+from moedb.commands.terminal import progress
+from moedb.commands.terminal.progress import RichProgress, TrainingBar, analysis_progress, how_far
 
 
 @pytest.fixture(autouse=True)
