@@ -10,7 +10,6 @@ import click
 from moedb.cli import cli
 from moedb.queries.analyses.registry import ANALYSES
 from moedb.queries.questions.catalog import catalog
-from moedb.queries.questions.parameters import Parameter
 from moedb.schemas.arrays import ARRAYS, CHUNK_ROWS, SHARD_ROWS
 from moedb.schemas.manifests import FORMAT_VERSION
 from moedb.schemas.tables import TABLES
@@ -44,14 +43,6 @@ def arrays_text() -> str:
     return "\n".join(rows)
 
 
-def range_text(parameter: Parameter) -> str:
-    """The range of a parameter that has one."""
-    least, most = parameter.range
-    if least is None:
-        return ""
-    return f", {least} or more" if most is None else f", {least} to {most:,}"
-
-
 def queries_text() -> str:
     """Every named query and every analysis in Python, with its columns."""
     parts = []
@@ -61,9 +52,9 @@ def queries_text() -> str:
         parts.append(f"### {query.name}\n\n{question} Source: {query.source}.\n")
         parts.append("| parameter | type | default | is |\n|---|---|---|---|")
         for p in query.parameters:
-            shown = "null" if p.default is None else p.default
-            default = "required" if p.required else f"`{shown}`"
-            parts.append(f"| `{p.name}` | {p.type}{range_text(p)} | {default} | {cell(p.doc)} |")
+            default = p.default_text if p.required else f"`{p.default_text}`"
+            limits = f", {p.limits_text}" if p.limits_text and not p.choices else ""
+            parts.append(f"| `{p.name}` | {p.type}{limits} | {default} | {cell(p.doc)} |")
         parts.append("\n| column | is |\n|---|---|")
         parts += [f"| `{column.name}` | {cell(column.doc)} |" for column in query.columns]
         parts.append("")

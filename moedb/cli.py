@@ -12,18 +12,20 @@ from moedb.commands.intervene import intervene
 from moedb.commands.options import StorePath
 from moedb.commands.query import query, sql
 from moedb.commands.store import compact, migrate, name, rm, runs, schema, show, verify
-from moedb.commands.terminal import SafeFormatter, leave, run_guarded
+from moedb.commands.terminal.guard import GuardedGroup, leave, run_guarded
+from moedb.commands.terminal.messages import SafeFormatter
 from moedb.commands.train import train
 from moedb.store.engine.spilling import delete_spill_on_signals
 from moedb.version import __version__
 
 
 @click.group(
+    cls=GuardedGroup,
     context_settings={
         "help_option_names": ["-h", "--help"],
         "max_content_width": 100,
         "auto_envvar_prefix": "MOEDB",
-    }
+    },
 )
 @click.version_option(__version__, "--version", prog_name="moedb")
 @click.option("-v", "--verbose", is_flag=True, help="Log more; show tracebacks.")

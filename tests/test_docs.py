@@ -272,7 +272,7 @@ def every_command() -> list[tuple[str, list[str]]]:
 def test_every_command_that_a_page_shows_can_be_typed(page: str) -> None:
     """Those that need the hub or large data too: their options exist, and take what they get."""
     for _, arguments in (each for each in every_command() if each[0] == page):
-        path, values = parsed(arguments)
+        path, values = parsed([each for each in arguments if each != "--help"])
         name = values.get("name")
         if path in ("query", "export", "plot") and name is not None:
             assert name.replace("_", "-") in known_queries(), (page, arguments)

@@ -16,7 +16,8 @@ from moedb.commands.options import (
     store_folder,
     store_option,
 )
-from moedb.commands.terminal import emit, say
+from moedb.commands.terminal.emitting import emit
+from moedb.commands.terminal.messages import say
 
 if TYPE_CHECKING:
     from moedb.capture.pipeline.plan import CapturePlan
@@ -257,7 +258,7 @@ def _run_captures(
         for planned in plans:
             _run_capture(planned, shard)
         return
-    from moedb.queries.results.rows import result_of_rows
+    from moedb.queries.results.rows.given import result_of_rows
 
     rows = []
     for planned in plans:

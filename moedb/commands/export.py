@@ -11,12 +11,14 @@ from moedb.commands.options import (
     limit_option,
     open_store,
     parameter_option,
+    refinement_options,
     run_option,
     store_option,
     table_options,
 )
 from moedb.commands.query import ask, say_sources
-from moedb.commands.terminal import emit, say
+from moedb.commands.terminal.emitting import emit
+from moedb.commands.terminal.messages import say
 from moedb.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="File to write."
 )
 @limit_option
+@refinement_options
 @allow_empty_option
 @table_options
 @store_option
@@ -42,6 +45,8 @@ def export(
     parameters: tuple[tuple[str, str], ...],
     output: Path,
     limit: int | None,
+    where: str | None,
+    order_by: str | None,
     allow_empty: bool,
     **options: Any,
 ) -> None:
@@ -57,17 +62,18 @@ def export(
     """
     from moedb.queries.results.export import export as write_table
     from moedb.queries.results.formats.latex import latex_packages
+    from moedb.queries.results.rows.refinement import Refinement, column_names, refined
     from moedb.queries.results.sheets import TableOptions
 
     columns = options.pop("columns")
     table = TableOptions(
         limit=limit,
         footer=not options.pop("no_footer"),
-        columns=tuple(c.strip() for c in columns.split(",")) if columns is not None else None,
+        columns=None if columns is None else column_names(columns),
         environment=_environment(options.pop("longtable"), options.pop("table_star")),
         **options,
     )
-    result = ask(name, statement, run, parameters)
+    result = refined(ask(name, statement, run, parameters), Refinement(where, order_by))
     for path in write_table(result, output, table, allow_empty=allow_empty):
         say(f"wrote {path}")
     if output.suffix.lower() == ".tex":

@@ -15,7 +15,8 @@ from moedb.commands.options import (
     store_folder,
     store_option,
 )
-from moedb.commands.terminal import emit, say
+from moedb.commands.terminal.emitting import emit
+from moedb.commands.terminal.messages import say
 from moedb.errors import UsageError
 from moedb.schemas.interventions import FORMS, KINDS, SITES
 
@@ -182,7 +183,7 @@ def _announce(planned: "SweepPlan") -> None:
 
 def _list_conditions(planned: "SweepPlan", **output: Any) -> None:
     from moedb.capture.conditions import condition_table
-    from moedb.queries.results.rows import result_of_rows
+    from moedb.queries.results.rows.given import result_of_rows
 
     for note in planned.notes:
         say(note)

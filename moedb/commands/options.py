@@ -88,15 +88,53 @@ allow_empty_option = click.option(
 )
 
 
-OUTPUT = ("format_", "output", "limit", "allow_empty")
-"""The names of what :func:`output_options` adds, as :func:`~.terminal.emit` takes them."""
+columns_option = click.option("--columns", help="Columns to show, in order, with commas between.")
+
+
+def refinement_options(command: Command) -> Command:
+    """Add what picks rows of a result, and puts them in order."""
+    for option in (
+        click.option(
+            "--order-by",
+            metavar="COLUMNS",
+            help="Put the rows in this order, such as 'lift desc,layer'.",
+        ),
+        click.option(
+            "--where",
+            metavar="CONDITION",
+            help="Only the rows for which this holds, in SQL over the result's columns.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+OUTPUT = (
+    "format_",
+    "output",
+    "limit",
+    "allow_empty",
+    "columns",
+    "where",
+    "order_by",
+    "no_pager",
+)
+"""The names of what :func:`output_options` adds, as :func:`~.terminal.emitting.emit` takes them."""
 
 
 def output_options(command: Command) -> Command:
     """Add the options of every command that yields rows."""
     for option in (
+        click.option(
+            "--no-pager",
+            is_flag=True,
+            help="Print long tables on a terminal at once.  [default: through MOEDB_PAGER, or "
+            "PAGER, or less]",
+        ),
         allow_empty_option,
         limit_option,
+        refinement_options,
+        columns_option,
         click.option(
             "-o", "--output", type=click.Path(path_type=Path), help="Write to this file instead."
         ),
@@ -135,7 +173,7 @@ def table_options(command: Command) -> Command:
             metavar="ROWS COLUMNS VALUES",
             help="Lay one column's values out over rows and columns of two others.",
         ),
-        click.option("--columns", help="Columns to show, in order, with commas between."),
+        columns_option,
         click.option(
             "--bold",
             type=click.Choice(["row-max", "column-max"]),

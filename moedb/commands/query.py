@@ -13,7 +13,9 @@ from moedb.commands.options import (
     run_option,
     store_option,
 )
-from moedb.commands.terminal import emit, say
+from moedb.commands.question_help import QuestionCommand
+from moedb.commands.terminal.emitting import emit
+from moedb.commands.terminal.messages import say
 from moedb.errors import UsageError
 
 if TYPE_CHECKING:
@@ -95,7 +97,7 @@ def say_sources(result: "Result") -> None:
         )
 
 
-@click.command()
+@click.command(cls=QuestionCommand)
 @click.argument("name", required=False)
 @run_option
 @parameter_option
@@ -115,17 +117,21 @@ def query(
     show_sql: bool,
     **output: Any,
 ) -> None:
-    """Run the named query NAME; without NAME, list them.
+    """Run the named query NAME; without NAME, list them by subject.
+
+    With NAME, --help describes it: its question, parameters and columns.
 
     \b
     Example:
+      moedb query routing-by-class --help
       moedb query routing-by-class -p key role -p layer 3
       moedb query co-activation --show-sql
     """
     if name is None:
         from moedb.queries.report.overview import query_list
 
-        emit(query_list(), **output)
+        emit(query_list(), **output, lines_of_cell=1)
+        say("what one takes and gives: moedb query NAME --help")
         return
     if show_sql:
         from moedb.queries.analyses.registry import sql_of
@@ -134,8 +140,7 @@ def query(
         click.echo(sql_of(name, given))
         return
     result = ask(name, None, run, parameters, verify)
-    emit(result, **output)
-    say_sources(result)
+    say_sources(emit(result, **output))
 
 
 @click.command()
@@ -178,5 +183,4 @@ def sql(
     elif statement == "-":
         statement = sys.stdin.read()
     result = ask(None, statement or "", run, parameters, verify)
-    emit(result, **output)
-    say_sources(result)
+    say_sources(emit(result, **output))

@@ -13,7 +13,8 @@ from moedb.commands.options import (
     store_folder,
     store_option,
 )
-from moedb.commands.terminal import answer, emit, say
+from moedb.commands.terminal.emitting import emit
+from moedb.commands.terminal.messages import answer, say
 from moedb.errors import FaultsError, StoreDamagedError, UsageError
 from moedb.queries.results.visible import visible
 
@@ -85,19 +86,28 @@ def name(run: str, name: str | None, note: str | None) -> None:
 
 
 @click.command()
-@click.argument("table", required=False)
+@click.argument("name", required=False)
 @output_options
-def schema(table: str | None, **output: Any) -> None:
-    """List the tables and arrays, or the columns of TABLE.
+def schema(name: str | None, **output: Any) -> None:
+    """List tables, views, macros and arrays, or describe the one called NAME.
+
+    The macros are the named queries, as they are called in SQL.
 
     \b
     Example:
       moedb schema
       moedb schema routing
+      moedb schema routing_by_class
+      moedb schema --where "kind = 'view'"
     """
-    from moedb.queries.results.rows import table_columns, table_list
+    from moedb.queries.report.schema import describe, schema_list
 
-    emit(table_columns(table) if table else table_list(), **output)
+    if name is None:
+        emit(schema_list(), **output)
+        return
+    described = describe(name)
+    emit(described.result, **output)
+    say(described.about)
 
 
 @click.command()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from moedb.commands.options import COUNT, SEED, FiniteRange
-from moedb.commands.terminal import say
+from moedb.commands.terminal.messages import say
 
 if TYPE_CHECKING:
     from moedb.capture.jobs.cifar_moe.config import Augmentation, Balance, Gate

@@ -103,7 +103,7 @@ def test_bad_input_gets_one_clear_line_and_leaves_the_store_alone(
         (("query", "routing-by-class", "-p", "kye", "role"), 2, "did you mean key?"),
         (("query", "concentration", "--limit", "-1"), 2, "--limit"),
         (("query", "co-activation", "-p", "layer", "three"), 2, "integer"),
-        (("schema", "routin"), 2, "did you mean routing?"),
+        (("schema", "routin"), 2, "did you mean routing"),
         (("sql", "select * from rooting"), 2, 'Did you mean "routing"'),
         (("sql", "from expert_frequncy()"), 2, "expert_frequency"),
         (("sql", "drop view routing"), 2, "is DROP, which is refused"),

@@ -24,7 +24,9 @@ def stop():
     while True:
         before = running()
         time.sleep(0.7)
-        if before & running():
+        # rows that are written as they come are fetched a batch at a time
+        streams = "csv" in sys.argv and before and running()
+        if before & running() or streams:
             break
     with open(stamp, "w") as file:
         file.write(str(time.time()))

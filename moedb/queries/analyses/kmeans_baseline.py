@@ -237,6 +237,7 @@ KMEANS_BASELINE = Analysis(
     title="Experts and k-means clusters",
     answers="Do the experts of a layer say more about a label than as many k-means clusters "
     "of what its router reads?",
+    subject="labels",
     parameters=(
         RUN,
         SPLIT,

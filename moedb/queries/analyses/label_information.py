@@ -485,6 +485,7 @@ LABEL_INFORMATION = Analysis(
     title="Information of a label and the experts",
     answers="How much do the experts of a token tell about its label, and is it more than "
     "shuffled labels give?",
+    subject="labels",
     parameters=(
         Parameter("key", "varchar", None, True, "the label's key, of a run, an example or a token"),
         RUN,

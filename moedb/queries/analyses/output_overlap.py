@@ -353,6 +353,7 @@ OUTPUT_OVERLAP = Analysis(
     name=_NAME,
     title="Output overlap",
     answers="How alike are the outputs of two experts of a layer for the same tokens?",
+    subject="pairs",
     parameters=(
         RUN,
         SPLIT,

@@ -94,8 +94,9 @@ def relation_of(
     columns: Sequence[AnalysisColumn], rows: Sequence[tuple[object, ...]]
 ) -> "tuple[duckdb.DuckDBPyConnection, duckdb.DuckDBPyRelation]":
     """Put rows into a DuckDB relation of its own, in their order; return its connection too."""
-    import duckdb
     import pyarrow as pa
+
+    from moedb.store.engine.connection import connect_to_nothing
 
     arrow_types = {
         "VARCHAR": pa.string(),
@@ -107,7 +108,7 @@ def relation_of(
         column.name: pa.array([row[at] for row in rows], arrow_types[column.sql_type])
         for at, column in enumerate(columns)
     }
-    connection = duckdb.connect(":memory:")
+    connection = connect_to_nothing()
     connection.register("computed", pa.table(cells))
     connection.execute("create table given as select * from computed")
     connection.unregister("computed")

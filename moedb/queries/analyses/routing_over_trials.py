@@ -275,6 +275,7 @@ ROUTING_BY_CLASS_OVER_TRIALS = Analysis(
     title="Routing by class over trials",
     answers="Which experts does each class choose, on average over trials trained anew, once "
     "the experts of the trials are matched?",
+    subject="trials",
     parameters=(
         Parameter(
             "key", "varchar", "class", False, "the label's key, of an example, a token or a run"

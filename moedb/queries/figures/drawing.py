@@ -118,7 +118,7 @@ def draw(
         ],
         "n_rows": len(frame),
     }
-    return write_with_sidecar(path, content, result.provenance, record)
+    return write_with_sidecar(path, [content], lambda: result.provenance, lambda: record)
 
 
 @contextmanager

@@ -95,6 +95,23 @@ class Parameter:
     names: Named | None = None
 
     @property
+    def default_text(self) -> str:
+        """Its default, as text: null without one, required where a value must be given."""
+        if self.required:
+            return "required"
+        return "null" if self.default is None else str(self.default)
+
+    @property
+    def limits_text(self) -> str:
+        """What values it may have, as text; empty where any of its type will do."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        least, most = self.range
+        if least is None:
+            return ""
+        return f"{least} or more" if most is None else f"{least} to {most:,}"
+
+    @property
     def named(self) -> Named | None:
         """What of a run its value names; None for a number or a choice."""
         return self.names or _NAMED.get(self.name)

@@ -5,6 +5,7 @@ Python call and a DuckDB table macro::
 
     -- title: Expert frequency
     -- answers: How often is each expert of each layer chosen?
+    -- subject: experts
     -- param run varchar = null: the run; the newest complete one when null
     -- param by varchar = 'count' in (count, lift): what the tokens are ordered by
     -- param key varchar: the label's key; required, as it has no default
@@ -27,9 +28,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import cast, get_args
 
-from moedb.errors import MoedbError
+from moedb.errors import MoedbError, did_you_mean
+from moedb.queries.questions.header import malformed, read_columns, read_header
 from moedb.queries.questions.parameters import Named, Parameter, ParameterType, Value
-from moedb.queries.questions.question import OutputColumn, Question
+from moedb.queries.questions.question import SUBJECTS, Question, Subject
 from moedb.store.engine.quoting import literal
 
 PARAMETER_MARK = re.compile(r"\$(\w+)")
@@ -38,7 +40,8 @@ PARAMETER_MARK = re.compile(r"\$(\w+)")
 LATEST_RUN = "(select latest_run.run_id from latest_run)"
 """The run that a query of one run reads where none is named, in SQL."""
 
-_ITEM = re.compile(r"-- (title|answers|param|column|source)\b ?(.*)")
+_SINGLE = ("title", "answers", "subject", "source")
+_KINDS = ("title", "answers", "subject", "param", "column", "source")
 _PARAMETER = re.compile(
     r"(?P<name>[a-z]\w*) (?P<type>varchar|integer|double)"
     r"(?: = (?P<default>'(?:[^']|'')*'|[^\s:]+))?"
@@ -47,7 +50,6 @@ _PARAMETER = re.compile(
     r"(?: naming (?P<named>[a-z-]+))?"
     r": (?P<doc>.+)"
 )
-_COLUMN = re.compile(r"(?P<name>[a-z]\w*): (?P<doc>.+)")
 _CAST = re.compile(r"cast\(\$(\w+) as (\w+)\)")
 _READ = re.compile(r"^\s*(?:from|join) (\w+)\b", re.MULTILINE)
 _PART = re.compile(r"^(?:with )?(\w+) as \($", re.MULTILINE)
@@ -153,37 +155,23 @@ def parse_query(name: str, text: str) -> NamedQuery:
         If the header is malformed, or the SQL and the header disagree on the parameters.
     """
     sql = text.strip().removesuffix(";").rstrip()
-    header: list[tuple[str, str]] = []
-    for line in sql.splitlines():
-        if not line.startswith("--"):
-            break
-        item = _ITEM.fullmatch(line.rstrip())
-        if item:
-            header.append((item[1], item[2].removeprefix(":").strip()))
-        elif line.startswith("--   ") and header:
-            kind, so_far = header[-1]
-            header[-1] = (kind, f"{so_far} {line[2:].strip()}")
-        else:
-            raise _malformed(name, f"line {line!r} is no title, answers, param, column or source")
-
+    header = read_header(_path(name), sql, _KINDS)
     single: dict[str, str] = {}
     parameters: list[Parameter] = []
-    columns: list[OutputColumn] = []
     for kind, item_text in header:
         if kind == "param":
             parameters.append(_parse_parameter(name, item_text))
-        elif kind == "column":
-            column = _COLUMN.fullmatch(item_text)
-            if column is None:
-                raise _malformed(name, f"column {item_text!r} is not NAME: WHAT IT IS")
-            columns.append(OutputColumn(column["name"], column["doc"]))
         elif kind in single or not item_text:
             raise _malformed(name, f"{kind} is empty, or there twice")
-        else:
+        elif kind != "column":
             single[kind] = item_text
-    missing = [kind for kind in ("title", "answers", "source") if kind not in single]
-    if missing or not columns:
-        raise _malformed(name, f"no {', '.join(missing) or 'column'}")
+    missing = [kind for kind in _SINGLE if kind not in single]
+    if missing:
+        raise _malformed(name, f"no {', '.join(missing)}")
+    if single["subject"] not in SUBJECTS:
+        subjects = did_you_mean(single["subject"], SUBJECTS)
+        raise _malformed(name, f"subject {single['subject']!r} is none; {subjects}")
+    columns = read_columns(_path(name), header)
     for what, names in (
         ("param", [parameter.name for parameter in parameters]),
         ("column", [column.name for column in columns]),
@@ -196,8 +184,9 @@ def parse_query(name: str, text: str) -> NamedQuery:
         name=name,
         title=single["title"],
         answers=single["answers"],
+        subject=cast("Subject", single["subject"]),
         parameters=tuple(parameters),
-        columns=tuple(columns),
+        columns=columns,
         source=single["source"],
         sql=sql,
     )
@@ -266,4 +255,8 @@ def _check_marks(query_name: str, sql: str, parameters: list[Parameter]) -> None
 
 
 def _malformed(query_name: str, what: str) -> MoedbError:
-    return MoedbError(f"sql/queries/{query_name}.sql is malformed: {what}")
+    return malformed(_path(query_name), what)
+
+
+def _path(query_name: str) -> str:
+    return f"sql/queries/{query_name}.sql"

@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, get_args
 
+from moedb.errors import MoedbError
 from moedb.queries.questions.parameters import Parameter
+
+Subject = Literal["experts", "labels", "tokens", "pairs", "predictions", "trials"]
+
+SUBJECTS: Mapping[str, str] = MappingProxyType(
+    {
+        "experts": "how much, and how surely, experts are used",
+        "labels": "experts and the classes of a label",
+        "tokens": "experts and the tokens of the vocabulary",
+        "pairs": "pairs of experts, of one layer or of two",
+        "predictions": "the model's answers, and what interventions change in them",
+        "trials": "CIFAR MoEs that were trained several times",
+    }
+)
+"""What questions are about, in the order in which they are listed."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +45,8 @@ class Question:
         Its title, fit for the caption of a table.
     answers
         The question that it answers.
+    subject
+        What it is about, one of :data:`SUBJECTS`.
     parameters
         Its parameters; a macro has them in this order.
     columns
@@ -38,9 +58,17 @@ class Question:
     name: str
     title: str
     answers: str
+    subject: Subject
     parameters: tuple[Parameter, ...]
     columns: tuple[OutputColumn, ...]
     source: str
+
+    def __post_init__(self) -> None:
+        if self.subject not in get_args(Subject):
+            raise MoedbError(
+                f"{self.name} has the subject {self.subject!r}, which is none of "
+                + ", ".join(get_args(Subject))
+            )
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -7,8 +7,9 @@ from moedb.queries.analyses.registry import ANALYSES
 from moedb.queries.database import Database
 from moedb.queries.figures.registry import PLOTS
 from moedb.queries.questions.catalog import catalog
+from moedb.queries.questions.question import SUBJECTS, Question
 from moedb.queries.results.result import Result
-from moedb.queries.results.rows import result_of_rows
+from moedb.queries.results.rows.given import result_of_rows
 from moedb.schemas.arrays import array_spec
 from moedb.schemas.tables import TABLES
 
@@ -95,13 +96,12 @@ def _text(value: object) -> str:
 
 
 def query_list() -> Result:
-    """One row for each named query and each analysis in Python."""
-    rows = [
-        (asked.name, ", ".join(parameter.name for parameter in asked.parameters), asked.answers)
-        for asked in (*catalog().values(), *ANALYSES.values())
-    ]
-    rows.sort()
-    return result_of_rows({"name": "VARCHAR", "parameters": "VARCHAR", "answers": "VARCHAR"}, rows)
+    """One row for each named query and each analysis in Python, by subject."""
+    asked: list[Question] = [*catalog().values(), *ANALYSES.values()]
+    order = list(SUBJECTS)
+    asked.sort(key=lambda question: (order.index(question.subject), question.name))
+    rows = [(each.subject, each.name, each.answers) for each in asked]
+    return result_of_rows(dict.fromkeys(("subject", "name", "answers"), "VARCHAR"), rows)
 
 
 def figure_list() -> Result:

@@ -5,7 +5,8 @@ import decimal
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, Literal
 
 from moedb.queries.results.visible import visible
@@ -55,6 +56,8 @@ def shown_text(value: object, precision: int | None = None, null: str = "") -> s
     ('0.6667', '0.67', '1234568', '␣Mary\\n')
     """
     match value:
+        case int() if not isinstance(value, bool):
+            return str(value)
         case decimal.Decimal() if value.as_tuple().exponent == 0:
             return str(value)
         case float() | decimal.Decimal() if not math.isfinite(value):
@@ -137,15 +140,40 @@ def plain_table(
     cells
         The rows, as text to look at.
     """
-    from tabulate import tabulate
+    shown = [visible(header) for header in headers]
+    widths = [max(map(len, column)) for column in zip(shown, *cells, strict=True)]
+    return "".join(line + "\n" for line in aligned_lines(shown, kinds, widths, cells))
 
+
+def aligned_lines(
+    headers: Sequence[str],
+    kinds: Sequence[Kind],
+    widths: Sequence[int],
+    rows: Iterable[Sequence[str]],
+) -> Iterator[str]:
+    """Return the lines of a table, its headers and a rule first; numbers stand to the right.
+
+    Parameters
+    ----------
+    headers, kinds, widths
+        One for each column; the widest text of it has ``widths`` characters. A column is at least
+        two wider than its header.
+    rows
+        The cells, as text to look at.
+    """
     if not headers:
-        return "\n"
-    text = tabulate(
-        cells,
-        headers=[visible(header) for header in headers],
-        tablefmt="simple",
-        colalign=["left" if kind == "text" else "right" for kind in kinds],
-        disable_numparse=True,
+        yield ""
+        return
+    given = iter(rows)
+    first = next(given, None)
+    if first is None:  # nothing is there for the headers to stand over
+        kinds = ["text"] * len(headers)
+    wide = [max(width, len(header) + 2) for header, width in zip(headers, widths, strict=True)]
+    line = "  ".join(
+        f"{{:{'<' if kind == 'text' else '>'}{width}}}"
+        for kind, width in zip(kinds, wide, strict=True)
     )
-    return "\n".join(line.rstrip() for line in text.split("\n")) + "\n"
+    yield line.format(*headers).rstrip()
+    yield "  ".join("-" * width for width in wide)
+    for row in () if first is None else chain((first,), given):
+        yield line.format(*row).rstrip()

@@ -2,17 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from moedb.errors import UsageError
 from moedb.queries.results.cells import json_value
 from moedb.queries.results.files import check_folder, write_together
-from moedb.queries.results.formats.rendering import format_of_path, render_sheet
+from moedb.queries.results.formats.rendering import format_of_path, render_sheet, render_stream
 from moedb.queries.results.result import Provenance, Result
-from moedb.queries.results.sheets import Sheet, TableOptions, arrange
+from moedb.queries.results.rows.refinement import picked
+from moedb.queries.results.rows.streaming import RowStream
+from moedb.queries.results.sheets import Sheet, TableOptions, arrange, check_renamed
 from moedb.schemas.formats import DATA_FORMATS
 
 SIDECAR_ENDING = ".provenance.json"
@@ -57,11 +59,64 @@ def export(
         cannot be written to, or there are no rows: then what is at ``path`` stays as it is.
     """
     path = Path(path)
-    format = format or format_of_path(path)
-    options = options or TableOptions()
-    _check_format(format, options)
+    return export_counted(
+        result, path, options or TableOptions(), format or format_of_path(path), allow_empty
+    ).paths
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written.
+
+    Attributes
+    ----------
+    paths
+        The table, and its sidecar.
+    n_rows
+        How many rows the table has.
+    truncated
+        Whether the limit left rows out.
+    """
+
+    paths: list[Path]
+    n_rows: int
+    truncated: bool
+
+
+def export_counted(
+    result: Result, path: Path, options: TableOptions, format: str, allow_empty: bool
+) -> Written:
+    """Write a result as :func:`export` does, and say how many rows were written.
+
+    The rows are written as they come, where the format and the options allow it.
+    """
     check_folder(path)
-    return export_sheet(arrange(result, options), path, options, format, allow_empty=allow_empty)
+    _check_format(format, options)
+    rows: Sheet | RowStream
+    if options.pivot is None:
+        rows = RowStream(picked(result, options.columns), options.limit)
+        check_renamed(rows.columns, options.header_names)
+    else:
+        rows = arrange(result, options)
+
+    def pieces() -> Iterator[bytes]:
+        for piece in _pieces(rows, format, options):
+            yield piece if isinstance(piece, bytes) else piece.encode()
+        if not rows.n_rows and not allow_empty:
+            cut = f"the limit of {options.limit} rows leaves none" if rows.truncated else None
+            raise empty_error(path, cut or result.why_empty())
+
+    def record() -> dict[str, Any]:
+        return {
+            "format": format,
+            "options": json_value(asdict(options)),
+            "columns": [{"name": c.name, "type": c.sql_type} for c in rows.columns],
+            "n_rows": rows.n_rows,
+            "truncated": rows.truncated,
+        }
+
+    paths = write_with_sidecar(path, pieces(), lambda: result.provenance, record)
+    return Written(paths, rows.n_rows, rows.truncated)
 
 
 def _check_format(format: str, options: TableOptions) -> None:
@@ -79,23 +134,10 @@ def _check_format(format: str, options: TableOptions) -> None:
         )
 
 
-def export_sheet(
-    sheet: Sheet, path: Path, options: TableOptions, format: str, *, allow_empty: bool = False
-) -> list[Path]:
-    """Write rows that are laid out already, and their sidecar; as :func:`export` does."""
-    if not sheet.rows and not allow_empty:
-        cut = f"the limit of {options.limit} rows leaves none" if sheet.truncated else None
-        raise empty_error(path, cut or sheet.source.why_empty())
-    rendered = render_sheet(sheet, format, options)
-    content = rendered if isinstance(rendered, bytes) else rendered.encode()
-    record = {
-        "format": format,
-        "options": json_value(asdict(options)),
-        "columns": [{"name": c.name, "type": c.sql_type} for c in sheet.columns],
-        "n_rows": len(sheet.rows),
-        "truncated": sheet.truncated,
-    }
-    return write_with_sidecar(path, content, sheet.source.provenance, record)
+def _pieces(rows: Sheet | RowStream, format: str, options: TableOptions) -> Iterable[str | bytes]:
+    if isinstance(rows, Sheet):
+        return (render_sheet(rows, format, options),)
+    return render_stream(rows, format, options)
 
 
 def empty_error(path: Path, reason: str) -> UsageError:
@@ -118,7 +160,10 @@ def sidecar_path(path: Path) -> Path:
 
 
 def write_with_sidecar(
-    path: Path, content: bytes, provenance: Provenance, record: Mapping[str, Any]
+    path: Path,
+    content: Iterable[bytes],
+    provenance: Callable[[], Provenance],
+    record: Callable[[], Mapping[str, Any]],
 ) -> list[Path]:
     """Write a file and its sidecar, both or neither.
 
@@ -127,18 +172,27 @@ def write_with_sidecar(
     path
         The file.
     content
-        Its bytes.
+        What is in it, in pieces.
     provenance
-        Where they come from.
+        Where that comes from, asked for once it is written.
     record
-        What else the sidecar says: format, options, columns.
+        What else the sidecar says then: format, options, columns.
     """
-    sidecar = {
-        **provenance.to_dict(),
-        **record,
-        "file": path.name,
-        "sha256": hashlib.sha256(content).hexdigest(),
-    }
-    text = json.dumps(sidecar, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    write_together({path: content, sidecar_path(path): text.encode()})
+    digest = hashlib.sha256()
+
+    def hashed() -> Iterator[bytes]:
+        for piece in content:
+            digest.update(piece)
+            yield piece
+
+    def sidecar() -> Iterator[bytes]:
+        told = {
+            **provenance().to_dict(),
+            **record(),
+            "file": path.name,
+            "sha256": digest.hexdigest(),
+        }
+        yield (json.dumps(told, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+    write_together({path: hashed(), sidecar_path(path): sidecar()})
     return [path, sidecar_path(path)]

@@ -5,7 +5,7 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def check_folder(path: Path) -> None:
         raise UsageError(f"cannot write {path}: no permission to write in {folder}")
 
 
-def write_together(contents: Mapping[Path, bytes]) -> None:
+def write_together(contents: Mapping[Path, bytes | Iterable[bytes]]) -> None:
     """Write several files so that a failure leaves all of them as they were.
 
     Each is written in full and synced beside its place, and only then all are moved there. A
@@ -39,7 +39,7 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
     Parameters
     ----------
     contents
-        The bytes of each file.
+        What is in each file, whole or in pieces; the files are written in this order.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
             temporary.replace(place)
     except BaseException as error:
         _put_back(before, staged)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and not isinstance(error, MoedbError):
             raise _write_error(next(iter(contents)), error) from error
         raise
     finally:
@@ -88,9 +88,10 @@ def _kept_copy(place: Path) -> Path:
     return kept
 
 
-def _write_synced(path: Path, content: bytes) -> None:
+def _write_synced(path: Path, content: bytes | Iterable[bytes]) -> None:
     with path.open("xb") as file:
-        file.write(content)
+        for piece in [content] if isinstance(content, bytes) else content:
+            file.write(piece)
         file.flush()
         os.fsync(file.fileno())
 

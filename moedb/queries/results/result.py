@@ -3,7 +3,9 @@
 Importing this module costs nothing: pandas and pyarrow are imported by the methods that need them.
 """
 
-from collections.abc import Callable, Mapping, Sequence, Set
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import PurePath
@@ -13,6 +15,7 @@ from moedb.errors import MoedbError, SqlError
 from moedb.queries.results.cells import json_value, kind_of, plain_table, shown_text
 from moedb.queries.results.conversions import NOT_IN_FRAMES, NOT_IN_PYTHON, as_text
 from moedb.queries.results.visible import visible
+from moedb.store.engine.batches import arrow_batches, row_batches
 
 if TYPE_CHECKING:
     import duckdb
@@ -28,6 +31,7 @@ CORRUPTED = "corrupted"
 """The split of the corrupted twins."""
 
 _ROWS_SHOWN = 20
+_BATCH = 10_000
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,9 @@ class Provenance:
     certain
         Whether all of ``runs`` were read. False where any of them may have been: SQL that was
         typed over the tables of several runs.
+    where, order_by
+        The condition that left rows of the SQL out, and what put them in another order; None
+        where nothing did.
     """
 
     name: str | None
@@ -139,6 +146,8 @@ class Provenance:
     snapshot: str
     moedb_version: str
     certain: bool = True
+    where: str | None = None
+    order_by: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as values that JSON can hold."""
@@ -148,6 +157,8 @@ class Provenance:
             "parameters": json_value(self.parameters),
             "runs": [asdict(run) for run in self.runs],
             **({} if self.certain else {"certain": False}),
+            **({} if self.where is None else {"where": self.where}),
+            **({} if self.order_by is None else {"order_by": self.order_by}),
             "snapshot": self.snapshot,
             "moedb_version": self.moedb_version,
         }
@@ -181,6 +192,10 @@ class Provenance:
             more = [f"{len(models) - RUNS_NAMED} more models"] if len(models) > RUNS_NAMED else []
             which = "" if self.certain else "any of "
             parts = [f"{which}{counted} of " + ", ".join(models[:RUNS_NAMED] + more)]
+        if self.where is not None:
+            parts.append(f"rows where {self.where}")
+        if self.order_by is not None:
+            parts.append(f"ordered by {self.order_by}")
         return " ".join("; ".join([*parts, f"moedb {self.moedb_version}"]).split())
 
 
@@ -264,6 +279,23 @@ class Result:
         """Return all rows."""
         return self._run(lambda: self.relation.fetchall())
 
+    def batches(self, size: int = _BATCH) -> Generator[list[tuple[Any, ...]], None, None]:
+        """Return the rows some at a time, so that they need not all be in memory.
+
+        Until the last is taken, or the iterator is closed, the connection does nothing else.
+
+        Parameters
+        ----------
+        size
+            Rows of a batch at most.
+        """
+        yield from self._streamed(row_batches(self.relation, self.connection, size))
+
+    def arrow_batches(self, size: int = _BATCH) -> "Generator[pa.RecordBatch, None, None]":
+        """Return the rows as Arrow some at a time; see :meth:`batches` and :meth:`arrow`."""
+        readable = as_text(self.relation, NOT_IN_FRAMES)
+        yield from self._streamed(arrow_batches(readable, size))
+
     def fetchmany(self, n: int) -> list[tuple[Any, ...]]:
         """Return the first ``n`` rows; the same ones at every call."""
         return self.limit(n).fetchall()
@@ -294,6 +326,30 @@ class Result:
         explain = self.explain if n else lambda: "it is cut to its first 0 rows"
         return replace(self._with(self.relation.limit(n)), explain=explain)
 
+    def project(self, columns: str) -> "Result":
+        """Return the result with other columns, given as SQL over its own."""
+        return self._with(self.relation.project(columns))
+
+    def aggregate(self, values: str) -> "Result":
+        """Return one row of aggregates, given as SQL over the result's columns."""
+        return self._with(self.relation.aggregate(values))
+
+    def count_within(self, seconds: float) -> int | None:
+        """Return how many rows there are; None where counting them takes longer than that."""
+        import duckdb
+
+        timer = threading.Timer(seconds, self.connection.interrupt)
+        timer.start()
+        try:
+            ((n_rows,),) = self.aggregate("count(*)").fetchall()
+        except SqlError as error:
+            if isinstance(error.__cause__, duckdb.InterruptException):
+                return None
+            raise
+        finally:
+            timer.cancel()
+        return int(n_rows)
+
     def why_empty(self) -> str:
         """Say why a result without rows has none."""
         if self.explain is not None:
@@ -302,6 +358,18 @@ class Result:
 
     def _with(self, relation: "duckdb.DuckDBPyRelation") -> "Result":
         return replace(self, relation=relation, find_provenance=lambda: self.provenance)
+
+    def _streamed(self, opened: "Generator[T, None, None]") -> "Iterator[T]":
+        """Take what a generator gives, each time as :meth:`_run` does."""
+        try:
+            while True:
+                found = self._run(lambda: next(opened, None))
+                if found is None:
+                    return
+                yield found
+        finally:
+            with suppress(ValueError):  # it still runs where an interrupted query did not end
+                self._run(opened.close)
 
     def _run(self, work: "Callable[[], T]") -> "T":
         """Compute rows; turn what DuckDB raises meanwhile into :class:`SqlError`."""

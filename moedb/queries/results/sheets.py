@@ -16,7 +16,8 @@ from moedb.schemas.formats import FONT_SIZES
 _Key = tuple[bool, str]
 
 _LABEL = re.compile(r"[A-Za-z0-9:._/+-]+")
-_MOST_ROWS = 2**62
+MOST_ROWS = 2**62
+"""More than any limit has to be, and no more than DuckDB takes."""
 _PAPER_PRECISION = 3
 
 Environment = Literal["table", "table*", "longtable"]
@@ -159,6 +160,11 @@ class Sheet:
     truncated: bool = False
 
     @property
+    def n_rows(self) -> int:
+        """How many rows there are."""
+        return len(self.rows)
+
+    @property
     def footer(self) -> str:
         """The line below the table: how it was cut, where it comes from, what to know of it."""
         cut = f"first {len(self.rows)} rows; " if self.truncated else ""
@@ -187,14 +193,10 @@ def arrange(result: Result, options: TableOptions) -> Sheet:
     UsageError
         If a column is unknown, or two rows of a pivot fall into one cell.
     """
-    names, types = result.columns, result.types
-    columns = tuple(
-        SheetColumn(name, kind_of(sql_type), sql_type, position)
-        for position, (name, sql_type) in enumerate(zip(names, types, strict=True))
-    )
+    columns = columns_of(result)
     exact = result.as_text(NOT_IN_PYTHON)
     if options.pivot is None:
-        cut = exact if options.limit is None else exact.limit(min(options.limit + 1, _MOST_ROWS))
+        cut = exact if options.limit is None else exact.limit(min(options.limit + 1, MOST_ROWS))
         sheet = Sheet(result, columns, tuple(cut.fetchall()))
     else:
         sheet = _pivot(exact, columns, options.pivot)
@@ -202,20 +204,61 @@ def arrange(result: Result, options: TableOptions) -> Sheet:
         sheet = _pick(sheet, options.columns)
     if options.limit is not None and len(sheet.rows) > options.limit:
         sheet = replace(sheet, rows=sheet.rows[: options.limit], truncated=True)
-    _check_renamed(sheet, options.header_names)
+    check_renamed(sheet.columns, options.header_names, sheet.spanner)
     return sheet
 
 
-def _check_renamed(sheet: Sheet, header_names: Mapping[str, str]) -> None:
-    """Refuse a new name for a column that is not shown."""
-    shown = [column.name for column in sheet.columns]
-    shown += [] if sheet.spanner is None else [sheet.spanner]
+def check_renamed(
+    columns: Sequence[SheetColumn], header_names: Mapping[str, str], spanner: str | None = None
+) -> None:
+    """Check that every column that is given another name is shown.
+
+    Parameters
+    ----------
+    columns
+        The columns that are shown.
+    header_names
+        For each column its new name.
+    spanner
+        The name over the pivoted columns.
+
+    Raises
+    ------
+    UsageError
+        If one isn't.
+    """
+    shown = [column.name for column in columns]
+    shown += [] if spanner is None else [spanner]
     for name in header_names:
         if name not in shown:
             raise UsageError(f"rename: the table has no column {name!r}", did_you_mean(name, shown))
 
 
-def _position(columns: tuple[SheetColumn, ...], name: str, what: str) -> int:
+def columns_of(result: Result) -> tuple[SheetColumn, ...]:
+    """The columns of a result, in its order."""
+    return tuple(
+        SheetColumn(name, kind_of(sql_type), sql_type, position)
+        for position, (name, sql_type) in enumerate(zip(result.columns, result.types, strict=True))
+    )
+
+
+def position_of(columns: Sequence[SheetColumn], name: str, what: str) -> int:
+    """Return the position of the one column that is called ``name``.
+
+    Parameters
+    ----------
+    columns
+        The columns.
+    name
+        The name.
+    what
+        What names it, for the error.
+
+    Raises
+    ------
+    UsageError
+        If there is none, or more than one.
+    """
     names = [column.name for column in columns]
     if name not in names:
         raise UsageError(f"{what}: the result has no column {name!r}", did_you_mean(name, names))
@@ -227,14 +270,14 @@ def _position(columns: tuple[SheetColumn, ...], name: str, what: str) -> int:
 
 
 def _pick(sheet: Sheet, names: tuple[str, ...]) -> Sheet:
-    positions = [_position(sheet.columns, name, "columns") for name in names]
+    positions = [position_of(sheet.columns, name, "columns") for name in names]
     columns = tuple(sheet.columns[position] for position in positions)
     rows = tuple(tuple(row[position] for position in positions) for row in sheet.rows)
     return replace(sheet, columns=columns, rows=rows)
 
 
 def _pivot(result: Result, columns: tuple[SheetColumn, ...], pivot: tuple[str, str, str]) -> Sheet:
-    at, across, values = (_position(columns, name, "pivot") for name in pivot)
+    at, across, values = (position_of(columns, name, "pivot") for name in pivot)
     cells: dict[tuple[_Key, _Key], Any] = {}
     index: dict[_Key, Any] = {}
     headers: dict[_Key, Any] = {}

@@ -1,5 +1,6 @@
 -- title: Consistently active experts
 -- answers: How many experts of a layer are active in most examples, and what do they take?
+-- subject: experts
 -- param run varchar = null: the run; the newest complete one when null
 -- param split varchar = null: the examples' split; null is all but corrupted, all is every one
 -- param scope varchar = 'token' in (token, example): one token of each example, or all its tokens;

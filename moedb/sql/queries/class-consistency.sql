@@ -1,5 +1,6 @@
 -- title: Consistency of classes
 -- answers: In how many trials do two classes go mainly to the same expert?
+-- subject: trials
 -- param key varchar = 'class': the label's key, of an example, a token or a run
 -- param variant varchar = null: the trials' variant; all when null
 -- param experts integer = null: the trials' number of experts; all when null

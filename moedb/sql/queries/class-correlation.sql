@@ -1,5 +1,6 @@
 -- title: Correlation of classes
 -- answers: Do two classes choose the same experts, whatever their spread?
+-- subject: trials
 -- param key varchar = 'class': the label's key, of an example, a token or a run
 -- param variant varchar = null: the trials' variant; all when null
 -- param experts integer = null: the trials' number of experts; all when null

@@ -1,5 +1,6 @@
 -- title: Co-activation of neighbours in rank
 -- answers: Which experts of a layer are chosen next to each other in rank for the same token?
+-- subject: pairs
 -- param run varchar = null: the run; the newest complete one when null
 -- param split varchar = null: the examples' split; null is all but corrupted, all is every one
 -- param layer integer = null: the MoE layer; all when null

@@ -1,5 +1,6 @@
 -- title: Concentration of decisions
 -- answers: What share of a layer's decisions do its most used experts take?
+-- subject: experts
 -- param run varchar = null: the run; the newest complete one when null
 -- param split varchar = null: the examples' split; null is all but corrupted, all is every one
 -- column layer: the MoE layer

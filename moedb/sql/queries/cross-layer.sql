@@ -1,5 +1,6 @@
 -- title: Cross-layer routing
 -- answers: Which experts of the next MoE layer does an expert go with?
+-- subject: pairs
 -- param run varchar = null: the run; the newest complete one when null
 -- param split varchar = null: the examples' split; null is all but corrupted, all is every one
 -- param layer integer = null naming layer-before-another: the first of the two MoE layers; all but

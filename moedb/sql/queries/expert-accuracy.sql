@@ -1,5 +1,6 @@
 -- title: Accuracy of experts
 -- answers: Which classes does each expert know, when every image goes to it?
+-- subject: trials
 -- param key varchar = 'class' naming example-label: the key of a label of examples
 -- param run varchar = null: the run of a trial; every trial when null
 -- param variant varchar = null: the trials' variant; all when null

@@ -1,5 +1,6 @@
 -- title: Expert frequency
 -- answers: How often is each expert of each layer chosen?
+-- subject: experts
 -- param run varchar = null: the run; the newest complete one when null
 -- param split varchar = null: the examples' split; null is all but corrupted, all is every one
 -- column layer: the MoE layer

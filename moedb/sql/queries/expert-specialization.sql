@@ -1,5 +1,6 @@
 -- title: Specialization of experts
 -- answers: Which value of a label does each expert take most, and how purely?
+-- subject: labels
 -- param key varchar: the label's key, of a run, an example or a token
 -- param run varchar = null: the run; the newest complete one when null
 -- param split varchar = null: the examples' split; null is all but corrupted, all is every one

@@ -1,5 +1,6 @@
 -- title: Logit difference
 -- answers: How well does the model tell the right answer from its foil, by label?
+-- subject: predictions
 -- param run varchar = null: the run; the newest complete one when null
 -- param split varchar = null: the examples' split; null is all but corrupted, all is every one
 -- param key varchar = 'template' naming example-label-or-none: the key of a label of examples

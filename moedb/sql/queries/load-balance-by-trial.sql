@@ -1,5 +1,6 @@
 -- title: Load balance by trial
 -- answers: How evenly does each trial spread its decisions over the experts?
+-- subject: trials
 -- param variant varchar = null: the trials' variant; all when null
 -- param experts integer = null: the trials' number of experts; all when null
 -- param gate varchar = null in (weighted, unweighted): the trials' gate, weighted or

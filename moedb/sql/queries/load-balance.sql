@@ -1,5 +1,6 @@
 -- title: Load balance
 -- answers: How evenly are a layer's decisions spread over its experts?
+-- subject: experts
 -- param run varchar = null: the run; the newest complete one when null
 -- param split varchar = null: the examples' split; null is all but corrupted, all is every one
 -- column layer: the MoE layer

@@ -1,5 +1,6 @@
 -- title: Overlap of experts
 -- answers: Do two labels, or two runs, use the same experts of each layer?
+-- subject: labels
 -- param run varchar = null: the run; the newest complete one when null
 -- param split varchar = null: the examples' split; null is all but corrupted, all is every one
 -- param key varchar = null: the key of the label that tells the two groups of tokens apart

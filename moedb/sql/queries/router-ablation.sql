@@ -1,5 +1,6 @@
 -- title: Router ablation
 -- answers: How much accuracy is lost when a random router takes the place of the learned one?
+-- subject: trials
 -- param level varchar = 'experts' in (experts, trial): one row per number of experts of a variant
 --   that is trained alike, or one per trial
 -- param variant varchar = null: the trials' variant; all when null

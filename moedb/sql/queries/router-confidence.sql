@@ -1,5 +1,6 @@
 -- title: Router confidence
 -- answers: How sure of its choice is the router, by layer and by label?
+-- subject: experts
 -- param run varchar = null: the run; the newest complete one when null
 -- param split varchar = null: the examples' split; null is all but corrupted, all is every one
 -- param key varchar = null: a label's key; all tokens together when null

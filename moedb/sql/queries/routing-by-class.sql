@@ -1,5 +1,6 @@
 -- title: Routing by class
 -- answers: Which experts do the tokens of each value of a label choose?
+-- subject: labels
 -- param key varchar: the label's key, of a run, an example or a token
 -- param run varchar = null: the run; the newest complete one when null
 -- param split varchar = null: the examples' split; null is all but corrupted, all is every one

@@ -1,5 +1,6 @@
 -- title: Routing by example
 -- answers: Which experts is each example routed to, prompt by prompt?
+-- subject: experts
 -- param run varchar = null: the run; the newest complete one when null
 -- param split varchar = null: the examples' split; null is all but corrupted, all is every one
 -- param key varchar = 'template' naming example-label-or-none: the key of the examples' label that

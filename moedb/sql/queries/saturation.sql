@@ -1,5 +1,6 @@
 -- title: Router saturation
 -- answers: How many of a token's experts are the same in two runs, such as two checkpoints?
+-- subject: experts
 -- param run_b varchar: the run to compare with, such as that of the last checkpoint
 -- param run varchar = null: the run; the newest complete one when null
 -- param split varchar = null: the examples' split; null is all but corrupted, all is every one

@@ -1,5 +1,6 @@
 -- title: Top tokens of each expert
 -- answers: Which tokens does each expert take most?
+-- subject: tokens
 -- param run varchar = null: the run; the newest complete one when null
 -- param split varchar = null: the examples' split; null is all but corrupted, all is every one
 -- param layer integer = null: the MoE layer; all when null

@@ -1,5 +1,6 @@
 -- title: Vocabulary specialization
 -- answers: How far does the token alone decide which expert is chosen?
+-- subject: tokens
 -- param run varchar = null: the run; the newest complete one when null
 -- param split varchar = null: the examples' split; null is all but corrupted, all is every one
 -- param of varchar = 'input' in (input, next): the token that is routed, or the one that follows it

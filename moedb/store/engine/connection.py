@@ -65,3 +65,14 @@ def open_engine(
     rows = [run.row for run in snapshot.runs.values()]
     definitions[RUNS.name] = partial(rows_view, RUNS, rows)
     return connection, Views(connection, definitions, snapshot.chosen, snapshot.format)
+
+
+def connect_to_nothing() -> duckdb.DuckDBPyConnection:
+    """Open an in-memory connection for rows that are put into it: it reads no file, no network."""
+    connection = duckdb.connect(":memory:")
+    connection.execute("set TimeZone = 'UTC'")
+    connection.execute("set enable_progress_bar = false")
+    connection.execute("set python_enable_replacements = false")
+    connection.execute("set enable_external_access = false")
+    connection.execute("set lock_configuration = true")
+    return connection

@@ -139,6 +139,11 @@ def derived_view_names() -> list[str]:
     return list(_definitions(FORMAT_MAJOR))
 
 
+def derived_view_texts() -> Mapping[str, str]:
+    """The SQL of the same views, by name."""
+    return dict(_definitions(FORMAT_MAJOR))
+
+
 @cache
 def _words_of(definition: str) -> frozenset[str]:
     """The words of a definition, its comments left out."""

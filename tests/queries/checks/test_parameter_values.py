@@ -437,6 +437,7 @@ def test_every_number_has_a_range_or_names_something() -> None:
 
 HEADER = """-- title: T
 -- answers: Q?
+-- subject: tokens
 -- param {}: it
 -- column a: first
 -- source: S

@@ -21,6 +21,7 @@ from tests.support.stores import synthetic
 NAMES = sorted(catalog())
 HEADER = """-- title: T
 -- answers: Q?
+-- subject: tokens
 -- param run varchar = null: the run
 -- param n integer = 3: how many
 -- column a: first

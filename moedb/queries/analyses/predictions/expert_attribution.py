@@ -361,6 +361,7 @@ EXPERT_ATTRIBUTION = Analysis(
     title="Direct attribution to experts",
     answers="How much of the logit difference does each expert write into the last token's "
     "residual stream?",
+    subject="predictions",
     parameters=(
         RUN,
         SPLIT,

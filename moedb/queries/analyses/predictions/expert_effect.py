@@ -227,6 +227,7 @@ EXPERT_EFFECT = Analysis(
     title="Experts: use, attribution and ablation",
     answers="Are the experts that are used much, or write much, those that are missed when "
     "ablated?",
+    subject="predictions",
     parameters=(
         Parameter(
             "run",

@@ -330,6 +330,7 @@ INTERVENTION_EFFECT = Analysis(
     name=_NAME,
     title="Effect of interventions",
     answers="What does each intervention change in the model's answers?",
+    subject="predictions",
     parameters=(
         RUN_OF_INTERVENTIONS,
         SPLIT_OF_TWINS,

@@ -197,6 +197,7 @@ LENS_EFFECT = Analysis(
     name=_NAME,
     title="Effect of interventions along the residual stream",
     answers="At which layer does what an intervention changes show in the answer?",
+    subject="predictions",
     parameters=(
         RUN_OF_INTERVENTIONS,
         SPLIT_OF_TWINS,

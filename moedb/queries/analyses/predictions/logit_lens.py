@@ -135,6 +135,7 @@ LOGIT_LENS = Analysis(
     name=_NAME,
     title="Logit lens",
     answers="From which layer on does the residual stream tell the right answer from its foil?",
+    subject="predictions",
     parameters=(
         RUN,
         SPLIT,

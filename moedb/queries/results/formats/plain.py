@@ -1,52 +1,83 @@
-"""The formats of the command line: a table, CSV, JSON. They import neither pandas nor pyarrow."""
+"""The formats of the command line: a table, CSV, JSON. They import neither pandas nor pyarrow.
+
+Each takes columns and rows and gives its text in pieces, as the rows come.
+"""
 
 import csv
 import io
 import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
 
 from moedb.errors import UsageError
-from moedb.queries.results.cells import json_value, plain_table, plain_text, shown_text
-from moedb.queries.results.sheets import Sheet, TableOptions
+from moedb.queries.results.cells import aligned_lines, json_value, plain_text
+from moedb.queries.results.formats.spool import CellSpool
+from moedb.queries.results.sheets import SheetColumn, TableOptions
+
+_ROWS_OF_PIECE = 1000
+
+Rows = Iterable[Sequence[Any]]
 
 
-def table_text(sheet: Sheet, options: TableOptions) -> str:
-    """Return a table for a terminal."""
-    cells = [[shown_text(value, options.precision) for value in row] for row in sheet.rows]
-    headers = [options.header_names.get(column.name, column.name) for column in sheet.columns]
-    return plain_table(headers, [column.kind for column in sheet.columns], cells)
+def table_pieces(
+    columns: Sequence[SheetColumn], rows: Rows, options: TableOptions
+) -> Iterator[str]:
+    """Give a table of plain text."""
+    spool = CellSpool(columns, rows, options.precision)
+    headers = options.headers(columns)
+    widths = list(map(max, spool.widths, map(len, headers)))
+    return _lines(aligned_lines(headers, [column.kind for column in columns], widths, spool))
 
 
-def csv_text(sheet: Sheet, options: TableOptions) -> str:
-    """Return CSV by RFC 4180."""
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer)
-    writer.writerow([column.name for column in sheet.columns])
-    writer.writerows([[plain_text(value) for value in row] for row in sheet.rows])
-    return buffer.getvalue()
+def csv_pieces(columns: Sequence[SheetColumn], rows: Rows, options: TableOptions) -> Iterator[str]:
+    """Give CSV by RFC 4180."""
+    names = [column.name for column in columns]
+    lines = ([plain_text(value) for value in row] for row in rows)
+    piece = [names, *islice(lines, _ROWS_OF_PIECE)]
+    while piece:
+        buffer = io.StringIO(newline="")
+        csv.writer(buffer).writerows(piece)
+        yield buffer.getvalue()
+        piece = list(islice(lines, _ROWS_OF_PIECE))
 
 
-def json_text(sheet: Sheet, options: TableOptions) -> str:
-    """Return a JSON array of objects, one a line."""
-    return "[" + ",\n ".join(_json_objects(sheet)) + "]\n"
+def json_pieces(columns: Sequence[SheetColumn], rows: Rows, options: TableOptions) -> Iterator[str]:
+    """Give a JSON array of objects, one a line."""
+    before = "["
+    for piece in _pieces(_json_objects(columns, rows)):
+        yield before + ",\n ".join(piece)
+        before = ",\n "
+    yield "[]\n" if before == "[" else "]\n"
 
 
-def jsonl_text(sheet: Sheet, options: TableOptions) -> str:
-    """Return an object of JSON a line."""
-    return "".join(line + "\n" for line in _json_objects(sheet))
+def jsonl_pieces(
+    columns: Sequence[SheetColumn], rows: Rows, options: TableOptions
+) -> Iterator[str]:
+    """Give an object of JSON a line."""
+    return _lines(_json_objects(columns, rows))
 
 
-def _json_objects(sheet: Sheet) -> list[str]:
-    names = [column.name for column in sheet.columns]
+def _pieces(texts: Iterator[str]) -> Iterator[list[str]]:
+    while piece := list(islice(texts, _ROWS_OF_PIECE)):
+        yield piece
+
+
+def _lines(lines: Iterator[str]) -> Iterator[str]:
+    return ("".join(line + "\n" for line in piece) for piece in _pieces(lines))
+
+
+def _json_objects(columns: Sequence[SheetColumn], rows: Rows) -> Iterator[str]:
+    names = [column.name for column in columns]
     for name in names:
         if names.count(name) > 1:
             raise UsageError(
                 f"{names.count(name)} columns are named {name!r}, and JSON keeps one of them",
                 "give one of them another name: as",
             )
-    return [
-        _escaped_json({name: json_value(value) for name, value in zip(names, row, strict=True)})
-        for row in sheet.rows
-    ]
+    for row in rows:
+        values = {name: json_value(value) for name, value in zip(names, row, strict=True)}
+        yield _escaped_json(values)
 
 
 def _escaped_json(value: object) -> str:

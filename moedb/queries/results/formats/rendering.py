@@ -1,5 +1,8 @@
 """The one place that turns a result into text or bytes.
 
+Data formats and ``table`` are written as the rows come, so that they need not all be in memory; the
+others lay a :class:`~.sheets.Sheet` out.
+
 ``table``, ``csv``, ``json`` and ``jsonl`` import neither pandas nor pyarrow, so that the command
 line answers at once.
 
@@ -10,12 +13,19 @@ as escapes and the spaces around a token as ``␣``; see
 :func:`moedb.queries.results.visible.visible`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from moedb.errors import UsageError, did_you_mean
-from moedb.queries.results.formats.plain import csv_text, json_text, jsonl_text, table_text
-from moedb.queries.results.sheets import Sheet, TableOptions
+from moedb.queries.results.formats.plain import (
+    csv_pieces,
+    json_pieces,
+    jsonl_pieces,
+    table_pieces,
+)
+from moedb.queries.results.rows.streaming import RowStream
+from moedb.queries.results.sheets import Sheet, SheetColumn, TableOptions
 from moedb.schemas.formats import FORMAT_OF_ENDING, FORMATS
 
 
@@ -56,13 +66,54 @@ def render_sheet(sheet: Sheet, format: str, options: TableOptions) -> str | byte
     UsageError
         If the format is unknown.
     """
-    if format not in FORMATS:
-        raise UsageError(f"there is no format {format!r}", did_you_mean(format, FORMATS))
+    _check_format(format)
     if format == "parquet":
         from moedb.queries.results.formats.parquet import parquet_bytes
 
         return parquet_bytes(sheet)
+    if format in _PIECES:
+        return "".join(_PIECES[format](sheet.columns, sheet.rows, options))
     return _writer(format)(sheet, options)
+
+
+def render_stream(stream: RowStream, format: str, options: TableOptions) -> Iterator[str | bytes]:
+    """Give rows in one of :data:`FORMATS` piece by piece, as they come where it allows that.
+
+    Parameters
+    ----------
+    stream
+        The rows; they have all been read when the last piece is taken.
+    format
+        As in :func:`render_sheet`; LaTeX, Markdown and HTML come in one piece.
+    options
+        Its ``pivot`` and ``limit`` do not count.
+
+    Raises
+    ------
+    UsageError
+        If the format is unknown.
+    """
+    _check_format(format)
+    if format == "parquet":
+        from moedb.queries.results.formats.parquet import parquet_pieces
+
+        yield from parquet_pieces(stream)
+    elif format in _PIECES:
+        yield from _PIECES[format](stream.columns, stream.rows(), options)
+    else:
+        rows = tuple(stream.rows())
+        sheet = Sheet(stream.source, stream.columns, rows, truncated=stream.truncated)
+        yield _writer(format)(sheet, options)
+
+
+def _check_format(format: str) -> None:
+    if format not in FORMATS:
+        raise UsageError(f"there is no format {format!r}", did_you_mean(format, FORMATS))
+
+
+_PIECES: Mapping[
+    str, Callable[[Sequence[SheetColumn], Iterable[Sequence[Any]], TableOptions], Iterator[str]]
+] = {"table": table_pieces, "csv": csv_pieces, "json": json_pieces, "jsonl": jsonl_pieces}
 
 
 def _writer(format: str) -> Callable[[Sheet, TableOptions], str]:
@@ -74,8 +125,6 @@ def _writer(format: str) -> Callable[[Sheet, TableOptions], str]:
         from moedb.queries.results.formats.markdown import markdown_text
 
         return markdown_text
-    if format == "html":
-        from moedb.queries.results.formats.html import html_page
+    from moedb.queries.results.formats.html import html_page
 
-        return html_page
-    return {"table": table_text, "csv": csv_text, "json": json_text, "jsonl": jsonl_text}[format]
+    return html_page
