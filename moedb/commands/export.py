@@ -131,12 +131,11 @@ def plot(
       moedb plot expert-frequency -o frequency.pdf
       moedb plot co-activation -o pairs.png -p layer 3 --value lift --width text --title "Pairs"
     """
-    from moedb.queries.figures.registry import PLOTS
+    from moedb.queries.figures.registry import PLOTS, figure_list
 
     if name is None:
         if output is not None:
             raise UsageError(f"what is to be drawn into {output}?", "moedb plot lists the figures")
-        from moedb.queries.report.overview import figure_list
 
         emit(figure_list(), None, None, None)
         return

@@ -128,7 +128,7 @@ def query(
       moedb query co-activation --show-sql
     """
     if name is None:
-        from moedb.queries.report.overview import query_list
+        from moedb.queries.guidance.overview import query_list
 
         emit(query_list(), **output, lines_of_cell=1)
         say("what one takes and gives: moedb query NAME --help")

@@ -33,7 +33,7 @@ def runs(**output: Any) -> None:
     Example:
       moedb runs
     """
-    from moedb.queries.report.overview import run_list
+    from moedb.queries.guidance.overview import run_list
 
     emit(run_list(open_store()), **output)
 
@@ -49,7 +49,7 @@ def show(run: str, **output: Any) -> None:
     Example:
       moedb show qwen-ioi-3f
     """
-    from moedb.queries.report.overview import run_details
+    from moedb.queries.guidance.overview import run_details
 
     emit(run_details(open_store(), run), **output)
 
@@ -100,7 +100,7 @@ def schema(name: str | None, **output: Any) -> None:
       moedb schema routing_by_class
       moedb schema --where "kind = 'view'"
     """
-    from moedb.queries.report.schema import describe, schema_list
+    from moedb.queries.guidance.schema import describe, schema_list
 
     if name is None:
         emit(schema_list(), **output)

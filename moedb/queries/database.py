@@ -130,6 +130,9 @@ class Database:
     def __repr__(self) -> str:
         return f"<moedb.Database {self.snapshot.store}: {len(self.snapshot.runs)} runs>"
 
+    def _repr_html_(self) -> str:
+        return self.runs()._repr_html_()
+
     def close(self) -> None:
         """Close the connection, and forget what was computed."""
         opened = *self._of_one_run.values(), *self._of_few_runs.values(), *self._verified
@@ -267,8 +270,8 @@ class Database:
         # what SQL alone needs nothing of is imported where it is used
         from moedb.queries.analyses.analysis import Analysis
         from moedb.queries.analyses.registry import find_question, relation_of
-        from moedb.queries.checks.cautions import caution
-        from moedb.queries.checks.empty_results import why_empty
+        from moedb.queries.guidance.cautions import caution
+        from moedb.queries.guidance.empty_results import why_empty
 
         question = find_question(name)
         bound = self._with_runs(question, bind(question, parameters))
@@ -303,6 +306,24 @@ class Database:
         provenance = self._provenance(question.name, statement, bound, runs)
         explain = partial(why_empty, reader, question, bound)
         return Result(relation, lambda: provenance, connection, explain, caution(question.name))
+
+    def runs(self) -> Result:
+        """List the runs, the oldest first; damaged ones last."""
+        from moedb.queries.guidance.overview import run_list
+
+        return run_list(self)
+
+    def queries(self) -> Result:
+        """List the named queries and the analyses, by subject."""
+        from moedb.queries.guidance.overview import query_list
+
+        return query_list()
+
+    def tables(self) -> Result:
+        """List what SQL can name: tables, views, macros, and the arrays beside them."""
+        from moedb.queries.guidance.schema import schema_list
+
+        return schema_list()
 
     def array(self, run: str | None, name: str, layer: int) -> "zarr.Array[Any]":
         """Open one array of a run; its rows are ``tokens.array_row``.
@@ -418,7 +439,7 @@ class Database:
 
     def _why_sql_is_empty(self, result: Result, statement: str, calls: Iterable[BoundCall]) -> str:
         """Why a statement selects nothing: a macro of it gives no rows, or no run is left."""
-        from moedb.queries.checks.empty_results import why_empty
+        from moedb.queries.guidance.empty_results import why_empty
 
         for call in calls:
             if len(call.values) == len(call.query.parameters):
@@ -464,7 +485,7 @@ class Database:
         self, question: Question, bound: Mapping[str, Value], computed: Collection[str] = ()
     ) -> dict[str, Value]:
         """The values with runs by their whole names, and with one where none is named."""
-        from moedb.queries.checks.default_run import check_arrays, of_newest_run
+        from moedb.queries.guidance.default_run import check_arrays, of_newest_run
 
         names = {parameter.name for parameter in question.parameters} - set(computed)
         if isinstance(question, NamedQuery) and question.reads_trials:
@@ -490,7 +511,7 @@ class Database:
 
     def _check(self, question: Question, bound: Mapping[str, Value]) -> "Database":
         """Check that what is asked is there; return what reads it."""
-        from moedb.queries.checks.parameter_values import check_values
+        from moedb.queries.guidance.parameter_values import check_values
 
         # the files of other runs are not looked into
         reader = self._over(_runs_of(bound)) if isinstance(question, NamedQuery) else self
@@ -510,7 +531,7 @@ class Database:
         return answer_or_compute(analysis, self.snapshot, values, compute)
 
     def _with_array(self, run: str | None, name: str, layer: int) -> RunSnapshot:
-        from moedb.queries.checks.default_run import newest_with_array
+        from moedb.queries.guidance.default_run import newest_with_array
 
         if run is not None:
             return self.snapshot.run(run)

@@ -214,7 +214,7 @@ def test_rows_come_in_every_format_and_the_cut_is_announced(moedb: Run, tmp_path
         assert "model qwen-moe-mini" in err
     code, out, err = moedb("runs", "-o", str(tmp_path / "runs.csv"))
     assert code == 0 and out == ""
-    assert (tmp_path / "runs.csv").read_text().startswith("run_id,job,model")
+    assert (tmp_path / "runs.csv").read_text().startswith("run_id,name,job,status")
 
 
 def test_sql_comes_from_a_file_or_stdin(

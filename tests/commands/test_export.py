@@ -77,9 +77,8 @@ class TestFigures:
         assert listed["concentration"].strip() == (
             "what share of a layer's decisions its most used experts take"
         )
-        known = {
-            line.split()[0] for line in moedb("query", "--format", "table")[1].splitlines()[2:]
-        }
+        rows = json.loads(moedb("query", "--format", "json")[1])
+        known = {row["name"] for row in rows}
         assert set(listed) <= known
 
     def test_width_title_and_no_footer_are_in_the_sidecar(self, moedb: Run) -> None:

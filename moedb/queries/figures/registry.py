@@ -29,6 +29,8 @@ from moedb.queries.figures.predictions.experts import EXPERT_ATTRIBUTION, EXPERT
 from moedb.queries.figures.predictions.interventions import INTERVENTION_EFFECT
 from moedb.queries.figures.predictions.lens import LENS_EFFECT, LOGIT_LENS
 from moedb.queries.figures.router_ablation import ROUTER_ABLATION
+from moedb.queries.results.result import Result
+from moedb.queries.results.rows.given import result_of_rows
 
 PLOTS: Mapping[str, Plot] = {
     "expert-frequency": EXPERT_FREQUENCY,
@@ -54,3 +56,9 @@ PLOTS: Mapping[str, Plot] = {
     "routing-by-example": ROUTING_BY_EXAMPLE,
     "routing-by-class-over-trials": ROUTING_BY_CLASS_OVER_TRIALS,
 }
+
+
+def figure_list() -> Result:
+    """One row for each figure, named as the query whose rows it draws."""
+    rows = sorted((name, plot.title) for name, plot in PLOTS.items())
+    return result_of_rows({"name": "VARCHAR", "draws": "VARCHAR"}, rows)

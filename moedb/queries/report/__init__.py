@@ -1,1 +1,1 @@
-"""Overviews: what a store and a run hold, and figures and tables on one subject with their page."""
+"""Reports: figures and tables on one subject with their page."""

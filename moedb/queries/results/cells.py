@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from html import escape
 from itertools import chain
 from typing import Any, Literal
 
@@ -177,3 +178,26 @@ def aligned_lines(
     yield "  ".join("-" * width for width in wide)
     for row in () if first is None else chain((first,), given):
         yield line.format(*row).rstrip()
+
+
+def html_table(
+    headers: Sequence[str], kinds: Sequence[Kind], cells: Sequence[Sequence[str]]
+) -> str:
+    """Return cells as a table of HTML, numbers to the right; nothing in them is markup.
+
+    Parameters
+    ----------
+    headers, kinds
+        One for each column.
+    cells
+        The rows, as text to look at.
+    """
+    styles = ["" if kind == "text" else ' style="text-align: right"' for kind in kinds]
+
+    def row(tag: str, texts: Sequence[str]) -> str:
+        marked = (f"<{tag}{s}>{escape(t)}</{tag}>" for s, t in zip(styles, texts, strict=True))
+        return f"<tr>{''.join(marked)}</tr>"
+
+    head = row("th", [visible(header) for header in headers])
+    body = "".join(row("td", texts) for texts in cells)
+    return f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"

@@ -8,11 +8,12 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Se
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from html import escape
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from moedb.errors import MoedbError, SqlError
-from moedb.queries.results.cells import json_value, kind_of, plain_table, shown_text
+from moedb.errors import MoedbError, SqlError, UsageError
+from moedb.queries.results.cells import html_table, json_value, kind_of, plain_table, shown_text
 from moedb.queries.results.conversions import NOT_IN_FRAMES, NOT_IN_PYTHON, as_text
 from moedb.queries.results.visible import visible
 from moedb.store.engine.batches import arrow_batches, row_batches
@@ -155,7 +156,7 @@ class Provenance:
             "name": self.name,
             "sql": self.sql,
             "parameters": json_value(self.parameters),
-            "runs": [asdict(run) for run in self.runs],
+            "runs": [_given(asdict(run)) for run in self.runs],
             **({} if self.certain else {"certain": False}),
             **({} if self.where is None else {"where": self.where}),
             **({} if self.order_by is None else {"order_by": self.order_by}),
@@ -311,6 +312,20 @@ class Result:
         readable = as_text(self.relation, NOT_IN_FRAMES)
         return self._run(lambda: readable.to_arrow_table())
 
+    def pl(self) -> Any:
+        """Return the rows as a polars frame; what Arrow has no type for comes as text.
+
+        Raises
+        ------
+        UsageError
+            If polars is not installed.
+        """
+        try:
+            import polars
+        except ImportError as error:
+            raise UsageError("polars is not installed", "pip install polars") from error
+        return polars.from_arrow(self.arrow())
+
     def as_text(self, types: Set[str]) -> "Result":
         """Return the result with the values of some types as text.
 
@@ -383,6 +398,18 @@ class Result:
         except duckdb.Error as error:
             raise explain_missing_file(error) or SqlError(str(error)) from error
 
+    def _repr_html_(self) -> str:
+        try:
+            rows = self.as_text(NOT_IN_PYTHON).fetchmany(_ROWS_SHOWN + 1)
+        except MoedbError as error:
+            return f"<p>{escape(visible(error.message))}</p>"
+        shown = [[shown_text(value) for value in row] for row in rows[:_ROWS_SHOWN]]
+        table = html_table(self.columns, [kind_of(each) for each in self.types], shown)
+        more = f"first {_ROWS_SHOWN} rows; " if len(rows) > _ROWS_SHOWN else ""
+        if not rows:
+            more = f"no rows: {visible(self.why_empty())}; "
+        return f"{table}<small>{escape(more + visible(self.footer))}</small>"
+
     def __repr__(self) -> str:
         try:
             rows = self.as_text(NOT_IN_PYTHON).fetchmany(_ROWS_SHOWN + 1)
@@ -394,6 +421,11 @@ class Result:
         if not rows:
             more = f"no rows: {visible(self.why_empty())}\n"
         return f"{text.rstrip()}\n{more}{visible(self.footer)}"
+
+
+def _given(run: dict[str, Any]) -> dict[str, Any]:
+    """A run without the name that nobody gave it."""
+    return {key: value for key, value in run.items() if key != "name" or value is not None}
 
 
 def _counted(n: int, what: str) -> str:

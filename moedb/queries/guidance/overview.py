@@ -1,13 +1,12 @@
-"""What there is: the runs of a store, one run in detail, the named queries, the figures."""
+"""What there is to ask, and of what: the runs of a store, one run in detail, the questions."""
 
 import json
 from dataclasses import replace
 
 from moedb.queries.analyses.registry import ANALYSES
-from moedb.queries.database import Database
-from moedb.queries.figures.registry import PLOTS
 from moedb.queries.questions.catalog import catalog
 from moedb.queries.questions.question import SUBJECTS, Question
+from moedb.queries.reading.reader import SnapshotReader
 from moedb.queries.results.result import Result
 from moedb.queries.results.rows.given import result_of_rows
 from moedb.schemas.arrays import array_spec
@@ -15,8 +14,8 @@ from moedb.schemas.tables import TABLES
 
 _RUN_LIST = """
 select
-    runs.run_id, names.value as name, runs.job, runs.model, runs.dataset, runs.n_examples,
-    runs.n_tokens, runs.dtype, runs.status, runs.created_at, notes.value as note
+    runs.run_id, names.value as name, runs.job, runs.status, runs.model, runs.dataset,
+    runs.n_examples, runs.n_tokens, runs.dtype, runs.created_at, notes.value as note
 from runs
 left join run_labels as names on runs.run_id = names.run_id and names.key = 'name'
 left join run_labels as notes on runs.run_id = notes.run_id and notes.key = 'note'
@@ -37,15 +36,15 @@ order by kind, key
 """
 
 
-def run_list(database: Database) -> Result:
+def run_list(reader: SnapshotReader) -> Result:
     """One row for each run, in the order in which they were started; damaged runs last.
 
     Of a damaged run there is what could be read of it, and its status is ``damaged``.
     """
-    sound = database.sql(_RUN_LIST)
-    damaged = database.snapshot.damaged
+    sound = reader.sql(_RUN_LIST)
+    damaged = reader.snapshot.damaged
     if not damaged:
-        empty = f"{database.snapshot.store} holds no runs; moedb capture qwen-ioi makes one"
+        empty = f"{reader.snapshot.store} holds no runs; moedb capture qwen-ioi makes one"
         return replace(sound, explain=lambda: empty)
     columns = dict(zip(sound.columns, sound.types, strict=True))
     rows = sound.fetchall()
@@ -55,7 +54,7 @@ def run_list(database: Database) -> Result:
     return result_of_rows(columns, rows)
 
 
-def run_details(database: Database, run: str) -> Result:
+def run_details(reader: SnapshotReader, run: str) -> Result:
     """What a run is and holds, one item a row.
 
     Raises
@@ -63,7 +62,7 @@ def run_details(database: Database, run: str) -> Result:
     RunNotFoundError
         If there is no such run.
     """
-    found = database.snapshot.run(run)
+    found = reader.snapshot.run(run)
     rows: list[tuple[str, str, str]] = []
     for name, value in found.row.items():
         if name == "config":
@@ -86,7 +85,7 @@ def run_details(database: Database, run: str) -> Result:
     for array, layers in sorted(found.manifest.arrays.items()):
         kept = ", ".join(map(str, layers))
         rows.append(("array", array, f"{array_spec(array).shape_text} at layers {kept}"))
-    for kind, key, n_values in database.sql(_LABELS, {"run": found.run_id}).fetchall():
+    for kind, key, n_values in reader.sql(_LABELS, {"run": found.run_id}).fetchall():
         rows.append((kind, key, f"{n_values} values"))
     return result_of_rows({"what": "VARCHAR", "name": "VARCHAR", "value": "VARCHAR"}, rows)
 
@@ -102,9 +101,3 @@ def query_list() -> Result:
     asked.sort(key=lambda question: (order.index(question.subject), question.name))
     rows = [(each.subject, each.name, each.answers) for each in asked]
     return result_of_rows(dict.fromkeys(("subject", "name", "answers"), "VARCHAR"), rows)
-
-
-def figure_list() -> Result:
-    """One row for each figure, named as the query whose rows it draws."""
-    rows = sorted((name, plot.title) for name, plot in PLOTS.items())
-    return result_of_rows({"name": "VARCHAR", "draws": "VARCHAR"}, rows)

@@ -6,10 +6,10 @@ import pytest
 from moedb.errors import MoedbError, UsageError
 from moedb.queries.analyses.registry import ANALYSES
 from moedb.queries.database import open_database
+from moedb.queries.guidance.overview import query_list
+from moedb.queries.guidance.schema import describe, schema_list
 from moedb.queries.questions.catalog import catalog
 from moedb.queries.questions.question import SUBJECTS
-from moedb.queries.report.overview import query_list
-from moedb.queries.report.schema import describe, schema_list
 from moedb.schemas.arrays import ARRAYS
 from tests.support.stores.samples import write_sample
 

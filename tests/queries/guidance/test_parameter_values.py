@@ -12,9 +12,9 @@ import moedb
 from moedb.cli import run_cli
 from moedb.errors import ParameterError, RunNotFoundError, UsageError
 from moedb.queries.analyses.registry import ANALYSES, find_question
-from moedb.queries.checks.parameter_values import check_values, offer
 from moedb.queries.database import Database
 from moedb.queries.figures.drawing import draw
+from moedb.queries.guidance.parameter_values import check_values, offer
 from moedb.queries.questions.binding import bind
 from moedb.queries.questions.catalog import catalog
 from moedb.queries.questions.parameters import RUN_PARAMETERS
