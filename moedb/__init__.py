@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from moedb.api.capturing import capture_ioi as capture_ioi
     from moedb.api.capturing import capture_text as capture_text
     from moedb.api.capturing import intervene as intervene
+    from moedb.api.publishing import export as export
+    from moedb.api.publishing import plot as plot
     from moedb.errors import MoedbError as MoedbError
     from moedb.queries.database import Database as Database
     from moedb.queries.database import open_database as open
@@ -29,7 +31,9 @@ _LAZY = {
     "capture_cifar": ("moedb.api.capturing", "capture_cifar"),
     "capture_ioi": ("moedb.api.capturing", "capture_ioi"),
     "capture_text": ("moedb.api.capturing", "capture_text"),
+    "export": ("moedb.api.publishing", "export"),
     "intervene": ("moedb.api.capturing", "intervene"),
+    "plot": ("moedb.api.publishing", "plot"),
     "open": ("moedb.queries.database", "open_database"),
 }
 
@@ -41,8 +45,10 @@ __all__ = [
     "capture_cifar",
     "capture_ioi",
     "capture_text",
+    "export",
     "intervene",
     "open",
+    "plot",
 ]
 
 

@@ -1,7 +1,7 @@
 """Publishing: tables and figures for a paper."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -17,16 +17,18 @@ from moedb.commands.options import (
     table_options,
 )
 from moedb.commands.query import ask, say_sources
+from moedb.commands.terminal.completion import (
+    complete_figures,
+    complete_questions,
+    complete_runs,
+)
 from moedb.commands.terminal.emitting import emit
 from moedb.commands.terminal.messages import say
 from moedb.errors import UsageError, did_you_mean
 
-if TYPE_CHECKING:
-    from moedb.queries.results.sheets import Environment
-
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_questions)
 @click.option("--sql", "statement", help="Export the rows of this SQL instead of a named query.")
 @run_option
 @parameter_option
@@ -63,14 +65,14 @@ def export(
     from moedb.queries.results.export import export as write_table
     from moedb.queries.results.formats.latex import latex_packages
     from moedb.queries.results.rows.refinement import Refinement, column_names, refined
-    from moedb.queries.results.sheets import TableOptions
+    from moedb.queries.results.sheets import TableOptions, environment_of
 
     columns = options.pop("columns")
     table = TableOptions(
         limit=limit,
         footer=not options.pop("no_footer"),
         columns=None if columns is None else column_names(columns),
-        environment=_environment(options.pop("longtable"), options.pop("table_star")),
+        environment=environment_of(options.pop("longtable"), options.pop("table_star")),
         **options,
     )
     result = refined(ask(name, statement, run, parameters), Refinement(where, order_by))
@@ -84,17 +86,8 @@ def export(
     say_sources(result)
 
 
-def _environment(longtable: bool, table_star: bool) -> "Environment":
-    if longtable and table_star:
-        raise UsageError(
-            "--longtable and --table-star do not go together: a table over pages does not float",
-            "give one of them",
-        )
-    return "longtable" if longtable else "table*" if table_star else "table"
-
-
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_figures)
 @run_option
 @parameter_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Figure; NAME needs it.")
@@ -164,6 +157,7 @@ def report() -> None:
 @click.option(
     "--interventions",
     metavar="RUN",
+    shell_complete=complete_runs,
     help="The run with the interventions.  [default: every complete one on the run]",
 )
 @click.option(

@@ -15,6 +15,7 @@ from moedb.commands.options import (
     store_folder,
     store_option,
 )
+from moedb.commands.terminal.completion import complete_runs
 from moedb.commands.terminal.emitting import emit
 from moedb.commands.terminal.messages import say
 from moedb.errors import UsageError
@@ -25,7 +26,13 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("-r", "--run", required=True, help="The run, or the beginning of its name.")
+@click.option(
+    "-r",
+    "--run",
+    required=True,
+    shell_complete=complete_runs,
+    help="The run, or the beginning of its name.",
+)
 @click.option(
     "--kind",
     "kinds",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moedb.capture.models.placement import DEVICE_MAPS
+from moedb.commands.terminal.completion import complete_parameters, complete_runs
 from moedb.errors import UsageError
 from moedb.schemas.formats import FONT_SIZES, FORMATS
 
@@ -216,6 +217,7 @@ def run_option(command: Command) -> Command:
     return click.option(
         "-r",
         "--run",
+        shell_complete=complete_runs,
         help="The run, or the beginning of its name.  [default: newest complete that can answer]",
     )(command)
 
@@ -229,6 +231,7 @@ def parameter_option(command: Command) -> Command:
         nargs=2,
         multiple=True,
         metavar="KEY VALUE",
+        shell_complete=complete_parameters,
         help="A parameter of the query; may be repeated.",
     )(command)
 

@@ -14,6 +14,7 @@ from moedb.commands.options import (
     store_option,
 )
 from moedb.commands.question_help import QuestionCommand
+from moedb.commands.terminal.completion import complete_questions, complete_runs
 from moedb.commands.terminal.emitting import emit
 from moedb.commands.terminal.messages import say
 from moedb.errors import UsageError
@@ -98,7 +99,7 @@ def say_sources(result: "Result") -> None:
 
 
 @click.command(cls=QuestionCommand)
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_questions)
 @run_option
 @parameter_option
 @verify_option
@@ -149,6 +150,7 @@ def query(
 @click.option(
     "-r",
     "--run",
+    shell_complete=complete_runs,
     help="Let tables and views hold this run alone; the beginning of its name does.  "
     "[default: every run]",
 )

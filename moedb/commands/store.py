@@ -13,6 +13,7 @@ from moedb.commands.options import (
     store_folder,
     store_option,
 )
+from moedb.commands.terminal.completion import complete_runs
 from moedb.commands.terminal.emitting import emit
 from moedb.commands.terminal.messages import answer, say
 from moedb.errors import FaultsError, StoreDamagedError, UsageError
@@ -39,7 +40,7 @@ def runs(**output: Any) -> None:
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", shell_complete=complete_runs)
 @output_options
 @store_option
 def show(run: str, **output: Any) -> None:
@@ -55,7 +56,7 @@ def show(run: str, **output: Any) -> None:
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", shell_complete=complete_runs)
 @click.argument("name", required=False)
 @note_option
 @store_option
@@ -111,7 +112,7 @@ def schema(name: str | None, **output: Any) -> None:
 
 
 @click.command()
-@click.argument("run", required=False)
+@click.argument("run", required=False, shell_complete=complete_runs)
 @store_option
 def verify(run: str | None) -> None:
     """Read RUN, or every run, again: checksums, and what must hold of the values.
@@ -191,7 +192,7 @@ def migrate(source: str, target: str) -> None:
 
 
 @click.command()
-@click.argument("run", required=False)
+@click.argument("run", required=False, shell_complete=complete_runs)
 @click.option(
     "--keep-for",
     type=FiniteRange(0, 10_000),
@@ -239,7 +240,7 @@ def compact(run: str | None, keep_for: float, sweep: bool) -> None:
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", shell_complete=complete_runs)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @store_option
 def rm(run: str, yes: bool) -> None:

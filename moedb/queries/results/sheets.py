@@ -105,6 +105,22 @@ class TableOptions:
         return [visible(self.header_names.get(each.name, each.name)) for each in columns]
 
 
+def environment_of(longtable: bool, table_star: bool) -> Environment:
+    """Return the LaTeX environment of a table over pages, over two columns, or neither.
+
+    Raises
+    ------
+    UsageError
+        If it is to be both.
+    """
+    if longtable and table_star:
+        raise UsageError(
+            "--longtable and --table-star do not go together: a table over pages does not float",
+            "give one of them",
+        )
+    return "longtable" if longtable else "table*" if table_star else "table"
+
+
 @dataclass(frozen=True)
 class SheetColumn:
     """A column of a sheet.

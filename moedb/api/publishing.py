@@ -1,0 +1,155 @@
+"""Tables and figures from Python, as the commands ``export`` and ``plot`` make them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from moedb.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from moedb.queries.results.result import Result
+
+
+def export(
+    result: "Result",
+    path: str | Path,
+    *,
+    columns: Sequence[str] | None = None,
+    pivot: tuple[str, str, str] | None = None,
+    rename: Mapping[str, str] | None = None,
+    caption: str | None = None,
+    label: str | None = None,
+    precision: int | None = None,
+    bold: Literal["row-max", "column-max"] | None = None,
+    limit: int | None = None,
+    longtable: bool = False,
+    table_star: bool = False,
+    font_size: str | None = None,
+    footer: bool = True,
+    format: str | None = None,
+    allow_empty: bool = False,
+) -> list[Path]:
+    """Write a result as a table, by the ending of ``path``, with a sidecar beside it.
+
+    Parameters
+    ----------
+    result
+        The query; it runs now.
+    path
+        A file that ends in .tex, .csv, .md, .html, .json, .jsonl or .parquet.
+    columns
+        Columns to show, in order.
+    pivot
+        Rows, columns and values: one column laid out over two others.
+    rename
+        For a column what is printed above it.
+    caption, label
+        Of the table; the label is LaTeX's.
+    precision
+        Digits after the point.
+    bold
+        Which largest values are marked.
+    limit
+        Rows at most.
+    longtable, table_star, font_size
+        A LaTeX table over pages, or over two columns; and the size of its letters.
+    footer
+        Whether a line below names model and run.
+    format
+        Another format than the ending's.
+    allow_empty
+        Whether to write a table without rows.
+
+    Returns
+    -------
+    list of Path
+        The files written: the table, its sidecar.
+
+    Raises
+    ------
+    UsageError
+        If an option does not fit, a column is unknown, or there are no rows.
+
+    Examples
+    --------
+    >>> db = moedb.open("moedb-store")  # doctest: +SKIP
+    >>> moedb.export(db.query("concentration"), "concentration.tex")  # doctest: +SKIP
+    """
+    from moedb.queries.results.export import export as write_table
+    from moedb.queries.results.sheets import TableOptions, environment_of
+
+    options = TableOptions(
+        columns=None if columns is None else tuple(columns),
+        pivot=pivot,
+        header_names=dict(rename or {}),
+        caption=caption,
+        label=label,
+        precision=precision,
+        bold=bold,
+        limit=limit,
+        environment=environment_of(longtable, table_star),
+        font_size=font_size,
+        footer=footer,
+    )
+    return write_table(result, path, options, format, allow_empty=allow_empty)
+
+
+def plot(
+    result: "Result",
+    path: str | Path,
+    *,
+    value: str | None = None,
+    top: int | None = None,
+    width: float | str | None = None,
+    title: str | None = None,
+    footer: bool = True,
+    allow_empty: bool = False,
+) -> list[Path]:
+    """Draw the figure of a named query into a file, with a sidecar beside it.
+
+    Parameters
+    ----------
+    result
+        The rows of a named query; it runs now.
+    path
+        A file that ends in .pdf, .png or .svg.
+    value
+        Which column the colours, lines or bars show.
+    top
+        Only the most used experts.
+    width
+        Inches, or ``column`` or ``text`` of a page.
+    title
+        In the place of a single panel's; empty for none.
+    footer
+        Whether a line below names model and run.
+    allow_empty
+        Whether to draw a result without rows.
+
+    Returns
+    -------
+    list of Path
+        The files written: the figure, its sidecar.
+
+    Raises
+    ------
+    UsageError
+        If there is no figure of the query, an option does not fit, or there are no rows.
+
+    Examples
+    --------
+    >>> db = moedb.open("moedb-store")  # doctest: +SKIP
+    >>> moedb.plot(db.query("expert-frequency"), "frequency.pdf")  # doctest: +SKIP
+    """
+    from moedb.queries.figures.drawing import draw
+    from moedb.queries.figures.parts.layout import Layout, read_width
+    from moedb.queries.figures.registry import PLOTS
+
+    name = result.provenance.name
+    if name is None or name not in PLOTS:
+        of = "SQL that was typed" if name is None else repr(name)
+        hint = f"valid: {', '.join(PLOTS)}" if name is None else did_you_mean(name, PLOTS)
+        raise UsageError(f"there is no figure of {of}; {hint}")
+    layout = Layout(None if width is None else read_width(str(width)), title, footer)
+    given = {key: each for key, each in (("value", value), ("top", top)) if each is not None}
+    return draw(name, result, path, layout, allow_empty=allow_empty, **given)
