@@ -39,8 +39,8 @@ that is.
 Checkpoints that GPTQ quantized to 2, 4 or 8 bits (`gptq` and `gptq_v2`, with or without act-order)
 run on a CPU, or with `--max-memory`, with their weights dequantized layer by layer as they are
 read: exactly in float32, rounded once in bfloat16 and float16. The experts are then stacked, and
-nothing more is to be installed. On a GPU gptqmodel keeps the weights as they are (`pip install
-'moedb[gptq]'`).
+nothing more is to be installed. On a GPU gptqmodel keeps the weights as they are (`pip install -e
+'.[gptq]'`).
 
 Where attention and the MoE block read the same normalized stream, `residual_mid` is the stream
 before both.
