@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from moedb.version import __version__
 
 if TYPE_CHECKING:
-    from moedb.api.capturing import capture_cifar as capture_cifar
-    from moedb.api.capturing import capture_ioi as capture_ioi
-    from moedb.api.capturing import capture_text as capture_text
-    from moedb.api.capturing import intervene as intervene
-    from moedb.api.publishing import export as export
-    from moedb.api.publishing import plot as plot
+    from moedb.commands.api.capturing import capture_cifar as capture_cifar
+    from moedb.commands.api.capturing import capture_ioi as capture_ioi
+    from moedb.commands.api.capturing import capture_text as capture_text
+    from moedb.commands.api.capturing import intervene as intervene
+    from moedb.commands.api.publishing import export as export
+    from moedb.commands.api.publishing import plot as plot
     from moedb.errors import MoedbError as MoedbError
     from moedb.queries.database import Database as Database
     from moedb.queries.database import open_database as open
@@ -28,12 +28,12 @@ _LAZY = {
     "Database": ("moedb.queries.database", "Database"),
     "MoedbError": ("moedb.errors", "MoedbError"),
     "Result": ("moedb.queries.results.result", "Result"),
-    "capture_cifar": ("moedb.api.capturing", "capture_cifar"),
-    "capture_ioi": ("moedb.api.capturing", "capture_ioi"),
-    "capture_text": ("moedb.api.capturing", "capture_text"),
-    "export": ("moedb.api.publishing", "export"),
-    "intervene": ("moedb.api.capturing", "intervene"),
-    "plot": ("moedb.api.publishing", "plot"),
+    "capture_cifar": ("moedb.commands.api.capturing", "capture_cifar"),
+    "capture_ioi": ("moedb.commands.api.capturing", "capture_ioi"),
+    "capture_text": ("moedb.commands.api.capturing", "capture_text"),
+    "export": ("moedb.commands.api.publishing", "export"),
+    "intervene": ("moedb.commands.api.capturing", "intervene"),
+    "plot": ("moedb.commands.api.publishing", "plot"),
     "open": ("moedb.queries.database", "open_database"),
 }
 

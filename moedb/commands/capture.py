@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moedb.api.capturing import check_one_name, options_of
+from moedb.commands.api.capturing import check_one_name, options_of
 from moedb.commands.options import (
     COUNT,
     OUTPUT,
@@ -289,8 +289,8 @@ def _announce(planned: "CapturePlan") -> None:
 
 
 def _run_capture(planned: "CapturePlan", shard: "Shard") -> None:
-    from moedb.api.progress import RichProgress
     from moedb.capture.pipeline.running import capture
+    from moedb.commands.api.progress import RichProgress
 
     _announce(planned)
     if shard.count > 1:

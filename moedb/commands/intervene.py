@@ -204,8 +204,8 @@ def _list_conditions(planned: "SweepPlan", **output: Any) -> None:
 
 
 def _run(planned: "SweepPlan") -> None:
-    from moedb.api.progress import RichProgress
     from moedb.capture.interventions.running import run_sweep
+    from moedb.commands.api.progress import RichProgress
 
     with RichProgress() as progress:
         outcome = run_sweep(planned, store_folder(), progress)

@@ -13,10 +13,10 @@ from moedb.commands.options import (
     run_option,
     store_option,
 )
-from moedb.commands.question_help import QuestionCommand
 from moedb.commands.terminal.completion import complete_questions, complete_runs
 from moedb.commands.terminal.emitting import emit
 from moedb.commands.terminal.messages import say
+from moedb.commands.terminal.question_help import QuestionCommand
 from moedb.errors import UsageError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _asked(
 
 def _progress(what: str, n_parts: int) -> "AbstractContextManager[Callable[[], None]]":
     # rich is imported where there is something to show
-    from moedb.api.progress import analysis_progress
+    from moedb.commands.api.progress import analysis_progress
 
     return analysis_progress(what, n_parts)
 

@@ -83,7 +83,7 @@ def name(run: str, name: str | None, note: str | None) -> None:
     name_run(store, found.run_id, RunName(name, note))
     changed = take_snapshot(store).run(found.run_id)
     noted = "" if changed.named.note is None else f": {changed.named.note}"
-    say(f"run {found.run_id} is {changed.named.name or 'without a name'}{noted}")
+    answer(f"run {found.run_id} is {changed.named.name or 'without a name'}{noted}")
 
 
 @click.command()

@@ -140,9 +140,9 @@ def train_cifar_moe(
       moedb train cifar-moe --experts 2 --experts 3 --trials 10 --data cifar-10-batches-py
       moedb capture cifar-moe --data cifar-10-batches-py
     """
-    from moedb.api.progress import TrainingBar
     from moedb.capture.jobs.cifar_moe.training.trial import BusyError
     from moedb.capture.jobs.cifar_moe.training.trials import configure, train_trials
+    from moedb.commands.api.progress import TrainingBar
 
     base = configure(
         variant,

@@ -120,7 +120,7 @@ def test_log_messages_are_harmless(moedb: Run, capfd: pytest.CaptureFixture[str]
 
 
 def test_an_unexpected_error_is_harmless(moedb: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from moedb.queries.report import overview
+    from moedb.queries.guidance import overview
 
     def fail(_: object) -> None:
         raise RuntimeError(HOSTILE)
@@ -133,7 +133,7 @@ def test_an_unexpected_error_is_harmless(moedb: Run, monkeypatch: pytest.MonkeyP
 
 
 def test_progress_takes_names_as_they_are(capfd: pytest.CaptureFixture[str]) -> None:
-    from moedb.api.progress import RichProgress, TrainingBar
+    from moedb.commands.api.progress import RichProgress, TrainingBar
 
     with RichProgress() as progress:
         progress.note(f"capturing {HOSTILE}")

@@ -391,8 +391,10 @@ class TestCommands:
 
     def test_list_and_sql(self, capfd):
         assert run_cli(["query", "--format", "csv"]) == 0
-        names = [line.split(",")[0] for line in capfd.readouterr().out.splitlines()[1:]]
-        assert names == sorted(names) and set(ANALYSES) <= set(names)
+        rows = [line.split(",")[:2] for line in capfd.readouterr().out.splitlines()[1:]]
+        subjects = list(dict.fromkeys(subject for subject, _ in rows))
+        assert rows == sorted(rows, key=lambda row: (subjects.index(row[0]), row[1]))
+        assert set(ANALYSES) <= {name for _, name in rows}
         assert run_cli(["query", "output-overlap", "--show-sql"]) == 2
         err = capfd.readouterr().err
         assert "in Python, by moedb.queries.analyses.output_overlap.output_overlap" in err

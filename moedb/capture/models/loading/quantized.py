@@ -54,8 +54,8 @@ def load_gptq(checkpoint: Checkpoint, dtype: str, device: str) -> PreTrainedMode
     except ImportError as error:
         raise ModelError(
             f"{checkpoint.name} is quantized by GPTQ, which needs gptqmodel: {error}",
-            "pip install -e '.[gptq]' in moedb's folder, or --max-memory GB to dequantize it layer by "
-            "layer",
+            "pip install -e '.[gptq]' in moedb's folder, or --max-memory GB to dequantize it "
+            "layer by layer",
         ) from error
     check_implementations(checkpoint.folder)
     try:

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from moedb.api import progress
-from moedb.api.progress import RichProgress, TrainingBar, analysis_progress, how_far
+from moedb.commands.api import progress
+from moedb.commands.api.progress import RichProgress, TrainingBar, analysis_progress, how_far
 
 
 @pytest.fixture(autouse=True)

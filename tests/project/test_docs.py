@@ -22,7 +22,7 @@ from moedb.cli import cli, run_cli
 from moedb.queries.questions.catalog import catalog
 from tests.support.models.cifar_store import BASE, SHORT, CifarStore
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 DEMO = ROOT / "docs" / "demo.sh"
 
 IN_ORDER = ("README.md", "docs/data-model.md", "docs/tutorial.md")

@@ -327,11 +327,11 @@ def intervene(
     MoedbError
         As the command ``moedb intervene`` says.
     """
-    from moedb.api.progress import RichProgress
     from moedb.capture.interventions.choices import Choices
     from moedb.capture.interventions.parent_run import open_parent
     from moedb.capture.interventions.planning import Resources, plan_sweep
     from moedb.capture.interventions.running import run_sweep
+    from moedb.commands.api.progress import RichProgress
     from moedb.schemas.run_names import RunName, check_name, check_note
 
     check_name(name)
@@ -436,8 +436,8 @@ def _checked_store(store: str | Path | None) -> Path:
 
 
 def _run(planned: "CapturePlan", store: Path) -> str:
-    from moedb.api.progress import RichProgress
     from moedb.capture.pipeline.running import capture
+    from moedb.commands.api.progress import RichProgress
 
     with RichProgress() as progress:
         return capture(planned, store, progress).run_id
