@@ -1,7 +1,9 @@
 """Rows to stdout, to a file, or to a terminal of a certain width and height."""
 
+import re
 import shutil
 import sys
+from collections.abc import Collection
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,7 +75,9 @@ def emit(
     else:
         stream = RowStream(shown, limit)
         if chosen == "table" and sys.stdout.isatty():
-            stream = _show(shown, options, no_pager, lines_of_cell)
+            # a column that was asked about is not left out
+            asked = set(re.findall(r"\w+", f"{where or ''} {order_by or ''}"))
+            stream = _show(shown, options, no_pager, lines_of_cell, asked)
         else:
             _print(stream, chosen, options)
         n_rows, truncated = stream.n_rows, stream.truncated
@@ -95,7 +99,11 @@ def _print(stream: "RowStream", format: str, options: "TableOptions") -> None:
 
 
 def _show(
-    result: "Result", options: "TableOptions", no_pager: bool, lines_of_cell: int
+    result: "Result",
+    options: "TableOptions",
+    no_pager: bool,
+    lines_of_cell: int,
+    asked: Collection[str],
 ) -> "RowStream":
     """Print a table on a terminal: as wide as that is, and a screen at a time."""
     from moedb.commands.terminal.pager import find_pager, page
@@ -108,7 +116,7 @@ def _show(
     if limit is None:
         limit = TERMINAL_ROWS if pager is None else PAGED_ROWS
     stream = RowStream(result, limit)
-    table = fit(stream, screen.columns, keep_all=options.columns is not None)
+    table = fit(stream, screen.columns, options.columns is not None, asked)
     lines = (line + "\n" for line in table.lines(lines_of_cell))
     first = list(islice(lines, screen.lines))
     if pager is not None and len(first) == screen.lines:

@@ -1,6 +1,6 @@
 """A table as wide as a terminal: long texts over several lines, the last columns left out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from moedb.queries.results.formats.spool import CellSpool
@@ -29,6 +29,8 @@ class FittedTable:
         The names of the columns that are not.
     cells
         The cells of all columns.
+    places
+        Where the columns that are shown stand among all.
     cut
         The names of the columns of which a cell was cut short, known once the lines are read.
     """
@@ -37,6 +39,7 @@ class FittedTable:
     widths: Sequence[int]
     left_out: Sequence[str]
     cells: CellSpool
+    places: Sequence[int]
     cut: list[str]
 
     def lines(self, most: int) -> Iterator[str]:
@@ -45,12 +48,12 @@ class FittedTable:
         yield from self._lines_of(headers, most)
         yield "  ".join("-" * width for width in self.widths)
         for cells in self.cells:
-            yield from self._lines_of(cells, most)
+            yield from self._lines_of([cells[place] for place in self.places], most)
 
     def _lines_of(self, cells: Sequence[str], most: int) -> Iterator[str]:
         """The lines of one row; of a row of short cells there is one."""
         wrapped = []
-        for column, width, text in zip(self.columns, self.widths, cells, strict=False):
+        for column, width, text in zip(self.columns, self.widths, cells, strict=True):
             lines = wrap(text, width)
             if len(lines) > most:
                 # as much as there is room for, in the middle of a word too
@@ -69,7 +72,9 @@ class FittedTable:
             yield "  ".join(line).rstrip()
 
 
-def fit(stream: RowStream, width: int, keep_all: bool = False) -> FittedTable:
+def fit(
+    stream: RowStream, width: int, keep_all: bool = False, asked: Collection[str] = ()
+) -> FittedTable:
     """Lay the rows of a stream out for a terminal.
 
     Long texts and headers are set over several lines. Columns that do not fit even so are left
@@ -83,6 +88,8 @@ def fit(stream: RowStream, width: int, keep_all: bool = False) -> FittedTable:
         How many cells a line of the terminal has.
     keep_all
         Leave no column out: lines may be longer then.
+    asked
+        Columns that stay where there is room for them, such as those that the rows are ordered by.
     """
     cells = CellSpool(stream.columns, stream.rows(), width_of=cell_width)
     headers = [cell_width(header) for header in _PLAIN.headers(stream.columns)]
@@ -92,12 +99,19 @@ def fit(stream: RowStream, width: int, keep_all: bool = False) -> FittedTable:
         min(natural, max(_NARROWEST, 0 if column.kind == "text" else inside))
         for column, natural, inside in zip(stream.columns, full, cells.widths, strict=True)
     ]
-    n_shown = len(least) if keep_all else _n_that_fit(least, width)
-    widths = _widened(least[:n_shown], full[:n_shown], width)
     names = [column.name for column in stream.columns]
-    if n_shown == 1 and not keep_all:
+    places = list(range(len(least)))
+    if not keep_all:
+        first = [place for place in places if place == 0 or names[place] in asked]
+        ordered = [*first, *(place for place in places if place not in first)]
+        n_shown = _n_that_fit([least[place] for place in ordered], width)
+        places = sorted(ordered[:n_shown])
+    widths = _widened([least[n] for n in places], [full[n] for n in places], width)
+    if len(places) == 1 and not keep_all:
         widths = [min(widths[0], max(width, 2))]
-    return FittedTable(stream.columns[:n_shown], widths, names[n_shown:], cells, [])
+    shown = [stream.columns[place] for place in places]
+    left_out = [name for place, name in enumerate(names) if place not in places]
+    return FittedTable(shown, widths, left_out, cells, places, [])
 
 
 def _n_that_fit(least: Sequence[int], width: int) -> int:

@@ -56,3 +56,15 @@ def test_a_long_text_gives_way_to_a_number_behind_it() -> None:
     assert " ".join(lines[2:]).split().count("text") == 40
     cut = list(table.lines(2))
     assert len(cut) == 4 and cut[-1].endswith("…") and table.cut == ["text"]
+
+
+def test_columns_that_were_asked_about_stay_where_they_stand() -> None:
+    names = [f"column_{n}" for n in range(9)]
+    result = a_result("select " + ", ".join(f"{n} as {name}" for n, name in enumerate(names)))
+    table = fit(RowStream(result), 38, asked={"column_7"})
+    assert [column.name for column in table.columns] == [names[0], names[1], names[2], names[7]]
+    assert table.left_out == [names[3], names[4], names[5], names[6], names[8]]
+    head, _, row = table.lines(8)
+    assert head.split() == [names[0], names[1], names[2], names[7]]
+    assert row.split() == ["0", "1", "2", "7"]
+    assert fit(RowStream(result), 8, asked={"column_7"}).left_out == names[1:]
