@@ -19,7 +19,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from moedb.schemas.tables import ROUTING
-from moedb.store.writing.parquet import COMPRESSION, COMPRESSION_LEVEL, ROW_GROUP_ROWS, arrow_table
+from moedb.store.writing.tables.parquet import (
+    COMPRESSION,
+    COMPRESSION_LEVEL,
+    ROW_GROUP_ROWS,
+    arrow_table,
+)
 
 LAYERS, EXPERTS, TOP_K = 24, 60, 4
 QUESTIONS = {

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from moedb.store.writing.parquet import Columns
+from moedb.store.writing.tables.parquet import Columns
 
 
 @dataclass(frozen=True)

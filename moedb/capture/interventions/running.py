@@ -31,7 +31,7 @@ from moedb.schemas import tables
 from moedb.schemas.interventions import RANDOM
 from moedb.schemas.manifests import RunManifest
 from moedb.store.writing.open_run import timestamp
-from moedb.store.writing.parquet import Columns
+from moedb.store.writing.tables.parquet import Columns
 from moedb.version import __version__
 
 N_REHEARSED = 4

@@ -13,7 +13,7 @@ from moedb.capture.examples import Example
 from moedb.capture.tracing.batch_records import BatchRecords
 from moedb.schemas import tables
 from moedb.store.arrays import Activations, ArrayKey
-from moedb.store.writing.parquet import Columns
+from moedb.store.writing.tables.parquet import Columns
 
 
 class GatheredRows:

@@ -19,8 +19,8 @@ from moedb.schemas.run_names import RunName
 from moedb.store.layout import RunLayout
 from moedb.store.reading.snapshot import RunSnapshot, check_files, read_run
 from moedb.store.writing.naming import check_name_is_free, name_run
-from moedb.store.writing.parquet import Columns
 from moedb.store.writing.run_writer import RunWriter
+from moedb.store.writing.tables.parquet import Columns
 from moedb.store.writing.writability import check_writable, is_store
 
 EVERYTHING = Shard()

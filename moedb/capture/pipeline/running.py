@@ -26,7 +26,7 @@ from moedb.capture.structure.wiring import BlockWiring
 from moedb.schemas import tables
 from moedb.schemas.manifests import RunManifest
 from moedb.store.writing.open_run import timestamp
-from moedb.store.writing.parquet import Columns
+from moedb.store.writing.tables.parquet import Columns
 from moedb.version import __version__
 
 VERSIONED = ("torch", "transformers", "nnsight", "zarr", "pyarrow", "numpy")

@@ -26,7 +26,7 @@ from moedb.store.layout import COMPACTED, RunLayout
 from moedb.store.reading.committed import newest_head
 from moedb.store.reading.snapshot import RunSnapshot, check_sum
 from moedb.store.writing.open_run import OpenRun, file_entry, timestamp
-from moedb.store.writing.parquet import arrow_schema, write_stretches
+from moedb.store.writing.tables.parquet import arrow_schema, write_stretches
 from moedb.store.writing.writability import check_writable
 
 UNITS_AT_END = 256

@@ -23,8 +23,8 @@ from moedb.schemas.tables import (
 from moedb.store.arrays import Activations, array_forms, open_array
 from moedb.store.layout import FIRST_UNIT, unit_name
 from moedb.store.reading.snapshot import RunSnapshot, check_files, check_sum
-from moedb.store.writing.parquet import Columns
 from moedb.store.writing.run_writer import RunWriter
+from moedb.store.writing.tables.parquet import Columns
 
 
 def check_migration(source: Path, target: Path, major: int) -> None:

@@ -50,10 +50,10 @@ from moedb.store.reading.listing import visible_names
 from moedb.store.reading.snapshot import check_files
 from moedb.store.writing.compaction import UNITS_AT_END, compact_run
 from moedb.store.writing.open_run import OpenRun, deleted, file_entry, timestamp
-from moedb.store.writing.parquet import Columns, arrow_table, column_lists, write_parquet
-from moedb.store.writing.precision import rounded
 from moedb.store.writing.removal import sweep_deleted
 from moedb.store.writing.sweeping import sweep_store
+from moedb.store.writing.tables.parquet import Columns, arrow_table, column_lists, write_parquet
+from moedb.store.writing.tables.precision import rounded
 from moedb.store.writing.writability import ensure_store
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from moedb.cli import run_cli
+from tests.commands.terminal.pseudo_terminal import on_terminal
 from tests.support.stores.samples import write_sample
-from tests.support.terminal import on_terminal
 
 WIDE = "select 'k' || i as key, i as layer, repeat('x', 20) as text, " + ", ".join(
     f"i * {n} as column_{n}" for n in range(12)

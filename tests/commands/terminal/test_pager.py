@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from moedb.commands.terminal.pager import find_pager
+from tests.commands.terminal.pseudo_terminal import on_terminal
 from tests.support.stores.samples import write_sample
-from tests.support.terminal import on_terminal
 
 MANY = "select i from range(50000) t(i)"
 

@@ -420,7 +420,7 @@ def test_stretches_of_a_file_are_read_one_by_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("moedb.store.writing.compaction.STRETCH_ROWS", 100)
-    monkeypatch.setattr("moedb.store.writing.parquet.ROW_GROUP_ROWS", 32)
+    monkeypatch.setattr("moedb.store.writing.tables.parquet.ROW_GROUP_ROWS", 32)
     write_run(tmp_path / "store", RUN, 0)
     assert compact_run(tmp_path / "store", RUN)
     with moedb.open(tmp_path / "store") as database:

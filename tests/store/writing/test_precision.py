@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from moedb.store.reading.snapshot import read_run
-from moedb.store.writing.precision import round_floats
 from moedb.store.writing.run_writer import RunWriter
+from moedb.store.writing.tables.precision import round_floats
 from tests.support.stores.samples import RUN_ID, sample_manifest, unit_rows
 
 

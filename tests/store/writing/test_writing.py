@@ -19,9 +19,9 @@ from moedb.store.array_metadata import ArrayForm
 from moedb.store.arrays import ArrayKey, create_arrays, write_rows
 from moedb.store.layout import RunLayout
 from moedb.store.reading.snapshot import read_run, take_snapshot
-from moedb.store.writing.parquet import arrow_table
 from moedb.store.writing.removal import remove_run
 from moedb.store.writing.run_writer import RunWriter
+from moedb.store.writing.tables.parquet import arrow_table
 from tests.support.contents import run_contents
 from tests.support.stores.samples import RUN_ID, sample_manifest, unit_rows, write_sample
 
@@ -138,7 +138,9 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], FailAt]
         monkeypatch.setattr(Path, "rename", fault.wrap(Path.rename))
         monkeypatch.setattr(
             "moedb.store.writing.run_writer.write_parquet",
-            fault.wrap(__import__("moedb.store.writing.parquet", fromlist=["x"]).write_parquet),
+            fault.wrap(
+                __import__("moedb.store.writing.tables.parquet", fromlist=["x"]).write_parquet
+            ),
         )
         monkeypatch.setattr(
             "moedb.store.writing.run_writer.write_rows",
