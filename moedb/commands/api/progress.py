@@ -99,6 +99,22 @@ def _shows_bars(console: Console) -> bool:
     return console.is_terminal or console.is_jupyter
 
 
+def _begin(bar: Progress, heartbeat: Heartbeat) -> None:
+    """Show a bar, or say now and then how far it would be."""
+    if bar.disable:
+        heartbeat.start()
+    else:
+        bar.start()
+
+
+def _end(bar: Progress, heartbeat: Heartbeat) -> None:
+    # the end of a bar that is not shown is an empty line in rich before 14
+    if bar.disable:
+        heartbeat.stop()
+    else:
+        bar.stop()
+
+
 @contextmanager
 def analysis_progress(what: str, n_parts: int) -> Iterator[Callable[[], None]]:
     """Show how many parts of an analysis are done; yields what is called after each."""
@@ -119,13 +135,11 @@ def analysis_progress(what: str, n_parts: int) -> Iterator[Callable[[], None]]:
         return how_far(what, int(bar.tasks[0].completed), n_parts, time.monotonic() - started)
 
     heartbeat = Heartbeat(lambda line: console.print(line, markup=False), state)
-    if not _shows_bars(console):
-        heartbeat.start()
+    _begin(bar, heartbeat)
     try:
-        with bar:
-            yield lambda: bar.advance(task)
+        yield lambda: bar.advance(task)
     finally:
-        heartbeat.stop()
+        _end(bar, heartbeat)
 
 
 class RichProgress:
@@ -173,9 +187,7 @@ class RichProgress:
         return how_far("tokens", self._done, self._total, seconds, self._begun_with)
 
     def __enter__(self) -> Self:
-        self._bar.start()
-        if self._bar.disable:
-            self._heartbeat.start()
+        _begin(self._bar, self._heartbeat)
         return self
 
     def __exit__(
@@ -184,8 +196,7 @@ class RichProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._heartbeat.stop()
-        self._bar.stop()
+        _end(self._bar, self._heartbeat)
 
 
 class TrainingBar:
@@ -239,9 +250,7 @@ class TrainingBar:
         self._console.print(visible(line), markup=False)
 
     def __enter__(self) -> Self:
-        self._bar.start()
-        if self._bar.disable:
-            self._heartbeat.start()
+        _begin(self._bar, self._heartbeat)
         return self
 
     def __exit__(
@@ -250,5 +259,4 @@ class TrainingBar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._heartbeat.stop()
-        self._bar.stop()
+        _end(self._bar, self._heartbeat)
