@@ -108,7 +108,7 @@ def _begin(bar: Progress, heartbeat: Heartbeat) -> None:
 
 
 def _end(bar: Progress, heartbeat: Heartbeat) -> None:
-    # the end of a bar that is not shown is an empty line in rich before 14
+    # the end of a bar that is not shown is an empty line in older versions of rich
     if bar.disable:
         heartbeat.stop()
     else:
