@@ -1,12 +1,11 @@
 """Capturing: run a model and store what its experts did."""
 
-import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from moedb.commands.api.capturing import check_one_name, options_of
+from moedb.commands.api.plans import options_of, plan_cifar, plan_text
 from moedb.commands.options import (
     COUNT,
     OUTPUT,
@@ -130,18 +129,9 @@ def capture_cifar_moe(
       moedb capture cifar-moe --data cifar-10-batches-py
       moedb capture cifar-moe --model cifar-moe/cifar-moe-base-2-trial-0 --draws 20
     """
-    from moedb.capture.jobs.cifar_moe.dataset import cifar_dataset, find_trials
-    from moedb.capture.jobs.cifar_moe.images import load_cifar10
-    from moedb.capture.jobs.cifar_moe.job import plan_cifar_capture
-
     _check_store(dry_run)
     output = {key: options.pop(key) for key in OUTPUT}
-    folders = find_trials(models)
-    dataset = cifar_dataset(load_cifar10(data, "test"), n=n, draws=draws, seed=seed)
-    plans = [
-        plan_cifar_capture(options_of({**options, "model": str(folder)}), dataset)
-        for folder in folders
-    ]
+    plans = plan_cifar(models, options, data=data, n=n, draws=draws, seed=seed)
     _run_captures(plans, dry_run, shard, output)
 
 
@@ -221,23 +211,19 @@ def capture_text(
       moedb capture text --dataset stanfordnlp/imdb --split test --label label --shuffle
     """
     from moedb.capture.jobs.text.documents import TextColumns
-    from moedb.capture.jobs.text.sources.opening import open_source
 
     _check_store(dry_run)
-    columns = TextColumns(text_column, labels, words_column, token_labels)
-    source = open_source(dataset, split=split, subset=subset, lines=lines)
-    source.check_columns(columns.options)
-    # these import torch, which takes seconds: not before the data are there
-    from moedb.capture.jobs.language import plan_language_capture
-    from moedb.capture.jobs.text.job import TextOptions, text_dataset
-
     output = {key: options.pop(key) for key in OUTPUT}
     names = ("unaligned", "max_length", "stride", "truncate", "max_examples", "max_tokens")
     chosen = {name: options.pop(name) for name in (*names, "shuffle", "seed")}
-    text_options = TextOptions(columns=columns, **chosen)
-    planned = plan_language_capture(
-        options_of(options),
-        functools.partial(text_dataset, source=source, options=text_options),
+    planned = plan_text(
+        dataset,
+        TextColumns(text_column, labels, words_column, token_labels),
+        options,
+        split=split,
+        subset=subset,
+        lines=lines,
+        **chosen,
     )
     _run_captures([planned], dry_run, shard, output)
 
@@ -253,7 +239,6 @@ def _check_store(dry_run: bool) -> None:
 def _run_captures(
     plans: "list[CapturePlan]", dry_run: bool, shard: "Shard", output: dict[str, Any]
 ) -> None:
-    check_one_name(plans)
     if not dry_run:
         for planned in plans:
             _run_capture(planned, shard)
@@ -291,15 +276,14 @@ def _announce(planned: "CapturePlan") -> None:
 def _run_capture(planned: "CapturePlan", shard: "Shard") -> None:
     from moedb.capture.pipeline.running import capture
     from moedb.commands.api.progress import RichProgress
+    from moedb.schemas.run_names import title_of
 
     _announce(planned)
     if shard.count > 1:
         say(f"{shard}, from {shard.source}")
     with RichProgress() as progress:
         outcome = capture(planned, store_folder(), progress, shard)
-    run = (
-        outcome.run_id if planned.named.name is None else f"{planned.named.name} ({outcome.run_id})"
-    )
+    run = title_of(outcome.run_id, planned.named.name)
     if outcome.was_complete:
         say(f"run {run} is complete already: nothing to do")
     else:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from moedb.commands.api.plans import in_bytes
 from moedb.commands.options import (
     COUNT,
     OUTPUT,
@@ -149,8 +150,7 @@ def intervene(
     output = {key: choices.pop(key) for key in OUTPUT}
     pairs = None if experts_sql is None else _expert_pairs(experts_sql)
     asked = Choices(pairs=pairs, **choices)
-    max_bytes = None if max_memory is None else int(max_memory * 1e9)
-    resources = Resources(model, batch_size, device, max_bytes, device_map)
+    resources = Resources(model, batch_size, device, in_bytes(max_memory), device_map)
     planned = plan_sweep(
         open_parent(store_folder(), run), asked, resources, lens, RunName(name, note)
     )

@@ -14,13 +14,17 @@ import duckdb
 
 from moedb.errors import (
     ArrayNotFoundError,
-    ParameterError,
     SqlError,
 )
 from moedb.queries.counting.engine import Engine, errors_explained
 from moedb.queries.counting.stand_ins import counts_of
+from moedb.queries.guidance.default_run import (
+    check_arrays,
+    newest_with_array,
+    of_newest_run,
+    runs_of_macros,
+)
 from moedb.queries.questions.binding import bind
-from moedb.queries.questions.catalog import catalog
 from moedb.queries.questions.macros import create_macros, queries_named_in
 from moedb.queries.questions.parameters import RUN_PARAMETERS, Value
 from moedb.queries.questions.query_file import NamedQuery
@@ -184,9 +188,7 @@ class Database:
         read = explained(statement)
         found = read_statement(self._engine.connection, read, given)
         calls = [self._bound_call(call) for call in found.calls or ()]
-        newest = self.snapshot.newest_complete()
-        known = {} if newest is None else dict.fromkeys(catalog(), newest.run_id)
-        default_runs = known | _default_runs(calls)
+        default_runs = runs_of_macros(self.snapshot, calls)
         with errors_explained():
             for query in queries_named_in(statement):
                 self._engine.views.define(query.sql)
@@ -485,8 +487,6 @@ class Database:
         self, question: Question, bound: Mapping[str, Value], computed: Collection[str] = ()
     ) -> dict[str, Value]:
         """The values with runs by their whole names, and with one where none is named."""
-        from moedb.queries.guidance.default_run import check_arrays, of_newest_run
-
         names = {parameter.name for parameter in question.parameters} - set(computed)
         if isinstance(question, NamedQuery) and question.reads_trials:
             names.discard("run")
@@ -531,8 +531,6 @@ class Database:
         return answer_or_compute(analysis, self.snapshot, values, compute)
 
     def _with_array(self, run: str | None, name: str, layer: int) -> RunSnapshot:
-        from moedb.queries.guidance.default_run import newest_with_array
-
         if run is not None:
             return self.snapshot.run(run)
         return newest_with_array(self.snapshot, name, layer)
@@ -571,24 +569,3 @@ class Database:
 def _runs_of(bound: Mapping[str, Value]) -> list[str]:
     """The runs that a question names."""
     return [str(bound[key]) for key in RUN_PARAMETERS if bound.get(key) is not None]
-
-
-def _default_runs(calls: Iterable[BoundCall]) -> dict[str, str]:
-    """For each macro of a statement the run that it reads where none is named.
-
-    Raises
-    ------
-    ParameterError
-        If two calls of a macro would read different ones.
-    """
-    found: dict[str, str] = {}
-    for call in calls:
-        if call.default_run is not None:
-            other = found.setdefault(call.query.name, call.default_run)
-            if other != call.default_run:
-                raise ParameterError(
-                    f"{call.query.macro_name} is called twice without a run, and what is asked for "
-                    f"is in different ones: {other} and {call.default_run}",
-                    "name the run in each call: run := '...'",
-                )
-    return found

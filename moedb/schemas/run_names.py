@@ -42,6 +42,11 @@ class RunName(Manifest):
         return {key: value for key, value in given.items() if value is not None}
 
 
+def title_of(run_id: str, name: str | None) -> str:
+    """What a message calls a run: the name given to it, if any, and what it is stored as."""
+    return run_id if name is None else f"{name} ({run_id})"
+
+
 def check_name(name: object) -> None:
     """Check that a text can be a run's name; None can.
 

@@ -1,5 +1,5 @@
 """What a command can do, as functions for scripts and notebooks: same names, checks and progress.
 
-``capturing`` runs models, ``publishing`` writes tables and figures, ``progress`` says how far they
-are. The commands are made of the same parts; nothing here knows them.
+``plans`` is how commands and functions plan a capture; ``capturing`` runs models, ``publishing``
+writes tables and figures, ``progress`` says how far they are. Nothing here knows the commands.
 """

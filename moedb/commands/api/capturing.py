@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
+from moedb.commands.api.plans import in_bytes, options_of, plan_cifar, plan_text
 from moedb.errors import UsageError
 
 if TYPE_CHECKING:
     from moedb.capture.jobs.model_outline import ModelOutline
-    from moedb.capture.pipeline.plan import CaptureOptions, CapturePlan
+    from moedb.capture.pipeline.plan import CapturePlan
     from moedb.capture.tracing.logit_lens import Positions
 
 
@@ -116,9 +116,9 @@ def capture_ioi(
     from moedb.capture.jobs.qwen_ioi.job import plan_qwen_ioi
 
     place = _checked_store(store)
-    with _with_model(settings) as (options, outline):
+    with _with_model(settings) as (given, outline):
         planned = plan_qwen_ioi(
-            options,
+            options_of(given),
             n=n,
             seed=seed,
             templates=None if templates is None else Path(templates),
@@ -189,30 +189,28 @@ def capture_text(
         As the command ``moedb capture text`` says.
     """
     from moedb.capture.jobs.text.documents import TextColumns
-    from moedb.capture.jobs.text.sources.opening import open_source
 
     place = _checked_store(store)
     columns = TextColumns(text_column, tuple(label), words_column, tuple(token_label))
-    source = open_source(str(dataset), split=split, subset=subset, lines=lines)
-    source.check_columns(columns.options)
-    # these import torch, which takes seconds: not before the data are there
-    from moedb.capture.jobs.language import plan_language_capture
-    from moedb.capture.jobs.text.job import TextOptions, text_dataset
-
-    options = TextOptions(
-        columns=columns,
-        unaligned=unaligned,
-        max_length=max_length,
-        stride=stride,
-        truncate=truncate,
-        max_examples=max_examples,
-        max_tokens=max_tokens,
-        shuffle=shuffle,
-        seed=seed,
-    )
-    made = partial(text_dataset, source=source, options=options)
-    with _with_model(settings) as (chosen, outline):
-        return _run(plan_language_capture(chosen, made, outline=outline), place)
+    with _with_model(settings) as (given, outline):
+        planned = plan_text(
+            str(dataset),
+            columns,
+            given,
+            outline,
+            split=split,
+            subset=subset,
+            lines=lines,
+            unaligned=unaligned,
+            max_length=max_length,
+            stride=stride,
+            truncate=truncate,
+            max_examples=max_examples,
+            max_tokens=max_tokens,
+            shuffle=shuffle,
+            seed=seed,
+        )
+        return _run(planned, place)
 
 
 def capture_cifar(
@@ -254,21 +252,16 @@ def capture_cifar(
     MoedbError
         As the command ``moedb capture cifar-moe`` says.
     """
-    from moedb.capture.jobs.cifar_moe.dataset import cifar_dataset, find_trials
-    from moedb.capture.jobs.cifar_moe.images import load_cifar10
-    from moedb.capture.jobs.cifar_moe.job import plan_cifar_capture
-
     place = _checked_store(store)
-    given = [model] if isinstance(model, str | Path) else model
-    folders = find_trials([Path(each) for each in given])
-    images = load_cifar10(None if data is None else Path(data), "test")
-    dataset = cifar_dataset(images, n=n, draws=draws, seed=seed)
-    settings.setdefault("batch_size", 250)
-    plans = [
-        plan_cifar_capture(options_of({**settings, "model": str(folder)}), dataset)
-        for folder in folders
-    ]
-    check_one_name(plans)
+    models = [model] if isinstance(model, str | Path) else model
+    plans = plan_cifar(
+        [Path(each) for each in models],
+        {"batch_size": 250, **settings},
+        data=None if data is None else Path(data),
+        n=n,
+        draws=draws,
+        seed=seed,
+    )
     return [_run(planned, place) for planned in plans]
 
 
@@ -352,71 +345,29 @@ def intervene(
         draws=draws,
         seed=seed,
     )
-    resources = Resources(model, batch_size, device, _bytes(max_memory), device_map)
+    resources = Resources(model, batch_size, device, in_bytes(max_memory), device_map)
     named = RunName(name, note)
     planned = plan_sweep(open_parent(place, run), choices, resources, lens, named)
     with RichProgress() as progress:
         return run_sweep(planned, place, progress).run_id
 
 
-def options_of(settings: Mapping[str, Any]) -> "CaptureOptions":
-    """The options of a capture, with gigabytes turned into bytes.
-
-    Raises
-    ------
-    TypeError
-        If there is no such setting.
-    UsageError
-        If a value is not valid.
-    """
-    from moedb.capture.pipeline.plan import CaptureOptions
-
-    given: dict[str, Any] = {"model": "qwen-moe-mini", **settings}
-    if "budget" in given:
-        given["budget"] = _bytes(given["budget"])
-    if "max_memory" in given:
-        given["max_bytes"] = _bytes(given.pop("max_memory"))
-    if "arrays" in given:
-        arrays = given["arrays"]
-        given["arrays"] = (arrays,) if isinstance(arrays, str) else tuple(arrays)
-    return CaptureOptions(**given)
-
-
-def check_one_name(plans: "Sequence[CapturePlan]") -> None:
-    """Check that there is one run where a name is given.
-
-    Raises
-    ------
-    UsageError
-        If there are more.
-    """
-    if len(plans) > 1 and any(planned.named.name is not None for planned in plans):
-        raise UsageError(
-            f"--name is for one run, and there are {len(plans)} models, each a run",
-            "name them afterwards: moedb name RUN NAME",
-        )
-
-
 @contextmanager
 def _with_model(
     settings: Mapping[str, Any],
-) -> "Iterator[tuple[CaptureOptions, ModelOutline | None]]":
-    """The options of a capture, and its model where that is loaded already."""
+) -> "Iterator[tuple[dict[str, Any], ModelOutline | None]]":
+    """The settings of a capture, and its model where that is loaded already."""
     model, tokenizer = settings.get("model"), settings.get("tokenizer")
     given = {name: value for name, value in settings.items() if name != "tokenizer"}
     if model is None or isinstance(model, str | Path):
         if tokenizer is not None:
             raise UsageError("tokenizer: only a model that is loaded comes with one")
-        yield options_of(given if model is None else {**given, "model": str(model)}), None
+        yield given if model is None else {**given, "model": str(model)}, None
         return
     from moedb.capture.jobs.live_model import live_outline
 
     with live_outline(model, tokenizer) as outline:
-        yield options_of({**given, "model": outline.checkpoint.name}), outline
-
-
-def _bytes(gigabytes: float | None) -> int | None:
-    return None if gigabytes is None else int(gigabytes * 1e9)
+        yield {**given, "model": outline.checkpoint.name}, outline
 
 
 def _place(store: str | Path | None) -> Path:

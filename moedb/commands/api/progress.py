@@ -115,6 +115,25 @@ def _end(bar: Progress, heartbeat: Heartbeat) -> None:
         bar.stop()
 
 
+class _Shown:
+    """What is shown as a bar, or as a line now and then, within its context."""
+
+    _bar: Progress
+    _heartbeat: Heartbeat
+
+    def __enter__(self) -> Self:
+        _begin(self._bar, self._heartbeat)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        _end(self._bar, self._heartbeat)
+
+
 @contextmanager
 def analysis_progress(what: str, n_parts: int) -> Iterator[Callable[[], None]]:
     """Show how many parts of an analysis are done; yields what is called after each."""
@@ -142,7 +161,7 @@ def analysis_progress(what: str, n_parts: int) -> Iterator[Callable[[], None]]:
         _end(bar, heartbeat)
 
 
-class RichProgress:
+class RichProgress(_Shown):
     """Shows a bar where stderr is a terminal, else a line every half minute, and all notes."""
 
     def __init__(self) -> None:
@@ -186,20 +205,8 @@ class RichProgress:
         seconds = time.monotonic() - self._started
         return how_far("tokens", self._done, self._total, seconds, self._begun_with)
 
-    def __enter__(self) -> Self:
-        _begin(self._bar, self._heartbeat)
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        _end(self._bar, self._heartbeat)
-
-
-class TrainingBar:
+class TrainingBar(_Shown):
     """Shows a bar where stderr is a terminal, else a line every half minute; and each epoch."""
 
     def __init__(self) -> None:
@@ -248,15 +255,3 @@ class TrainingBar:
 
     def _write(self, line: str) -> None:
         self._console.print(visible(line), markup=False)
-
-    def __enter__(self) -> Self:
-        _begin(self._bar, self._heartbeat)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        _end(self._bar, self._heartbeat)

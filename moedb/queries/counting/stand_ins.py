@@ -28,8 +28,7 @@ from moedb.queries.counting.sharing import shared_decisions
 from moedb.queries.counting.tokens import EVERYTHING
 from moedb.queries.counting.vocabulary import Leading, vocabulary_routing, vocabulary_usage
 from moedb.queries.questions.parameters import RUN_PARAMETERS
-from moedb.queries.reading.selection import selects_everything
-from moedb.queries.results.result import CORRUPTED
+from moedb.queries.reading.selection import selected_splits, selects_everything
 from moedb.store.engine.quoting import literal, quoted
 
 if TYPE_CHECKING:
@@ -110,6 +109,11 @@ class Count:
     leading: Leading | None = None
     weighted: bool = False
     has_pairs: bool = False
+
+    @property
+    def split(self) -> str | None:
+        """The parameter ``split`` that reads the selection."""
+        return None if self.selection == "default" else self.selection
 
 
 _COUNTERS: dict[str, Callable[[duckdb.DuckDBPyConnection, Snapshot, Count], Rows]] = {
@@ -314,9 +318,10 @@ class StandIns:
                 return derive(counted, self._snapshot.runs[count.run])
             table = _TABLES.get(count.view, "routing")
             self._views.define(f"{_READ} {table}")
-            selection = EVERYTHING if self._is_everything(count) else count.selection
-            counter = _COUNTERS[count.view]
-            return counter(self._connection, self._snapshot, replace(count, selection=selection))
+            sizes = self._splits().get(count.run)
+            is_all = bool(sizes) and selects_everything(sizes or (), count.split)
+            asked = replace(count, selection=EVERYTHING) if is_all else count
+            return _COUNTERS[count.view](self._connection, self._snapshot, asked)
 
         def is_small(rows: Rows) -> bool:
             return len(next(iter(rows.values()))) <= _KEPT_ROWS
@@ -328,17 +333,5 @@ class StandIns:
         import numpy as np
 
         sizes = self._splits().get(count.run, {})
-        if count.selection == "default":
-            chosen = [size for split, size in sizes.items() if split != CORRUPTED]
-        else:
-            is_all = count.selection == EVERYTHING
-            chosen = [size for split, size in sizes.items() if is_all or split == count.selection]
-        n_tokens = sum(size.n_tokens for size in chosen)
-        return {"n_tokens": np.array([n_tokens] if chosen else [], np.int64)}
-
-    def _is_everything(self, count: Count) -> bool:
-        """Whether a selection leaves no example of the run out."""
-        splits = self._splits().get(count.run)
-        if splits is None:
-            return count.selection == EVERYTHING
-        return selects_everything(splits, None if count.selection == "default" else count.selection)
+        n_tokens = [sizes[split].n_tokens for split in selected_splits(sizes, count.split)]
+        return {"n_tokens": np.array([sum(n_tokens)] if n_tokens else [], np.int64)}

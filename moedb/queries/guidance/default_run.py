@@ -1,14 +1,22 @@
 """Which run a question is about where none is named: the newest that has what it asks for."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from moedb.errors import ArrayNotFoundError, RunNotFoundError, StoreDamagedError, UsageError
+from moedb.errors import (
+    ArrayNotFoundError,
+    ParameterError,
+    RunNotFoundError,
+    StoreDamagedError,
+    UsageError,
+)
+from moedb.queries.questions.catalog import catalog
 
 if TYPE_CHECKING:
     from moedb.queries.questions.question import Question
+    from moedb.queries.reading.sources.sql_sources import BoundCall
     from moedb.store.reading.snapshot import RunSnapshot, Snapshot
 
 logger = logging.getLogger(__name__)
@@ -61,6 +69,37 @@ def of_newest_run(
             )
         return run
     raise lacking[0][1]
+
+
+def runs_of_macros(snapshot: "Snapshot", calls: "Iterable[BoundCall]") -> dict[str, str]:
+    """Return by a query's name the run that its macro reads in a statement where none is named.
+
+    Parameters
+    ----------
+    snapshot
+        The runs; of a macro whose calls are not known it is the newest complete one.
+    calls
+        The calls of the statement.
+
+    Raises
+    ------
+    ParameterError
+        If two calls of a macro would read different ones.
+    """
+    newest = snapshot.newest_complete()
+    runs = {} if newest is None else dict.fromkeys(catalog(), newest.run_id)
+    found: dict[str, str] = {}
+    for call in calls:
+        if call.default_run is None:
+            continue
+        other = found.setdefault(call.query.name, call.default_run)
+        if other != call.default_run:
+            raise ParameterError(
+                f"{call.query.macro_name} is called twice without a run, and what is asked for "
+                f"is in different ones: {other} and {call.default_run}",
+                "name the run in each call: run := '...'",
+            )
+    return runs | found
 
 
 def check_arrays(question: "Question", run: "RunSnapshot") -> None:

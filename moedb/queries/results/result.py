@@ -13,9 +13,17 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from moedb.errors import MoedbError, SqlError, UsageError
-from moedb.queries.results.cells import html_table, json_value, kind_of, plain_table, shown_text
+from moedb.queries.results.cells import (
+    Kind,
+    html_table,
+    json_value,
+    kind_of,
+    plain_table,
+    shown_text,
+)
 from moedb.queries.results.conversions import NOT_IN_FRAMES, NOT_IN_PYTHON, as_text
 from moedb.queries.results.visible import visible
+from moedb.schemas.run_names import title_of
 from moedb.store.engine.batches import arrow_batches, row_batches
 
 if TYPE_CHECKING:
@@ -24,6 +32,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 T = TypeVar("T")
+
+Table = Callable[[Sequence[str], Sequence[Kind], Sequence[Sequence[str]]], str]
 
 RUNS_NAMED = 4
 """A footer names up to this many runs one by one, and counts more."""
@@ -65,7 +75,7 @@ class RunReference:
     @property
     def title(self) -> str:
         """What it is called and what it is stored as."""
-        return self.run_id if self.name is None else f"{self.name} ({self.run_id})"
+        return title_of(self.run_id, self.name)
 
     @property
     def model_line(self) -> str:
@@ -398,29 +408,29 @@ class Result:
         except duckdb.Error as error:
             raise explain_missing_file(error) or SqlError(str(error)) from error
 
-    def _repr_html_(self) -> str:
-        try:
-            rows = self.as_text(NOT_IN_PYTHON).fetchmany(_ROWS_SHOWN + 1)
-        except MoedbError as error:
-            return f"<p>{escape(visible(error.message))}</p>"
+    def _glimpse(self, table: "Table") -> tuple[str, str]:
+        """The first rows as a table, and the line below it."""
+        rows = self.as_text(NOT_IN_PYTHON).fetchmany(_ROWS_SHOWN + 1)
         shown = [[shown_text(value) for value in row] for row in rows[:_ROWS_SHOWN]]
-        table = html_table(self.columns, [kind_of(each) for each in self.types], shown)
+        drawn = table(self.columns, [kind_of(each) for each in self.types], shown)
         more = f"first {_ROWS_SHOWN} rows; " if len(rows) > _ROWS_SHOWN else ""
         if not rows:
-            more = f"no rows: {visible(self.why_empty())}; "
-        return f"{table}<small>{escape(more + visible(self.footer))}</small>"
+            more = f"no rows: {self.why_empty()}\n"
+        return drawn, "\n".join(visible(line) for line in f"{more}{self.footer}".split("\n"))
+
+    def _repr_html_(self) -> str:
+        try:
+            table, below = self._glimpse(html_table)
+        except MoedbError as error:
+            return f"<p>{escape(visible(error.message))}</p>"
+        return f"{table}<small>{escape(below)}</small>"
 
     def __repr__(self) -> str:
         try:
-            rows = self.as_text(NOT_IN_PYTHON).fetchmany(_ROWS_SHOWN + 1)
+            table, below = self._glimpse(plain_table)
         except MoedbError as error:
             return f"<Result: {visible(error.message)}>"
-        shown = [[shown_text(value) for value in row] for row in rows[:_ROWS_SHOWN]]
-        text = plain_table(self.columns, [kind_of(each) for each in self.types], shown)
-        more = f"first {_ROWS_SHOWN} rows; " if len(rows) > _ROWS_SHOWN else ""
-        if not rows:
-            more = f"no rows: {visible(self.why_empty())}\n"
-        return f"{text.rstrip()}\n{more}{visible(self.footer)}"
+        return f"{table.rstrip()}\n{below}"
 
 
 def _given(run: dict[str, Any]) -> dict[str, Any]:

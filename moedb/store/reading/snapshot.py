@@ -18,7 +18,7 @@ from moedb.schemas.manifests import (
     RunManifest,
     SegmentManifest,
 )
-from moedb.schemas.run_names import RunName
+from moedb.schemas.run_names import RunName, title_of
 from moedb.schemas.tables import FORMAT_MAJOR, RUNS, TABLES
 from moedb.store.containment import check_folder, read_text
 from moedb.store.files import sha256_of_file, sha256_of_json
@@ -75,8 +75,7 @@ class RunSnapshot:
     @property
     def title(self) -> str:
         """What a message calls it: the name that was given to it, and the one it is stored as."""
-        name = self.named.name
-        return self.run_id if name is None else f"{name} ({self.run_id})"
+        return title_of(self.run_id, self.named.name)
 
     @property
     def is_complete(self) -> bool:

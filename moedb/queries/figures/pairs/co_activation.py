@@ -16,7 +16,7 @@ from moedb.queries.figures.parts.grid import (
     most_used,
     rows_of_layer,
 )
-from moedb.queries.figures.parts.heatmap import Colours, heatmap, up_from_zero
+from moedb.queries.figures.parts.heatmap import Colours, around_one, heatmap, up_from_zero
 
 if TYPE_CHECKING:
     import numpy as np
@@ -141,14 +141,7 @@ def plot_co_activation_layers(
 
 
 def _pair_colours(matrix: "np.ndarray[Any, Any]", value: str) -> Colours:
-    """Return scale and colour map: for lift two colours that meet at 1, else from 0 up."""
-    from matplotlib.colors import TwoSlopeNorm
-
-    colours = up_from_zero(matrix)
-    if value != "lift":
-        return colours
-    largest = colours["norm"].vmax or 0.0
-    return {"norm": TwoSlopeNorm(1.0, 0.0, max(largest, 1.0 + 1e-9)), "cmap": "PuOr"}
+    return around_one(matrix) if value == "lift" else up_from_zero(matrix)
 
 
 def _paint_co_activation(
