@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _PAIR_LABELS = {
     "jaccard": "co-activation (Jaccard index of tokens)",
-    "lift": "lift (co-activation over independence)",
+    "lift": "lift (co-activation over chance)",
     "p_b_given_a": "P(column | row), share of tokens",
     "n_both": "tokens that use both experts",
 }
