@@ -10,7 +10,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from moedb.version import __version__
+from moedb.schemas.version import __version__
 
 if TYPE_CHECKING:
     from moedb.commands.api.capturing import capture_cifar as capture_cifar

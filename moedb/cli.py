@@ -6,17 +6,17 @@ from pathlib import Path
 
 import click
 
-from moedb.commands.capture import capture
 from moedb.commands.export import export, plot, report
-from moedb.commands.intervene import intervene
 from moedb.commands.options import StorePath
 from moedb.commands.query import query, sql
+from moedb.commands.running.capture import capture
+from moedb.commands.running.intervene import intervene
+from moedb.commands.running.train import train
 from moedb.commands.store import compact, migrate, name, rm, runs, schema, show, verify
 from moedb.commands.terminal.guard import GuardedGroup, leave, run_guarded
 from moedb.commands.terminal.messages import SafeFormatter
-from moedb.commands.train import train
+from moedb.schemas.version import __version__
 from moedb.store.engine.spilling import delete_spill_on_signals
-from moedb.version import __version__
 
 
 @click.group(

@@ -12,7 +12,7 @@ import psutil
 
 from benchmarks.queries.measuring import HAS_POLARS, MOEDB, NUMPY, OPEN, POLARS, Measured
 from benchmarks.queries.synthetic.stores import Written
-from moedb.version import __version__
+from moedb.schemas.version import __version__
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,9 @@ from moedb.queries.reading.sources.sql_sources import BoundCall, SourceFinder
 from moedb.queries.reading.sources.statement import MacroCall, Statement, read_statement
 from moedb.queries.results.result import Computed, Provenance, Result, RunReference
 from moedb.schemas.arrays import array_spec
+from moedb.schemas.version import __version__
 from moedb.store.layout import store_path
 from moedb.store.reading.snapshot import RunSnapshot, Snapshot, take_snapshot, warn_of_damage
-from moedb.version import __version__
 
 if TYPE_CHECKING:
     import zarr

@@ -18,9 +18,9 @@ from benchmarks.queries.synthetic.routers import Columns, Routers, UnitTokens, r
 from benchmarks.queries.synthetic.settings import KINDS, UNIT_TOKENS, Settings
 from benchmarks.queries.synthetic.vocabulary import Vocabulary
 from moedb.schemas.manifests import RunManifest, UnitRange
+from moedb.schemas.version import __version__
 from moedb.store.files import sha256_of_json
 from moedb.store.writing.run_writer import RunWriter
-from moedb.version import __version__
 
 ROLES = ("other", "io", "s1", "s2", "end")
 

@@ -13,9 +13,9 @@ from benchmarks.queries.synthetic.routers import to_bfloat16
 from benchmarks.queries.synthetic.settings import UNIT_TOKENS
 from moedb.schemas.manifests import RunManifest, UnitRange
 from moedb.schemas.tables import ROUTER_MASS
+from moedb.schemas.version import __version__
 from moedb.store.files import sha256_of_json
 from moedb.store.writing.run_writer import RunWriter
-from moedb.version import __version__
 
 N_TRIALS = 4
 N_EXPERTS = 10

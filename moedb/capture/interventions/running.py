@@ -30,9 +30,9 @@ from moedb.errors import CheckError, ModelError
 from moedb.schemas import tables
 from moedb.schemas.interventions import RANDOM
 from moedb.schemas.manifests import RunManifest
+from moedb.schemas.version import __version__
 from moedb.store.writing.open_run import timestamp
 from moedb.store.writing.tables.parquet import Columns
-from moedb.version import __version__
 
 N_REHEARSED = 4
 """Examples on which the shortcuts of a pass are tried."""

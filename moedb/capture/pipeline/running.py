@@ -25,9 +25,9 @@ from moedb.capture.pipeline.units import Shard
 from moedb.capture.structure.wiring import BlockWiring
 from moedb.schemas import tables
 from moedb.schemas.manifests import RunManifest
+from moedb.schemas.version import __version__
 from moedb.store.writing.open_run import timestamp
 from moedb.store.writing.tables.parquet import Columns
-from moedb.version import __version__
 
 VERSIONED = ("torch", "transformers", "nnsight", "zarr", "pyarrow", "numpy")
 

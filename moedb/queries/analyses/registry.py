@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from moedb.errors import UsageError
 from moedb.queries.analyses.analysis import Analysis, AnalysisColumn
-from moedb.queries.analyses.kmeans_baseline import KMEANS_BASELINE
+from moedb.queries.analyses.experts.kmeans_baseline import KMEANS_BASELINE
+from moedb.queries.analyses.experts.output_overlap import OUTPUT_OVERLAP
 from moedb.queries.analyses.label_information import LABEL_INFORMATION
-from moedb.queries.analyses.output_overlap import OUTPUT_OVERLAP
 from moedb.queries.analyses.predictions.expert_attribution import EXPERT_ATTRIBUTION
 from moedb.queries.analyses.predictions.expert_effect import EXPERT_EFFECT
 from moedb.queries.analyses.predictions.interventions import INTERVENTION_EFFECT

@@ -397,5 +397,5 @@ class TestCommands:
         assert set(ANALYSES) <= {name for _, name in rows}
         assert run_cli(["query", "output-overlap", "--show-sql"]) == 2
         err = capfd.readouterr().err
-        assert "in Python, by moedb.queries.analyses.output_overlap.output_overlap" in err
+        assert "in Python, by moedb.queries.analyses.experts.output_overlap.output_overlap" in err
         assert run_cli(["query", "overlap", "--show-sql"]) == 0

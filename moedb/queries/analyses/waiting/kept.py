@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moedb.queries.results.result import Computed
+from moedb.schemas.version import __version__
 from moedb.store.files import sha256_of_json, write_over
-from moedb.version import __version__
 
 if TYPE_CHECKING:
     from moedb.queries.analyses.analysis import Analysis

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from moedb.queries.results.result import Provenance, Result
+from moedb.schemas.version import __version__
 from moedb.store.engine.connection import connect_to_nothing
 from moedb.store.engine.quoting import quoted
-from moedb.version import __version__
 
 
 def result_of_rows(columns: Mapping[str, str], rows: Iterable[Sequence[object]]) -> Result:

@@ -12,7 +12,7 @@ import zarr
 
 import moedb
 from moedb.errors import ArrayNotFoundError, ParameterError
-from moedb.queries.analyses.output_overlap import (
+from moedb.queries.analyses.experts.output_overlap import (
     PairOverlap,
     co_variation,
     compare_all,

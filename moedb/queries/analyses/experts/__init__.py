@@ -1,0 +1,1 @@
+"""What experts write and what they are chosen on, from the stored arrays."""
