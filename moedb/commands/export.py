@@ -27,7 +27,7 @@ from moedb.commands.terminal.messages import say
 from moedb.errors import UsageError, did_you_mean
 
 
-@click.command()
+@click.command(short_help="Write a table for a paper, with where it is from.")
 @click.argument("name", required=False, shell_complete=complete_questions)
 @click.option("--sql", "statement", help="Export the rows of this SQL instead of a named query.")
 @run_option
@@ -86,7 +86,7 @@ def export(
     say_sources(result)
 
 
-@click.command()
+@click.command(short_help="Draw the figure of a named query.")
 @click.argument("name", required=False, shell_complete=complete_figures)
 @run_option
 @parameter_option
@@ -147,7 +147,7 @@ def plot(
     say_sources(result)
 
 
-@click.group()
+@click.group(short_help="Write a page of figures and tables about a run.")
 def report() -> None:
     """Write a folder of figures and tables, with a page that puts them in order."""
 

@@ -144,7 +144,7 @@ def query(
     say_sources(emit(result, **output))
 
 
-@click.command()
+@click.command(short_help="Run one SQL statement that reads.")
 @click.argument("statement", required=False)
 @click.option("-f", "--file", type=click.Path(path_type=Path), help="Read the SQL from a file.")
 @click.option(

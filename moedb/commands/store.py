@@ -39,7 +39,7 @@ def runs(**output: Any) -> None:
     emit(run_list(open_store()), **output)
 
 
-@click.command()
+@click.command(short_help="Show a run's settings, layers, tables, arrays and labels.")
 @click.argument("run", shell_complete=complete_runs)
 @output_options
 @store_option
@@ -55,7 +55,7 @@ def show(run: str, **output: Any) -> None:
     emit(run_details(open_store(), run), **output)
 
 
-@click.command()
+@click.command(short_help="Call a run by a name of your own, or note something of it.")
 @click.argument("run", shell_complete=complete_runs)
 @click.argument("name", required=False)
 @note_option
@@ -86,7 +86,7 @@ def name(run: str, name: str | None, note: str | None) -> None:
     answer(f"run {found.run_id} is {changed.named.name or 'without a name'}{noted}")
 
 
-@click.command()
+@click.command(short_help="List tables, views, macros and arrays, or describe one.")
 @click.argument("name", required=False)
 @output_options
 def schema(name: str | None, **output: Any) -> None:
@@ -111,7 +111,7 @@ def schema(name: str | None, **output: Any) -> None:
     say(described.about)
 
 
-@click.command()
+@click.command(short_help="Read runs again: checksums, and what must hold of values.")
 @click.argument("run", required=False, shell_complete=complete_runs)
 @store_option
 def verify(run: str | None) -> None:
@@ -152,7 +152,7 @@ def _soundness(run: "RunSnapshot", found: "Verification") -> str:
     return f"{run.run_id}{'' if run.is_complete else ' (incomplete)'}: {found}"
 
 
-@click.command()
+@click.command(short_help="Write a store of an older format anew.")
 @click.argument("source", type=click.Path())
 @click.argument("target", type=click.Path())
 def migrate(source: str, target: str) -> None:
@@ -191,7 +191,7 @@ def migrate(source: str, target: str) -> None:
         )
 
 
-@click.command()
+@click.command(short_help="Make few large files of a run's many small ones.")
 @click.argument("run", required=False, shell_complete=complete_runs)
 @click.option(
     "--keep-for",
@@ -239,7 +239,7 @@ def compact(run: str | None, keep_for: float, sweep: bool) -> None:
         say(f"{n_files} files deleted")
 
 
-@click.command()
+@click.command(short_help="Delete a run.")
 @click.argument("run", shell_complete=complete_runs)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @store_option

@@ -1,11 +1,12 @@
 """Captures as they are planned, by a command as by a function."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moedb.errors import UsageError
+from moedb.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from moedb.capture.jobs.model_outline import ModelOutline
@@ -25,6 +26,10 @@ def options_of(settings: Mapping[str, Any]) -> "CaptureOptions":
     """
     from moedb.capture.pipeline.plan import CaptureOptions
 
+    valid = {field.name for field in fields(CaptureOptions)} - {"max_bytes"} | {"max_memory"}
+    for name in settings:
+        if name not in valid:
+            raise TypeError(f"no capture has the setting {name!r}; {did_you_mean(name, valid)}")
     given: dict[str, Any] = {"model": "qwen-moe-mini", **settings}
     if "budget" in given:
         given["budget"] = in_bytes(given["budget"])

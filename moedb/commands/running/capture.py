@@ -29,7 +29,9 @@ def capture() -> None:
     """Run a model and store what its experts did."""
 
 
-@capture.command("qwen-ioi")
+@capture.command(
+    "qwen-ioi", short_help="Prompts of indirect object identification through a model."
+)
 @click.option(
     "--n",
     type=click.IntRange(1, 1_000_000),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from moedb.capture.interventions.planning import SweepPlan
 
 
-@click.command()
+@click.command(short_help="Run examples again while something changes in the model.")
 @click.option(
     "-r",
     "--run",

@@ -45,7 +45,7 @@ def train_qwen_moe_mini(
     click.echo(train_mini(config, corpus, output, resume=not restart))
 
 
-@train.command("cifar-moe")
+@train.command("cifar-moe", short_help="Train CIFAR-10 classifiers with one MoE layer.")
 @click.option(
     "--experts",
     type=click.IntRange(2),

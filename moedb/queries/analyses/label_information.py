@@ -482,7 +482,7 @@ def _of_layer(
 
 LABEL_INFORMATION = Analysis(
     name=_NAME,
-    title="Information of a label and the experts",
+    title="Information about a label",
     answers="How much do the experts of a token tell about its label, and is it more than "
     "shuffled labels give?",
     subject="labels",

@@ -99,5 +99,5 @@ def query_list() -> Result:
     asked: list[Question] = [*catalog().values(), *ANALYSES.values()]
     order = list(SUBJECTS)
     asked.sort(key=lambda question: (order.index(question.subject), question.name))
-    rows = [(each.subject, each.name, each.answers) for each in asked]
-    return result_of_rows(dict.fromkeys(("subject", "name", "answers"), "VARCHAR"), rows)
+    rows = [(each.subject, each.name, each.title, each.answers) for each in asked]
+    return result_of_rows(dict.fromkeys(("subject", "name", "title", "answers"), "VARCHAR"), rows)

@@ -38,8 +38,12 @@ def on_terminal(
     keys: str = "",
     after: str = "",
     variables: Mapping[str, str] | None = None,
+    err_too: bool = False,
 ) -> Shown:
-    """Run moedb with stdin and stdout on a terminal; ``keys`` are typed once ``after`` is seen."""
+    """Run moedb with stdin and stdout on a terminal; ``keys`` are typed once ``after`` is seen.
+
+    stderr is a pipe, unless it is on the terminal too.
+    """
     own, other = pty.openpty()
     fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     settings = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "LESS")}
@@ -48,7 +52,7 @@ def on_terminal(
         [sys.executable, "-c", _MAIN, *arguments],
         stdin=other,
         stdout=other,
-        stderr=subprocess.PIPE,
+        stderr=other if err_too else subprocess.PIPE,
         env=settings,
         start_new_session=True,
     )
@@ -67,4 +71,4 @@ def on_terminal(
             keys = ""
     _, err = process.communicate(timeout=_PATIENCE)
     os.close(own)
-    return Shown(seen.decode().replace("\r\n", "\n"), err.decode(), process.returncode)
+    return Shown(seen.decode().replace("\r\n", "\n"), (err or b"").decode(), process.returncode)

@@ -55,7 +55,7 @@ def test_without_a_name_it_is_the_commands(capfd: pytest.CaptureFixture[str]) ->
 def test_the_list_says_where_to_read_on(capfd: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["query"]) == 0
     out, err = capfd.readouterr()
-    assert out.splitlines()[0].split() == ["subject", "name", "answers"]
+    assert out.splitlines()[0].split() == ["subject", "name", "title", "answers"]
     assert "moedb query NAME --help" in err
 
 

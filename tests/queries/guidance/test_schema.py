@@ -97,7 +97,7 @@ def test_an_unknown_name_is_refused(name: str, said: str) -> None:
 
 def test_questions_are_listed_by_subject() -> None:
     rows = query_list().fetchall()
-    assert sorted(name for _, name, _ in rows) == sorted([*catalog(), *ANALYSES])
+    assert sorted(name for _, name, *_ in rows) == sorted([*catalog(), *ANALYSES])
     subjects = [subject for subject, *_ in rows]
     assert list(dict.fromkeys(subjects)) == list(SUBJECTS)
     assert subjects == sorted(subjects, key=list(SUBJECTS).index)

@@ -224,7 +224,7 @@ def correlations_of(
 
 EXPERT_EFFECT = Analysis(
     name=_NAME,
-    title="Experts: use, attribution and ablation",
+    title="Use and effect of experts",
     answers="Are the experts that are used much, or write much, those that are missed when "
     "ablated?",
     subject="predictions",

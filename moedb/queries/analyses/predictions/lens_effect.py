@@ -195,7 +195,7 @@ def _rows(
 
 LENS_EFFECT = Analysis(
     name=_NAME,
-    title="Effect of interventions along the residual stream",
+    title="Interventions along the stream",
     answers="At which layer does what an intervention changes show in the answer?",
     subject="predictions",
     parameters=(
