@@ -24,7 +24,7 @@ RUN_ID = "text-00000c0de5"
 
 def table(database: Database, run_id: str, name: str) -> pd.DataFrame:
     """A table of a run, from its files."""
-    folder = database.snapshot.run(run_id).layout.root / "tables" / name
+    folder = database.snapshot.run(run_id).layout.tables / name
     return pd.concat(pq.ParquetFile(file).read().to_pandas() for file in folder.glob("*.parquet"))
 
 
