@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from moedb.errors import UsageError
 from moedb.queries.analyses.analysis import Analysis, AnalysisColumn
+from moedb.queries.analyses.experts.contexts.top_contexts import TOP_CONTEXTS
 from moedb.queries.analyses.experts.kmeans_baseline import KMEANS_BASELINE
 from moedb.queries.analyses.experts.output_overlap import OUTPUT_OVERLAP
 from moedb.queries.analyses.label_information import LABEL_INFORMATION
@@ -36,6 +37,7 @@ _EVERY = (
     LOGIT_LENS,
     OUTPUT_OVERLAP,
     ROUTING_BY_CLASS_OVER_TRIALS,
+    TOP_CONTEXTS,
 )
 
 ANALYSES: Mapping[str, Analysis] = MappingProxyType(
