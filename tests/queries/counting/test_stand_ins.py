@@ -18,7 +18,7 @@ from moedb.queries.counting.vocabulary import Leading
 from moedb.queries.database import Database
 from moedb.queries.reading.memo import Memo
 from moedb.schemas.manifests import RunManifest, UnitRange
-from moedb.store.writing.compaction import compact_run
+from moedb.store.writing.complete.compaction import compact_run
 from moedb.store.writing.run_writer import RunWriter
 from tests.support.stores.router_mass import with_router_mass
 
@@ -419,7 +419,7 @@ def test_a_compacted_run_is_counted_too(tmp_path: Path) -> None:
 def test_stretches_of_a_file_are_read_one_by_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("moedb.store.writing.compaction.STRETCH_ROWS", 100)
+    monkeypatch.setattr("moedb.store.writing.complete.compaction.STRETCH_ROWS", 100)
     monkeypatch.setattr("moedb.store.writing.tables.parquet.ROW_GROUP_ROWS", 32)
     write_run(tmp_path / "store", RUN, 0)
     assert compact_run(tmp_path / "store", RUN)
