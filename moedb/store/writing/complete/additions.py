@@ -5,8 +5,9 @@ next head, which names all that the run consisted of and that segment. A kill at
 the run with all of a segment, or with nothing of it.
 """
 
+import dataclasses
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from secrets import token_hex
@@ -46,7 +47,7 @@ def add(
     addition: Addition,
     tables: Mapping[str, Rows],
     *,
-    replace_it: bool = False,
+    replace: bool = False,
     kept_for: timedelta = KEPT_FOR,
 ) -> StoredAddition:
     """Add rows to a complete run, all of them or none.
@@ -60,7 +61,7 @@ def add(
     tables
         For each table that takes additions its rows; these are read once, and a million of them
         held at a time.
-    replace_it
+    replace
         Put them in the place of an addition of the same name, if there is one; readers see the one
         or the other.
     kept_for
@@ -84,7 +85,7 @@ def add(
     """
     check_writable(store, run_id)
     adding = _Adding(RunLayout(store, run_id), addition, kept_for)
-    return adding.commit(tables, replaces=replace_it)
+    return adding.commit(tables, replaces=replace)
 
 
 def append(
@@ -117,7 +118,9 @@ def append(
         added whole.
     """
     check_writable(store, run_id)
-    adding = _Adding(RunLayout(store, run_id), replace(addition, parts=(part,)), kept_for)
+    adding = _Adding(
+        RunLayout(store, run_id), dataclasses.replace(addition, parts=(part,)), kept_for
+    )
     if adding.has_part(part):
         return False
     found = adding.commit(tables, part=part)
@@ -267,7 +270,7 @@ class _Adding(OpenRun):
             path=self.layout.relative(self.layout.segment(staged.unit)),
             run_sha256=self._run_sha256,
             arrays_sha256=next(iter(run.segments.values())).arrays_sha256,
-            addition=replace(
+            addition=dataclasses.replace(
                 self._addition, added_at=found.about.added_at if found and goes_on else now
             ),
         )

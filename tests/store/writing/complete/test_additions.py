@@ -74,7 +74,7 @@ def test_rows_are_added_replaced_and_removed(store: Path) -> None:
         add(store, RUN_ID, concepts("two"), {"token_labels": [labels("y", 0)]})
         assert len(db.sql(LABELS).fetchall()) == 2
         one = concepts("one", '{"a": 2}')
-        add(store, RUN_ID, one, {"token_labels": [labels("z", 4)]}, replace_it=True)
+        add(store, RUN_ID, one, {"token_labels": [labels("z", 4)]}, replace=True)
         assert len(db.sql(LABELS).fetchall()) == 2
     assert labels_of(store) == [(0, "y", "yes"), (4, "z", "yes")]
     run = read_run(store, RUN_ID)
@@ -345,7 +345,7 @@ OLD = [(1, "o", "yes"), (2, "o", "yes")]
             [*OLD, (3, "n", "yes")],
         ),
         ('append(store, run, ONE, "b", NEW, kept_for=NOW)', [*OLD, (3, "n", "yes")]),
-        ("add(store, run, ONE, NEW, replace_it=True, kept_for=NOW)", [(3, "n", "yes")]),
+        ("add(store, run, ONE, NEW, replace=True, kept_for=NOW)", [(3, "n", "yes")]),
         ('remove_addition(store, run, "one", kept_for=NOW)', []),
     ],
     ids=["add", "append", "replace", "remove"],
