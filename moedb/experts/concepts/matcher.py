@@ -6,6 +6,8 @@ pattern it answers the number of bytes and, as 64-bit integers, for each match f
 text, start and end in it, and which of the groups.
 """
 
+from __future__ import annotations
+
 import json
 import re
 import signal
