@@ -40,7 +40,9 @@ def align(text: str, tokens: Sequence[str]) -> Spans | None:
     -------
     list of tuple of int or None
         For each token (start, end); several tokens have the same character where each holds some
-        of its bytes. None where the tokens are not those of the text.
+        of its bytes. Where characters stand side by side whose bytes are cut apart, it may not be
+        known which of two a token is of; then it is one of them. None where the tokens are not
+        those of the text.
 
     Examples
     --------
@@ -101,11 +103,17 @@ def _places(content: bytes, position: int, token: str) -> Iterator[tuple[int, in
 
 
 def _matches(content: bytes, position: int, token: str) -> set[int]:
-    """Where a token may end that begins at a position."""
+    """Where a token may end that begins at a position.
+
+    The text is whole, so a token lacks the beginning of a character at its own beginning alone, and
+    the rest of one at its end.
+    """
     first, *rest = token.split(_LOST)
     ends = _literal(content, {position}, first.encode())
-    for part in rest:
-        ends = _literal(content, {e for end in ends for e in _lost(content, end)}, part.encode())
+    for number, part in enumerate(rest, 1):
+        is_last = number == len(rest) and not part
+        lost = {end for at in ends for end in _lost(content, at, position, is_last)}
+        ends = _literal(content, lost, part.encode())
     return ends
 
 
@@ -113,17 +121,30 @@ def _literal(content: bytes, positions: set[int], part: bytes) -> set[int]:
     return {at + len(part) for at in positions if content.startswith(part, at)}
 
 
-def _lost(content: bytes, position: int) -> Iterator[int]:
-    """Where bytes may end that decode to one U+FFFD: a part of a character, or that character."""
-    if position >= len(content):
+def _lost(content: bytes, at: int, first: int, is_last: bool) -> Iterator[int]:
+    """Where bytes may end that decode to one U+FFFD: a part of a character, or that character.
+
+    Parameters
+    ----------
+    content
+        The text.
+    at
+        Where they begin.
+    first
+        Where their token begins.
+    is_last
+        Whether the token ends with them.
+    """
+    if at >= len(content):
         return
-    if content.startswith(_LOST_BYTES, position):
-        yield position + len(_LOST_BYTES)
-    if _is_continuation(content[position]):
-        yield position + 1
-        return
-    for n in range(1, _length(content[position])):
-        yield position + n
+    if content.startswith(_LOST_BYTES, at):
+        yield at + len(_LOST_BYTES)
+    if _is_continuation(content[at]):
+        if all(_is_continuation(byte) for byte in content[max(first, at - 3) : at]):
+            yield at + 1
+    elif is_last:
+        for n in range(1, _length(content[at])):
+            yield at + n
 
 
 def _in_characters(text: str, content: bytes, spans: Spans) -> Spans:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from moedb.errors import StoreError, UsageError
 from moedb.experts.concepts.alignment import align
+from moedb.experts.concepts.label_sets import KIND
 from moedb.experts.concepts.matching import Matcher
 from moedb.experts.concepts.piece import Piece
 from moedb.experts.concepts.rule_file import Rule, RuleFile
@@ -27,9 +28,6 @@ from moedb.store.writing.writability import check_writable
 
 if TYPE_CHECKING:
     from moedb.store.reading.snapshot import RunSnapshot
-
-KIND = "concepts"
-"""What additions of labels by rules are called."""
 
 SECONDS = 20.0
 """How long a pattern may take for the texts of a piece."""

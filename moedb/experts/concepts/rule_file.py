@@ -77,6 +77,20 @@ class Rule:
     most: int = 3
     edges: tuple[int, ...] = ()
 
+    @property
+    def value_names(self) -> tuple[str, ...]:
+        """The values that it may give; none of a script, which follow from the texts."""
+        if self.kind == "depth":
+            return (*map(str, range(1, self.most)), f"{self.most}+")
+        if self.kind == "position":
+            lows = (0, *self.edges)
+            stretches = [
+                str(low) if high == low + 1 else f"{low}-{high - 1}"
+                for low, high in zip(lows, self.edges, strict=False)
+            ]
+            return (*stretches, f"{lows[-1]}+")
+        return () if self.kind == "script" else self.values
+
 
 @dataclass(frozen=True)
 class RuleFile:

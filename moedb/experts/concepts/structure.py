@@ -47,8 +47,7 @@ def depth(piece: Piece, rule: Rule) -> Labels:
         for level in range(1, rule.most + 1)
     )
     token = np.flatnonzero(found)
-    names = [str(level) for level in range(1, rule.most)] + [f"{rule.most}+"]
-    return Labels(token.astype(np.int64), np.asarray(found)[token] - 1, tuple(names))
+    return Labels(token.astype(np.int64), np.asarray(found)[token] - 1, rule.value_names)
 
 
 def _depths(piece: Piece, pairs: tuple[str, ...]) -> NDArray[np.int64]:
@@ -109,14 +108,9 @@ def _seen_before(text: NDArray[np.int64], what: NDArray[np.int64]) -> NDArray[np
 
 def position(piece: Piece, rule: Rule) -> Labels:
     """Every token by where it is in its example, counted from 0."""
-    lows = (0, *rule.edges)
-    names = [
-        str(low) if high == low + 1 else f"{low}-{high - 1}"
-        for low, high in zip(lows, rule.edges, strict=False)
-    ]
     value = np.searchsorted(np.array(rule.edges), piece.position, side="right")
     token = np.arange(len(value), dtype=np.int64)
-    return Labels(token, value.astype(np.int64), (*names, f"{lows[-1]}+"))
+    return Labels(token, value.astype(np.int64), rule.value_names)
 
 
 _SCRIPTS = frozenset(
