@@ -112,6 +112,8 @@ def _tell(found: "Labelled", rules: "RuleFile", is_dry: bool) -> None:
             f"left out: {n:,} examples ({sum(found.unaligned.values()):,} tokens) whose tokens do "
             f"not add up to their text, the first is {first}"
         )
+    if found.taken:
+        say(f"keys that the run has already: {', '.join(found.taken)}")
     n_labels = found.counts.total()
     if not n_labels:
         say(f"no token of run {found.run_id} has what the rules ask for: nothing was added")

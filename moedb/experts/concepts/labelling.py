@@ -22,7 +22,8 @@ from moedb.experts.concepts.structure import STRUCTURAL, Labels
 from moedb.queries.database import Database, open_database
 from moedb.queries.reading.run_contents import LABEL_TABLES
 from moedb.schemas.additions import Addition, check_addition_name
-from moedb.store.reading.additions import additions_of, without_addition
+from moedb.store.reading.additions import additions_of, only_addition, without_addition
+from moedb.store.writing.complete.added_rows import label_keys
 from moedb.store.writing.complete.additions import add
 from moedb.store.writing.writability import check_writable
 
@@ -100,8 +101,8 @@ class Labelled:
     unaligned
         Examples whose tokens are not found in their texts, and how many tokens they have: these
         have no labels.
-    is_written
-        Whether the labels were added.
+    taken
+        Keys of the rules that the run has already, where nothing was to be added.
     """
 
     run_id: str
@@ -109,7 +110,7 @@ class Labelled:
     n_tokens: int
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     unaligned: dict[int, int] = field(default_factory=dict)
-    is_written: bool = False
+    taken: list[str] = field(default_factory=list)
 
 
 def label_tokens(store: Path, request: Request, progress: Progress) -> Labelled:
@@ -142,8 +143,9 @@ def label_tokens(store: Path, request: Request, progress: Progress) -> Labelled:
         if not request.is_dry:
             check_writable(store, run.run_id)
         database = whole.of_run(run.run_id)
-        _check(database, run, request)
-        found = Labelled(run.run_id, request.label_set, run.manifest.row["n_tokens"])
+        taken = _taken_keys(database, run, request)
+        n_tokens = run.manifest.row["n_tokens"]
+        found = Labelled(run.run_id, request.label_set, n_tokens, taken=taken)
         progress.begin(found.n_tokens)
         with Matcher(request.seconds) as matcher:
             labels = _labels(database, run, request.rules, matcher, found, progress)
@@ -157,7 +159,6 @@ def label_tokens(store: Path, request: Request, progress: Progress) -> Labelled:
             rows = chain([first], labels)
             addition = Addition(request.label_set, KIND, _config(request.rules))
             add(store, run.run_id, addition, {"token_labels": rows}, replace=request.replaces)
-            found.is_written = True
     return found
 
 
@@ -166,8 +167,14 @@ def _config(rules: RuleFile) -> str:
     return json.dumps(content, ensure_ascii=False)
 
 
-def _check(database: Database, run: "RunSnapshot", request: Request) -> None:
-    """Check that there are texts to label, and place for the labels."""
+def _taken_keys(database: Database, run: "RunSnapshot", request: Request) -> list[str]:
+    """Check that there are texts to label, and place for the labels, if these are to be added.
+
+    Returns
+    -------
+    list of str
+        The keys of rules that are taken.
+    """
     if not run.is_complete:
         raise StoreError(
             f"run {run.run_id} is incomplete; only complete runs are labelled",
@@ -192,23 +199,27 @@ def _check(database: Database, run: "RunSnapshot", request: Request) -> None:
             "--replace puts these labels in its place; or choose another name: --name NAME",
         )
     taken = sorted({*request.rules.keys} & _other_keys(database, without_addition(run, name)))
-    if taken:
+    if taken and not request.is_dry:
+        owners = _owners(run, taken)
         raise UsageError(
             f"run {run.title} has labels with the key {', '.join(taken)} already",
-            "rename those rules, take others (--key KEY), or replace the labels that have them: "
-            f"{_owners(run, name)}",
+            "rename those rules, or take others (--key KEY)"
+            + (f"; or put them in the place of those labels: {owners}" if owners else ""),
         )
+    return taken
 
 
-def _owners(run: "RunSnapshot", name: str) -> str:
-    others = [other for other, each in additions_of(run).items() if each.about.kind == KIND]
-    return " or ".join(f"--name {o} --replace" for o in others if o != name) or "none were added"
+def _owners(run: "RunSnapshot", taken: list[str]) -> str:
+    """What to type to put labels in the place of others that have their keys."""
+    return " or ".join(
+        f"--name {name} --replace"
+        for name, each in additions_of(run).items()
+        if each.about.kind == KIND and not label_keys(only_addition(run, name)).isdisjoint(taken)
+    )
 
 
 def _other_keys(database: Database, run: "RunSnapshot") -> set[str]:
     """The keys of all labels of a run but those of an addition that it is without."""
-    from moedb.store.writing.complete.added_rows import label_keys
-
     found = label_keys(run)
     for table in LABEL_TABLES:
         if table != "token_labels":

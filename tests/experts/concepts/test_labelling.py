@@ -21,8 +21,7 @@ from moedb.store.reading.snapshot import read_run, take_snapshot
 from moedb.store.verification.run import verify_run
 from moedb.store.writing.complete.additions import add
 from tests.support.stopping import killed_at_each_call
-from tests.support.stores.samples import RUN_ID, write_sample
-from tests.support.stores.texts import tokens_of, write_texts
+from tests.support.stores.samples import RUN_ID, tokens_of, write_sample, write_texts
 
 TEXTS = [
     'In 1984 she (so they say) said "go".',
@@ -183,7 +182,10 @@ def test_the_command(store: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert code == 0 and f"moedb label-tokens {RUN_ID} --remove marks" in err
     code, out, _ = run(RUN_ID, "--list", "--format", "csv", "--columns", "name,rules,n_labels,keys")
     assert out.splitlines() == ["name,rules,n_labels,keys", "marks,builtin,9,digit"]
-    assert run(RUN_ID, "--key", "digit")[0] == 2
+    code, _, err = run(RUN_ID, "--key", "digit")
+    assert code == 2 and "in the place of those labels: --name marks --replace" in err
+    code, _, err = run(RUN_ID, "--key", "digit", "--dry-run")
+    assert code == 0 and "keys that the run has already: digit" in err
     code, _, err = run(RUN_ID, "--key", "emoji")
     assert code == 0 and "no token of run" in err and "nothing was added" in err
     assert run(RUN_ID, "--list", "--dry-run")[0] == 2 and run("--dry-run")[0] == 2

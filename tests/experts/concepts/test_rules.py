@@ -8,7 +8,7 @@ from moedb.experts.concepts.labelling import of_rule
 from moedb.experts.concepts.matching import Matcher
 from moedb.experts.concepts.piece import Piece
 from moedb.experts.concepts.rule_file import parse_rules, read_rules
-from tests.support.stores.texts import tokens_of
+from tests.support.stores.samples import tokens_of
 
 RULES = read_rules()
 
