@@ -299,8 +299,6 @@ def _pieces(
         given = {"run": run.run_id, "first": first, "last": last}
         texts = dict(database.sql(_TEXTS, given).fetchall())
         rows = database.sql(_TOKENS, given).arrow()
-        if not isinstance(rows, pa.Table):
-            rows = rows.read_all()
         columns = {
             name: rows[name].to_numpy().astype(np.int64)
             for name in ("token_idx", "example_id", "position", "token_id")
