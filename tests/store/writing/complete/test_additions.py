@@ -1,5 +1,6 @@
 """Rows that are added to a complete run: seen whole or not at all, and taken out again."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -12,9 +13,16 @@ import pytest
 
 import moedb
 from moedb.cli import run_cli
-from moedb.errors import FaultsError, StoreError, StoreVersionError, UsageError
+from moedb.errors import (
+    FaultsError,
+    StoreDamagedError,
+    StoreError,
+    StoreVersionError,
+    UsageError,
+)
 from moedb.schemas.additions import Addition
-from moedb.schemas.manifests import StoreManifest
+from moedb.schemas.manifests import SegmentManifest, StoreManifest
+from moedb.schemas.seals import seal
 from moedb.schemas.tables import TABLES
 from moedb.store.layout import RunLayout
 from moedb.store.reading.additions import additions_of
@@ -390,3 +398,32 @@ def test_killed_at_any_moment_all_of_it_is_there_or_nothing(
             assert contents == own
         shutil.rmtree(store)
     assert seen == {tuple(OLD), tuple(after)}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"addition": "one"}, "addition: expected dict, got 'one'"),
+        ({"name": 7}, "addition: name: expected str, got 7"),
+        ({"config": "a\0b"}, "addition: config: expected no null character"),
+        ({"parts": "abc"}, "addition: parts: expected list, got 'abc'"),
+        ({"kind": None}, "addition: kind: expected str, got None"),
+        ({"unit": "000007"}, "addition: of the unit '000007'"),
+    ],
+)
+def test_a_manifest_that_says_something_else_is_damaged(
+    store: Path, changed: dict[str, object], said: str
+) -> None:
+    add(store, RUN_ID, concepts("one"), {"token_labels": [labels("x", 1)]})
+    (path,) = RunLayout(store, RUN_ID).segments.glob("added-*.json")
+    content = json.loads(path.read_text())
+    content["later"] = content["addition"]["later"] = 1  # what a later version may add
+    SegmentManifest.from_json(resealed(content), "x")
+    for name, value in changed.items():
+        (content if name in content else content["addition"])[name] = value
+    with pytest.raises(StoreDamagedError, match=said):
+        SegmentManifest.from_json(resealed(content), "x")
+
+
+def resealed(content: dict[str, object]) -> str:
+    return seal(json.dumps({k: v for k, v in content.items() if k != "seal"}, indent=1))
