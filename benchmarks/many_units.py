@@ -21,7 +21,7 @@ from moedb.schemas.tables import table
 from moedb.store.files import sha256_of_text
 from moedb.store.layout import unit_name
 from moedb.store.reading.snapshot import read_run
-from moedb.store.writing.compaction import compact_run
+from moedb.store.writing.complete.compaction import compact_run
 from moedb.store.writing.open_run import timestamp
 from moedb.store.writing.run_writer import RunWriter
 

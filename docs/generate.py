@@ -27,7 +27,9 @@ def tables_text() -> str:
     parts = []
     for table in TABLES:
         order = ", ".join(f"`{name}`" for name in table.sort_by)
-        parts.append(f"### {table.name}\n\nOne row is {table.row}. Sorted by {order} in a file.\n")
+        parts.append(
+            f"### {table.name}\n\nOne row is {table.holds}. Sorted by {order} in a file.\n"
+        )
         parts.append("| column | type | null | holds |\n|---|---|---|---|")
         for column in table.columns:
             null = "yes" if column.nullable else ""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from moedb.commands.api.capturing import capture_ioi as capture_ioi
     from moedb.commands.api.capturing import capture_text as capture_text
     from moedb.commands.api.capturing import intervene as intervene
+    from moedb.commands.api.labelling import label_tokens as label_tokens
+    from moedb.commands.api.labelling import remove_addition as remove_addition
     from moedb.commands.api.publishing import export as export
     from moedb.commands.api.publishing import plot as plot
     from moedb.errors import MoedbError as MoedbError
@@ -33,8 +35,10 @@ _LAZY = {
     "capture_text": ("moedb.commands.api.capturing", "capture_text"),
     "export": ("moedb.commands.api.publishing", "export"),
     "intervene": ("moedb.commands.api.capturing", "intervene"),
+    "label_tokens": ("moedb.commands.api.labelling", "label_tokens"),
     "plot": ("moedb.commands.api.publishing", "plot"),
     "open": ("moedb.queries.database", "open_database"),
+    "remove_addition": ("moedb.commands.api.labelling", "remove_addition"),
 }
 
 __all__ = [
@@ -47,8 +51,10 @@ __all__ = [
     "capture_text",
     "export",
     "intervene",
+    "label_tokens",
     "open",
     "plot",
+    "remove_addition",
 ]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from moedb.commands.experts import label_tokens
 from moedb.commands.export import export, plot, report
 from moedb.commands.options import StorePath
 from moedb.commands.query import query, sql
@@ -55,6 +56,7 @@ for command in (
     compact,
     migrate,
     rm,
+    label_tokens,
 ):
     cli.add_command(command)
 

@@ -74,7 +74,7 @@ class StoreNotFoundError(StoreError, FileNotFoundError):
 
 
 class StoreVersionError(StoreError):
-    """The store was written by a newer major version of the format."""
+    """The store is of a version of the format that cannot be read, or not be written."""
 
 
 class StoreDamagedError(StoreError):

@@ -217,7 +217,7 @@ def compact(run: str | None, keep_for: float, sweep: bool) -> None:
     from datetime import timedelta
 
     from moedb.store.reading.snapshot import take_snapshot
-    from moedb.store.writing.compaction import compact_run
+    from moedb.store.writing.complete.compaction import compact_run
     from moedb.store.writing.sweeping import sweep_store
     from moedb.store.writing.writability import check_writable
 

@@ -14,14 +14,19 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple, Self
 
 from moedb.errors import StoreDamagedError
+from moedb.schemas.additions import Addition
 from moedb.schemas.seals import check_seal, seal
 from moedb.schemas.tables import FORMAT_MAJOR, MOE_LAYERS, RUNS, Column, Table
 
 FORMAT_NAME = "moedb"
-FORMAT_VERSION = (FORMAT_MAJOR, 0)
-"""Major and minor version of the store's format. A reader refuses a newer major version."""
+FORMAT_VERSION = (FORMAT_MAJOR, 1)
+"""Major and minor version of the store's format. A reader refuses a newer major version, a writer
+a newer minor one too. Additions came with 2.1."""
 SEALED_SINCE = 2
 """The major version from which on every manifest has a seal."""
+
+ADDED = "added-"
+"""How the names of segments begin that are additions, or parts of them."""
 
 _SHA256_LENGTH = 64
 
@@ -337,7 +342,8 @@ class SegmentManifest(Manifest):
     ----------
     unit
         The unit's name: its number in six digits; ``first`` and ``final`` hold the rows of the run
-        as a whole; ``compacted-...`` stands for all that were committed before it.
+        as a whole; ``compacted-...`` stands for all that were committed before it; ``added-...``
+        is an addition, or a part of one.
     committed_at
         ISO 8601, UTC.
     tables
@@ -352,6 +358,8 @@ class SegmentManifest(Manifest):
         Hash over the hashes of the arrays' metadata; empty without arrays.
     metadata
         The arrays' metadata, file by file; in ``first`` alone.
+    addition
+        The addition that its rows are of; None where they are the run's own.
     """
 
     unit: str
@@ -363,6 +371,7 @@ class SegmentManifest(Manifest):
     run_sha256: str = ""
     arrays_sha256: str = ""
     metadata: tuple[FileEntry, ...] = ()
+    addition: Addition | None = None
 
     def __post_init__(self) -> None:
         _expect(self.unit, str, "unit")
@@ -371,6 +380,8 @@ class SegmentManifest(Manifest):
         for name in ("run_id", "path", "run_sha256", "arrays_sha256"):
             _expect(getattr(self, name), str, name)
         _expect_entries((*self.shards, *self.metadata), [*chain(*self.tables.values())])
+        if (self.addition is not None) != self.unit.startswith(ADDED):
+            raise StoreDamagedError(f"addition: of the unit {self.unit!r}: {self.addition!r}")
 
     @classmethod
     def from_json(cls, text: str, where: str, major: int = FORMAT_MAJOR) -> Self:
@@ -394,6 +405,7 @@ class SegmentManifest(Manifest):
             run_sha256=content.get("run_sha256", ""),
             arrays_sha256=content.get("arrays_sha256", ""),
             metadata=tuple(map(FileEntry.from_dict, content.get("metadata", ()))),
+            addition=Addition.from_dict(content["addition"]) if "addition" in content else None,
         )
 
     def _to_dict(self) -> dict[str, Any]:
@@ -402,7 +414,11 @@ class SegmentManifest(Manifest):
         }
         shards = [entry._asdict() for entry in self.shards]
         metadata = [entry._asdict() for entry in self.metadata]
-        return {**vars(self), "tables": tables, "shards": shards, "metadata": metadata}
+        found = {**vars(self), "tables": tables, "shards": shards, "metadata": metadata}
+        if self.addition is None:
+            del found["addition"]
+            return found
+        return {**found, "addition": self.addition.to_dict()}
 
 
 def _entries(value: Any) -> tuple[TableEntry, ...]:

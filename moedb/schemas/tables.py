@@ -74,6 +74,11 @@ class Table:
     delta
         The integer columns that are stored with the DELTA_BINARY_PACKED encoding: those with a
         value of its own in nearly every row. The others have dictionaries.
+    added_by
+        The commands that add rows of it to a complete run; none where a capture's are all there
+        are.
+    is_captured
+        Whether captures and interventions write it; where not, what is added is all there is.
     """
 
     name: str
@@ -82,6 +87,15 @@ class Table:
     sort_by: tuple[str, ...]
     byte_stream_split: tuple[str, ...] = ()
     delta: tuple[str, ...] = ()
+    added_by: tuple[str, ...] = ()
+    is_captured: bool = True
+
+    @property
+    def holds(self) -> str:
+        """What it holds, for a list of tables: its rows, and who fills it later."""
+        by = " and ".join(self.added_by)
+        also = "added to" if self.is_captured else "filled"
+        return f"{self.row} ({also} by {by})" if by else self.row
 
     @property
     def column_names(self) -> tuple[str, ...]:
@@ -305,6 +319,7 @@ TOKEN_LABELS = Table(
     (RUN_ID, TOKEN_IDX, KEY, VALUE),
     ("key", "token_idx"),
     delta=("token_idx",),
+    added_by=("moedb label-tokens",),
 )
 
 CONDITIONS = Table(

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from moedb.errors import UsageError
+from moedb.schemas.manifests import ADDED
 
 STORE_MANIFEST = "moedb.json"
 FIRST_UNIT = "first"
@@ -15,7 +16,6 @@ FINAL_UNIT = "final"
 """The segment with the run's row of ``runs``; committed after every unit."""
 COMPACTED = "compacted"
 """How the names of segments begin that stand for all units before them."""
-
 ARRAYS = "arrays.zarr"
 """The folder of the arrays, in a run's."""
 
@@ -25,10 +25,15 @@ SEGMENT = re.compile(rf"(?:{FIRST_UNIT}|{FINAL_UNIT}|\d{{6,}})\.json")
 """Names of the manifests of units."""
 COMPACTED_SEGMENT = re.compile(rf"{COMPACTED}-\d{{6,}}-[0-9a-f]+\.json")
 """Names of the manifests of many units that were put together."""
+ADDED_SEGMENT = re.compile(rf"{ADDED}\d{{6,}}-[0-9a-f]+\.json")
+"""Names of the manifests of additions."""
 HEAD = re.compile(r"\d{6,}\.json")
 """Names of heads."""
+TEMPORARY = re.compile(r"\..*\.json\.\d+-[0-9a-f]+\.tmp")
+"""Names of manifests that are being written."""
 TABLE_FILE = re.compile(
-    rf"(?:{FIRST_UNIT}|{FINAL_UNIT}|\d{{6,}}|{COMPACTED}-\d{{6,}})-[0-9a-f]+(?:-\d{{4,}})?\.parquet"
+    rf"(?:{FIRST_UNIT}|{FINAL_UNIT}|\d{{6,}}|{COMPACTED}-\d{{6,}}|{ADDED}\d{{6,}})-[0-9a-f]+"
+    r"(?:-\d{4,})?\.parquet"
 )
 """Names of the files of a table."""
 DELETED = re.compile(r"\.deleted-.*-[0-9a-f]{16}", re.DOTALL)
@@ -69,6 +74,12 @@ def runs_folder(store: Path) -> Path:
 def deleted_folder(store: Path, run_id: str) -> Path:
     """A new name for a run that is being deleted; no reader takes it for a run."""
     return runs_folder(store) / f".deleted-{run_id[:100]}-{secrets.token_hex(8)}"
+
+
+def is_segment(name: str) -> bool:
+    """Whether a file's name is one of a segment's manifest."""
+    kinds = (SEGMENT, COMPACTED_SEGMENT, ADDED_SEGMENT)
+    return any(kind.fullmatch(name) for kind in kinds)
 
 
 def unit_name(unit: int) -> str:

@@ -21,4 +21,21 @@ def _of_two_experts(result: Result) -> str | None:
     )
 
 
-_CAUTIONS: Mapping[str, Callable[[Result], str | None]] = {"class-correlation": _of_two_experts}
+def _of_one_value(result: Result) -> str | None:
+    # each expert of several values may have one alone, and then another one
+    of_experts = "count(distinct top_value)" if "top_value" in result.columns else "1"
+    ((n_values,),) = result.aggregate(f"greatest(max(n_values), {of_experts})").fetchall()
+    if n_values != 1:
+        return None
+    return (
+        "every token that has the label has the same value, and tokens without it are left out: "
+        "so nothing is told apart, whatever the experts do; lift of routing-by-class is over all "
+        "tokens"
+    )
+
+
+_CAUTIONS: Mapping[str, Callable[[Result], str | None]] = {
+    "class-correlation": _of_two_experts,
+    "expert-specialization": _of_one_value,
+    "label-information": _of_one_value,
+}

@@ -11,6 +11,7 @@ from moedb.queries.results.result import Result
 from moedb.queries.results.rows.given import result_of_rows
 from moedb.schemas.arrays import array_spec
 from moedb.schemas.tables import TABLES
+from moedb.store.reading.additions import StoredAddition, additions_of
 
 _RUN_LIST = """
 select
@@ -82,12 +83,21 @@ def run_details(reader: SnapshotReader, run: str) -> Result:
     for entry in TABLES:
         if found.n_rows(entry.name):
             rows.append(("table", entry.name, f"{found.n_rows(entry.name):,} rows"))
+    rows += [("addition", name, _added(each)) for name, each in additions_of(found).items()]
     for array, layers in sorted(found.manifest.arrays.items()):
         kept = ", ".join(map(str, layers))
         rows.append(("array", array, f"{array_spec(array).shape_text} at layers {kept}"))
     for kind, key, n_values in reader.sql(_LABELS, {"run": found.run_id}).fetchall():
         rows.append((kind, key, f"{n_values} values"))
     return result_of_rows({"what": "VARCHAR", "name": "VARCHAR", "value": "VARCHAR"}, rows)
+
+
+def _added(addition: StoredAddition) -> str:
+    """What an addition is: its kind, when it was added, what it fills."""
+    about = addition.about
+    filled = [f"{n:,} rows of {table}" for table, n in sorted(addition.n_rows.items())]
+    parts = f", {len(about.parts)} parts" if about.parts else ""
+    return f"{about.kind}, {about.added_at}{parts}: {', '.join(filled) or 'no rows'}"
 
 
 def _text(value: object) -> str:

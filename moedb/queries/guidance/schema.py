@@ -46,7 +46,7 @@ class Described:
 
 def schema_list() -> Result:
     """One row for each table, view, macro and kind of array."""
-    rows = [("table", entry.name, entry.row) for entry in TABLES]
+    rows = [("table", entry.name, entry.holds) for entry in TABLES]
     rows += [("view", view.name, view.answers) for view in described_views().values()]
     rows += [("macro", q.macro_name, f"{q.answers} {_taken(q)}") for q in catalog().values()]
     rows += [("array", f"{spec.name}/LAYER {spec.shape_text}", spec.doc) for spec in ARRAYS]
@@ -92,7 +92,7 @@ def _table(table: Table) -> Described:
         for column in table.columns
     ]
     columns = {"column": "VARCHAR", "type": "VARCHAR", "null": "VARCHAR", "holds": "VARCHAR"}
-    return Described(result_of_rows(columns, rows), f"table {table.name}: one row is {table.row}")
+    return Described(result_of_rows(columns, rows), f"table {table.name}: one row is {table.holds}")
 
 
 def _view(name: str) -> Described:

@@ -11,7 +11,7 @@ T = TypeVar("T")
 class Memo:
     """Values that take long to compute from runs, and that are asked for more than once.
 
-    A complete run never changes: its last unit is committed, and no writer touches it again. Of
+    What a snapshot has of a complete run never changes: what is added later, it does not see. Of
     such runs a value is computed once. Of a run that is still being written nothing is kept. A
     :class:`Database` has a memo of its own, so that what is kept goes when it is closed.
 

@@ -21,12 +21,12 @@ from moedb.schemas.manifests import (
 from moedb.store.containment import check_folder, read_text
 from moedb.store.files import sha256_of_text
 from moedb.store.layout import (
-    COMPACTED_SEGMENT,
     FINAL_UNIT,
     FIRST_UNIT,
     HEAD,
     SEGMENT,
     RunLayout,
+    is_segment,
     unit_name,
 )
 from moedb.store.reading.listing import visible_names
@@ -173,7 +173,7 @@ def _each(
 def _segment_names(layout: RunLayout) -> tuple[list[str], list[Path]]:
     """The names of the manifests of units, and what else is there."""
     names = visible_names(layout.segments) if check_folder(layout.segments) else []
-    proper = {n for n in names if SEGMENT.fullmatch(n) or COMPACTED_SEGMENT.fullmatch(n)}
+    proper = {name for name in names if is_segment(name)}
     return sorted(proper), [layout.segments / name for name in sorted({*names} - proper)]
 
 

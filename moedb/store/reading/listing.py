@@ -10,12 +10,17 @@ from moedb.store.layout import STORE_MANIFEST, RunLayout, runs_folder
 
 
 def check_store(store: Path) -> int:
+    """Check that ``store`` is one, as :func:`read_store` does, and return its major version."""
+    return read_store(store).major
+
+
+def read_store(store: Path) -> StoreManifest:
     """Check that ``store`` is a store that this version can read.
 
     Returns
     -------
-    int
-        The major version of its format.
+    StoreManifest
+        The version of its format.
 
     Raises
     ------
@@ -39,7 +44,7 @@ def check_store(store: Path) -> int:
             "pip install --upgrade moedb",
         )
     check_folder(runs_folder(store))
-    return manifest.major
+    return manifest
 
 
 def removable_names(store: Path) -> list[str]:

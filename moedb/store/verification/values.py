@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from moedb.errors import StoreDamagedError
 from moedb.schemas.manifests import SEALED_SINCE
+from moedb.schemas.tables import TABLES, TOKEN_LABELS
 from moedb.store.arrays import ArrayKey, open_array
 from moedb.store.engine.connection import connect
 from moedb.store.reading.snapshot import RunSnapshot, Snapshot
@@ -58,6 +59,27 @@ _INVARIANTS = {
     """,
 }
 
+# of rows that were added later too
+_OF_LABELS = {
+    "labels of tokens without a token": """
+        select count(*) from token_labels anti join tokens using (run_id, token_idx)
+    """,
+    "tokens with two labels of one key": """
+        select count(*) from (
+            select token_idx, key from token_labels group by token_idx, key having count(*) > 1
+        )
+    """,
+}
+
+_OF_ADDED = {
+    "token_idx": "{table} anti join tokens using (run_id, token_idx)",
+    "example_id": "{table} anti join examples using (run_id, example_id)",
+    "layer": "{table} anti join moe_layers using (run_id, layer)",
+    "expert": "{table} join moe_layers using (run_id, layer) "
+    "where (expert < 0 or expert >= n_experts)",
+}
+"""What is wrong with a row that was added, by the column that says what it is of."""
+
 _SINCE_FORMAT_2 = {
     "roll-ups by example that are not what its decisions add up to": """
         select count(*) from (
@@ -89,7 +111,8 @@ def check_values(run: RunSnapshot) -> tuple[int, list[StoreDamagedError]]:
     try:
         with connect(Snapshot(run.layout.store, {run.run_id: run})) as connection:
             held = run.format >= SEALED_SINCE and run.n_rows("router_mass") > 0
-            for wrong, statement in {**_INVARIANTS, **(_SINCE_FORMAT_2 if held else {})}.items():
+            statements = {**_INVARIANTS, **(_SINCE_FORMAT_2 if held else {}), **_of_added(run)}
+            for wrong, statement in statements.items():
                 count = _scalar(connection.execute(statement).fetchone())
                 if count:
                     faults.append(StoreDamagedError(f"run {run.run_id}: {count:,} {wrong}"))
@@ -106,6 +129,22 @@ def check_values(run: RunSnapshot) -> tuple[int, list[StoreDamagedError]]:
         # what contradicts itself may not be readable to the end
         faults = faults or [unread]
     return n_layers, faults
+
+
+def _of_added(run: RunSnapshot) -> dict[str, str]:
+    """What must hold of the labels of tokens, and of the tables that additions alone fill."""
+    statements = dict(_OF_LABELS) if run.n_rows(TOKEN_LABELS.name) else {}
+    for table in TABLES:
+        if table.is_captured or not run.n_rows(table.name):
+            continue
+        for column in {*table.column_names} & {*_OF_ADDED}:
+            wrong = _OF_ADDED[column].format(table=table.name)
+            if column == "expert" and "layer" not in table.column_names:
+                continue
+            given = f"{' and' if 'where' in wrong else ' where'} {table.name}.{column} is not null"
+            what = f"rows of {table.name} with a {column} that the run does not have"
+            statements[what] = f"select count(*) from {wrong}{given}"  # noqa: S608
+    return statements
 
 
 def _scalar(row: Any) -> int:

@@ -48,7 +48,7 @@ from moedb.store.layout import (
 from moedb.store.reading.committed import head_numbers
 from moedb.store.reading.listing import visible_names
 from moedb.store.reading.snapshot import check_files
-from moedb.store.writing.compaction import UNITS_AT_END, compact_run
+from moedb.store.writing.complete.compaction import UNITS_AT_END, compact_run
 from moedb.store.writing.open_run import OpenRun, deleted, file_entry, timestamp
 from moedb.store.writing.removal import sweep_deleted
 from moedb.store.writing.sweeping import sweep_store

@@ -10,8 +10,8 @@ from filelock import FileLock, Timeout
 
 from moedb.errors import StoreDamagedError
 from moedb.schemas.tables import TABLE_NAMES
-from moedb.store.containment import check_file, check_folder, check_tree
-from moedb.store.layout import COMPACTED_SEGMENT, SEGMENT, TABLE_FILE, RunLayout
+from moedb.store.containment import check_file, check_folder, check_tree, plain_files
+from moedb.store.layout import TABLE_FILE, TEMPORARY, RunLayout, is_segment
 from moedb.store.reading.committed import head_numbers
 from moedb.store.reading.listing import run_names, visible_names
 from moedb.store.reading.snapshot import RunSnapshot, read_run
@@ -47,12 +47,14 @@ def sweep_run(run: RunSnapshot) -> int:
         for file in visible_names(layout.tables / name)
         if TABLE_FILE.fullmatch(file)
     ]
+    # manifests are written under the lock
+    for folder in (layout.segments, layout.heads):
+        names = plain_files(folder)
+        doomed += [folder / name for name in sorted(names) if TEMPORARY.fullmatch(name)]
     if run.head is not None:
         named.update(layout.folder / entry.path for entry in run.head.segments)
         doomed += [
-            layout.segments / name
-            for name in visible_names(layout.segments)
-            if SEGMENT.fullmatch(name) or COMPACTED_SEGMENT.fullmatch(name)
+            layout.segments / name for name in visible_names(layout.segments) if is_segment(name)
         ]
         # last: as long as there are several, somebody looks for what they name
         doomed += [layout.head(number) for number in _older_heads(run)]

@@ -6,12 +6,12 @@ import tempfile
 from pathlib import Path
 
 from moedb.errors import StoreError, StoreVersionError
-from moedb.schemas.manifests import StoreManifest
+from moedb.schemas.manifests import FORMAT_VERSION, StoreManifest
 from moedb.schemas.tables import FORMAT_MAJOR
 from moedb.store.containment import check_tree
-from moedb.store.files import create_exclusively, make_directories
+from moedb.store.files import create_exclusively, make_directories, write_over
 from moedb.store.layout import STORE_MANIFEST, RunLayout, runs_folder
-from moedb.store.reading.listing import check_store
+from moedb.store.reading.listing import check_store, read_store
 from moedb.store.reading.snapshot import take_snapshot
 
 _HINT = "name another folder: --store DIR, or MOEDB_STORE"
@@ -107,14 +107,27 @@ def ensure_store(store: Path) -> None:
 
 def _check_format(store: Path) -> None:
     """Check that the store is of the format that is written."""
-    major = check_store(store)
-    if major != FORMAT_MAJOR:
+    found = read_store(store)
+    if found.major != FORMAT_MAJOR:
         raise StoreVersionError(
-            f"the store {store} has format {major}, which is read but no longer written; "
+            f"the store {store} has format {found.major}, which is read but no longer written; "
             f"this moedb writes format {FORMAT_MAJOR}",
             f"moedb migrate {store} NEW   makes a store of it that can be written; "
             "or name another one: --store DIR, or MOEDB_STORE",
         )
+    if found.minor > FORMAT_VERSION[1]:
+        written = ".".join(map(str, FORMAT_VERSION))
+        raise StoreVersionError(
+            f"the store {store} has format {found.major}.{found.minor}, which may hold what this "
+            f"moedb does not know; it reads such a store and writes format {written}",
+            "pip install --upgrade moedb   or name another store: --store DIR, or MOEDB_STORE",
+        )
+
+
+def raise_minor_version(store: Path) -> None:
+    """Say in a store that can be written that it may hold what came with this minor version."""
+    if read_store(store).minor < FORMAT_VERSION[1]:
+        write_over(store / STORE_MANIFEST, StoreManifest().to_json())
 
 
 def _holds_something_else(store: Path) -> bool:

@@ -1,11 +1,13 @@
 """Counted rows against the SQL of the views, and against counting by hand."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -17,8 +19,10 @@ from moedb.queries.counting.stand_ins import COUNTED, Count, StandIns
 from moedb.queries.counting.vocabulary import Leading
 from moedb.queries.database import Database
 from moedb.queries.reading.memo import Memo
+from moedb.schemas.additions import Addition
 from moedb.schemas.manifests import RunManifest, UnitRange
-from moedb.store.writing.compaction import compact_run
+from moedb.store.writing.complete.additions import add, append
+from moedb.store.writing.complete.compaction import compact_run
 from moedb.store.writing.run_writer import RunWriter
 from tests.support.stores.router_mass import with_router_mass
 
@@ -419,7 +423,7 @@ def test_a_compacted_run_is_counted_too(tmp_path: Path) -> None:
 def test_stretches_of_a_file_are_read_one_by_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("moedb.store.writing.compaction.STRETCH_ROWS", 100)
+    monkeypatch.setattr("moedb.store.writing.complete.compaction.STRETCH_ROWS", 100)
     monkeypatch.setattr("moedb.store.writing.tables.parquet.ROW_GROUP_ROWS", 32)
     write_run(tmp_path / "store", RUN, 0)
     assert compact_run(tmp_path / "store", RUN)
@@ -458,3 +462,28 @@ def test_parameters_of_sql_around_macros_may_be_lists(db: Database) -> None:
     sql = "select distinct layer from co_activation() where list_contains($layers, layer)"
     for _ in range(2):
         assert db.sql(sql, {"layers": [1, 4]}).df()["layer"].tolist() in ([1, 4], [4, 1])
+
+
+def test_labels_that_were_added_are_counted_as_the_view_says(store: Path, tmp_path: Path) -> None:
+    """Labels of one key in several segments, and a run whose own lie in others."""
+    copy = tmp_path / "store"
+    shutil.copytree(store, copy)
+    for part, tokens in enumerate(([3, 20, 1], [5, 0, 11, 23])):
+        n = len(tokens)
+        rows = {"token_idx": tokens, "key": ["mark"] * n, "value": (["x", "y"] * 2)[:n]}
+        append(copy, RUN, Addition("marks", "made"), str(part), {"token_labels": [pa.table(rows)]})
+    other = pa.table({"token_idx": [2], "key": ["other-mark"], "value": ["x"]})
+    add(copy, RUN, Addition("others", "made"), {"token_labels": [other]})
+    for _ in ("as added", "compacted"):
+        with moedb.open(copy) as db:
+            for view in ("class_routing", "class_sizes", "class_router_stats"):
+                for key in ("mark", "other-mark", "pos"):
+                    count = Count(view, RUN, "all", key, weighted=True)
+                    defined = rows_of(db, count)
+                    with stand_ins(db).standing([count]):
+                        counted = rows_of(db, count)
+                    assert len(defined)
+                    pd.testing.assert_frame_equal(counted, defined, check_dtype=False, rtol=1e-12)
+            sizes = rows_of(db, Count("class_sizes", RUN, "all", "mark"))
+            assert sizes[["value", "n_tokens"]].values.tolist() == [["x", 4], ["y", 3]]
+        compact_run(copy, RUN)

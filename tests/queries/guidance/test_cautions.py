@@ -15,6 +15,7 @@ from moedb.queries.figures.parts.figure import new_figure
 from moedb.queries.results.export import export
 from moedb.queries.results.result import Result
 from tests.support.models.cifar_store import CifarStore
+from tests.support.stores.samples import RUN_ID, write_texts
 
 pytestmark = pytest.mark.model
 
@@ -56,6 +57,26 @@ def test_other_queries_have_none(cifar_store: CifarStore) -> None:
     assert result.caution is None
     assert result.footer == result.provenance.footer()
     assert not any("necessity" in ax.get_title() for ax in panels_of(result, "covariance"))
+
+
+@pytest.mark.parametrize(
+    ("texts", "key", "is_of_one"),
+    [(["a 1 b 2"], "digit", True), (["a, b. c"], "punctuation", False)],
+)
+def test_is_said_where_a_label_has_one_value(
+    tmp_path: Path, texts: list[str], key: str, is_of_one: bool
+) -> None:
+    write_texts(tmp_path, texts)
+    moedb.label_tokens(RUN_ID, tmp_path)
+    with moedb.open(tmp_path) as db:
+        asked = (
+            db.query("expert-specialization", key=key, min_decisions=1),
+            db.query("label-information", key=key, permutations=20),
+        )
+        for result in asked:
+            assert ("nothing is told apart" in (result.caution or "")) == is_of_one
+        # with a threshold that no expert reaches there are no rows to be cautious of
+        assert db.query("expert-specialization", key=key, min_decisions=99).caution is None
 
 
 def test_the_command_line_says_so_on_stderr(

@@ -14,7 +14,7 @@ from moedb.store.arrays import ArrayKey, open_array
 from moedb.store.layout import RunLayout
 from moedb.store.reading.snapshot import Snapshot, take_snapshot
 from moedb.store.verification.run import verify_run
-from moedb.store.writing.compaction import compact_run
+from moedb.store.writing.complete.compaction import compact_run
 from moedb.store.writing.run_writer import RunWriter
 from tests.support.stores.samples import RUN_ID, sample_manifest, unit_rows, write_sample
 

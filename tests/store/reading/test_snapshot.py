@@ -51,7 +51,7 @@ def test_a_missing_store_says_what_to_type(tmp_path: Path) -> None:
 def test_a_newer_major_version_is_refused_and_a_newer_minor_read(store: Path) -> None:
     (store / "moedb.json").write_text(StoreManifest(minor=9).to_json())
     assert list(take_snapshot(store).runs) == [RUN_ID]
-    (store / "moedb.json").write_text(StoreManifest(major=3).to_json())
+    (store / "moedb.json").write_text(StoreManifest(major=3, minor=0).to_json())
     with pytest.raises(StoreVersionError, match=r"format 3\.0; this moedb reads up to 2\.x"):
         take_snapshot(store)
 

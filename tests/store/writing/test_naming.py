@@ -10,7 +10,7 @@ from moedb.schemas.run_names import RunName
 from moedb.store.layout import RunLayout
 from moedb.store.reading.snapshot import take_snapshot
 from moedb.store.verification.run import verify_run
-from moedb.store.writing.compaction import compact_run
+from moedb.store.writing.complete.compaction import compact_run
 from moedb.store.writing.naming import name_run
 from moedb.store.writing.removal import remove_run
 from tests.support.stores.samples import RUN_ID, write_sample

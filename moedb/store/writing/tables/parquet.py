@@ -75,9 +75,14 @@ def arrow_table(table: Table, run_id: str, columns: Columns) -> pa.Table:
         if array.null_count and not field.nullable:
             raise ValueError(f"{table.name}.{field.name}: null where none is allowed")
         arrays.append(array)
-    rows = pa.Table.from_arrays(arrays, schema=schema)
-    order = pc.sort_indices(rows, sort_keys=[(name, "ascending") for name in table.sort_by])
-    return rows.take(order)
+    return in_order(pa.Table.from_arrays(arrays, schema=schema), table)
+
+
+def in_order(rows: pa.Table, table: Table) -> pa.Table:
+    """Rows of ``table`` in its sort order, nulls last, and of its types."""
+    plain = rows.cast(arrow_schema(table))
+    keys = [(name, "ascending") for name in table.sort_by]
+    return plain.take(pc.sort_indices(plain, sort_keys=keys))
 
 
 def write_parquet(path: Path, table: Table, rows: pa.Table) -> None:

@@ -10,7 +10,7 @@ import moedb
 from moedb.queries.analyses.registry import ANALYSES
 from moedb.queries.analyses.waiting import kept
 from moedb.queries.analyses.waiting.progress import each_part, shown_by
-from moedb.store.writing.compaction import compact_run
+from moedb.store.writing.complete.compaction import compact_run
 from moedb.store.writing.run_writer import RunWriter
 from tests.support.stores.router_mass import with_router_mass
 from tests.support.stores.samples import RUN_ID, sample_manifest, unit_rows, write_sample

@@ -1,14 +1,15 @@
 """Few large files instead of many small ones: a complete run's tables, put together and sorted.
 
-A file is made of stretches of neighbouring units, each in the order of the table.
+The parts of an addition are put together too, apart from the run's own units and from other
+additions. A file is made of stretches of neighbouring units, each in the order of the table.
 
 The new files count from the moment that the run's next head exists, which one writer alone can
 create. What they replace stays for a while, for readers that opened the run before.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from secrets import token_hex
 
@@ -17,23 +18,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from moedb.errors import StoreError
-from moedb.schemas.manifests import HeadManifest, SegmentManifest, TableEntry
+from moedb.schemas.manifests import ADDED, SegmentManifest, TableEntry
 from moedb.schemas.tables import TABLES, Table
 from moedb.store.containment import check_inside, check_tree
 from moedb.store.files import create_exclusively, move_into, sync_file
 from moedb.store.layout import COMPACTED, RunLayout
+from moedb.store.reading.additions import addition_of
 from moedb.store.reading.committed import newest_head
 from moedb.store.reading.snapshot import RunSnapshot, check_sum
+from moedb.store.writing.complete.heads import (
+    KEPT_FOR,
+    head_of_sound_run,
+    kept_from_now,
+    write_next_head,
+)
 from moedb.store.writing.open_run import OpenRun, file_entry, timestamp
-from moedb.store.writing.tables.parquet import arrow_schema, write_stretches
+from moedb.store.writing.tables.parquet import in_order, write_stretches
 from moedb.store.writing.writability import check_writable
 
 UNITS_AT_END = 256
 """A run of more units is compacted when it is finished."""
-
-KEPT_FOR = timedelta(hours=1)
-"""How long replaced files stay."""
 
 FILE_ROWS = 16_000_000
 """Rows of a file, about."""
@@ -62,8 +66,10 @@ class Compacted:
     files_after: int
 
 
-def compact_run(store: Path, run_id: str, kept_for: timedelta = KEPT_FOR) -> Compacted | None:
-    """Put the files of a complete run's tables together.
+def compact_run(
+    store: Path, run_id: str, kept_for: timedelta = KEPT_FOR, addition: str | None = None
+) -> Compacted | None:
+    """Put the files of a complete run's tables together, and those of each of its additions.
 
     A kill at any moment loses nothing: before the next head the old files count, after it the new
     ones. Files that an earlier compaction has replaced are deleted, where their time is over.
@@ -74,6 +80,8 @@ def compact_run(store: Path, run_id: str, kept_for: timedelta = KEPT_FOR) -> Com
         The run, by its whole name.
     kept_for
         How long the replaced files stay.
+    addition
+        The one addition whose parts are put together, and nothing else; None for all that is there.
 
     Returns
     -------
@@ -87,88 +95,107 @@ def compact_run(store: Path, run_id: str, kept_for: timedelta = KEPT_FOR) -> Com
     """
     check_writable(store, run_id)
     place = _Compaction(RunLayout(store, run_id))
-    return place.compact(kept_for)
+    return place.compact(kept_for, addition)
 
 
 class _Compaction(OpenRun):
     """One attempt to compact a run."""
 
-    def compact(self, kept_for: timedelta) -> Compacted | None:
+    def compact(self, kept_for: timedelta, addition: str | None = None) -> Compacted | None:
         with self._deletion_explained():
             run = self.snapshot()
-            if run.head is None:
-                raise StoreError(
-                    f"run {run.run_id} is incomplete; only complete runs are compacted",
-                    "finish it first: the command that began it goes on with it",
-                )
-            if run.strays:
-                raise StoreError(
-                    f"{run.strays[0]} is no manifest of the run {run.run_id}, or a broken one",
-                    "remove that file, or the run",
-                )
+            head = head_of_sound_run(run, "compacted")
             self._remove_orphans()
-            before = sum(1 for _ in run.table_files())
-            if len(run.segments) == 1:
+            before, groups = run.n_files, list(_several(run, addition))
+            if not groups:
                 return None
             with self._staging() as folder:
-                number = run.head.number + 1
-                unit = f"{COMPACTED}-{number:06d}-{token_hex(4)}"
-                tables = {
-                    table.name: tuple(_compacted(run, table, folder, unit))
-                    for table in TABLES
-                    if run.files(table.name)
-                }
-                won = self._commit(run, run.head, unit, tables, folder, kept_for)
+                units = [_unit_name(group, head.number + 1) for group in groups]
+                written = [
+                    _Written(group, unit, tuple(_tables(group, folder, unit)))
+                    for group, unit in zip(groups, units, strict=True)
+                ]
+                won = self._commit(run, written, folder, kept_for)
             # at once, where nothing is to be kept
             self._remove_orphans()
-            return Compacted(before, sum(map(len, tables.values()))) if won else None
+            return Compacted(before, self.snapshot().n_files) if won else None
 
     def _commit(
-        self,
-        run: RunSnapshot,
-        head: HeadManifest,
-        unit: str,
-        tables: dict[str, tuple[TableEntry, ...]],
-        folder: Path,
-        kept_for: timedelta,
+        self, run: RunSnapshot, written: Sequence["_Written"], folder: Path, kept_for: timedelta
     ) -> bool:
-        """Move the new files to their places and write the next head, if it is still the next."""
+        """Move the new files to their places and write the next head, if they still stand for it.
+
+        What was added meanwhile stays beside them.
+        """
         kept_before = {entry.path for entry in run.table_files()}
-        new = [e.path for files in tables.values() for e in files]
+        new = [entry.path for each in written for entry in each.files]
         new = [path for path in new if path not in kept_before]
-        number = head.number + 1
+        replaced = {segment.path for each in written for segment in each.group.segments.values()}
         with self._locked():
-            newest, _ = newest_head(self.layout)
-            if newest != head:
+            head, _ = newest_head(self.layout)
+            if head is None or not replaced <= {entry.path for entry in head.segments}:
                 return False
             check_tree(self.layout.tables)
             for path in new:
                 check_inside(self.layout.folder, path)
             move_into(self.layout.folder, {path: folder / path for path in new})
-            place = self.layout.segment(unit)
-            segment = SegmentManifest(
-                unit=unit,
-                committed_at=timestamp(),
-                tables=tables,
-                shards=tuple(run.shards()),
-                run_id=run.run_id,
-                path=self.layout.relative(place),
-                run_sha256=self._run_sha256,
-                arrays_sha256=next(iter(run.segments.values())).arrays_sha256,
-            )
-            create_exclusively(place, segment.to_json())
-            successor = HeadManifest(
-                run_id=run.run_id,
-                path=self.layout.relative(self.layout.head(number)),
-                number=number,
-                written_at=timestamp(),
-                finished_at=head.finished_at,
-                run_sha256=head.run_sha256,
-                metadata=head.metadata,
-                segments=(file_entry(self.layout.folder, segment.path),),
-                kept_until=(datetime.now(UTC) + kept_for).isoformat(timespec="microseconds"),
-            )
-            return create_exclusively(self.layout.head(number), successor.to_json())
+            segments = [entry for entry in head.segments if entry.path not in replaced]
+            for each in written:
+                segment = self._segment(each)
+                create_exclusively(self.layout.segment(each.unit), segment.to_json())
+                segments.append(file_entry(self.layout.folder, segment.path))
+            return write_next_head(self.layout, head, segments, kept_from_now(kept_for))
+
+    def _segment(self, written: "_Written") -> SegmentManifest:
+        group = written.group
+        return SegmentManifest(
+            unit=written.unit,
+            committed_at=timestamp(),
+            tables=dict(written.tables),
+            shards=tuple(group.shards()),
+            run_id=group.run_id,
+            path=self.layout.relative(self.layout.segment(written.unit)),
+            run_sha256=self._run_sha256,
+            arrays_sha256=next(iter(group.segments.values())).arrays_sha256,
+            addition=addition_of(group.segments.values()),
+        )
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What stands for several segments: those of the run itself, or of one addition."""
+
+    group: RunSnapshot
+    unit: str
+    tables: tuple[tuple[str, tuple[TableEntry, ...]], ...]
+
+    @property
+    def files(self) -> list[TableEntry]:
+        return [entry for _, entries in self.tables for entry in entries]
+
+
+def _several(run: RunSnapshot, addition: str | None) -> Iterator[RunSnapshot]:
+    """The run's own segments, then those of each addition, where these are several; or of one."""
+    groups: dict[str | None, dict[str, SegmentManifest]] = {None: {}}
+    for unit, segment in sorted(run.segments.items()):
+        name = segment.addition.name if segment.addition else None
+        groups.setdefault(name, {})[unit] = segment
+    for name, segments in groups.items():
+        if len(segments) > 1 and addition in (None, name):
+            yield replace(run, segments=segments)
+
+
+def _unit_name(group: RunSnapshot, number: int) -> str:
+    is_own = all(segment.addition is None for segment in group.segments.values())
+    return f"{f'{COMPACTED}-' if is_own else ADDED}{number:06d}-{token_hex(4)}"
+
+
+def _tables(
+    group: RunSnapshot, folder: Path, unit: str
+) -> Iterator[tuple[str, tuple[TableEntry, ...]]]:
+    for table in TABLES:
+        if any(table.name in segment.tables for segment in group.segments.values()):
+            yield table.name, tuple(_compacted(group, table, folder, unit))
 
 
 def _compacted(run: RunSnapshot, table: Table, folder: Path, unit: str) -> Iterator[TableEntry]:
@@ -229,20 +256,16 @@ def _sorted_rows(run: RunSnapshot, table: Table, group: Sequence[Found]) -> pa.T
         path = run.layout.folder / entry.path
         file = pq.ParquetFile(path, read_dictionary=names)
         parts.append(file.read(use_threads=entry.n_rows > _WORTH_THREADS))
-    schema = arrow_schema(table)
     leading = table.sort_by[0]
-    values = sorted({value for part in parts for value in pc.unique(part[leading]).to_pylist()})
+    found = {value for part in parts for value in pc.unique(part[leading]).to_pylist()}
+    values = sorted(found - {None})
+    is_end_to_end = len(table.sort_by) > 1 and len(values) <= _MANY_VALUES and None not in found
     rows = pa.concat_tables(
         [piece for value in values for part in parts if len(piece := _where(part, leading, value))]
-        if len(table.sort_by) > 1 and len(values) <= _MANY_VALUES
+        if is_end_to_end
         else parts
     ).unify_dictionaries()
-    if not _is_sorted(rows, table.sort_by):
-        plain = rows.cast(schema)
-        rows = plain.take(
-            pc.sort_indices(plain, sort_keys=[(name, "ascending") for name in table.sort_by])
-        )
-    return rows
+    return rows if _is_sorted(rows, table.sort_by) else in_order(rows, table)
 
 
 _MANY_VALUES = 1_000
@@ -257,6 +280,8 @@ def _where(rows: pa.Table, name: str, value: object) -> pa.Table:
 
 def _is_sorted(rows: pa.Table, keys: Sequence[str]) -> bool:
     """Whether rows are in ascending order of their keys."""
+    if any(rows[name].null_count for name in keys):
+        return False
     undecided = np.ones(max(len(rows) - 1, 0), np.bool_)
     for name in keys:
         column = rows[name]

@@ -17,8 +17,8 @@ from moedb.schemas.tables import TABLES
 from moedb.store.layout import RunLayout
 from moedb.store.reading.snapshot import RunSnapshot, read_run, take_snapshot
 from moedb.store.verification.run import verify_run
-from moedb.store.writing import compaction
-from moedb.store.writing.compaction import compact_run
+from moedb.store.writing.complete import compaction
+from moedb.store.writing.complete.compaction import compact_run
 from moedb.store.writing.run_writer import RunWriter
 from tests.support.contents import run_contents
 from tests.support.stopping import killed_at_each_call
@@ -189,7 +189,7 @@ def test_of_two_compactions_at_once_one_wins(store: Path) -> None:
 
 _KILLED = killed_at_each_call(
     "from datetime import timedelta\n"
-    "from moedb.store.writing.compaction import compact_run\n"
+    "from moedb.store.writing.complete.compaction import compact_run\n"
     "import moedb.store.verification.run  # so that no copy imports anything",
     "compact_run(store, run, timedelta(0))",
     ("fsync", "rename", "replace", "link", "unlink", "rmdir", "mkdir", "open"),

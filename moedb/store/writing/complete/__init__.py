@@ -1,0 +1,1 @@
+"""Changes of a complete run, each by a next head: compaction, and additions."""
