@@ -53,7 +53,7 @@ def test_functions_and_commands_make_the_same_runs(tmp_path: Path) -> None:
 def test_settings_are_checked_as_the_commands_do(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be called 'a b'"):
         moedb.capture_ioi(tmp_path, n=2, name="a b")
-    with pytest.raises(TypeError, match="the setting .batchsize.; did you mean batch_size"):
+    with pytest.raises(TypeError, match="did you mean batch_size"):
         moedb.capture_ioi(tmp_path, n=2, batchsize=3)  # type: ignore[call-arg]
     with pytest.raises(UsageError, match="no_such_array"):
         moedb.capture_ioi(tmp_path, n=2, arrays="no_such_array")
