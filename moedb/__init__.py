@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from moedb.commands.api.capturing import intervene as intervene
     from moedb.commands.api.labelling import label_tokens as label_tokens
     from moedb.commands.api.labelling import remove_addition as remove_addition
+    from moedb.commands.api.probing import probe as probe
     from moedb.commands.api.publishing import export as export
     from moedb.commands.api.publishing import plot as plot
     from moedb.errors import MoedbError as MoedbError
@@ -38,6 +39,7 @@ _LAZY = {
     "label_tokens": ("moedb.commands.api.labelling", "label_tokens"),
     "plot": ("moedb.commands.api.publishing", "plot"),
     "open": ("moedb.queries.database", "open_database"),
+    "probe": ("moedb.commands.api.probing", "probe"),
     "remove_addition": ("moedb.commands.api.labelling", "remove_addition"),
 }
 
@@ -54,6 +56,7 @@ __all__ = [
     "label_tokens",
     "open",
     "plot",
+    "probe",
     "remove_addition",
 ]
 

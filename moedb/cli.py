@@ -9,6 +9,7 @@ import click
 from moedb.commands.experts import label_tokens
 from moedb.commands.export import export, plot, report
 from moedb.commands.options import StorePath
+from moedb.commands.probe import probe
 from moedb.commands.query import query, sql
 from moedb.commands.running.capture import capture
 from moedb.commands.running.intervene import intervene
@@ -57,6 +58,7 @@ for command in (
     migrate,
     rm,
     label_tokens,
+    probe,
 ):
     cli.add_command(command)
 

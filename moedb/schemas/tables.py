@@ -386,6 +386,44 @@ LOGIT_LENS = Table(
     ("logit", "logprob", "logit_diff"),
 )
 
+PROBE_SCORES = Table(
+    "probe_scores",
+    "a probe: whether some neurons of a candidate (an expert, say) tell a concept, on documents "
+    "that it was not fitted on",
+    (
+        RUN_ID,
+        Column("probe", "string", "what the probes are called together"),
+        Column("neurons", "string", "the array: expert_neurons, or shared_neurons"),
+        Column("width", "int32", "neurons of the candidate"),
+        LAYER,
+        Column("expert", "int32", "the expert whose neurons they are; null else", nullable=True),
+        Column("candidate", "int32", "the expert, or the group of the layer's neurons"),
+        Column("key", "string", "the concept: the key of a label of tokens"),
+        Column("value", "string", "the concept: the label's value"),
+        Column("protocol", "string", "how it was chosen and scored: documents, or herbst2026"),
+        Column("permutation", "int32", "0, or the number of a shuffling of the labels"),
+        Column("k", "int32", "neurons of the probe"),
+        Column("neuron", "int32", "the first of them, which tells most by itself"),
+        Column("n_train", "int64", "tokens that it was fitted on"),
+        Column("n_selection", "int64", "tokens of the selection split; 0 where there is none"),
+        Column("n_test", "int64", "tokens that it was scored on"),
+        Column("n_yes", "int64", "tokens of the concept among n_test"),
+        Column("n_documents", "int64", "documents that n_test are of"),
+        Column("selection_f1", "double", "F1 on the selection split; on test without one"),
+        Column("f1", "double", "F1 on test"),
+        Column("f1_low", "double", "lower end of its interval, by documents", nullable=True),
+        Column("f1_high", "double", "upper end of its interval", nullable=True),
+        Column("precision", "double", "share of its yes that are right; 0 without a yes"),
+        Column("recall", "double", "share of n_yes that it finds"),
+        Column("balanced_accuracy", "double", "mean of recall and the recall of no"),
+        Column("average_precision", "double", "area below precision by recall"),
+        Column("f1_always_yes", "double", "F1 of always saying yes"),
+    ),
+    ("probe", "layer", "candidate", "key", "value", "protocol", "permutation", "k"),
+    added_by=("moedb probe",),
+    is_captured=False,
+)
+
 TABLES: tuple[Table, ...] = (
     RUNS,
     MOE_LAYERS,
@@ -400,6 +438,7 @@ TABLES: tuple[Table, ...] = (
     CONDITIONS,
     PREDICTIONS,
     LOGIT_LENS,
+    PROBE_SCORES,
 )
 
 TABLE_NAMES: tuple[str, ...] = tuple(entry.name for entry in TABLES)

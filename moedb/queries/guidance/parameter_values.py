@@ -46,6 +46,7 @@ _MADE_BY = {
     "predictions": f"{_CAPTURE} qwen-ioi",
     "predictions.logit_diff": f"{_CAPTURE} qwen-ioi",
     "logit_lens": f"{_CAPTURE} qwen-ioi --lens last",
+    "probe_scores": "moedb probe RUN --key KEY",
 }
 _HOLDS = {
     "predictions": "predictions",
@@ -55,6 +56,7 @@ _HOLDS = {
     "tokens": "tokens",
     "router_stats": "statistics of the router",
     "router_mass": "probabilities of the router",
+    "probe_scores": "probes",
 }
 
 

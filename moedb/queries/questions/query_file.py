@@ -53,7 +53,15 @@ _PARAMETER = re.compile(
 _CAST = re.compile(r"cast\(\$(\w+) as (\w+)\)")
 _READ = re.compile(r"^\s*(?:from|join) (\w+)\b", re.MULTILINE)
 _PART = re.compile(r"^(?:with )?(\w+) as \($", re.MULTILINE)
-_ESSENTIAL = ("tokens", "routing", "router_stats", "router_mass", "predictions", "logit_lens")
+_ESSENTIAL = (
+    "tokens",
+    "routing",
+    "router_stats",
+    "router_mass",
+    "predictions",
+    "logit_lens",
+    "probe_scores",
+)
 _OF_ROUTING = (
     "adjacent_pairs",
     "class_routing",
@@ -71,6 +79,7 @@ _BEHIND = {
     **dict.fromkeys(_OF_ROUTING, "routing"),
     **dict.fromkeys(_OF_ROUTER_STATS, "router_stats"),
     "expert_mass": "router_mass",
+    "probe_choices": "probe_scores",
 }
 """What the rows of a view come from."""
 _TRIALS = re.compile(r"^\s*(?:from|join) (?:trials|trial_routing)\b", re.MULTILINE)

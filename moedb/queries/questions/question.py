@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from moedb.errors import MoedbError
 from moedb.queries.questions.parameters import Parameter
 
-Subject = Literal["experts", "labels", "tokens", "pairs", "predictions", "trials"]
+Subject = Literal["experts", "labels", "tokens", "pairs", "concepts", "predictions", "trials"]
 
 SUBJECTS: Mapping[str, str] = MappingProxyType(
     {
@@ -18,6 +18,7 @@ SUBJECTS: Mapping[str, str] = MappingProxyType(
         "labels": "experts and the classes of a label",
         "tokens": "experts and the tokens of the vocabulary",
         "pairs": "pairs of experts, of one layer or of two",
+        "concepts": "what the neurons of experts tell",
         "predictions": "the model's answers, and what interventions change in them",
         "trials": "CIFAR MoEs that were trained several times",
     }

@@ -1,0 +1,6 @@
+"""k-sparse probes, which ask whether a few neurons of an expert tell a concept.
+
+``settings`` is what is asked, ``concepts`` which tokens it is asked about, ``splitting`` which of
+them a probe is fitted, chosen and scored on, ``neurons`` what it sees, ``fitting`` and ``scoring``
+the probe itself, and ``running`` goes through layers and adds the scores to the run.
+"""

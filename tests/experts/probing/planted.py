@@ -1,0 +1,60 @@
+"""A store whose experts have neurons of noise, and one of them that tells a concept."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from moedb.store.arrays import ArrayKey
+from moedb.store.writing.run_writer import RunWriter
+from tests.support.stores.samples import LAYERS, TOP_K, sample_manifest, unit_rows
+
+RUN = "text-0123456789"
+N_DOCUMENTS, N_TOKENS, WIDTH = 14, 150, 6
+LABELLED = 12
+"""Documents with labels; of the others nothing is known."""
+PLANTED = (3, 2, 4)
+"""Layer, expert and neuron that tell ``sign=planted``."""
+
+
+def values_of(document: int) -> np.ndarray:
+    """(token,): planted, other, or none where the token has no label."""
+    random = np.random.default_rng([11, document])
+    return random.choice(["planted", "other", ""], N_TOKENS, p=[0.3, 0.3, 0.4])
+
+
+def neurons_of(document: int, layer: int, experts: np.ndarray) -> np.ndarray:
+    """(token, rank, neuron)."""
+    noise = np.random.default_rng([12, document, layer]).normal(size=(N_TOKENS, TOP_K, WIDTH))
+    if layer == PLANTED[0]:
+        is_planted = values_of(document) == "planted"
+        noise[:, :, PLANTED[2]] += 5.0 * ((experts == PLANTED[1]) & is_planted[:, None])
+    return noise.astype(np.float32)
+
+
+def write(store: Path) -> None:
+    """Write the run; some tokens have no row in the arrays."""
+    manifest = sample_manifest(N_DOCUMENTS, N_TOKENS, RUN, arrays=("expert_neurons",))
+    writer = RunWriter(store, manifest)
+    writer.begin({})
+    for document in range(N_DOCUMENTS):
+        tables, _ = unit_rows(manifest, document)
+        routing = pd.DataFrame(tables["routing"])
+        kept = {}
+        for layer in LAYERS:
+            experts = routing[routing["layer"] == layer]["expert"].to_numpy()
+            kept[ArrayKey("expert_neurons", layer)] = neurons_of(
+                document, layer, experts.reshape(N_TOKENS, TOP_K)
+            )
+        values = values_of(document)
+        has = np.flatnonzero(values != "") if document < LABELLED else np.array([], int)
+        tables["token_labels"] = {
+            "token_idx": document * N_TOKENS + has,
+            "key": ["sign"] * len(has),
+            "value": values[has].tolist(),
+        }
+        rows = (document * manifest.unit_rows + np.arange(N_TOKENS)).astype(object)
+        rows[7::11] = None
+        tables["tokens"] = {**tables["tokens"], "array_row": list(rows)}
+        writer.commit_unit(document, tables, kept)
+    writer.finish()
