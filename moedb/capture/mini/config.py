@@ -6,6 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+WIDTHS = ("active", "total")
+"""The widths of the dense twins: of what a token meets of the mixture, and of all of it."""
+
 
 class MiniTrainingConfig(BaseModel):
     """Shape, data and optimizer of a training run. Frozen, and stored with the model.
@@ -106,6 +109,16 @@ class MiniTrainingConfig(BaseModel):
                 f"of {self.max_length} tokens"
             )
         return self
+
+    @property
+    def model_name(self) -> str:
+        """What a model of this configuration is called on its card."""
+        if self.d_dense is None:
+            return "qwen-moe-mini"
+        for width in WIDTHS:
+            if self.d_dense == twin_width(self, width):
+                return f"qwen-dense-mini-{width}"
+        return f"qwen-dense-mini-{self.d_dense}"
 
     def model_shape(self) -> dict[str, Any]:
         """Return the arguments of the model's configuration, token ids left out.

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from moedb.capture.examples import Dataset, Example
 from moedb.capture.pipeline.array_selection import budgeted_arrays, parse_arrays, parse_layers
 from moedb.capture.pipeline.sizes import ModelShape, array_bytes, estimate
-from moedb.capture.pipeline.survey import TokenSelection, survey
+from moedb.capture.pipeline.survey.counting import survey
+from moedb.capture.pipeline.survey.tokens import TokenSelection
 from moedb.capture.pipeline.units import UNIT_BYTES, UNIT_TOKENS, divide
 from moedb.capture.structure.blocks import MoEBlock
 from moedb.errors import UsageError
@@ -102,13 +103,13 @@ def test_a_selection_of_nothing_names_what_there_is() -> None:
 
 def test_token_selections() -> None:
     example = dataset([4, 4]).examples[1]
-    assert TokenSelection.parse("all").mask(example).tolist() == [True] * 4
-    assert TokenSelection.parse("last").mask(example).tolist() == [False, False, False, True]
-    by_token = TokenSelection.parse("label:first=yes").mask(example)
+    assert TokenSelection.parse("all").mask(example, 0).tolist() == [True] * 4
+    assert TokenSelection.parse("last").mask(example, 0).tolist() == [False, False, False, True]
+    by_token = TokenSelection.parse("label:first=yes").mask(example, 0)
     assert by_token.tolist() == [True, False, False, False]
-    assert TokenSelection.parse("label:parity=1").mask(example).all()
-    assert not TokenSelection.parse("label:parity=0").mask(example).any()
-    assert TokenSelection.parse("label:parity=0").mask(example).dtype == np.bool_
+    assert TokenSelection.parse("label:parity=1").mask(example, 0).all()
+    assert not TokenSelection.parse("label:parity=0").mask(example, 0).any()
+    assert TokenSelection.parse("label:parity=0").mask(example, 0).dtype == np.bool_
     for text in ("first", "label:", "label:x", ""):
         with pytest.raises(UsageError, match="valid are all, last and label"):
             TokenSelection.parse(text)

@@ -101,9 +101,7 @@ def read_checkpoint(
     return state
 
 
-def write_finished(
-    model: MiniModel, tokenizer: Any, output: Path, state: dict[str, Any]
-) -> None:
+def write_finished(model: MiniModel, tokenizer: Any, output: Path, state: dict[str, Any]) -> None:
     """Write the model in bf16 and the summary, and drop the checkpoints."""
     partial = output / ".partial-model"
     shutil.rmtree(partial, ignore_errors=True)

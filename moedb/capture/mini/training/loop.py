@@ -1,4 +1,4 @@
-"""The training loop of qwen-moe-mini and its dense twins: seeded, and resumable from any checkpoint."""
+"""The training loop of qwen-moe-mini and its twins: seeded, resumable from any checkpoint."""
 
 from __future__ import annotations
 

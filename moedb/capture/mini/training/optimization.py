@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch.nn import functional
@@ -14,8 +14,7 @@ from moedb.capture.mini.config import MiniTrainingConfig
 from moedb.capture.mini.corpus import TrainingBatch
 from moedb.capture.mini.evaluation import routing_wanted
 
-
-MiniModel = Qwen2MoeForCausalLM | Qwen2ForCausalLM
+MiniModel: TypeAlias = Qwen2MoeForCausalLM | Qwen2ForCausalLM
 """The mixture, or a dense twin of it."""
 
 
@@ -30,8 +29,7 @@ def build_model(config: MiniTrainingConfig, tokenizer: Any) -> MiniModel:
         "use_cache": False,
     }
     if config.d_dense is not None:
-        dense: Qwen2ForCausalLM = Qwen2ForCausalLM(Qwen2Config(**settings)).float()
-        return dense.train()
+        return Qwen2ForCausalLM(Qwen2Config(**settings)).float().train()
     model = Qwen2MoeForCausalLM(Qwen2MoeConfig(**settings)).float()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
