@@ -12,7 +12,8 @@ from moedb.capture.mini.card.measuring import write_card
 from moedb.capture.mini.config import MiniTrainingConfig, twin_width
 from moedb.capture.mini.training import loop
 from moedb.capture.mini.training.loop import train_mini
-from moedb.capture.models.checkpoints import DENSE_TWINS, find_checkpoint
+from moedb.capture.models.checkpoints import DENSE_TWINS, find_checkpoint, local_checkpoint
+from moedb.capture.models.loading.pretrained import load_tokenizer
 from moedb.errors import ModelNotFoundError
 
 
@@ -49,6 +50,9 @@ def test_a_twin_is_trained_on_the_tokens_of_the_mixture(trained):
     assert (twin / "tokenizer.json").read_bytes() == (mixture / "tokenizer.json").read_bytes()
     for key in ("corpus_sha256", "corpus_tokens", "ioi_tokens", "step"):
         assert summary(twin)[key] == summary(mixture)[key]
+    text = "if x < 10:\n    return 12345"
+    first, second = (load_tokenizer(local_checkpoint(folder)) for folder in trained)
+    assert first(text)["input_ids"] == second(text)["input_ids"]
     model = AutoModelForCausalLM.from_pretrained(twin)
     assert model.config.model_type == "qwen2"
     assert model.model.layers[0].mlp.down_proj.in_features == 2 * 8 + 8

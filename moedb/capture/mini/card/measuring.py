@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from moedb.capture.jobs.qwen_ioi import IOITemplates, load_ioi_templates
 from moedb.capture.mini.card.ngram import NGramModel
@@ -40,6 +40,7 @@ from moedb.capture.mini.evaluation import (
     measure_ioi,
 )
 from moedb.capture.mini.training.checkpointing import SUMMARY
+from moedb.capture.models.loading.pretrained import read_tokenizer
 from moedb.capture.models.loading.safe_config import WITHOUT_CODE, read_config
 from moedb.errors import MoedbError, UsageError
 
@@ -94,7 +95,7 @@ def evaluate(
                 f"{corpus_path}: not the corpus that {model_dir} was trained on; what is held out "
                 "can only be told for that one"
             )
-    tokenizer = AutoTokenizer.from_pretrained(str(model_dir), **WITHOUT_CODE)
+    tokenizer = read_tokenizer(model_dir)
     model = AutoModelForCausalLM.from_pretrained(
         str(model_dir), config=read_config(model_dir), use_safetensors=True, **WITHOUT_CODE
     )

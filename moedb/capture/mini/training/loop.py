@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoTokenizer
 
 from moedb.capture.jobs.qwen_ioi import IOITemplates, load_ioi_templates
 from moedb.capture.mini.config import MiniTrainingConfig
@@ -46,7 +45,7 @@ from moedb.capture.mini.training.optimization import (
 )
 from moedb.capture.mini.training.progress import Meter, show_progress
 from moedb.capture.models.device import use_large_pages
-from moedb.capture.models.loading.safe_config import WITHOUT_CODE
+from moedb.capture.models.loading.pretrained import read_tokenizer
 from moedb.capture.models.training_checkpoints import last_checkpoint
 from moedb.errors import ModelError
 
@@ -111,7 +110,7 @@ def train_mini(
         names = sorted({*templates.names, *(others.names if others else ())})
         tokenizer: Any = train_tokenizer([d.text for d in train], names, config.vocab_size)
         save_tokenizer(tokenizer, output)
-    tokenizer = AutoTokenizer.from_pretrained(str(output), **WITHOUT_CODE)
+    tokenizer = read_tokenizer(output)
     pieces = cut_pieces(tokenize_documents(train, tokenizer), config.max_length)
     held_out_pieces = cut_pieces(tokenize_documents(held_out, tokenizer), config.max_length)
     logger.info(
