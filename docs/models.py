@@ -42,6 +42,17 @@ read: exactly in float32, rounded once in bfloat16 and float16. The experts are 
 nothing more is to be installed. On a GPU gptqmodel keeps the weights as they are (`pip install -e
 '.[gptq]'`).
 
+A dense model is captured with `--dense`: of each decoder block the module that has a down
+projection, one or two linear layers before it and nothing else that multiplies, and is called
+with hidden states alone. What it writes must be what the down projection writes. Llama, Qwen2 and
+GPT-2 are held against plain hooks bit for bit by the tests. Refused are models whose feed-forward
+layer is no module of its own, such as OPT, and models with experts: the layers without experts
+that some of these have (DeepSeek's first) are never captured. The tables call such a layer's
+scoring `none`: no router runs, the one expert's weight is 1, the router's entropy and log-sum-exp
+0, margin and mass 1, and there are no `router_logits`.
+
+`shared_neurons` are there where a layer has one shared expert that is such a feed-forward layer.
+
 Where attention and the MoE block read the same normalized stream, `residual_mid` is the stream
 before both.
 

@@ -304,7 +304,13 @@ def capture_options(batch_size: int) -> Callable[[Command], Command]:
                 "--tokens",
                 default="all",
                 show_default=True,
-                help="Tokens the arrays keep: all, last, label:KEY=VALUE.",
+                help="Tokens the arrays keep: all, last, label:KEY, label:KEY=VALUE.",
+            ),
+            click.option(
+                "--per-value",
+                type=COUNT,
+                help="With --tokens label:KEY, keep at most as many tokens of each value, and from "
+                "the same examples as many of none of the values; drawn by --seed.",
             ),
             click.option(
                 "--arrays",
@@ -353,7 +359,13 @@ def placement_options(command: Command) -> Command:
 
 
 def language_model_options(command: Command) -> Command:
-    """Add ``--model`` and where its weights go, for a language model."""
+    """Add ``--model``, what it is and where its weights go, for a language model."""
+    command = click.option(
+        "--dense",
+        is_flag=True,
+        help="The model is dense: each feed-forward layer becomes a layer with one expert. A model "
+        "with experts is refused; those of its layers that have none are never captured.",
+    )(command)
     return click.option(
         "--model",
         default="qwen-moe-mini",

@@ -1,7 +1,8 @@
 """The arrays of a run: names, shapes and what they hold.
 
 T is the number of rows of the run's arrays (``tokens.array_row`` points into them), E the experts
-of a layer, k its top_k, d the width of the residual stream, h that of an expert's hidden layer.
+of a layer, k its top_k, d the width of the residual stream, h that of an expert's hidden layer, s
+that of the shared expert's.
 """
 
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Literal
 
 from moedb.errors import ArrayNotFoundError, did_you_mean
 
-Axis = Literal["E", "k", "d", "h"]
+Axis = Literal["E", "k", "d", "h", "s"]
 
 SHARD_ROWS = 1024
 """Rows of one shard, the smallest piece of an array that one unit owns."""
@@ -22,6 +23,7 @@ DIMENSION_NAMES: dict[str, str] = {
     "k": "rank",
     "d": "d_model",
     "h": "d_expert",
+    "s": "d_shared",
 }
 
 
@@ -84,10 +86,17 @@ ARRAYS: tuple[ArraySpec, ...] = (
         ("k", "h"),
         "hidden units of the expert of rank r, before the down projection; only where asked for",
     ),
+    ArraySpec(
+        "shared_neurons",
+        ("s",),
+        "hidden units of the shared expert, before its down projection; only where asked for",
+    ),
 )
 
 ARRAY_NAMES: tuple[str, ...] = tuple(spec.name for spec in ARRAYS)
-DEFAULT_ARRAYS: tuple[str, ...] = tuple(name for name in ARRAY_NAMES if name != "expert_neurons")
+DEFAULT_ARRAYS: tuple[str, ...] = tuple(
+    name for name in ARRAY_NAMES if name not in ("expert_neurons", "shared_neurons")
+)
 
 
 def array_spec(name: str) -> ArraySpec:

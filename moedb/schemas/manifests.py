@@ -221,6 +221,8 @@ class RunManifest(Manifest):
         _expect_count(self.unit_rows, "unit_rows")
         for row in self.layers:
             _expect_row(row, MOE_LAYERS, {"run_id"}, "layers")
+            # Of the arrays alone, and no column: a store that was written before lacks it.
+            _expect_count(row.get("d_shared", 0), "layers: d_shared")
         for name, layers in self.arrays.items():
             _expect(name, str, "arrays")
             for layer in layers:

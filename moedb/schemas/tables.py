@@ -160,7 +160,8 @@ MOE_LAYERS = Table(
             "scoring",
             "string",
             "how scores become weights: softmax or sigmoid, up to one constant factor, "
-            "or other where the weights follow neither",
+            "or other where the weights follow neither; none for a feed-forward layer of a dense "
+            "model, which is one expert of weight 1 without a router",
         ),
     ),
     ("layer",),
@@ -244,13 +245,13 @@ ROUTER_STATS = Table(
         Column(
             "margin",
             "float",
-            "largest less second largest router probability",
+            "largest less second largest router probability; 1 where there is one expert",
             precision="statistic",
         ),
         Column(
             "logsumexp",
             "float",
-            "log-sum-exp (nats) of the router's logits",
+            "log-sum-exp (nats) of the router's logits; 0 without a router",
             precision="statistic",
         ),
         Column(

@@ -58,6 +58,7 @@ def array_form(manifest: RunManifest, key: ArrayKey) -> ArrayForm:
         "k": row.get("top_k", 0),
         "d": manifest.row["d_model"],
         "h": row.get("d_expert", 0),
+        "s": row.get("d_shared", 0),
     }
     dtype = "float16" if manifest.row["dtype"] == "float16" else "float32"
     return ArrayForm((manifest.n_rows, *row_shape(array_spec(key.name), sizes)), dtype)

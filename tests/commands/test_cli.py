@@ -132,7 +132,7 @@ def test_bad_input_gets_one_clear_line_and_leaves_the_store_alone(
         ((*ioi, "--layers", "99"), 2, "MoE layers are 0 to 5"),
         ((*ioi, "--arrays", "expert_output"), 2, "did you mean expert_outputs?"),
         ((*ioi, "--arrays", "router_logits@9"), 2, "no MoE block at [9]"),
-        ((*ioi, "--tokens", "first"), 2, "valid are all, last and label:KEY=VALUE"),
+        ((*ioi, "--tokens", "first"), 2, "valid are all, last, label:KEY and label:KEY=VALUE"),
         ((*ioi, "--tokens", "label:rolle=io"), 2, "did you mean role?"),
         ((*ioi, "--tokens", "label:role=i0"), 2, "did you mean io?"),
         ((*ioi, "--batch-size", "0"), 2, "0 is not in the range x>=1"),

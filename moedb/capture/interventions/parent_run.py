@@ -128,7 +128,7 @@ def open_parent(store: Path, run: str) -> ParentRun:
     RunNotFoundError, StoreError
         If there is no such run, or it cannot be read.
     UsageError
-        If it is not complete, or its job is no task.
+        If it is not complete, its job is no task, or its model is dense.
     """
     snapshot = take_snapshot(store)
     warn_of_damage(snapshot)
@@ -146,6 +146,12 @@ def open_parent(store: Path, run: str) -> ParentRun:
             f"run {found.run_id} is incomplete: {len(found.missing_units)} of "
             f"{len(found.manifest.units)} units are missing",
             "resume it by running its capture command again",
+        )
+    if any(row["scoring"] == "none" for row in found.manifest.layers):
+        raise UsageError(
+            f"run {found.run_id} is of a dense model (--dense); interventions change which experts "
+            "run and what they add, and it has one for every token",
+            "take a run of an MoE model: moedb runs lists them",
         )
     return _read(found)
 

@@ -18,8 +18,9 @@ from moedb.capture.models.opening import opened_model
 from moedb.capture.models.placement import Placement
 from moedb.capture.pipeline.plan import Batch, CaptureOptions, CapturePlan, complete_plan
 from moedb.capture.pipeline.sizes import ModelShape
-from moedb.capture.pipeline.survey import TokenSelection
-from moedb.capture.structure.blocks import MoEBlock, find_blocks
+from moedb.capture.pipeline.survey.tokens import TokenSelection
+from moedb.capture.structure.blocks import MoEBlock
+from moedb.capture.structure.dense_blocks import find_layers
 from moedb.capture.structure.wiring import BlockWiring
 from moedb.capture.tracing.batch_records import BatchReader, BatchRecords, to_numpy
 from moedb.capture.tracing.logit_lens import LensReading, LogitLens, Positions, n_lens_tokens
@@ -38,6 +39,8 @@ def plan_language_capture(
     make_dataset: MakeDataset,
     lens: Positions = "none",
     outline: ModelOutline | None = None,
+    *,
+    dense: bool = False,
 ) -> CapturePlan:
     """Resolve every choice of a capture, without loading weights.
 
@@ -52,6 +55,8 @@ def plan_language_capture(
         target and a foil.
     outline
         The model, where it is not to be found by its name in ``options``.
+    dense
+        Whether it is a dense model, each feed-forward layer of which is a layer with one expert.
 
     Raises
     ------
@@ -59,14 +64,14 @@ def plan_language_capture(
         If the model is none that can be captured, or an option does not fit it.
     """
     use_large_pages()
-    TokenSelection.parse(options.tokens)
+    TokenSelection.parse(options.tokens, options.per_value)
     if outline is not None and outline.is_live:
         model = outline
         _check_unplaced(options)
         dtype, device = model.placed
     else:
         device = chosen_device(options.device)
-        model = outline or ModelOutline.of(find_checkpoint(options.model))
+        model = outline or ModelOutline.of(find_checkpoint(options.model), dense=dense)
         dtype = options.dtype or default_dtype(model.checkpoint, device)
     embeddings = model.skeleton.get_input_embeddings()
     dataset = make_dataset(model.tokenizer)
@@ -76,8 +81,12 @@ def plan_language_capture(
         absent.add("logit_direction")
     if not all(_has_shared_expert(model.skeleton, block) for block in model.blocks):
         absent.add("shared_outputs")
+    if not all(block.d_shared for block in model.blocks):
+        absent.add("shared_neurons")
+    if model.is_dense:
+        absent.add("router_logits")
     placement = Placement(dtype, device, options.max_bytes, options.device_map)
-    if set(model.forms(placement).values()) != {"stacked"}:
+    if not set(model.forms(placement).values()) <= {"stacked", "dense"}:
         absent.add("expert_neurons")
     shape = ModelShape(
         blocks=model.blocks,
@@ -94,7 +103,10 @@ def plan_language_capture(
         dtype=dtype,
         device=device,
         open_model=partial(open_language_model, model, placement, positions=lens),
-        settings={} if lens == "none" else {"lens": lens},
+        settings={
+            **({} if lens == "none" else {"lens": lens}),
+            **({"dense": True} if model.is_dense else {}),
+        },
         n_lens_tokens=n_lens_tokens(dataset.examples, lens),
     )
 
@@ -158,10 +170,14 @@ def open_language_model(
         else:
             model = stack.enter_context(opened_model(outline.checkpoint, placement))
         # Quantized experts come up in another form than the skeleton's.
-        loaded = find_blocks(model)
+        loaded = find_layers(model, dense=outline.is_dense)
         _check_sizes(outline, loaded)
-        traced_model = stack.enter_context(traced(model, loaded, arrays.get("expert_neurons", ())))
+        shared_layers = arrays.get("shared_neurons", ())
+        traced_model = stack.enter_context(
+            traced(model, loaded, arrays.get("expert_neurons", ()), shared_layers)
+        )
         _check_shared_experts(traced_model.wiring.blocks, arrays.get("shared_outputs", ()))
+        _check_shared_neurons(outline, traced_model.wiring.blocks, shared_layers)
         lens = None
         if positions != "none":
             lens = LogitLens(model, traced_model.wiring, traced_model.rehearsed)
@@ -183,6 +199,22 @@ def _check_shared_experts(wirings: Sequence[BlockWiring], wanted: Sequence[int])
             raise ModelError(
                 f"{wiring.block.path}: expected a shared expert, found none",
                 "leave shared_outputs out: name the others with --arrays",
+            )
+
+
+def _check_shared_neurons(
+    outline: ModelOutline, wirings: Sequence[BlockWiring], wanted: Sequence[int]
+) -> None:
+    """Hold the width that the arrays were made for against what ran."""
+    expected = {block.layer: block.d_shared for block in outline.blocks}
+    for wiring in wirings:
+        layer = wiring.block.layer
+        if layer in wanted and wiring.d_shared != expected[layer]:
+            found = f"of {wiring.d_shared}" if wiring.d_shared else "that can be read"
+            raise ModelError(
+                f"{wiring.block.path}: expected a shared expert with a hidden layer of "
+                f"{expected[layer]} units, found none {found}",
+                "leave shared_neurons out: name the others with --arrays",
             )
 
 

@@ -12,12 +12,12 @@ from transformers import PreTrainedModel
 from moedb.capture.jobs.model_outline import ModelOutline
 from moedb.capture.models.checkpoints import local_checkpoint
 from moedb.capture.models.loading.pretrained import DTYPES
-from moedb.capture.structure.blocks import find_blocks
+from moedb.capture.structure.dense_blocks import find_layers
 from moedb.errors import ModelError, UsageError, first_line
 
 
 @contextmanager
-def live_outline(model: Any, tokenizer: Any) -> Iterator[ModelOutline]:
+def live_outline(model: Any, tokenizer: Any, *, dense: bool = False) -> Iterator[ModelOutline]:
     """Describe a model that is loaded, as one would be described from its folder.
 
     It is saved to a temporary folder to be hashed, so that the run says of it what it would say of
@@ -30,6 +30,8 @@ def live_outline(model: Any, tokenizer: Any) -> Iterator[ModelOutline]:
         A causal language model of transformers, on one device.
     tokenizer
         Its tokenizer.
+    dense
+        Whether it is a dense model.
 
     Raises
     ------
@@ -59,6 +61,7 @@ def live_outline(model: Any, tokenizer: Any) -> Iterator[ModelOutline]:
         for path in Path(folder).glob("*.safetensors"):
             path.unlink()
         try:
-            yield ModelOutline(checkpoint, model.eval(), tuple(find_blocks(model)), is_live=True)
+            blocks = tuple(find_layers(model, dense=dense))
+            yield ModelOutline(checkpoint, model.eval(), blocks, is_live=True, is_dense=dense)
         finally:
             model.train(was_training)

@@ -8,7 +8,8 @@ from moedb.capture.models.checkpoints import Checkpoint
 from moedb.capture.models.loading.pretrained import load_skeleton, load_tokenizer
 from moedb.capture.models.loading.quantized import stays_quantized
 from moedb.capture.models.placement import Placement
-from moedb.capture.structure.blocks import Form, MoEBlock, find_blocks
+from moedb.capture.structure.blocks import Form, MoEBlock
+from moedb.capture.structure.dense_blocks import find_layers
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,15 @@ class ModelOutline:
         Its MoE blocks, as the skeleton has them.
     is_live
         Whether the skeleton is the model itself, which is loaded already.
+    is_dense
+        Whether the blocks are the feed-forward layers of a dense model.
     """
 
     checkpoint: Checkpoint
     skeleton: Any
     blocks: tuple[MoEBlock, ...]
     is_live: bool = False
+    is_dense: bool = False
 
     @property
     def placed(self) -> tuple[str, str]:
@@ -38,16 +42,24 @@ class ModelOutline:
         return str(self.skeleton.dtype).removeprefix("torch."), str(self.skeleton.device)
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> "ModelOutline":
-        """Build a checkpoint's model without weights, and find its MoE blocks.
+    def of(cls, checkpoint: Checkpoint, *, dense: bool = False) -> "ModelOutline":
+        """Build a checkpoint's model without weights, and find its blocks.
+
+        Parameters
+        ----------
+        checkpoint
+            Where it is.
+        dense
+            Whether it is a dense model, whose feed-forward layers are the blocks.
 
         Raises
         ------
         ModelError
-            If it is none that transformers knows, or has no MoE block that can be captured.
+            If it is none that transformers knows, or has no block that can be captured.
         """
         skeleton = load_skeleton(checkpoint)
-        return cls(checkpoint, skeleton, tuple(find_blocks(skeleton)))
+        blocks = tuple(find_layers(skeleton, dense=dense))
+        return cls(checkpoint, skeleton, blocks, is_dense=dense)
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -61,5 +73,5 @@ class ModelOutline:
 
     def forms(self, placement: Placement) -> dict[int, Form]:
         """For each MoE layer the form that its experts will have once they are opened."""
-        quantized = stays_quantized(self.checkpoint, placement)
+        quantized = not self.is_dense and stays_quantized(self.checkpoint, placement)
         return {block.layer: "list" if quantized else block.form for block in self.blocks}

@@ -1,10 +1,13 @@
-"""What a training run of qwen-moe-mini is made of."""
+"""What a training run of qwen-moe-mini, or of one of its dense twins, is made of."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+WIDTHS = ("active", "total")
+"""The widths of the dense twins: of what a token meets of the mixture, and of all of it."""
 
 
 class MiniTrainingConfig(BaseModel):
@@ -17,6 +20,9 @@ class MiniTrainingConfig(BaseModel):
     ----------
     vocab_size, n_layers, d_model, n_heads, n_experts, top_k, d_expert, d_shared : int
         The shape.
+    d_dense : int, optional
+        Width of the one feed-forward layer that every layer of a dense twin has in place of router
+        and experts; None for the mixture. The settings of experts then mean nothing.
     tie_embeddings : bool
         Whether the unembedding is the embedding.
     init_std, expert_down_init_std : float
@@ -56,6 +62,7 @@ class MiniTrainingConfig(BaseModel):
     top_k: int = Field(4, ge=1)
     d_expert: int = Field(32, ge=1)
     d_shared: int = Field(128, ge=1)
+    d_dense: int | None = Field(None, ge=1)
     tie_embeddings: bool = True
     init_std: float = Field(0.05, gt=0)
     expert_down_init_std: float = Field(0.2, gt=0)
@@ -93,8 +100,8 @@ class MiniTrainingConfig(BaseModel):
             raise ValueError(
                 f"d_model is {self.d_model}, not a multiple of 2 x {self.n_heads} heads"
             )
-        for key in ("d_model", "d_expert", "d_shared"):
-            if getattr(self, key) % 8:
+        for key in ("d_model", "d_expert", "d_shared", "d_dense"):
+            if (getattr(self, key) or 0) % 8:
                 raise ValueError(f"{key} is {getattr(self, key)}, not a multiple of 8")
         if self.corpus_tokens_per_step < self.max_length:
             raise ValueError(
@@ -103,14 +110,35 @@ class MiniTrainingConfig(BaseModel):
             )
         return self
 
+    @property
+    def model_name(self) -> str:
+        """What a model of this configuration is called on its card."""
+        if self.d_dense is None:
+            return "qwen-moe-mini"
+        for width in WIDTHS:
+            if self.d_dense == twin_width(self, width):
+                return f"qwen-dense-mini-{width}"
+        return f"qwen-dense-mini-{self.d_dense}"
+
     def model_shape(self) -> dict[str, Any]:
-        """Return the arguments of the model's `Qwen2MoeConfig`, token ids left out."""
-        return {
+        """Return the arguments of the model's configuration, token ids left out.
+
+        That is a `Qwen2MoeConfig`, and a `Qwen2Config` for a dense twin.
+        """
+        shape = {
             "vocab_size": self.vocab_size,
             "hidden_size": self.d_model,
             "num_hidden_layers": self.n_layers,
             "num_attention_heads": self.n_heads,
             "num_key_value_heads": self.n_heads,
+            "max_position_embeddings": 4 * self.max_length,
+            "tie_word_embeddings": self.tie_embeddings,
+            "initializer_range": self.init_std,
+        }
+        if self.d_dense is not None:
+            return {**shape, "intermediate_size": self.d_dense}
+        return {
+            **shape,
             "intermediate_size": self.d_shared,
             "moe_intermediate_size": self.d_expert,
             "shared_expert_intermediate_size": self.d_shared,
@@ -118,8 +146,20 @@ class MiniTrainingConfig(BaseModel):
             "num_experts_per_tok": self.top_k,
             "norm_topk_prob": False,
             "decoder_sparse_step": 1,
-            "max_position_embeddings": 4 * self.max_length,
-            "tie_word_embeddings": self.tie_embeddings,
-            "initializer_range": self.init_std,
             "router_aux_loss_coef": self.aux_coefficient,
         }
+
+
+def twin_width(config: MiniTrainingConfig, width: str) -> int:
+    """Return the width of a dense twin's feed-forward layers.
+
+    Parameters
+    ----------
+    config : MiniTrainingConfig
+        The mixture.
+    width : str
+        ``active``: as many neurons as a token meets in a layer of the mixture. ``total``: as many
+        as a layer of the mixture has.
+    """
+    n_experts = config.top_k if width == "active" else config.n_experts
+    return n_experts * config.d_expert + config.d_shared

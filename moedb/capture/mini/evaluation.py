@@ -49,13 +49,21 @@ class HeldOutMeasures:
         Sum of -ln p over the predicted tokens.
     n_predicted : int64[document]
         Number of these tokens.
-    expert_counts : int64[document, layer, expert]
-        Routing decisions.
+    expert_counts : int64[document, layer, expert] or None
+        Routing decisions; None of a dense model.
+    n_tokens : int
+        Tokens read.
     """
 
     nll: FloatArray
     n_predicted: IntArray
-    expert_counts: IntArray
+    expert_counts: IntArray | None
+    n_tokens: int
+
+
+def routing_wanted(model: Any) -> dict[str, Any]:
+    """Return the arguments of a forward pass that give the routers' scores, if there are any."""
+    return {"output_router_logits": True} if hasattr(model.config, "num_experts") else {}
 
 
 def ioi_logits(
@@ -91,7 +99,7 @@ def measure_ioi(
 
     Parameters
     ----------
-    model : Qwen2MoeForCausalLM
+    model : Qwen2MoeForCausalLM or Qwen2ForCausalLM
         In evaluation mode.
     tokenizer : transformers tokenizer
         The model's.
@@ -143,7 +151,7 @@ def measure_held_out(
 
     Parameters
     ----------
-    model : Qwen2MoeForCausalLM
+    model : Qwen2MoeForCausalLM or Qwen2ForCausalLM
         In evaluation mode.
     pieces : sequence of int64[token]
         Cut documents. The first token of a piece is not predicted.
@@ -159,21 +167,20 @@ def measure_held_out(
     HeldOutMeasures
     """
     config = model.config
-    n_layers, n_experts, top_k = (
-        config.num_hidden_layers,
-        config.num_experts,
-        config.num_experts_per_tok,
-    )
     nll = np.zeros(n_documents)
     n_predicted = np.zeros(n_documents, dtype=np.int64)
-    counts = np.zeros((n_documents, n_layers, n_experts), dtype=np.int64)
+    wanted = routing_wanted(model)
+    counts = None
+    if wanted:
+        shape = (n_documents, config.num_hidden_layers, config.num_experts)
+        counts = np.zeros(shape, dtype=np.int64)
     document_of = np.asarray(document_of_piece)
     for chosen, ids, mask in held_out_batches(
         pieces, tokens_per_batch=tokens_per_batch, pad_id=config.pad_token_id or 0
     ):
         inputs = torch.from_numpy(ids)
         with torch.no_grad():
-            outputs = model.model(input_ids=inputs, output_router_logits=True)
+            outputs = model.model(input_ids=inputs, **wanted)
             logits = model.lm_head(outputs.last_hidden_state[:, :-1]).float()
             losses = functional.cross_entropy(
                 logits.flatten(0, 1), inputs[:, 1:].flatten(), reduction="none"
@@ -183,12 +190,14 @@ def measure_held_out(
         documents = document_of[chosen]
         np.add.at(nll, documents, row_nll)
         np.add.at(n_predicted, documents, predicted.sum(axis=1))
+        if counts is None:
+            continue
         token_document = np.repeat(documents, mask.sum(axis=1))
         for layer, scores in enumerate(outputs.router_logits):
             kept = scores[torch.from_numpy(mask.reshape(-1))]
-            experts = kept.float().topk(top_k, dim=-1).indices.numpy()
+            experts = kept.float().topk(config.num_experts_per_tok, dim=-1).indices.numpy()
             np.add.at(counts[:, layer], (token_document[:, None], experts), 1)
-    return HeldOutMeasures(nll, n_predicted, counts)
+    return HeldOutMeasures(nll, n_predicted, counts, sum(map(len, pieces)))
 
 
 def mutual_information(joint: npt.ArrayLike) -> float:

@@ -13,6 +13,8 @@ from moedb.errors import ModelError, ModelNotFoundError, did_you_mean
 from moedb.store.files import sha256_of_file
 
 EMBEDDED_MODEL = "qwen-moe-mini"
+DENSE_TWINS = {"qwen-dense-mini-active": "active", "qwen-dense-mini-total": "total"}
+"""Models trained like the embedded one, with the width that each is made with."""
 
 HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 HUB_COPIES = ("*/*", "consolidated*.safetensors")
@@ -45,21 +47,28 @@ class Checkpoint:
 
 
 def find_checkpoint(model: str) -> Checkpoint:
-    """Resolve ``model``: the embedded model's name, a local folder, or a hub id.
+    """Resolve ``model``: an embedded model's name, a local folder, or a hub id.
 
     Raises
     ------
     ModelNotFoundError
-        If there is no such folder, or the hub cannot be reached or does not know the id.
+        If there is no such folder, the hub cannot be reached or does not know the id, or the name
+        is that of a twin which does not come with moedb.
     ModelError
         If the folder is no safetensors checkpoint.
     """
-    if model == EMBEDDED_MODEL:
-        folder = Path(str(resources.files("moedb.capture.mini") / "data" / EMBEDDED_MODEL))
-        return _checkpoint(EMBEDDED_MODEL, folder, None)
+    embedded = Path(str(resources.files("moedb.capture.mini") / "data")) / model
+    if model == EMBEDDED_MODEL or (model in DENSE_TWINS and embedded.is_dir()):
+        return _checkpoint(model, embedded, None)
     path = Path(model).expanduser()
     if path.is_dir():
         return local_checkpoint(path)
+    if model in DENSE_TWINS:
+        raise ModelNotFoundError(
+            f"{model} does not come with moedb, and there is no folder of that name here",
+            f"make it: moedb train qwen-dense-mini --width {DENSE_TWINS[model]} --corpus FILE "
+            f"-o {model}",
+        )
     if path.exists() or path.is_absolute() or model.startswith((".", "~")):
         raise ModelNotFoundError(
             f"the model folder {model} does not exist"

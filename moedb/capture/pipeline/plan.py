@@ -19,7 +19,8 @@ from moedb.capture.pipeline.array_selection import (
     parse_layers,
 )
 from moedb.capture.pipeline.sizes import Estimate, ModelShape, array_bytes, estimate
-from moedb.capture.pipeline.survey import TokenSelection, survey
+from moedb.capture.pipeline.survey.counting import survey
+from moedb.capture.pipeline.survey.tokens import TokenSelection
 from moedb.capture.pipeline.units import UNIT_TOKENS, divide
 from moedb.capture.structure.wiring import BlockWiring
 from moedb.capture.tracing.batch_records import BatchRecords
@@ -45,7 +46,12 @@ class CaptureOptions:
     arrays
         Arrays to keep, as ``NAME`` or ``NAME@LAYERS``; empty for what fits the budget.
     tokens
-        Tokens the arrays keep: ``all``, ``last`` or ``label:KEY=VALUE``.
+        Tokens the arrays keep: ``all``, ``last``, ``label:KEY`` or ``label:KEY=VALUE``.
+    per_value
+        Of the tokens with that label the most of each value, drawn by ``seed``, and from the same
+        examples as many with none of the values; None for all with the label.
+    seed
+        Seed of that draw.
     batch_size
         Examples of a forward pass.
     dtype, device
@@ -64,6 +70,8 @@ class CaptureOptions:
     layers: str = "all"
     arrays: tuple[str, ...] = ()
     tokens: str = "all"
+    per_value: int | None = None
+    seed: int = 0
     batch_size: int = 16
     dtype: str | None = None
     device: str | None = None
@@ -153,6 +161,7 @@ class CapturePlan:
             "dataset_sha256": self.dataset.sha256,
             "arrays": describe_selection(self.arrays),
             "tokens": self.options.tokens,
+            **self._sample,
             "batch_size": self.options.batch_size,
             "dtype": self.dtype,
             "device": self.device.partition(":")[0],
@@ -160,6 +169,14 @@ class CapturePlan:
             "unit_tokens": UNIT_TOKENS,
             **self.settings,
         }
+
+    @property
+    def _sample(self) -> dict[str, int]:
+        """What the draw of tokens depends on; nothing where none is drawn."""
+        per_value = self.options.per_value
+        return (
+            {} if per_value is None else {"per_value": per_value, "tokens_seed": self.options.seed}
+        )
 
     def bytes_of(self, units: Sequence[int]) -> int:
         """Bytes that these units take, before compression."""
@@ -211,7 +228,8 @@ def complete_plan(
     UsageError
         If an option does not fit the model or the dataset.
     """
-    selection = TokenSelection.parse(options.tokens)
+    selection = TokenSelection.parse(options.tokens, options.per_value)
+    selection = selection.draw(dataset.examples, options.seed)
     found = survey(dataset, selection)
     layers = parse_layers(options.layers, shape.layers)
     notes = [*dataset.notes]

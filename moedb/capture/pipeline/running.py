@@ -98,7 +98,10 @@ class _ReadyCapture:
         planned = self._planned
         span = planned.units[unit]
         examples = planned.dataset.examples[span.first_example : span.end_example]
-        masks = [planned.selection.mask(example) for example in examples]
+        masks = [
+            planned.selection.mask(example, span.first_example + index)
+            for index, example in enumerate(examples)
+        ]
         records = []
         for indices in like_lengths([len(e) for e in examples], planned.options.batch_size):
             batch = Batch(
@@ -141,6 +144,7 @@ def run_manifest(planned: CapturePlan, blocks: Sequence[BlockWiring]) -> RunMani
             "has_shared_expert": int(found.has_shared_expert),
             "norm_topk_prob": int(found.rule.norm_topk_prob),
             "scoring": found.rule.scoring,
+            **({"d_shared": found.d_shared} if found.d_shared else {}),
         }
         for found in blocks
     )

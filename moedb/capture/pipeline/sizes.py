@@ -6,7 +6,7 @@ from math import ceil
 
 import numpy as np
 
-from moedb.capture.pipeline.survey import Survey
+from moedb.capture.pipeline.survey.counting import Survey
 from moedb.capture.structure.blocks import MoEBlock
 from moedb.schemas import tables
 from moedb.schemas.arrays import array_spec
@@ -36,6 +36,7 @@ class ModelShape:
             "E": block.n_experts if block else 0,
             "k": block.top_k if block else 0,
             "h": block.d_expert if block else 0,
+            "s": block.d_shared if block else 0,
             "d": self.d_model,
         }
         return int(np.prod(row_shape(array_spec(key.name), sizes))) * self.itemsize

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from moedb.capture.pipeline.survey import Survey
+from moedb.capture.pipeline.survey.counting import Survey
 from moedb.errors import UsageError
 from moedb.schemas.arrays import SHARD_ROWS
 from moedb.schemas.manifests import UnitRange

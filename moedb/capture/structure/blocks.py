@@ -8,10 +8,14 @@ A block is a module that holds experts, in one of three forms:
     an experts module with a forward of its own, called with hidden states, indices and weights;
 ``list``
     an ``nn.ModuleList`` of experts which the block itself calls one by one, as quantized
-    checkpoints come up.
+    checkpoints come up;
+``dense``
+    no experts: the feed-forward layer of a dense model, see
+    :mod:`moedb.capture.structure.dense_blocks`.
 
 Nothing here runs the model, so it works on a model without weights too;
-:mod:`moedb.capture.structure.model_probe` then watches a small forward pass to learn the rest.
+:mod:`moedb.capture.structure.probing.model_probe` then watches a small forward pass to learn the
+rest.
 """
 
 import inspect
@@ -22,9 +26,10 @@ from typing import Any, Literal
 
 from torch import nn
 
+from moedb.capture.structure.feed_forward import shared_width
 from moedb.errors import ModelError
 
-Form = Literal["stacked", "own", "list"]
+Form = Literal["stacked", "own", "list", "dense"]
 
 _TOP_K = ("top_k", "num_experts_per_tok", "moe_top_k", "moe_topk", "top_k_experts", "moe_k")
 _N_EXPERTS = ("total_experts", "num_experts", "num_local_experts", "n_routed_experts")
@@ -46,6 +51,8 @@ class MoEBlock:
         Routed experts, experts chosen for each token, width of an expert's hidden layer.
     form
         How the experts are built.
+    d_shared
+        Width of the shared expert's hidden layer; 0 where there is none that shows it.
     """
 
     layer: int
@@ -56,6 +63,7 @@ class MoEBlock:
     top_k: int
     d_expert: int
     form: Form = "stacked"
+    d_shared: int = 0
 
     @property
     def scope(self) -> str:
@@ -71,17 +79,18 @@ def find_blocks(model: nn.Module) -> list[MoEBlock]:
     ModelError
         If there are none (a dense model), or one is not built as expected.
     """
-    blocks = [
-        _block(model, path, module, form)
-        for path, module in model.named_modules()
-        if (form := _form(model, path, module)) is not None
-    ]
+    blocks = [_block(model, path, module, form) for path, module, form in experts_modules(model)]
     if not blocks:
+        suspect = _suspect(model)
         raise ModelError(
             f"{type(model).__name__} has no MoE block that can be read: expected experts behind "
             "transformers' experts interface, experts called with (hidden states, indices, "
-            f"weights), or an nn.ModuleList of experts beside their router{_suspects(model)}",
-            "moedb captures Mixture-of-Experts models; leave --model out for qwen-moe-mini",
+            "weights), or an nn.ModuleList of experts beside their router; "
+            f"{suspect or 'found a dense model'}",
+            "moedb captures Mixture-of-Experts models; leave --model out for qwen-moe-mini"
+            if suspect
+            else "--dense captures a dense model, each feed-forward layer as one expert that "
+            "every token uses; leave --model out for qwen-moe-mini",
         )
     layers = [block.layer for block in blocks]
     if len(set(layers)) != len(layers):
@@ -89,12 +98,20 @@ def find_blocks(model: nn.Module) -> list[MoEBlock]:
     return sorted(blocks, key=lambda block: block.layer)
 
 
-def _suspects(model: nn.Module) -> str:
-    """The first module that looks like an MoE block by its name, for the message."""
+def experts_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module, Form]]:
+    """The modules of ``model`` that hold experts, with their paths and forms."""
+    for path, module in model.named_modules():
+        form = _form(model, path, module)
+        if form is not None:
+            yield path, module, form
+
+
+def _suspect(model: nn.Module) -> str:
+    """The first module that looks like an MoE block by its name, for the message; else empty."""
     for path, module in model.named_modules():
         if re.search(r"MoE|Moe|Experts", type(module).__name__) and re.search(r"\.\d+\.", path):
-            return f"; {path} ({type(module).__name__}) is none of these"
-    return "; found a dense model"
+            return f"{path} ({type(module).__name__}) is none of these"
+    return ""
 
 
 def _form(model: nn.Module, path: str, module: nn.Module) -> Form | None:
@@ -158,6 +175,7 @@ def _block(model: nn.Module, experts_path: str, experts: Any, form: Form) -> MoE
         top_k=top_k,
         d_expert=d_expert,
         form=form,
+        d_shared=shared_width(model, decoder.group(1)),
     )
 
 

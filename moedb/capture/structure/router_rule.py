@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-Scoring = Literal["softmax", "sigmoid", "other"]
+Scoring = Literal["softmax", "sigmoid", "other", "none"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class RouterRule:
     ----------
     scoring
         What is done to the logits; ``other`` where the weights follow no rule known here, and
-        are stored as the router gives them.
+        are stored as the router gives them; ``none`` where there is no router, and the one expert
+        has the weight 1.
     norm_topk_prob
         Whether the chosen weights are divided by their sum, as a softmax over the chosen does.
     scale
@@ -48,6 +49,8 @@ class RouterRule:
         """
         if self.scoring == "other":
             raise ValueError("the scoring 'other' is no rule")
+        if self.scoring == "none":
+            return torch.ones(experts.shape, device=experts.device)
         scores = logits.float()
         scores = scores.softmax(dim=-1) if self.scoring == "softmax" else scores.sigmoid()
         chosen = scores.gather(-1, experts)

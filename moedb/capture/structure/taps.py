@@ -105,13 +105,13 @@ def tapped(model: Any, blocks: Sequence[MoEBlock], neurons: Collection[int] = ()
         do not show their hidden units.
     """
     for block in blocks:
-        if block.form != "stacked" and block.layer in neurons:
+        if block.form not in ("stacked", "dense") and block.layer in neurons:
             raise ModelError(
                 f"{block.experts_path}: expert_neurons can be read only of stacked experts that "
                 "transformers' experts interface runs"
             )
     stacked = [block for block in blocks if block.form == "stacked"]
-    wrapped = [block for block in blocks if block.form != "stacked"]
+    wrapped = [block for block in blocks if block.form in ("own", "list")]
     with _interface(model, stacked, neurons), _wrappers(model, wrapped):
         yield
 

@@ -1,6 +1,6 @@
 """What is known of a model once it was probed: where its values are, and how they relate."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -74,7 +74,8 @@ class BlockWiring:
     Attributes
     ----------
     block, router_path, rule
-        The block, the module that gives its router's logits, and how those become weights.
+        The block, the module that gives its router's logits (empty where there is none), and how
+        those become weights.
     has_shared_expert, has_shared_gate
         Whether there is a shared expert, and a gate on it that a sigmoid is applied to.
     routed_scale, shared_scale
@@ -83,6 +84,8 @@ class BlockWiring:
     shared_is_beside
         Whether the shared expert is not in the block but beside it, added to its output; what is
         called the block's output then includes it.
+    d_shared
+        Width of the shared expert's hidden layer as it ran; 0 where it cannot be read.
     """
 
     block: MoEBlock
@@ -93,6 +96,7 @@ class BlockWiring:
     routed_scale: float = 1.0
     shared_scale: float = 1.0
     shared_is_beside: bool = False
+    d_shared: int = 0
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,22 @@ def extended(
     wirings = []
     for block in blocks:
         found = known[kinds.index(kinds[block.layer])]
-        path = moved(found.router_path, block.layer)
+        path = moved(found.router_path, block.layer) if found.router_path else ""
         wirings.append(replace(found, block=block, router_path=path))
     return Wiring(tuple(wirings), tuple(reads), len(kinds), wiring.d_model, attention)
+
+
+def reading_neurons(wiring: Wiring, wanted: Mapping[str, Collection[int]]) -> Wiring:
+    """The wiring without the reads of hidden units that are not wanted.
+
+    Parameters
+    ----------
+    wiring
+        What is known of the model.
+    wanted
+        For each role of hidden units the layers of which they are read.
+    """
+    reads = tuple(
+        read for read in wiring.reads if read.role not in wanted or read.layer in wanted[read.role]
+    )
+    return replace(wiring, reads=reads)

@@ -38,7 +38,9 @@ class LayerActivations:
     residual_mid
         (token, d_model); None where there is no residual stream.
     expert_neurons
-        (token, rank, d_expert); None unless tapped.
+        (token, rank, d_expert); None unless read.
+    shared_neurons
+        (token, d_shared); None unless read.
     all_expert_outputs
         (token, expert, d_model), before any weight; None where only chosen experts ran.
     """
@@ -54,6 +56,7 @@ class LayerActivations:
     router_input: torch.Tensor
     residual_mid: torch.Tensor | None = None
     expert_neurons: torch.Tensor | None = None
+    shared_neurons: torch.Tensor | None = None
     all_expert_outputs: torch.Tensor | None = None
 
 
@@ -99,6 +102,8 @@ def layer_activations(wiring: BlockWiring, roles: Mapping[str, torch.Tensor]) ->
     roles
         The values that were read of it, by what they are: (token, ...).
     """
+    if wiring.block.form == "dense":
+        return _dense_activations(roles)
     logits, experts = roles["router_logits"], roles["experts"].long()
     # Some routers return their choice unsorted: rank is by score, whatever order the model used.
     by_rank = logits.gather(-1, experts).argsort(dim=-1, descending=True, stable=True)
@@ -130,6 +135,28 @@ def layer_activations(wiring: BlockWiring, roles: Mapping[str, torch.Tensor]) ->
         router_input=roles["router_input"],
         residual_mid=roles["residual_mid"],
         expert_neurons=None if neurons is None else ranked(neurons),
+        shared_neurons=roles.get("shared_neurons"),
+    )
+
+
+def _dense_activations(roles: Mapping[str, torch.Tensor]) -> LayerActivations:
+    """What a feed-forward layer did: one expert that every token uses with the weight 1."""
+    output, neurons = roles["block_output"], roles.get("dense_neurons")
+    one = output.new_ones(len(output), 1)
+    # No router gave these; a logit of 0 has the probability 1, and so an entropy of 0.
+    logits = torch.zeros_like(one, dtype=torch.float32)
+    return LayerActivations(
+        router_logits=logits,
+        probabilities=torch.ones_like(logits),
+        experts=torch.zeros_like(one, dtype=torch.long),
+        weights=one,
+        expert_outputs=roles["dense_outputs"].unsqueeze(1),
+        shared_outputs=None,
+        shared_gate=None,
+        block_output=output,
+        router_input=roles["router_input"],
+        residual_mid=roles["residual_mid"],
+        expert_neurons=None if neurons is None else neurons.unsqueeze(1),
     )
 
 

@@ -121,7 +121,7 @@ class BatchReader:
         check_layer(activations, self._wirings[layer])
         self.layers[layer] = _record_layer(activations, self._owner, self._n_examples)
         for name in self._wanted:
-            if hasattr(activations, name):
+            if getattr(activations, name, None) is not None:
                 self._keep(name, layer, getattr(activations, name))
         if self._lens is not None and activations.residual_mid is not None:
             self._lens.take(after_attention(layer), activations.residual_mid)

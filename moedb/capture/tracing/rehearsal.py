@@ -8,9 +8,9 @@ import torch
 
 from moedb.capture.models.layer_ranges import only_first_layers
 from moedb.capture.structure.blocks import MoEBlock, layer_kinds, n_first_layers
-from moedb.capture.structure.model_probe import probe
+from moedb.capture.structure.probing.model_probe import probe
 from moedb.capture.structure.taps import tapped
-from moedb.capture.structure.wiring import Wiring, extended
+from moedb.capture.structure.wiring import Wiring, extended, reading_neurons
 from moedb.capture.tracing.activations import BatchActivations
 from moedb.capture.tracing.checks import check_batch
 from moedb.capture.tracing.model_end import ModelEnd
@@ -21,11 +21,21 @@ from moedb.errors import CheckError, ModelError
 
 @contextmanager
 def traced(
-    model: Any, blocks: Sequence[MoEBlock], neurons: Collection[int] = ()
+    model: Any,
+    blocks: Sequence[MoEBlock],
+    neurons: Collection[int] = (),
+    shared_neurons: Collection[int] = (),
 ) -> Iterator[TracedModel]:
     """Tap ``model``, probe it, and leave it as it was found.
 
     Of a model whose weights come from the disk only the first layers run for that.
+
+    Parameters
+    ----------
+    model, blocks
+        The model, and its blocks.
+    neurons, shared_neurons
+        The layers whose experts' hidden units are read, and those whose shared expert's are.
 
     Raises
     ------
@@ -45,7 +55,9 @@ def traced(
             first = [block for block in blocks if block.layer < n_layers]
             wiring = probe(model, first)
             rehearsed = _rehearse(Tracer(model, wiring), plain)
-        whole = Tracer(model, extended(wiring, blocks, kinds, layers_path))
+        wanted = {"dense_neurons": neurons, "shared_neurons": shared_neurons}
+        whole_wiring = extended(wiring, blocks, kinds, layers_path)
+        whole = Tracer(model, reading_neurons(whole_wiring, wanted))
         yield TracedModel(whole, rehearsed, _end(model, wiring, rehearsed))
 
 

@@ -24,7 +24,9 @@ class CaptureSettings(TypedDict, total=False):
     layers
         Layers whose arrays are kept, such as ``0,4-7``.
     tokens
-        Tokens the arrays keep: ``all``, ``last``, ``label:KEY=VALUE``.
+        Tokens the arrays keep: ``all``, ``last``, ``label:KEY``, ``label:KEY=VALUE``.
+    per_value
+        The most tokens of each value of the label, and as many others of the same examples.
     batch_size
         Examples of a forward pass.
     dtype, device
@@ -38,6 +40,7 @@ class CaptureSettings(TypedDict, total=False):
     arrays: Sequence[str]
     layers: str
     tokens: str
+    per_value: int | None
     batch_size: int
     dtype: str | None
     device: str | None
@@ -60,12 +63,15 @@ class LanguageModelSettings(CaptureSettings, total=False):
         GB of weights to hold; a larger model is read layer by layer.
     device_map
         How the layers are spread over several GPUs.
+    dense
+        Whether it is a dense model: each feed-forward layer is a layer with one expert.
     """
 
     model: object
     tokenizer: object
     max_memory: float | None
     device_map: str | None
+    dense: bool
 
 
 def capture_ioi(
@@ -117,6 +123,7 @@ def capture_ioi(
 
     place = _checked_store(store)
     with _with_model(settings) as (given, outline):
+        dense = given.pop("dense", False)
         planned = plan_qwen_ioi(
             options_of(given),
             n=n,
@@ -125,6 +132,7 @@ def capture_ioi(
             twins=twins,
             lens=lens,
             outline=outline,
+            dense=dense,
         )
         return _run(planned, place)
 
@@ -193,6 +201,7 @@ def capture_text(
     place = _checked_store(store)
     columns = TextColumns(text_column, tuple(label), words_column, tuple(token_label))
     with _with_model(settings) as (given, outline):
+        dense = given.pop("dense", False)
         planned = plan_text(
             str(dataset),
             columns,
@@ -201,6 +210,7 @@ def capture_text(
             split=split,
             subset=subset,
             lines=lines,
+            dense=dense,
             unaligned=unaligned,
             max_length=max_length,
             stride=stride,
@@ -362,11 +372,12 @@ def _with_model(
     if model is None or isinstance(model, str | Path):
         if tokenizer is not None:
             raise UsageError("tokenizer: only a model that is loaded comes with one")
-        yield given if model is None else {**given, "model": str(model)}, None
+        named = {} if model is None else {"model": str(model)}
+        yield {**given, **named}, None
         return
     from moedb.capture.jobs.live_model import live_outline
 
-    with live_outline(model, tokenizer) as outline:
+    with live_outline(model, tokenizer, dense=bool(settings.get("dense"))) as outline:
         yield {**given, "model": outline.checkpoint.name}, outline
 
 

@@ -55,6 +55,7 @@ def plan_text(
     split: str | None,
     subset: str | None,
     lines: bool,
+    dense: bool = False,
     **chosen: Any,
 ) -> "CapturePlan":
     """Plan a capture of texts.
@@ -71,6 +72,8 @@ def plan_text(
         The model, where it is not to be found by its name.
     split, subset, lines
         What of the dataset is read, and how.
+    dense
+        Whether the model is a dense one.
     **chosen
         The other fields of ``TextOptions``.
 
@@ -88,7 +91,8 @@ def plan_text(
     from moedb.capture.jobs.text.job import TextOptions, text_dataset
 
     made = partial(text_dataset, source=source, options=TextOptions(columns=columns, **chosen))
-    return plan_language_capture(options_of(settings), made, outline=outline)
+    options = options_of({**settings, "seed": chosen.get("seed", 0)})
+    return plan_language_capture(options, made, outline=outline, dense=dense)
 
 
 def plan_cifar(
@@ -128,6 +132,6 @@ def plan_cifar(
         )
     dataset = cifar_dataset(load_cifar10(data, "test"), n=n, draws=draws, seed=seed)
     return [
-        plan_cifar_capture(options_of({**settings, "model": str(folder)}), dataset)
+        plan_cifar_capture(options_of({**settings, "model": str(folder), "seed": seed}), dataset)
         for folder in folders
     ]

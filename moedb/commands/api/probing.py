@@ -124,8 +124,8 @@ def best_of(store: Path, found: "Probed") -> "Result":
     there = "select 1 from probe_scores where run_id = $run and probe = $probe limit 1"
     if not database.sql(there, named).fetchall():
         raise UsageError(
-            f"no candidate of run {found.run_id} has a probe named {found.name!r}: none has so many "
-            "tokens of a concept",
+            f"no candidate of run {found.run_id} has a probe named {found.name!r}: none has so "
+            "many tokens of a concept",
             f"moedb probe {found.run_id} --remove {found.name}   and again with a lower "
             "--min-tokens",
         )

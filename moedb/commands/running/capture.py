@@ -60,6 +60,7 @@ def capture_qwen_ioi(
     templates: Path | None,
     twins: bool,
     lens: "Positions",
+    dense: bool,
     dry_run: bool,
     shard: "Shard",
     **options: Any,
@@ -72,6 +73,7 @@ def capture_qwen_ioi(
     Example:
       moedb capture qwen-ioi
       moedb capture qwen-ioi --n 300 --arrays router_logits --arrays expert_outputs@2,4
+      moedb capture qwen-ioi --model my-dense-model --dense --arrays expert_neurons
     """
     from moedb.capture.jobs.qwen_ioi.job import plan_qwen_ioi
 
@@ -84,6 +86,7 @@ def capture_qwen_ioi(
         templates=templates,
         twins=twins,
         lens=lens,
+        dense=dense,
     )
     _run_captures([planned], dry_run, shard, output)
 
@@ -196,6 +199,7 @@ def capture_text(
     labels: tuple[str, ...],
     words_column: str,
     token_labels: tuple[str, ...],
+    dense: bool,
     dry_run: bool,
     shard: "Shard",
     **options: Any,
@@ -210,6 +214,8 @@ def capture_text(
     Example:
       moedb capture text --dataset reviews.jsonl --label stars --max-tokens 100000
       moedb capture text --dataset fr_gsd-ud-test.conllu --token-label upos --label sent_id
+      moedb capture text --dataset fr_gsd-ud-test.conllu --token-label upos \\
+          --tokens label:upos --per-value 500 --arrays expert_neurons
       moedb capture text --dataset stanfordnlp/imdb --split test --label label --shuffle
     """
     from moedb.capture.jobs.text.documents import TextColumns
@@ -225,6 +231,7 @@ def capture_text(
         split=split,
         subset=subset,
         lines=lines,
+        dense=dense,
         **chosen,
     )
     _run_captures([planned], dry_run, shard, output)

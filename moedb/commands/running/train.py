@@ -45,6 +45,42 @@ def train_qwen_moe_mini(
     click.echo(train_mini(config, corpus, output, resume=not restart))
 
 
+@train.command("qwen-dense-mini", short_help="Train a dense twin of the embedded model.")
+@click.option(
+    "--width",
+    type=click.Choice(["active", "total"]),
+    required=True,
+    help="Neurons of a feed-forward layer: as many as a token meets in a layer of qwen-moe-mini "
+    "(256), or as many as such a layer has (2048).",
+)
+@click.option(
+    "--corpus", type=click.Path(path_type=Path), required=True, help="Parquet with a text column."
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder.")
+@click.option("--steps", type=COUNT, help="Optimizer steps.  [default: as of qwen-moe-mini]")
+@click.option("--seed", type=SEED, help="Seed.  [default: as of qwen-moe-mini]")
+@click.option("--restart", is_flag=True, help="Throw away what the folder has of this run.")
+def train_qwen_dense_mini(
+    width: str, corpus: Path, output: Path, steps: int | None, seed: int | None, restart: bool
+) -> None:
+    """Train a dense twin of qwen-moe-mini: the same tokenizer, tokens, schedule and seed.
+
+    The same command again resumes.
+
+    \b
+    Example:
+      moedb train qwen-dense-mini --width active --corpus texts.parquet -o qwen-dense-mini-active
+      moedb capture qwen-ioi --model ./qwen-dense-mini-active --dense
+    """
+    from moedb.capture.mini.config import MiniTrainingConfig, twin_width
+    from moedb.capture.mini.training.loop import train_mini
+
+    logging.getLogger("moedb").setLevel(logging.INFO)
+    chosen = {key: value for key, value in (("steps", steps), ("seed", seed)) if value is not None}
+    config = MiniTrainingConfig(**chosen, d_dense=twin_width(MiniTrainingConfig(), width))
+    click.echo(train_mini(config, corpus, output, resume=not restart))
+
+
 @train.command("cifar-moe", short_help="Train CIFAR-10 classifiers with one MoE layer.")
 @click.option(
     "--experts",

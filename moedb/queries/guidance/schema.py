@@ -25,6 +25,7 @@ _SIZES: Mapping[str, tuple[str, str]] = {
     "k": ("rank", "the experts that a token chooses, by rank: moe_layers.top_k"),
     "d": ("d_model", "the width of the residual stream: runs.d_model"),
     "h": ("d_expert", "the hidden units of an expert: moe_layers.d_expert"),
+    "s": ("d_shared", "the hidden units of the shared expert: d_shared in the run's run.json"),
 }
 
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from moedb.capture.examples import Dataset, Example
 from moedb.capture.pipeline.array_selection import budgeted_arrays, parse_arrays, parse_layers
 from moedb.capture.pipeline.sizes import ModelShape, array_bytes, estimate
-from moedb.capture.pipeline.survey import TokenSelection, survey
+from moedb.capture.pipeline.survey.counting import survey
+from moedb.capture.pipeline.survey.tokens import TokenSelection
 from moedb.capture.pipeline.units import UNIT_BYTES, UNIT_TOKENS, divide
 from moedb.capture.structure.blocks import MoEBlock
 from moedb.errors import UsageError
@@ -57,6 +58,66 @@ def test_units_cover_the_examples_once_and_fit_their_rows(
     assert (units, unit_rows) == divide(survey(data, TokenSelection("all")), row_bytes, 4)
 
 
+def tagged(n_examples: int) -> Dataset:
+    """Examples of 30 tokens: every third has the tag a, the first of even examples the tag b."""
+    examples = []
+    for i in range(n_examples):
+        tags = ["a" if t % 3 == 1 else None for t in range(30)]
+        if i % 2 == 0:
+            tags[0] = "b"
+        if i % 5 == 4:
+            tags = [None] * 30
+        examples.append(
+            Example("all", "x" * 30, tuple(range(30)), ("x",) * 30, {}, {"tag": tuple(tags)})
+        )
+    return Dataset("text", "tagged", {}, tuple(examples))
+
+
+def counted(data: Dataset, selection: TokenSelection) -> dict[str | None, int]:
+    found: dict[str | None, int] = {}
+    for index, example in enumerate(data.examples):
+        for keep, tag in zip(
+            selection.mask(example, index), example.token_labels["tag"], strict=True
+        ):
+            if keep:
+                found[tag] = found.get(tag, 0) + 1
+    return found
+
+
+def test_a_sample_has_as_many_tokens_of_each_value_and_as_many_others() -> None:
+    data = tagged(40)
+    every = TokenSelection.parse("label:tag", 50).draw(data.examples, 0)
+    # 16 of the 20 even examples have tags, so there are 16 of b.
+    assert counted(data, every) == {"a": 50, "b": 16, None: 66}
+    one = TokenSelection.parse("label:tag=b", 10).draw(data.examples, 0)
+    found = counted(data, one)
+    assert found["b"] == 10 and sum(found.values()) == 20
+    masks = [one.mask(example, index) for index, example in enumerate(data.examples)]
+    with_b = {index for index, mask in enumerate(masks) if mask[0] and index % 2 == 0}
+    assert {index for index, mask in enumerate(masks) if mask.any()} <= with_b
+    assert survey(data, one).n_kept == 20
+    assert counted(data, TokenSelection.parse("label:tag")) == {"a": 320, "b": 16}
+
+
+def test_a_sample_is_that_of_its_seed() -> None:
+    data = tagged(40)
+    parsed = TokenSelection.parse("label:tag", 7)
+    assert parsed.draw(data.examples, 3) == parsed.draw(data.examples, 3)
+    assert parsed.draw(data.examples, 3) != parsed.draw(data.examples, 4)
+    few = parsed.draw(data.examples, 3).drawn or {}
+    many = TokenSelection.parse("label:tag", 9).draw(data.examples, 3).drawn or {}
+    tags = data.examples[0].token_labels["tag"]
+    for index, positions in few.items():  # a larger sample of tokens with a tag has a smaller one
+        assert {p for p in positions if tags[p] == "a"} <= set(many[index])
+
+
+def test_a_sample_that_cannot_be_is_refused() -> None:
+    with pytest.raises(UsageError, match="--per-value 5 counts by a label, and --tokens is all"):
+        TokenSelection.parse("all", 5)
+    with pytest.raises(UsageError, match="--per-value 0: expected 1 or more"):
+        TokenSelection.parse("label:tag", 0)
+
+
 def test_a_unit_of_few_kept_rows_holds_more_tokens() -> None:
     data = dataset([100] * 200)
     all_units, _ = divide(survey(data, TokenSelection("all")), 2**18, 4)
@@ -102,15 +163,15 @@ def test_a_selection_of_nothing_names_what_there_is() -> None:
 
 def test_token_selections() -> None:
     example = dataset([4, 4]).examples[1]
-    assert TokenSelection.parse("all").mask(example).tolist() == [True] * 4
-    assert TokenSelection.parse("last").mask(example).tolist() == [False, False, False, True]
-    by_token = TokenSelection.parse("label:first=yes").mask(example)
+    assert TokenSelection.parse("all").mask(example, 0).tolist() == [True] * 4
+    assert TokenSelection.parse("last").mask(example, 0).tolist() == [False, False, False, True]
+    by_token = TokenSelection.parse("label:first=yes").mask(example, 0)
     assert by_token.tolist() == [True, False, False, False]
-    assert TokenSelection.parse("label:parity=1").mask(example).all()
-    assert not TokenSelection.parse("label:parity=0").mask(example).any()
-    assert TokenSelection.parse("label:parity=0").mask(example).dtype == np.bool_
-    for text in ("first", "label:", "label:x", ""):
-        with pytest.raises(UsageError, match="valid are all, last and label"):
+    assert TokenSelection.parse("label:parity=1").mask(example, 0).all()
+    assert not TokenSelection.parse("label:parity=0").mask(example, 0).any()
+    assert TokenSelection.parse("label:parity=0").mask(example, 0).dtype == np.bool_
+    for text in ("first", "label:", "label:=x", ""):
+        with pytest.raises(UsageError, match="valid are all, last, label:KEY and label"):
             TokenSelection.parse(text)
 
 

@@ -20,7 +20,7 @@ from moedb.capture.models.loading.pretrained import load_model
 from moedb.capture.pipeline.plan import CaptureOptions
 from moedb.capture.pipeline.running import capture
 from moedb.capture.structure.blocks import MoEBlock, find_blocks, layer_kinds, n_first_layers
-from moedb.capture.structure.model_probe import probe
+from moedb.capture.structure.probing.model_probe import probe
 from moedb.capture.structure.taps import tapped
 from moedb.capture.structure.wiring import Wiring, extended
 from moedb.capture.tracing.activations import BatchActivations

@@ -261,7 +261,8 @@ def test_a_run_without_neurons_says_how_to_have_them(tmp_path: Path) -> None:
 def test_too_few_tokens_are_passed_over_and_counted(store: Path) -> None:
     arguments = ["probe", RUN, "--key", "sign", "--min-tokens", "100000", "--store", str(store)]
     said = CliRunner().invoke(cli, arguments)
-    assert said.exit_code == 2 and "again with a lower --min-tokens" in said.stderr
+    assert isinstance(said.exception, UsageError)
+    assert "again with a lower --min-tokens" in str(said.exception)
     # two layers of four experts, two concepts
     assert "passed over 16 times a candidate and a concept: documents: fewer than" in said.stderr
     assert "0 probes added" in said.stderr

@@ -1,5 +1,6 @@
 """The job ``qwen-ioi``: indirect object identification prompts through a language model."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ def plan_qwen_ioi(
     twins: bool = True,
     lens: Positions = "last",
     outline: ModelOutline | None = None,
+    dense: bool = False,
 ) -> CapturePlan:
     """Plan the capture of a language model over IOI prompts.
 
@@ -38,6 +40,8 @@ def plan_qwen_ioi(
         The tokens whose residual stream is read through the logit lens.
     outline
         The model, where it is not to be found by its name.
+    dense
+        Whether it is a dense model.
 
     Raises
     ------
@@ -45,7 +49,7 @@ def plan_qwen_ioi(
         As `ioi_dataset` and `plan_language_capture` do.
     """
     make = partial(ioi_dataset, n=n, seed=seed, templates=templates, twins=twins)
-    return plan_language_capture(options, make, lens, outline)
+    return plan_language_capture(replace(options, seed=seed), make, lens, outline, dense=dense)
 
 
 def ioi_dataset(

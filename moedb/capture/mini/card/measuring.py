@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from moedb.capture.jobs.qwen_ioi import IOITemplates, load_ioi_templates
 from moedb.capture.mini.card.ngram import NGramModel
@@ -40,6 +40,7 @@ from moedb.capture.mini.evaluation import (
     measure_ioi,
 )
 from moedb.capture.mini.training.checkpointing import SUMMARY
+from moedb.capture.models.loading.pretrained import read_tokenizer
 from moedb.capture.models.loading.safe_config import WITHOUT_CODE, read_config
 from moedb.errors import MoedbError, UsageError
 
@@ -94,7 +95,7 @@ def evaluate(
                 f"{corpus_path}: not the corpus that {model_dir} was trained on; what is held out "
                 "can only be told for that one"
             )
-    tokenizer = AutoTokenizer.from_pretrained(str(model_dir), **WITHOUT_CODE)
+    tokenizer = read_tokenizer(model_dir)
     model = AutoModelForCausalLM.from_pretrained(
         str(model_dir), config=read_config(model_dir), use_safetensors=True, **WITHOUT_CODE
     )
@@ -105,7 +106,7 @@ def evaluate(
     weights = model_dir / "model.safetensors"
     return {
         "model": {
-            "name": "qwen-moe-mini",
+            "name": config.model_name,
             "architecture": model.config.architectures[0],
             "parameters": sum(p.numel() for p in model.parameters()),
             "active_parameters": _active_parameters(model),
@@ -140,6 +141,8 @@ def _read_training(model_dir: Path) -> dict[str, Any]:
 def _active_parameters(model: Any) -> int:
     """Parameters that a token meets: all but the experts it is not sent to."""
     shape = model.config
+    if not hasattr(shape, "num_experts"):
+        return sum(p.numel() for p in model.parameters())
     experts = sum(p.numel() for name, p in model.named_parameters() if ".mlp.experts." in name)
     total = sum(p.numel() for p in model.parameters())
     return int(total - experts + experts * shape.num_experts_per_tok // shape.num_experts)
@@ -199,13 +202,9 @@ def _held_out(
         losses[name] = nll
     chosen = {"all": np.ones(len(held_out), dtype=bool)}
     chosen |= {domain: np.array([d == domain for d in domains]) for domain in sorted(set(domains))}
-    observed, null = domain_information(
-        measures.expert_counts, domains, permutations=PERMUTATIONS, seed=config.seed
-    )
-    counts = measures.expert_counts.sum(axis=0)
     return {
         "documents": len(held_out),
-        "tokens": int(measures.expert_counts[:, 0].sum()) // config.top_k,
+        "tokens": measures.n_tokens,
         "perplexity": {
             domain: {
                 "documents": int(rows.sum()),
@@ -217,6 +216,16 @@ def _held_out(
             }
             for domain, rows in chosen.items()
         },
+        **_experts(measures.expert_counts, domains, config.seed),
+    }
+
+
+def _experts(counts: IntArray | None, domains: Sequence[str], seed: int) -> dict[str, Any]:
+    """How the experts of each layer are used; nothing of a dense model."""
+    if counts is None:
+        return {}
+    observed, null = domain_information(counts, domains, permutations=PERMUTATIONS, seed=seed)
+    return {
         "experts": [
             {
                 "layer": layer,
@@ -227,7 +236,7 @@ def _held_out(
                 "null_mean_bits": float(null[:, layer].mean()),
                 "null_max_bits": float(null[:, layer].max()),
             }
-            for layer, row in enumerate(counts)
+            for layer, row in enumerate(counts.sum(axis=0))
         ],
         "permutations": PERMUTATIONS,
     }

@@ -8,20 +8,13 @@ def render_card(evaluation: dict[str, Any]) -> str:
     """Return the text of README.md for the figures of `evaluate`."""
     model, training = evaluation["model"], evaluation["training"]
     config = training["config"]
+    is_dense = config.get("d_dense") is not None
     ioi, held_out = evaluation["ioi"], evaluation["held_out"]
     parts = [
-        _FRONT_MATTER,
+        _DENSE_FRONT_MATTER if is_dense else _FRONT_MATTER,
         f"# {model['name']}\n",
-        f"A {model['architecture']} with the topology of Qwen1.5-MoE-A2.7B at a small width: "
-        f"{config['n_layers']} layers, each a mixture of {config['n_experts']} routed experts "
-        f"(top {config['top_k']}, softmax weights not normalised) and one shared expert behind a "
-        f"sigmoid gate; d_model {config['d_model']}, {config['n_heads']} heads, "
-        f"{config['d_expert']} neurons an expert, {config['d_shared']} in the shared one, "
-        f"{config['vocab_size']} tokens, embeddings "
-        f"{'tied' if config['tie_embeddings'] else 'not tied'}. {model['parameters']:,} "
-        f"parameters, of which a token meets {model['active_parameters']:,}; "
-        f"{model['weights_bytes']:,} bytes in bf16.\n",
-        _PURPOSE,
+        _shape_text(model, config),
+        _DENSE_PURPOSE if is_dense else _PURPOSE,
         "## Indirect object identification\n",
         "The prompt names two people and then one of them (S) again; right is a larger logit for "
         "the other one (IO) at the last token. Pairs of names that no training sentence had, both "
@@ -46,13 +39,7 @@ def render_card(evaluation: dict[str, Any]) -> str:
         "same training documents, over the same tokens, in the same pieces of up to "
         f"{config['max_length']} tokens. {_wins(held_out['perplexity'])}\n",
         _perplexity_table(held_out["perplexity"]),
-        "## Experts\n",
-        f"On the same documents {sum(r['unused'] for r in held_out['experts'])} of "
-        f"{config['n_layers'] * config['n_experts']} experts were never used. Domain information "
-        "is the mutual information between the domain of a document and the experts its tokens "
-        f"are routed to; the null deals the domains anew to the documents, "
-        f"{held_out['permutations']} times.\n",
-        _expert_table(held_out["experts"]),
+        *([] if is_dense else _experts(held_out, config)),
         "## Training\n",
         _training_text(training),
         _settings_table(config),
@@ -61,6 +48,59 @@ def render_card(evaluation: dict[str, Any]) -> str:
         "Beside these, IOI sentences made of the templates and names that come with moedb.\n",
     ]
     return "\n".join(parts)
+
+
+def _shape_text(model: dict[str, Any], config: dict[str, Any]) -> str:
+    sizes = (
+        f"d_model {config['d_model']}, {config['n_heads']} heads, {config['vocab_size']} tokens, "
+        f"embeddings {'tied' if config['tie_embeddings'] else 'not tied'}"
+    )
+    n_bytes = f"{model['weights_bytes']:,} bytes in bf16"
+    if config.get("d_dense") is not None:
+        return (
+            f"A {model['architecture']} of {config['n_layers']} layers, a dense twin of "
+            f"qwen-moe-mini: in place of router and experts each layer has one feed-forward layer "
+            f"of {config['d_dense']} neurons ({_twin_text(config)}); {sizes}. "
+            f"{model['parameters']:,} parameters; {n_bytes}. Tokenizer, documents, their order, "
+            "sentences, schedule and seed are those of qwen-moe-mini, and so are the measures "
+            "below.\n"
+        )
+    return (
+        f"A {model['architecture']} with the topology of Qwen1.5-MoE-A2.7B at a small width: "
+        f"{config['n_layers']} layers, each a mixture of {config['n_experts']} routed experts "
+        f"(top {config['top_k']}, softmax weights not normalised) and one shared expert behind a "
+        f"sigmoid gate; d_model {config['d_model']}, {config['n_heads']} heads, "
+        f"{config['d_expert']} neurons an expert, {config['d_shared']} in the shared one, "
+        f"{config['vocab_size']} tokens, embeddings "
+        f"{'tied' if config['tie_embeddings'] else 'not tied'}. {model['parameters']:,} "
+        f"parameters, of which a token meets {model['active_parameters']:,}; {n_bytes}.\n"
+    )
+
+
+def _twin_text(config: dict[str, Any]) -> str:
+    shared = config["d_shared"]
+    if config["d_dense"] == config["top_k"] * config["d_expert"] + shared:
+        what, n_experts = "a token meets", config["top_k"]
+    elif config["d_dense"] == config["n_experts"] * config["d_expert"] + shared:
+        what, n_experts = "there are in all", config["n_experts"]
+    else:
+        return "a width of its own"
+    return (
+        f"as many as {what} in a layer of the mixture: {n_experts} x {config['d_expert']} + "
+        f"{shared}"
+    )
+
+
+def _experts(held_out: dict[str, Any], config: dict[str, Any]) -> list[str]:
+    return [
+        "## Experts\n",
+        f"On the same documents {sum(r['unused'] for r in held_out['experts'])} of "
+        f"{config['n_layers'] * config['n_experts']} experts were never used. Domain information "
+        "is the mutual information between the domain of a document and the experts its tokens "
+        f"are routed to; the null deals the domains anew to the documents, "
+        f"{held_out['permutations']} times.\n",
+        _expert_table(held_out["experts"]),
+    ]
 
 
 _FRONT_MATTER = """---
@@ -72,6 +112,17 @@ tags:
 - interpretability
 - qwen2_moe
 ---
+"""
+
+_DENSE_FRONT_MATTER = _FRONT_MATTER.replace("mixture-of-experts\n- ", "").replace("_moe", "")
+
+_DENSE_PURPOSE = """It is there to hold what is found in qwen-moe-mini against a model without
+experts (`moedb capture ... --dense`), and for tests. Results from it must not be passed off as
+results about any other model. It writes no useful text.
+
+All figures below are measured by `python -m moedb.capture.mini.card.measuring` and stand in
+`evaluation.json`. Weights and tokenizer come under the licence of moedb, MIT; the documents they
+were trained on are under the licences listed at the end, and none of them is in this folder.
 """
 
 _PURPOSE = """It is there to try moedb without a download, and for tests. **It is not Qwen1.5-MoE**:
@@ -156,6 +207,14 @@ def _training_text(training: dict[str, Any]) -> str:
     tokens = training["corpus_tokens"] + training["ioi_tokens"]
     seconds = training["seconds"]
     environment = training["environment"]
+    balancing = (
+        ""
+        if config.get("d_dense") is not None
+        else (
+            f"; plus, times {config['aux_coefficient']:g}, the load balancing loss of Switch "
+            "Transformers (Fedus et al. 2022), computed per layer and averaged"
+        )
+    )
     return (
         f"{training['step']:,} steps of AdamW from seed {config['seed']}, {tokens:,} tokens "
         f"({training['corpus_tokens']:,} of documents, {training['ioi_tokens']:,} of IOI "
@@ -164,9 +223,7 @@ def _training_text(training: dict[str, Any]) -> str:
         f"{environment['torch']}, transformers {environment['transformers']}, "
         f"{'bf16 autocast' if config['autocast'] else 'float32'}. Loss: cross-entropy on the "
         f"documents; plus, times {config['ioi_coefficient']:g}, that on the IOI sentences, in "
-        f"which the answer weighs {config['ioi_answer_weight']:g} times another token; plus, times "
-        f"{config['aux_coefficient']:g}, the load balancing loss of Switch Transformers (Fedus et "
-        "al. 2022), computed per layer and averaged. "
+        f"which the answer weighs {config['ioi_answer_weight']:g} times another token{balancing}. "
         f"{_percent(config['held_out_fraction'])} of the documents and "
         f"{_percent(config['held_out_pair_fraction'])} of the pairs of names were held out, "
         "by hash.\n"

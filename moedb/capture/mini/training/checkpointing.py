@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, Qwen2MoeForCausalLM
+from transformers import GenerationConfig
 
 from moedb.capture.mini.config import MiniTrainingConfig
+from moedb.capture.mini.training.optimization import MiniModel
 from moedb.capture.models.training_checkpoints import (
     ELSEWHERE,
     load_checkpoint,
@@ -100,9 +101,7 @@ def read_checkpoint(
     return state
 
 
-def write_finished(
-    model: Qwen2MoeForCausalLM, tokenizer: Any, output: Path, state: dict[str, Any]
-) -> None:
+def write_finished(model: MiniModel, tokenizer: Any, output: Path, state: dict[str, Any]) -> None:
     """Write the model in bf16 and the summary, and drop the checkpoints."""
     partial = output / ".partial-model"
     shutil.rmtree(partial, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The training loop of qwen-moe-mini: seeded, and resumable from any checkpoint."""
+"""The training loop of qwen-moe-mini and its twins: seeded, resumable from any checkpoint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoTokenizer, Qwen2MoeForCausalLM
 
 from moedb.capture.jobs.qwen_ioi import IOITemplates, load_ioi_templates
 from moedb.capture.mini.config import MiniTrainingConfig
@@ -37,6 +36,7 @@ from moedb.capture.mini.training.checkpointing import (
     write_finished,
 )
 from moedb.capture.mini.training.optimization import (
+    MiniModel,
     batch_losses,
     build_model,
     build_optimizer,
@@ -45,7 +45,7 @@ from moedb.capture.mini.training.optimization import (
 )
 from moedb.capture.mini.training.progress import Meter, show_progress
 from moedb.capture.models.device import use_large_pages
-from moedb.capture.models.loading.safe_config import WITHOUT_CODE
+from moedb.capture.models.loading.pretrained import read_tokenizer
 from moedb.capture.models.training_checkpoints import last_checkpoint
 from moedb.errors import ModelError
 
@@ -110,7 +110,7 @@ def train_mini(
         names = sorted({*templates.names, *(others.names if others else ())})
         tokenizer: Any = train_tokenizer([d.text for d in train], names, config.vocab_size)
         save_tokenizer(tokenizer, output)
-    tokenizer = AutoTokenizer.from_pretrained(str(output), **WITHOUT_CODE)
+    tokenizer = read_tokenizer(output)
     pieces = cut_pieces(tokenize_documents(train, tokenizer), config.max_length)
     held_out_pieces = cut_pieces(tokenize_documents(held_out, tokenizer), config.max_length)
     logger.info(
@@ -161,7 +161,7 @@ class _Run:
         identity: dict[str, Any],
         output: Path,
         tokenizer: Any,
-        model: Qwen2MoeForCausalLM,
+        model: MiniModel,
         corpus: CorpusBatches,
         sentences: IOIBatches,
         held_out: list[IntArray],
@@ -219,12 +219,11 @@ class _Run:
         with torch.autocast("cpu", torch.bfloat16, enabled=config.autocast):
             lm_loss, _, text_routing = batch_losses(self.model, text)
             ioi_loss, answer_loss, ioi_routing = batch_losses(self.model, sentences)
-        aux_loss = torch.stack(
-            [
-                load_balancing_loss(torch.cat(pair), config.top_k)
-                for pair in zip(text_routing, ioi_routing, strict=True)
-            ]
-        ).mean()
+        aux_losses = [
+            load_balancing_loss(torch.cat(pair), config.top_k)
+            for pair in zip(text_routing, ioi_routing, strict=True)
+        ]
+        aux_loss = torch.stack(aux_losses).mean() if aux_losses else torch.zeros(())
         loss = lm_loss + config.ioi_coefficient * ioi_loss + config.aux_coefficient * aux_loss
         if not torch.isfinite(loss):
             raise ModelError(
@@ -269,7 +268,8 @@ class _Run:
         if self.held_out:
             held_out = measure_held_out(self.model, self.held_out, [0] * len(self.held_out), 1)
             found["held_out_loss"] = float(held_out.nll[0] / held_out.n_predicted[0])
-            found["unused_experts"] = float((held_out.expert_counts[0] == 0).sum())
+            if held_out.expert_counts is not None:
+                found["unused_experts"] = float((held_out.expert_counts[0] == 0).sum())
         self.model.train()
         self.history.append(found)
         logger.info(

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch.nn import functional
-from transformers import Qwen2MoeConfig, Qwen2MoeForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2MoeConfig, Qwen2MoeForCausalLM
 
 from moedb.capture.mini.config import MiniTrainingConfig
 from moedb.capture.mini.corpus import TrainingBatch
+from moedb.capture.mini.evaluation import routing_wanted
+
+MiniModel: TypeAlias = Qwen2MoeForCausalLM | Qwen2ForCausalLM
+"""The mixture, or a dense twin of it."""
 
 
-def build_model(config: MiniTrainingConfig, tokenizer: Any) -> Qwen2MoeForCausalLM:
+def build_model(config: MiniTrainingConfig, tokenizer: Any) -> MiniModel:
     """Return the untrained model of a configuration, seeded."""
     torch.manual_seed(config.seed)
-    shape = Qwen2MoeConfig(
+    settings = {
         **config.model_shape(),
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
-        use_cache=False,
-    )
-    model = Qwen2MoeForCausalLM(shape).float()
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": None,
+        "use_cache": False,
+    }
+    if config.d_dense is not None:
+        return Qwen2ForCausalLM(Qwen2Config(**settings)).float().train()
+    model = Qwen2MoeForCausalLM(Qwen2MoeConfig(**settings)).float()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("experts.down_proj"):
@@ -60,13 +66,13 @@ def learning_rate(config: MiniTrainingConfig, step: int) -> float:
 
 
 def batch_losses(
-    model: Qwen2MoeForCausalLM, batch: TrainingBatch
+    model: MiniModel, batch: TrainingBatch
 ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
-    """Return the weighted loss, the loss on the answers and the scores of each layer."""
+    """Return the weighted loss, the loss on the answers and the scores of each layer's router."""
     ids = torch.from_numpy(batch.input_ids)
     mask = torch.from_numpy(batch.mask)
     weights = torch.from_numpy(batch.weights)[:, 1:]
-    outputs = model.model(input_ids=ids, output_router_logits=True)
+    outputs = model.model(input_ids=ids, **routing_wanted(model))
     kept = mask[:, 1:]
     logits = model.lm_head(outputs.last_hidden_state[:, :-1][kept]).float()
     losses = functional.cross_entropy(logits, ids[:, 1:][kept], reduction="none")
@@ -74,7 +80,8 @@ def batch_losses(
     answers = torch.from_numpy(batch.answers)[:, 1:][kept]
     answer_loss = losses.detach()[answers].mean()
     flat = mask.flatten()
-    return loss, answer_loss, [scores[flat] for scores in outputs.router_logits]
+    scores = getattr(outputs, "router_logits", ())
+    return loss, answer_loss, [layer[flat] for layer in scores]
 
 
 def load_balancing_loss(router_logits: torch.Tensor, top_k: int) -> torch.Tensor:

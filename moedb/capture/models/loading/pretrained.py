@@ -3,11 +3,18 @@
 Only safetensors are read, and no code that comes with a checkpoint is run.
 """
 
+import json
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging
 
 from moedb.capture.models.checkpoints import Checkpoint
@@ -126,7 +133,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
             "save it there with tokenizer.save_pretrained(FOLDER)",
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, **WITHOUT_CODE)
+        tokenizer = read_tokenizer(checkpoint.folder)
     except Exception as error:  # the files are a stranger's
         raise ModelError(
             f"{checkpoint.name} has no tokenizer that can be read: {first_line(error)}",
@@ -136,6 +143,20 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
         raise ModelError(f"the tokenizer of {checkpoint.name} gives no character offsets")
     tokenizer.padding_side = "right"
     return tokenizer
+
+
+def read_tokenizer(folder: Path) -> Any:
+    """Read the tokenizer of a folder as its tokenizer.json has it, where that is what it names.
+
+    For some model types, Qwen2 among them, `AutoTokenizer` takes a class of the type instead of the
+    general one that the folder names, which splits texts in another way.
+    """
+    settings = folder / "tokenizer_config.json"
+    if settings.is_file() and (folder / "tokenizer.json").is_file():
+        named = json.loads(settings.read_text(encoding="utf-8")).get("tokenizer_class")
+        if named == PreTrainedTokenizerFast.__name__:
+            return PreTrainedTokenizerFast.from_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder, **WITHOUT_CODE)
 
 
 def default_dtype(checkpoint: Checkpoint, device: str) -> str:

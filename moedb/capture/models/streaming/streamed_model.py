@@ -28,7 +28,8 @@ from moedb.capture.models.loading.quantized import gptq_settings
 from moedb.capture.models.streaming.gptq_weights import check_unused_biases, with_gptq_weights
 from moedb.capture.models.streaming.layer_weights import Weights
 from moedb.capture.models.streaming.stored_tensors import ReadableTensor, stored_tensors
-from moedb.capture.structure.blocks import find_blocks
+from moedb.capture.structure.blocks import experts_modules
+from moedb.capture.structure.dense_blocks import find_layers
 from moedb.errors import UsageError
 
 
@@ -164,7 +165,8 @@ def streamed_model(
         model = AutoModelForCausalLM.from_config(
             config, dtype=DTYPES[dtype], trust_remote_code=False
         )
-    path = find_blocks(model)[0].decoder_path.rpartition(".")[0]
+    is_dense = next(experts_modules(model), None) is None
+    path = find_layers(model, dense=is_dense)[0].decoder_path.rpartition(".")[0]
     layers = list(model.get_submodule(path).children())
     load = LoadStateDictConfig(
         dtype=DTYPES[dtype],

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from moedb.capture.examples import Dataset, Example, hash_examples
 from moedb.capture.jobs.text import spool as spooling
 from moedb.capture.jobs.text.spool import ExampleSpool, SpooledExamples
-from moedb.capture.pipeline.survey import TokenSelection, survey
+from moedb.capture.pipeline.survey.counting import survey
+from moedb.capture.pipeline.survey.tokens import TokenSelection
 from moedb.capture.pipeline.units import divide
 from moedb.errors import CaptureError
 from moedb.store.files import sha256_of_json

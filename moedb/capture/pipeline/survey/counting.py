@@ -1,50 +1,14 @@
 """The sizes of a dataset, counted in one pass: its tokens, and those that the arrays keep."""
 
-import re
 from array import array
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moedb.capture.examples import Dataset, Example
+from moedb.capture.examples import Dataset
+from moedb.capture.pipeline.survey.tokens import TokenSelection
 from moedb.errors import UsageError, did_you_mean
-
-
-@dataclass(frozen=True)
-class TokenSelection:
-    """Which tokens the arrays keep: all, each example's last, or those with a label."""
-
-    text: str
-    key: str | None = None
-    value: str | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> "TokenSelection":
-        """Parse ``all``, ``last`` or ``label:KEY=VALUE``.
-
-        Raises
-        ------
-        UsageError
-            If it is something else.
-        """
-        if text in ("all", "last"):
-            return cls(text)
-        match = re.fullmatch(r"label:([^=]+)=(.*)", text)
-        if match is None:
-            raise UsageError(f"--tokens {text!r}: valid are all, last and label:KEY=VALUE")
-        return cls(text, match.group(1), match.group(2))
-
-    def mask(self, example: Example) -> NDArray[np.bool_]:
-        """(token,): which of the example's tokens are kept."""
-        if self.text == "all":
-            return np.ones(len(example), dtype=bool)
-        if self.text == "last":
-            return np.equal(np.arange(len(example)), len(example) - 1)
-        key = self.key or ""
-        if key in example.token_labels:
-            return np.array([value == self.value for value in example.token_labels[key]])
-        return np.full(len(example), example.labels.get(key) == self.value)
 
 
 @dataclass(frozen=True)
@@ -107,9 +71,9 @@ def survey(dataset: Dataset, selection: TokenSelection) -> Survey:
     # Eight bytes a number, where lists of int objects would take some forty.
     lengths, kept = array("q"), array("q")
     n_labels = n_token_labels = n_targets = text_bytes = token_bytes = 0
-    for example in dataset.examples:
+    for index, example in enumerate(dataset.examples):
         lengths.append(len(example))
-        kept.append(int(selection.mask(example).sum()))
+        kept.append(int(selection.mask(example, index).sum()))
         n_labels += len(example.labels)
         for values in example.token_labels.values():
             n_token_labels += len(values) - values.count(None)
@@ -139,7 +103,7 @@ def _nothing_selected(dataset: Dataset, selection: TokenSelection) -> UsageError
         keys.update((*example.labels, *example.token_labels))
         given = (example.labels.get(key), *example.token_labels.get(key, ()))
         values.update(value for value in given if value is not None)
-    if key not in keys:
+    if key not in keys or selection.value is None:
         return UsageError(f"--tokens {selection.text}: no such key; {did_you_mean(key, keys)}")
     known = did_you_mean(str(selection.value), sorted(values)[:20])
     return UsageError(f"--tokens {selection.text}: no such value; {known}")

@@ -5,15 +5,16 @@ from typing import Any
 
 import torch
 
-from moedb.capture.structure.block_sum import (
+from moedb.capture.structure.blocks import MoEBlock
+from moedb.capture.structure.forward_recording import Recording, Seen
+from moedb.capture.structure.probing.block_sum import (
     BlockSum,
     RoutedSum,
     experts_root,
     find_beside,
     find_sum,
 )
-from moedb.capture.structure.blocks import MoEBlock
-from moedb.capture.structure.forward_recording import Recording, Seen
+from moedb.capture.structure.probing.shared_neurons import shared_neurons
 from moedb.capture.structure.router_rule import RULES, RouterRule, are_probabilities, find_rule
 from moedb.capture.structure.tap_wrappers import CHOICE, OUTPUTS
 from moedb.capture.structure.taps import NEURONS
@@ -40,7 +41,7 @@ class BlockProbe:
     """
 
     def __init__(self, model: Any, recording: Recording, block: MoEBlock, d_model: int) -> None:
-        self.recording, self.block, self.d_model = recording, block, d_model
+        self.model, self.recording, self.block, self.d_model = model, recording, block, d_model
         self.n_tokens = recording.n_tokens
         self.constants = _constants(model, block)
         self.order: Seen | None = None
@@ -77,7 +78,7 @@ class BlockProbe:
         block, recording = self.block, self.recording
         logits, rule, parts = self._router_and_sum()
         block_input = self._block_input()
-        mid = self._residual_mid(block_input)
+        mid = find_residual_mid(recording, block, self.inputs, block_input)
         shared = parts.shared
         beside = None
         if not shared:
@@ -100,6 +101,9 @@ class BlockProbe:
             found.append(("shared_gate", parts.gate))
         for seen in recording.of(f"{self._tap}.{NEURONS}", "output"):
             found.append(("expert_neurons", seen))
+        hidden = shared_neurons(self.model, recording, shared)
+        if hidden is not None:
+            found.append(("shared_neurons", hidden))
         wiring = BlockWiring(
             block,
             logits.path,
@@ -109,6 +113,7 @@ class BlockProbe:
             routed_scale=parts.routed_scale,
             shared_scale=parts.shared_scale,
             shared_is_beside=beside is not None,
+            d_shared=0 if hidden is None else hidden.value.shape[-1],
         )
         return wiring, found
 
@@ -222,16 +227,29 @@ class BlockProbe:
                     return seen
         raise ModelError(f"{self.block.path}: expected its experts to read its input, found other")
 
-    def _residual_mid(self, block_input: Seen) -> Seen:
-        """The stream that the block's norm reads, or the block itself where it has no norm."""
-        recording = self.recording
-        for seen in recording.under(self.block.decoder_path, "output"):
-            if seen.position < block_input.position and seen.equals(self.inputs):
-                for before in recording.of(seen.path, "input"):
-                    # A module that hands on what it is given, such as a dropout, is no norm.
-                    if self._is_wide(before) and not before.equals(self.inputs):
-                        return before
-        return block_input
+
+def find_residual_mid(
+    recording: Recording, block: MoEBlock, inputs: torch.Tensor, block_input: Seen
+) -> Seen:
+    """The stream that the block's norm reads, or the block itself where it has no norm.
+
+    Parameters
+    ----------
+    recording, block
+        What was seen of the model, and the block.
+    inputs
+        (token, d_model): what the block reads.
+    block_input
+        Where it was seen.
+    """
+    for seen in recording.under(block.decoder_path, "output"):
+        if seen.position < block_input.position and seen.equals(inputs):
+            for before in recording.of(seen.path, "input"):
+                # A module that hands on what it is given, such as a dropout, is no norm.
+                is_wide = before.value.is_floating_point() and before.rows.shape == inputs.shape
+                if is_wide and not before.equals(inputs):
+                    return before
+    return block_input
 
 
 def _is_choice(values: torch.Tensor, experts: torch.Tensor) -> bool:

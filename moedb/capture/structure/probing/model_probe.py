@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from moedb.capture.structure.block_probe import BlockProbe
 from moedb.capture.structure.blocks import MoEBlock
 from moedb.capture.structure.forward_recording import Recording, Seen, recorded
+from moedb.capture.structure.probing.block_probe import BlockProbe
+from moedb.capture.structure.probing.dense_probe import wire_dense
 from moedb.capture.structure.wiring import Read, Wiring
 from moedb.errors import ModelError
 
@@ -49,7 +50,10 @@ def probe(model: Any, blocks: Sequence[MoEBlock]) -> Wiring:
     for block in blocks:
         if block.decoder_path != f"{layers_path}.{block.layer}":
             raise ModelError(f"{block.decoder_path}: expected a layer of {layers_path}")
-        wiring, seen = BlockProbe(model, recording, block, d_model).wire()
+        if block.form == "dense":
+            wiring, seen = wire_dense(model, recording, block, d_model)
+        else:
+            wiring, seen = BlockProbe(model, recording, block, d_model).wire()
         wirings.append(wiring)
         found.extend((role, block.layer, each) for role, each in seen)
         after_attention[block.layer] = block, dict(seen)["residual_mid"]

@@ -1,0 +1,1 @@
+"""What a plan has to know of the examples: their sizes, and which tokens the arrays keep."""
