@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from moedb.queries.results.result import Result
 
 
-@click.command("label-tokens")
+@click.command("label-tokens", short_help="Label the tokens of a run by rules, from its texts.")
 @click.argument("run", required=False, shell_complete=complete_runs)
 @click.option(
     "--rules",
