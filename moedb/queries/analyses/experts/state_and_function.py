@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _NAME = "state-and-function"
 _ARRAY = "router_input"
-_TOKEN = "token"
+_TOKEN = "token"  # noqa: S105
 
 _TOKENS = f"""
 {KEPT}
@@ -215,7 +215,8 @@ def _with_clusters(
         vectors[fitted], n_clusters, restarts=settings.restarts, seed=settings.seed
     )
     found = model.predict(np.asarray(vectors[~fitted], dtype=np.float32))
-    return tokens[~fitted].assign(cluster=found, document=documents[~fitted])
+    held_out: pd.DataFrame = tokens[~fitted].assign(cluster=found, document=documents[~fitted])
+    return held_out
 
 
 def _of_layer(
@@ -262,7 +263,7 @@ def _row(
     asked = ((experts, nothing), (groups, nothing), (experts, groups), (groups, experts))
     pointwise = np.stack([pointwise_information(labels, *pair) for pair in asked], axis=1)
     drawn = bootstrap(pointwise, settings.samples, settings.seed, documents).intervals()
-    label_entropy = entropy(np.bincount(labels))
+    label_entropy = entropy(np.bincount(labels).astype(np.float64))
     numbers: list[float | None] = []
     for place, pair in enumerate(asked):
         null = null_information(units, *pair, settings.permutations, settings.seed)
@@ -323,7 +324,7 @@ _NUMBERS = {
     "_null_95": "95 % point of {} over the shuffles",
     "_less_null": "{} less the mean of the shuffles",
     "_p": "(1 + shuffles that reach {}) / (1 + shuffles)",
-    "_low": "lower end of the 95 % interval of {}: linearized BCa bootstrap over clusters of examples",
+    "_low": "lower end of the 95 % interval of {}: BCa bootstrap of the terms over examples",
     "_high": "upper end of that interval of {}",
     "_normalized": "{} less the mean of the shuffles, over label_entropy",
 }
@@ -401,7 +402,7 @@ STATE_AND_FUNCTION = Analysis(
         AnalysisColumn("label_entropy", "H(label) over these tokens, in bits", "DOUBLE"),
         AnalysisColumn(
             "permuted",
-            "what is shuffled, as label-information has it; within what is given where something is",
+            "what is shuffled, as label-information has it; within what is given",
             "VARCHAR",
         ),
         AnalysisColumn(
