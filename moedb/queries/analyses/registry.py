@@ -13,6 +13,7 @@ from moedb.queries.analyses.analysis import Analysis, AnalysisColumn
 from moedb.queries.analyses.experts.contexts.top_contexts import TOP_CONTEXTS
 from moedb.queries.analyses.experts.kmeans_baseline import KMEANS_BASELINE
 from moedb.queries.analyses.experts.output_overlap import OUTPUT_OVERLAP
+from moedb.queries.analyses.experts.state_and_function import STATE_AND_FUNCTION
 from moedb.queries.analyses.label_information import LABEL_INFORMATION
 from moedb.queries.analyses.predictions.expert_attribution import EXPERT_ATTRIBUTION
 from moedb.queries.analyses.predictions.expert_effect import EXPERT_EFFECT
@@ -38,6 +39,7 @@ _EVERY = (
     OUTPUT_OVERLAP,
     ROUTING_BY_CLASS_OVER_TRIALS,
     TOP_CONTEXTS,
+    STATE_AND_FUNCTION,
 )
 
 ANALYSES: Mapping[str, Analysis] = MappingProxyType(

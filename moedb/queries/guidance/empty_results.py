@@ -268,6 +268,7 @@ _REASONS: Mapping[str, Callable[[_Asked], str | None]] = {
     "expert-effect": _ablations,
     "output-overlap": _rows_of_arrays,
     "kmeans-baseline": _rows_of_arrays,
+    "state-and-function": _rows_of_arrays,
     "expert-attribution": _written,
     "expert-accuracy": _forced,
 }

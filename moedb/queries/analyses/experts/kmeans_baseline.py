@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
+    from sklearn.cluster import KMeans
 
     from moedb.queries.questions.parameters import Value
     from moedb.queries.reading.reader import SnapshotReader
@@ -97,7 +98,7 @@ def kmeans_baseline(reader: "SnapshotReader", parameters: "Mapping[str, Value]")
     selection = {"run": run.run_id, "split": parameters["split"]}
     labels = reader.sql(_LABELS, {**selection, "key": parameters["key"]}).df()
     rows: list[KmeansBaselineRow] = []
-    for layer in each_part(_layers(run, parameters["layer"]), "layers"):
+    for layer in each_part(layers_with_inputs(run, parameters["layer"]), "layers"):
         stored = reader.array(run.run_id, _ARRAY, layer)
         tokens = reader.sql(_TOKENS, {**selection, "layer": layer}).df()
         if tokens.empty:
@@ -120,7 +121,14 @@ def kmeans_baseline(reader: "SnapshotReader", parameters: "Mapping[str, Value]")
     return Computed(rows, _TOKENS, (run.run_id,))
 
 
-def _layers(run: "RunSnapshot", wanted: "Value") -> list[int]:
+def layers_with_inputs(run: "RunSnapshot", wanted: "Value") -> list[int]:
+    """Return the layer that is wanted, or else all that keep router inputs.
+
+    Raises
+    ------
+    ArrayNotFoundError
+        If the run keeps none.
+    """
     if wanted is not None:
         return [int(wanted)]
     kept = run.manifest.arrays.get(_ARRAY)
@@ -154,6 +162,15 @@ def cluster(
     ndarray
         (token,): the cluster of each, from 0. Fewer are used where vectors coincide.
     """
+    fitted = fit_clusters(vectors, n_clusters, restarts=restarts, seed=seed)
+    found: NDArray[np.integer[Any]] = fitted.labels_
+    return found
+
+
+def fit_clusters(
+    vectors: "NDArray[np.floating[Any]]", n_clusters: int, *, restarts: int, seed: int
+) -> "KMeans":
+    """Fit k-means as :func:`cluster` does; what it returns tells the cluster of other vectors."""
     import warnings
 
     import numpy as np
@@ -163,11 +180,9 @@ def cluster(
     with warnings.catch_warnings():
         # said of vectors with fewer distinct values than clusters: some then stay empty
         warnings.simplefilter("ignore", ConvergenceWarning)
-        fitted = KMeans(n_clusters, n_init=restarts, random_state=seed).fit(
+        return KMeans(n_clusters, n_init=restarts, random_state=seed).fit(
             np.asarray(vectors, dtype=np.float32)
         )
-    found: NDArray[np.integer[Any]] = fitted.labels_
-    return found
 
 
 def purity(groups: "NDArray[Any]", values: "NDArray[Any]") -> float:
