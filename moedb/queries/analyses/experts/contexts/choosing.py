@@ -84,14 +84,33 @@ def _first(
     ordered: "NDArray[np.int64]", clusters: "NDArray[Any]", n: int, per_cluster: int
 ) -> "NDArray[np.int64]":
     """The first ``n`` of which no more than ``per_cluster`` are of one cluster."""
+    if not per_cluster:
+        return ordered[:n]
+    # what comes later changes nothing about those in front: seldom are all of them looked at
+    size = max(_FIRST_LOOK, 4 * n)
+    while True:
+        kept = _limited(ordered[:size], clusters, per_cluster)
+        if len(kept) >= n or size >= len(ordered):
+            return kept[:n]
+        size *= 4
+
+
+_FIRST_LOOK = 1024
+"""Decisions that are looked at first for those of different clusters."""
+
+
+def _limited(
+    ordered: "NDArray[np.int64]", clusters: "NDArray[Any]", per_cluster: int
+) -> "NDArray[np.int64]":
+    """Those before which fewer than ``per_cluster`` are of the same cluster."""
     import numpy as np
 
-    if not per_cluster or not len(ordered):
-        return ordered[:n]
+    if not len(ordered):
+        return ordered
     own = clusters[ordered]
     together = np.argsort(own, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(own[together]) != 0])
     sizes = np.diff(np.r_[starts, len(own)])
     place_in_cluster = np.empty(len(own), dtype=np.int64)
     place_in_cluster[together] = np.arange(len(own)) - np.repeat(starts, sizes)
-    return ordered[place_in_cluster < per_cluster][:n]
+    return ordered[place_in_cluster < per_cluster]

@@ -200,3 +200,21 @@ def test_equals_a_pass_over_the_files(
     assert [
         [each.tokens[each.at], each.scores[each.at]] for own in many for each in own.contexts
     ] == [[row[5], row[3]] for row in expected]
+
+
+@pytest.mark.parametrize("per_cluster", [1, 3])
+def test_a_large_document_in_front_hides_no_other(per_cluster: int) -> None:
+    # the 9,000 largest scores are of one document, then come forty small ones in turn
+    clusters = np.r_[np.zeros(9000, dtype=np.int64), np.tile(np.arange(1, 41), 30)]
+    scores = np.arange(len(clusters), 0, -1).astype(np.float64)
+    token_idx = np.arange(len(clusters))
+    expected: list[int] = []
+    seen: dict[int, int] = {}
+    for row, cluster in enumerate(clusters.tolist()):
+        seen[cluster] = seen.get(cluster, 0) + 1
+        if seen[cluster] <= per_cluster and len(expected) < 60:
+            expected.append(row)
+    choice = Choice(n=60, per_cluster=per_cluster)
+    chosen, _ = choose(scores, token_idx, clusters, choice, (0, 0))
+    assert chosen.tolist() == expected
+    assert len(expected) == (41 if per_cluster == 1 else 60)
