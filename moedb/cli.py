@@ -8,6 +8,7 @@ import click
 
 from moedb.commands.experts import label_tokens
 from moedb.commands.export import export, plot, report
+from moedb.commands.labels import label_experts
 from moedb.commands.options import StorePath
 from moedb.commands.query import query, sql
 from moedb.commands.running.capture import capture
@@ -57,6 +58,7 @@ for command in (
     migrate,
     rm,
     label_tokens,
+    label_experts,
 ):
     cli.add_command(command)
 
