@@ -119,6 +119,7 @@ def _most(texts: list[str]) -> int:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # an answer in one piece
     reader: ReaderServer
 
     def log_message(self, *given: Any) -> None:

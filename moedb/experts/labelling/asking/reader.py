@@ -70,7 +70,7 @@ class Answer(Generic[T]):
         return self.asked[-1].reason
 
 
-@dataclass
+@dataclass(eq=False)
 class Share:
     """What is set aside for an expert that has begun."""
 
