@@ -49,7 +49,7 @@ def test_every_expert_ends_labelled_or_marked_and_nothing_is_paid_twice(
 ) -> None:
     monkeypatch.setenv("MOEDB_API_KEY", KEY)
     monkeypatch.setenv("MOEDB_CACHE", str(tmp_path / "cache"))
-    with reader_server(drops=5, nonsense=10, limits=60) as reader:
+    with reader_server(drops=5, nonsense=10, limits=60, delay=0.01) as reader:
         assert run_cli(["-v", *command(store, reader.url, "-o", str(tmp_path / "x.csv"))]) == 0
     assert reader.keys == {f"Bearer {KEY}"}
     assert reader.answered and set(reader.answered.values()) == {1}
@@ -170,14 +170,14 @@ def test_no_more_is_sent_than_may_be(store: Path, capfd: pytest.CaptureFixture[s
         assert reader.n_requests <= 40 and 1 <= n_done < 12
         assert f"{12 - n_done} experts are left, as what may be sent is spent" in err
         with pytest.raises(UsageError, match="too few for one expert, which takes about 18"):
-            label(store, reader, max_requests=17)
+            label(store, reader, max_requests=17, samples=100)
         before = reader.n_requests
         # a hundred and ten tokens each, as the server says
-        label(store, reader, max_tokens=5000)
-        assert (reader.n_requests - before - 4) * 110 < 5000
+        label(store, reader, max_tokens=6500, samples=100)
+        assert (reader.n_requests - before - 4) * 110 < 6500
     with reader_server(drops=1) as deaf:
         deaf.drops = 4
-        label(store, deaf, max_requests=60)
+        label(store, deaf, max_requests=60, name="deaf")
         assert deaf.n_requests <= 60
 
 

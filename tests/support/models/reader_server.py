@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,8 @@ class ReaderServer:
         What is answered to every request, if it is not 200.
     usage
         Whether tokens are counted in answers.
+    delay
+        Seconds that an answer takes.
     hold_after
         Requests are held, and not answered, after so many answers.
     answered
@@ -60,6 +63,7 @@ class ReaderServer:
     headers: dict[str, str] = field(default_factory=dict)
     error: str = "no"
     usage: bool = True
+    delay: float = 0.0
     hold_after: int | None = None
     answered: Counter[str] = field(default_factory=Counter)
     bodies: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -139,6 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
             reader.at_once += 1
             reader.most_at_once = max(reader.most_at_once, reader.at_once)
         try:
+            time.sleep(reader.delay)
             if is_held:
                 reader.release.wait()
                 self.close_connection = True
