@@ -181,7 +181,7 @@ def label_experts(
     Example:
       moedb label-experts text-3f --endpoint http://127.0.0.1:11434 --model qwen3:8b --dry-run
       moedb label-experts text-3f --endpoint http://127.0.0.1:8000/v1 --model m --layers 3 --n 8
-      moedb query expert-labels --run text-3f
+      moedb query labelled-experts --run text-3f
       moedb label-experts text-3f --remove
     """
     from moedb.commands.api.expert_labels import rows_of, rows_of_estimate, shown_labelling
@@ -244,8 +244,7 @@ def _tell(found: "Labelling", settings: "LabelSettings") -> None:
             "goes on with them"
         )
     if n_labelled:
-        named = "" if settings.name == "labels" else f" -p label_set {settings.name}"
-        say(f"moedb query expert-labels --run {found.run_id}{named}")
+        say(f"moedb query labelled-experts --run {found.run_id}")
 
 
 def _remove(run: str, name: str, forget: bool) -> None:

@@ -73,7 +73,7 @@ def label_experts(
     >>> moedb.label_experts(
     ...     "text-3f", endpoint="http://127.0.0.1:11434", model="qwen3:8b", layers=[3]
     ... )  # doctest: +SKIP
-    >>> moedb.open().query("expert-labels").df()  # doctest: +SKIP
+    >>> moedb.open().query("labelled-experts").df()  # doctest: +SKIP
     """
     from moedb.experts.labelling.running import estimate_labels
     from moedb.experts.labelling.settings import LabelSettings

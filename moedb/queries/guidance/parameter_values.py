@@ -46,12 +46,14 @@ _MADE_BY = {
     "predictions": f"{_CAPTURE} qwen-ioi",
     "predictions.logit_diff": f"{_CAPTURE} qwen-ioi",
     "logit_lens": f"{_CAPTURE} qwen-ioi --lens last",
+    "expert_labels": "moedb label-experts",
 }
 _HOLDS = {
     "predictions": "predictions",
     "predictions.logit_diff": "logit differences of two answers",
     "logit_lens": "readings of the logit lens",
     "routing": "routing",
+    "expert_labels": "labels of experts",
     "tokens": "tokens",
     "router_stats": "statistics of the router",
     "router_mass": "probabilities of the router",

@@ -32,6 +32,7 @@ from moedb.errors import MoedbError, did_you_mean
 from moedb.queries.questions.header import malformed, read_columns, read_header
 from moedb.queries.questions.parameters import Named, Parameter, ParameterType, Value
 from moedb.queries.questions.question import SUBJECTS, Question, Subject
+from moedb.schemas.tables import TABLES
 from moedb.store.engine.quoting import literal
 
 PARAMETER_MARK = re.compile(r"\$(\w+)")
@@ -53,7 +54,15 @@ _PARAMETER = re.compile(
 _CAST = re.compile(r"cast\(\$(\w+) as (\w+)\)")
 _READ = re.compile(r"^\s*(?:from|join) (\w+)\b", re.MULTILINE)
 _PART = re.compile(r"^(?:with )?(\w+) as \($", re.MULTILINE)
-_ESSENTIAL = ("tokens", "routing", "router_stats", "router_mass", "predictions", "logit_lens")
+_ESSENTIAL = (
+    "tokens",
+    "routing",
+    "router_stats",
+    "router_mass",
+    "predictions",
+    "logit_lens",
+    "expert_labels",
+)
 _OF_ROUTING = (
     "adjacent_pairs",
     "class_routing",
@@ -132,6 +141,12 @@ class NamedQuery(Question):
         """The names of its macro's parameters in their order: those without a default first."""
         ordered = sorted(self.parameters, key=lambda parameter: not parameter.required)
         return tuple(parameter.name for parameter in ordered)
+
+    @property
+    def reads_additions(self) -> bool:
+        """Whether it reads what no capture writes: rows that were added to complete runs."""
+        added = {table.name for table in TABLES if not table.is_captured}
+        return not added.isdisjoint(self.relations)
 
     @property
     def reads_trials(self) -> bool:

@@ -49,7 +49,7 @@ def test_a_reader_that_knows_is_always_right(store: Path) -> None:
     assert (scores["other_balanced_accuracy"][scores["kind"] == "fuzzing"] <= 0.5).all()
     verify_run(read_run(store, RUN_ID))
     with moedb.open(store) as db:
-        asked = db.query("expert-labels", against="random").df()
+        asked = db.query("labelled-experts", against="random").df()
     assert asked["fuzzing_f1"].tolist()[:11] == [1.0] * 11
     assert asked["label"].isna().tolist() == [False] * 11 + [True]
 

@@ -2,9 +2,9 @@
 -- answers: What does a reader say that each expert does, and what is the label worth?
 -- subject: experts
 -- param run varchar = null: the run; the newest complete one when null
--- param label_set varchar = 'labels': what the labels are called together
 -- param against varchar = 'all' in (all, token, document, random): the negative contexts that the
 --   scores are against
+-- column label_set: what the labels are called together
 -- column layer: the MoE layer
 -- column expert: the expert
 -- column label: the label; null where there is none
@@ -23,8 +23,9 @@
 -- column model: the reader
 -- column reason: what went wrong
 -- source: Paulo et al. 2024 (detection, fuzzing), for experts in place of latents
-with labels as (
+with named_experts as (
     select
+        expert_labels.label_set,
         expert_labels.layer,
         expert_labels.expert,
         expert_labels.label,
@@ -33,13 +34,12 @@ with labels as (
         expert_labels.model,
         expert_labels.reason
     from expert_labels
-    where
-        expert_labels.run_id = cast($run as varchar)
-        and expert_labels.label_set = cast($label_set as varchar)
+    where expert_labels.run_id = cast($run as varchar)
 ),
 
-scores as (
+counted_verdicts as (
     select
+        expert_label_scores.label_set,
         expert_label_scores.layer,
         expert_label_scores.expert,
         expert_label_scores.kind,
@@ -51,17 +51,17 @@ scores as (
     from expert_label_scores
     where
         expert_label_scores.run_id = cast($run as varchar)
-        and expert_label_scores.label_set = cast($label_set as varchar)
         and expert_label_scores.against = cast($against as varchar)
 ),
 
 final as (
     select
-        labels.layer,
-        labels.expert,
-        labels.label,
-        labels.status,
-        labels.n_decisions,
+        named_experts.label_set,
+        named_experts.layer,
+        named_experts.expert,
+        named_experts.label,
+        named_experts.status,
+        named_experts.n_decisions,
         detection.f1 as detection_f1,
         detection.f1_low as detection_low,
         detection.f1_high as detection_high,
@@ -72,20 +72,23 @@ final as (
         fuzzing.f1_high as fuzzing_high,
         fuzzing.always_yes_f1 as fuzzing_yes,
         fuzzing.other_f1 as fuzzing_other,
-        labels.model,
-        labels.reason
-    from labels
-    left join scores as detection
-        on labels.layer = detection.layer
-        and labels.expert = detection.expert
+        named_experts.model,
+        named_experts.reason
+    from named_experts
+    left join counted_verdicts as detection
+        on named_experts.label_set = detection.label_set
+        and named_experts.layer = detection.layer
+        and named_experts.expert = detection.expert
         and detection.kind = 'detection'
-    left join scores as fuzzing
-        on labels.layer = fuzzing.layer
-        and labels.expert = fuzzing.expert
+    left join counted_verdicts as fuzzing
+        on named_experts.label_set = fuzzing.label_set
+        and named_experts.layer = fuzzing.layer
+        and named_experts.expert = fuzzing.expert
         and fuzzing.kind = 'fuzzing'
 )
 
 select
+    final.label_set,
     final.layer,
     final.expert,
     final.label,
@@ -104,4 +107,4 @@ select
     final.model,
     final.reason
 from final
-order by final.layer, final.expert;
+order by final.label_set, final.layer, final.expert;
