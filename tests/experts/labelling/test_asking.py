@@ -298,3 +298,72 @@ def test_the_settings_are_checked(store: Path, capfd: pytest.CaptureFixture[str]
         assert wrong in capfd.readouterr().err
     assert run_cli(["label-experts", RUN_ID, "--store", str(store)]) == 2
     assert "which reader shall label the experts" in capfd.readouterr().err
+
+
+def test_what_makes_no_sense_is_asked_for_thrice_and_marked(store: Path) -> None:
+    with reader_server() as reader:
+        sound = reader.said
+        reader.said = lambda body: "no"
+        label(store, reader, experts=[1], name="no")
+        assert reader.n_requests == 3
+        asked = [body["messages"] for body in reader.bodies.values()]
+        assert sorted(map(len, asked)) == [2, 4, 6]
+        # one verdict too many in every batch of detection
+        reader.said = lambda body: (
+            sound(body).replace("[", "[true, ")
+            if "holds something" in body["messages"][1]["content"]
+            else sound(body)
+        )
+        label(store, reader, experts=[1], baseline=False)
+    labelled, marked = table(store, "expert_labels").sort_values("label_set").itertuples()
+    assert (marked.status, marked.reason) == ("nonsense", "no label in the answer 'no'")
+    assert labelled.label == "the words of expert 1"
+    assert "detection: 6 contexts without a verdict: 7 verdicts for 6 texts" in labelled.reason
+    scores = table(store, "expert_label_scores")
+    assert (scores["n"][scores["kind"] == "detection"] == 0).all()
+    assert scores["f1"][scores["kind"] == "detection"].isna().all()
+    assert (scores["f1"][scores["kind"] == "fuzzing"] == 1).all()
+
+
+def test_what_a_server_refuses_is_marked(store: Path) -> None:
+    with reader_server() as reader:
+        label(store, reader, experts=[1], name="first", baseline=False)
+        sound = reader.said
+
+        def said(body: dict[str, Any]) -> str:
+            # the first answer is sound, whatever comes after it is too long
+            reader.status, reader.error = 400, "too long"
+            return sound(body)
+
+        reader.said = said
+        found = label(store, reader, experts=[2, 3], baseline=False, concurrency=1)
+    assert found["status"].tolist() == ["labelled", "refused"]
+    assert found["reason"].tolist()[1] == "HTTP 400: too long"
+    assert "contexts without a verdict: HTTP 400: too long" in found["reason"].tolist()[0]
+    assert set(table(store, "label_requests")["status"]) == {"ok", "refused"}
+
+
+def test_an_interrupted_process_keeps_what_it_has(store: Path) -> None:
+    with reader_server(delay=0.02) as reader:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-c", STOPPABLE),
+                *command(store, reader.url),
+            ],
+            stderr=subprocess.PIPE,
+        )
+        until = time.monotonic() + 120
+        while reader.answered.total() < 40 and time.monotonic() < until:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[1].decode()
+        assert process.returncode == 130 and "interrupted" in said
+        assert reader.answered.total() < 150
+        label(store, reader, samples=100)
+    assert set(reader.answered.values()) == {1}
+
+
+STOPPABLE = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from moedb.cli import main; main()"
+)
