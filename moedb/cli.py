@@ -8,6 +8,7 @@ import click
 
 from moedb.commands.experts import label_tokens
 from moedb.commands.export import export, plot, report
+from moedb.commands.labels import label_experts
 from moedb.commands.options import StorePath
 from moedb.commands.probe import probe
 from moedb.commands.query import query, sql
@@ -59,6 +60,7 @@ for command in (
     rm,
     label_tokens,
     probe,
+    label_experts,
 ):
     cli.add_command(command)
 

@@ -425,6 +425,132 @@ PROBE_SCORES = Table(
     is_captured=False,
 )
 
+LABEL_SET = Column("label_set", "string", "what the labels are called together")
+_ADDED_BY = ("moedb label-experts",)
+
+EXPERT_LABELS = Table(
+    "expert_labels",
+    "a label of an expert",
+    (
+        RUN_ID,
+        LAYER,
+        EXPERT,
+        LABEL_SET,
+        Column("source", "string", "where it is from: reader, a language model that read contexts"),
+        Column("model", "string", "the reader, as it was asked for"),
+        Column("label", "string", "what the expert does; null where there is none", nullable=True),
+        Column(
+            "status",
+            "string",
+            "labelled; or why not: unused (no token chose the expert), nonsense (no answer that "
+            "could be read), refused (by the server)",
+        ),
+        Column("reason", "string", "what went wrong, in words", nullable=True),
+        Column("n_decisions", "int64", "tokens that chose the expert"),
+        Column("n_contexts", "int32", "contexts that the reader saw for it"),
+        Column(
+            "other_expert",
+            "int32",
+            "an expert of the layer whose label is the baseline; null without one",
+            nullable=True,
+        ),
+        Column("other_label", "string", "its label", nullable=True),
+    ),
+    ("label_set", "layer", "expert"),
+    added_by=_ADDED_BY,
+    is_captured=False,
+)
+
+EXPERT_LABEL_SCORES = Table(
+    "expert_label_scores",
+    "a score of an expert's label",
+    (
+        RUN_ID,
+        LAYER,
+        EXPERT,
+        LABEL_SET,
+        Column(
+            "kind",
+            "string",
+            "detection (does the label fit the text?) or fuzzing (does it fit the marked token?)",
+        ),
+        Column(
+            "against",
+            "string",
+            "the negative contexts: token (of the same text, routed elsewhere), document (of the "
+            "same one), random, or all of these",
+        ),
+        Column("n", "int32", "contexts that were judged"),
+        Column("tp", "int32", "of the expert, and taken for it"),
+        Column("fp", "int32", "not of the expert, and taken for it"),
+        Column("fn", "int32", "of the expert, and not taken for it"),
+        Column("tn", "int32", "not of the expert, and not taken for it"),
+        Column("precision", "double", "tp / (tp + fp)", nullable=True),
+        Column("recall", "double", "tp / (tp + fn)", nullable=True),
+        Column("f1", "double", "2 tp / (2 tp + fp + fn)", nullable=True),
+        Column("f1_low", "double", "lower end of its 95 % interval, over clusters", nullable=True),
+        Column("f1_high", "double", "upper end", nullable=True),
+        Column("accuracy", "double", "(tp + tn) / n", nullable=True),
+        Column(
+            "balanced_accuracy",
+            "double",
+            "mean of tp / (tp + fn) and tn / (tn + fp); 0.5 by chance",
+            nullable=True,
+        ),
+        Column("balanced_accuracy_low", "double", "lower end of its 95 % interval", nullable=True),
+        Column("balanced_accuracy_high", "double", "upper end", nullable=True),
+        Column("always_yes_f1", "double", "f1 of saying yes to everything", nullable=True),
+        Column(
+            "always_yes_accuracy", "double", "accuracy of saying yes to everything", nullable=True
+        ),
+        Column(
+            "other_f1", "double", "f1 of another expert's label on these contexts", nullable=True
+        ),
+        Column("other_accuracy", "double", "its accuracy", nullable=True),
+        Column("other_balanced_accuracy", "double", "its balanced accuracy", nullable=True),
+        Column(
+            "routed_share",
+            "double",
+            "share of the negative contexts with some other token that chose the expert",
+            nullable=True,
+        ),
+    ),
+    ("label_set", "layer", "expert", "kind", "against"),
+    added_by=_ADDED_BY,
+    is_captured=False,
+)
+
+LABEL_REQUESTS = Table(
+    "label_requests",
+    "a request to a reader of experts' contexts",
+    (
+        RUN_ID,
+        LAYER,
+        EXPERT,
+        LABEL_SET,
+        Column("number", "int32", "its number among those for the expert, from 0"),
+        Column(
+            "purpose",
+            "string",
+            "explanation, detection or fuzzing; detection-other and fuzzing-other with the label "
+            "of another expert",
+        ),
+        Column("endpoint", "string", "where it was sent"),
+        Column("prompt", "string", "the messages, as JSON"),
+        Column("answer", "string", "the answer; null where the server refused", nullable=True),
+        Column("model", "string", "the model that answered, as the server says", nullable=True),
+        Column("prompt_tokens", "int32", "as the server counts them", nullable=True),
+        Column("completion_tokens", "int32", "as the server counts them", nullable=True),
+        Column("seconds", "double", "how long the answer took", nullable=True),
+        Column("attempts", "int32", "how often it was sent", nullable=True),
+        Column("status", "string", "ok, nonsense or refused"),
+        Column("reason", "string", "what was wrong with it", nullable=True),
+    ),
+    ("label_set", "layer", "expert", "number"),
+    added_by=_ADDED_BY,
+    is_captured=False,
+)
+
 TABLES: tuple[Table, ...] = (
     RUNS,
     MOE_LAYERS,
@@ -440,6 +566,9 @@ TABLES: tuple[Table, ...] = (
     PREDICTIONS,
     LOGIT_LENS,
     PROBE_SCORES,
+    EXPERT_LABELS,
+    EXPERT_LABEL_SCORES,
+    LABEL_REQUESTS,
 )
 
 TABLE_NAMES: tuple[str, ...] = tuple(entry.name for entry in TABLES)

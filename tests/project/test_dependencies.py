@@ -27,7 +27,7 @@ def pinned(name: str) -> dict[str, Version]:
 
 def test_the_lowest_versions_are_those_that_pyproject_allows() -> None:
     lowest = pinned("constraints-lowest.txt")
-    for name, requirement in requirements("hub", "test").items():
+    for name, requirement in requirements("hub", "labels", "test").items():
         bounds = [s.version for s in requirement.specifier if s.operator in (">=", "==")]
         assert len(bounds) == 1, f"{name} has no lower bound"
         assert lowest[name] == Version(bounds[0]), name
@@ -35,14 +35,14 @@ def test_the_lowest_versions_are_those_that_pyproject_allows() -> None:
 
 def test_what_moedb_is_built_with_is_allowed() -> None:
     used = pinned("constraints.txt")
-    for name, requirement in requirements("benchmarks", "hub", "test", "dev").items():
+    for name, requirement in requirements("benchmarks", "hub", "labels", "test", "dev").items():
         assert requirement.specifier.contains(used[name]), name
 
 
 def test_gptqmodel_is_tested_with_what_moedb_is_built_with() -> None:
     """All but numpy, of which gptqmodel names one version."""
     used, beside_it = pinned("constraints.txt"), pinned("constraints-gptq.txt")
-    for name, requirement in requirements("gptq", "hub", "test").items():
+    for name, requirement in requirements("gptq", "hub", "labels", "test").items():
         assert requirement.specifier.contains(beside_it[name]), name
     others = {name for name in used.keys() & beside_it.keys() if used[name] != beside_it[name]}
     assert others == {"numpy"}
@@ -54,7 +54,7 @@ def test_every_version_is_pinned() -> None:
 
     for file in ("constraints.txt", "constraints-lowest.txt", "constraints-gptq.txt"):
         versions = pinned(file)
-        for name in requirements("hub", "test"):
+        for name in requirements("hub", "labels", "test"):
             installed = importlib.metadata.distribution(name)
             if versions[name] != Version(installed.version):
                 continue  # another file's turn

@@ -47,12 +47,14 @@ _MADE_BY = {
     "predictions.logit_diff": f"{_CAPTURE} qwen-ioi",
     "logit_lens": f"{_CAPTURE} qwen-ioi --lens last",
     "probe_scores": "moedb probe RUN --key KEY",
+    "expert_labels": "moedb label-experts",
 }
 _HOLDS = {
     "predictions": "predictions",
     "predictions.logit_diff": "logit differences of two answers",
     "logit_lens": "readings of the logit lens",
     "routing": "routing",
+    "expert_labels": "labels of experts",
     "tokens": "tokens",
     "router_stats": "statistics of the router",
     "router_mass": "probabilities of the router",

@@ -32,6 +32,7 @@ from moedb.errors import MoedbError, did_you_mean
 from moedb.queries.questions.header import malformed, read_columns, read_header
 from moedb.queries.questions.parameters import Named, Parameter, ParameterType, Value
 from moedb.queries.questions.question import SUBJECTS, Question, Subject
+from moedb.schemas.tables import TABLES
 from moedb.store.engine.quoting import literal
 
 PARAMETER_MARK = re.compile(r"\$(\w+)")
@@ -61,6 +62,7 @@ _ESSENTIAL = (
     "predictions",
     "logit_lens",
     "probe_scores",
+    "expert_labels",
 )
 _OF_ROUTING = (
     "adjacent_pairs",
@@ -141,6 +143,12 @@ class NamedQuery(Question):
         """The names of its macro's parameters in their order: those without a default first."""
         ordered = sorted(self.parameters, key=lambda parameter: not parameter.required)
         return tuple(parameter.name for parameter in ordered)
+
+    @property
+    def reads_additions(self) -> bool:
+        """Whether it reads what no capture writes: rows that were added to complete runs."""
+        added = {table.name for table in TABLES if not table.is_captured}
+        return not added.isdisjoint(self.relations)
 
     @property
     def reads_trials(self) -> bool:

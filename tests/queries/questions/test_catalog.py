@@ -57,6 +57,7 @@ def test_header_is_complete(name: str) -> None:
     assert all(column.doc for column in query.columns)
     parameters = {parameter.name: parameter for parameter in query.parameters}
     chosen_by = {"variant", "experts", "gate"} if query.reads_trials else {"run", "split"}
+    chosen_by -= {"split"} if query.reads_additions else set()
     assert chosen_by <= parameters.keys()
     assert all(
         parameters[name].default is None and not parameters[name].required for name in chosen_by

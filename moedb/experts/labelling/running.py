@@ -1,0 +1,462 @@
+"""Labelling the experts of a stored run, one part of an addition for each."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from moedb.errors import StoreError, UsageError
+from moedb.experts.labelling.asking.endpoint import (
+    Endpoint,
+    EndpointError,
+    StoppedError,
+    completions_url,
+    find_key,
+)
+from moedb.experts.labelling.asking.journal import Journal, answers_path, opened, read_answers
+from moedb.experts.labelling.asking.reader import Answer, Budget, Reader, Share, rough_tokens
+from moedb.experts.labelling.drawing import KINDS, NEGATIVES, Context, Corpus, Draw, Kind, Layer
+from moedb.experts.labelling.prompts import (
+    detection,
+    explanation,
+    fuzzing,
+    read_label,
+    read_verdicts,
+)
+from moedb.experts.labelling.rows import ExpertLabel, Verdicts, part_name, tables_of
+from moedb.experts.labelling.settings import LabelSettings
+from moedb.queries.database import Database, open_database
+from moedb.schemas.additions import Addition
+from moedb.store.layout import RunLayout
+from moedb.store.reading.additions import additions_of
+from moedb.store.writing.complete.additions import append
+from moedb.store.writing.writability import check_writable
+
+if TYPE_CHECKING:
+    from moedb.store.reading.snapshot import RunSnapshot
+
+KIND = "expert-labels"
+"""The kind of additions that are labels of experts."""
+
+ASKED_BY = "label-experts"
+
+_OTHERS = 3
+"""Experts that are tried for a label to compare with."""
+
+_ASKS = {"detection": detection, "fuzzing": fuzzing}
+_PROMPT_CHARACTERS, _CHARACTERS_PER_TOKEN = 1000, 5
+"""Of a question without its texts, and of a token of the run in one: for the estimate."""
+
+
+class Estimate(NamedTuple):
+    """What labelling will take, roughly.
+
+    Attributes
+    ----------
+    n_experts
+        Experts that have no label by now.
+    n_requests
+        Requests, if all are answered at once; what the journal holds is not sent again.
+    n_tokens
+        Tokens of these, prompts and answers.
+    n_answers
+        Answers that the journal holds.
+    n_labelled
+        Experts that were labelled before.
+    """
+
+    n_experts: int
+    n_requests: int
+    n_tokens: int
+    n_answers: int
+    n_labelled: int
+
+
+@dataclass
+class Labelling:
+    """What came of labelling.
+
+    Attributes
+    ----------
+    run_id
+        The run.
+    estimate
+        What it was to take.
+    experts
+        Those that were labelled, or marked, by layer and expert.
+    n_requests, n_tokens
+        What was sent, every attempt counted, and what it came to.
+    n_left
+        Experts that are without a label still, as what may be sent is spent.
+    """
+
+    run_id: str
+    estimate: Estimate
+    experts: list[ExpertLabel] = field(default_factory=list)
+    n_requests: int = 0
+    n_tokens: int = 0
+    n_left: int = 0
+
+
+class Progress(NamedTuple):
+    """Who is told how far it is.
+
+    Attributes
+    ----------
+    begin
+        Takes the estimate, before anything is sent.
+    advance
+        Called after each expert.
+    """
+
+    begin: Callable[[Estimate], None]
+    advance: Callable[[], None]
+
+
+def estimate_labels(store: Path, settings: LabelSettings) -> tuple[str, Estimate]:
+    """Say which run it is, and what labelling its experts will take; nothing is sent.
+
+    Raises
+    ------
+    UsageError, StoreError
+        As of :func:`label_experts`.
+    """
+    completions_url(settings.endpoint)
+    with open_database(store) as whole:
+        run = whole.snapshot.run(settings.run)
+        wanted = _wanted(whole.of_run(run.run_id), run, settings)
+        n_answers = len(read_answers(answers_path(RunLayout(store, run.run_id), settings.name)))
+        return run.run_id, _estimate(wanted, run, settings, n_answers)
+
+
+def label_experts(store: Path, settings: LabelSettings, progress: Progress) -> Labelling:
+    """Have a reader label the experts of a complete run, and add the labels to it.
+
+    Each expert is stored as soon as it is done; the same call goes on with those that are not, and
+    asks nothing again that was answered.
+
+    Parameters
+    ----------
+    store
+        The store's folder.
+    settings
+        What they are made with.
+    progress
+        Is told how far it is.
+
+    Raises
+    ------
+    UsageError
+        If the run has no texts, there are labels of this name that were made otherwise, or an
+        expert takes more than may be sent.
+    StoreError
+        If the run is incomplete or damaged, or the store cannot be written.
+    EndpointError
+        If the server cannot be asked; what was answered is kept.
+    """
+    url = completions_url(settings.endpoint)
+    key = find_key()
+    with open_database(store) as whole:
+        run = whole.snapshot.run(settings.run)
+        database = whole.of_run(run.run_id)
+        check_writable(store, run.run_id)
+        layout = RunLayout(store, run.run_id)
+        with opened(layout, settings.name) as journal:
+            wanted = _wanted(database, run, settings)
+            estimate = _estimate(wanted, run, settings, len(journal))
+            each = _cost(settings)
+            _expect_enough(settings, each)
+            found = Labelling(run.run_id, estimate)
+            progress.begin(estimate)
+            endpoint = Endpoint(url, key[1] if key else None, settings.timeout, settings.attempts)
+            with closing(endpoint):
+                work = _Work(store, settings, endpoint, journal, found, progress)
+                work.label(_loaded(database, run.run_id, wanted))
+    return found
+
+
+def _wanted(
+    database: Database, run: "RunSnapshot", settings: LabelSettings
+) -> dict[int, list[int]]:
+    """For each layer the experts that are to be labelled, and are not yet."""
+    if not run.is_complete:
+        raise StoreError(
+            f"run {run.run_id} is incomplete; experts of complete runs alone are labelled",
+            "finish it first: the command that began it goes on with it",
+        )
+    if not run.n_rows("tokens"):
+        parent = run.row["parent_run_id"]
+        raise UsageError(
+            f"run {run.title} has no tokens of its own",
+            f"label the experts of its parent: moedb label-experts {parent}" if parent else None,
+        )
+    there = additions_of(run).get(settings.name)
+    if there is not None and there.about.kind != KIND:
+        raise UsageError(
+            f"run {run.title} has an addition named {settings.name!r} of {there.about.kind}",
+            "choose another name: --name NAME",
+        )
+    if there is not None and there.about.config != settings.config:
+        raise UsageError(
+            f"run {run.title} has labels named {settings.name!r} that were made with other "
+            f"settings: {there.about.config}, and not {settings.config}",
+            f"go on with those, or choose another name (--name NAME), or take them out: "
+            f"moedb label-experts {run.run_id} --remove {settings.name}",
+        )
+    statement = "select any_value(token) from tokens where run_id = $run"
+    if database.sql(statement, {"run": run.run_id}).fetchall() == [(None,)]:
+        raise UsageError(
+            f"run {run.title} has no texts that a reader could read: its examples are of the job "
+            f"{run.row['job']}"
+        )
+    done = set(there.about.parts) if there else set[str]()
+    sizes = {int(row["layer"]): int(row["n_experts"]) for row in run.manifest.layers}
+    _expect_known("layers", settings.layers, sizes)
+    _expect_known("experts", settings.experts, range(max(sizes.values())))
+    left = [
+        (layer, expert)
+        for layer, n_experts in sizes.items()
+        if settings.layers is None or layer in settings.layers
+        for expert in range(n_experts)
+        if (settings.experts is None or expert in settings.experts)
+        and part_name(layer, expert) not in done
+    ]
+    found: dict[int, list[int]] = {}
+    for layer, expert in left[: settings.limit]:
+        found.setdefault(layer, []).append(expert)
+    return found
+
+
+def _expect_known(name: str, given: Iterable[int] | None, known: Iterable[int]) -> None:
+    numbers = sorted(known)
+    unknown = sorted(set(given or ()) - set(numbers))
+    if unknown:
+        raise UsageError(
+            f"{name}: the run has none numbered {', '.join(map(str, unknown))}; "
+            f"valid: {numbers[0]} to {numbers[-1]}"
+        )
+
+
+def _cost(settings: LabelSettings) -> tuple[int, int]:
+    """Requests and tokens of an expert, roughly, if its layer's others are not labelled yet."""
+    n_contexts = settings.scored * (1 + len(NEGATIVES))
+    n_batches = math.ceil(n_contexts / settings.batch)
+    n_sets = len(KINDS) * (2 if settings.baseline else 1)
+    text = settings.window * _CHARACTERS_PER_TOKEN
+    judged = n_batches * _PROMPT_CHARACTERS + n_contexts * (text + 2 * _CHARACTERS_PER_TOKEN)
+    explained = _PROMPT_CHARACTERS + settings.contexts * text
+    return 1 + n_sets * n_batches, rough_tokens(explained + 100 + n_sets * judged)
+
+
+def _estimate(
+    wanted: dict[int, list[int]], run: "RunSnapshot", settings: LabelSettings, n_answers: int
+) -> Estimate:
+    there = additions_of(run).get(settings.name)
+    n_experts = sum(map(len, wanted.values()))
+    requests, tokens = _cost(settings)
+    n_labelled = len(there.about.parts) if there else 0
+    return Estimate(n_experts, n_experts * requests, n_experts * tokens, n_answers, n_labelled)
+
+
+def _expect_enough(settings: LabelSettings, cost: tuple[int, int]) -> None:
+    for name, given, needed in (
+        ("max-requests", settings.max_requests, cost[0] + settings.baseline),
+        ("max-tokens", settings.max_tokens, cost[1]),
+    ):
+        if given is not None and given < needed:
+            raise UsageError(
+                f"--{name} {given} is too few for one expert, which takes about {needed:,}",
+                f"--{name} {needed} or more; or score fewer contexts: --scored N",
+            )
+
+
+def _loaded(
+    database: Database, run_id: str, wanted: dict[int, list[int]]
+) -> Iterator[tuple[Layer, int]]:
+    """The experts, each with its layer's decisions; one layer in memory at a time."""
+    if not wanted:
+        return
+    corpus = Corpus(database, run_id, ASKED_BY)
+    for number, experts in wanted.items():
+        layer = Layer(database, run_id, number, corpus)
+        for expert in experts:
+            yield layer, expert
+
+
+class _Work:
+    """Labels experts, some at a time."""
+
+    def __init__(
+        self,
+        store: Path,
+        settings: LabelSettings,
+        endpoint: Endpoint,
+        journal: Journal,
+        found: Labelling,
+        progress: Progress,
+    ) -> None:
+        self._store, self._settings, self._endpoint = store, settings, endpoint
+        self._budget = Budget(settings.max_requests, settings.max_tokens)
+        self._reader = Reader(settings, endpoint, journal, self._budget)
+        self._found, self._progress = found, progress
+        self._addition = Addition(settings.name, KIND, settings.config)
+
+    def label(self, experts: Iterator[tuple[Layer, int]]) -> None:
+        """Label experts as they come, and store each when it is done."""
+        cost = _cost(self._settings)
+        running: set[Future[ExpertLabel | None]] = set()
+        errors: list[Exception] = []
+        try:
+            with ThreadPoolExecutor(self._settings.concurrency, "moedb-labels") as pool:
+                try:
+                    for layer, expert in experts:
+                        share = self._budget.begin(cost[0] + self._settings.baseline, cost[1])
+                        while share is None and running:
+                            running = self._store_done(running, errors)
+                            share = self._begun_again(cost)
+                        if share is None or errors or self._budget.is_spent:
+                            break
+                        running.add(pool.submit(self._labelled, layer, expert, share))
+                        while len(running) >= self._settings.concurrency:
+                            running = self._store_done(running, errors)
+                    while running:
+                        running = self._store_done(running, errors)
+                except BaseException:
+                    self._endpoint.stop()
+                    raise
+        finally:
+            self._found.n_requests = self._budget.n_requests
+            self._found.n_tokens = self._budget.n_tokens
+            self._found.experts.sort(key=lambda each: (each.layer, each.expert))
+            self._found.n_left = self._found.estimate.n_experts - len(self._found.experts)
+        if errors:
+            raise errors[0]
+
+    def _begun_again(self, cost: tuple[int, int]) -> Share | None:
+        """Try again to set something aside, now that an expert has given back what it left."""
+        self._budget.is_spent = False
+        return self._budget.begin(cost[0] + self._settings.baseline, cost[1])
+
+    def _store_done(
+        self, running: set[Future[ExpertLabel | None]], errors: list[Exception]
+    ) -> set[Future[ExpertLabel | None]]:
+        """Wait for an expert, and store those that are done; return the others."""
+        done, rest = wait(running, return_when=FIRST_COMPLETED)
+        for future in done:
+            try:
+                found = future.result()
+            except Exception as error:  # the others are to end first: what they paid for is theirs
+                self._endpoint.stop()
+                errors.append(error)
+                continue
+            if found is None:
+                continue
+            tables = tables_of(found, self._settings, self._endpoint.url)
+            append(self._store, self._found.run_id, self._addition, found.part, tables)
+            self._found.experts.append(found)
+            self._progress.advance()
+        return rest
+
+    def _labelled(self, layer: Layer, expert: int, share: Share) -> ExpertLabel | None:
+        """Label an expert; None where nothing is to be sent any more."""
+        try:
+            return self._label(layer, expert, share)
+        except StoppedError:
+            return None
+        finally:
+            self._budget.end(share)
+
+    def _label(self, layer: Layer, expert: int, share: Share) -> ExpertLabel:
+        found = ExpertLabel(layer.layer, expert)
+        if expert not in layer.experts:
+            found.reason = "no token chose it"
+            return found
+        draw = Draw(layer, expert, self._settings)
+        found.n_decisions = len(layer.decisions(expert)[0])
+        found.n_contexts = len(draw.explaining)
+        explained = self._explain(draw, share)
+        found.asked += explained.asked
+        if explained.value is None:
+            # an endpoint that has never made sense is a wrong address
+            if not self._endpoint.n_understood and explained.status == "nonsense":
+                self._expect_protocol(explained)
+            found.status, found.reason = explained.status, explained.reason
+            return found
+        found.label, found.status = explained.value, "labelled"
+        if self._settings.scored:
+            if self._settings.baseline:
+                self._find_other(layer, found, share)
+            self._score(draw, found, share)
+        return found
+
+    def _explain(self, draw: Draw, share: Share) -> Answer[str]:
+        return self._reader.ask(
+            "explanation", explanation(draw.explaining_texts()), read_label, share
+        )
+
+    def _expect_protocol(self, explained: Answer[str]) -> None:
+        reply = explained.asked[-1].reply
+        if reply is not None and not reply.is_protocol:
+            raise EndpointError(
+                f"{self._endpoint.url} does not speak the protocol of chat completions; it "
+                f"answers {reply.text[:80]!r}",
+                "is the address right? --endpoint http://127.0.0.1:8000/v1",
+            )
+
+    def _find_other(self, layer: Layer, found: ExpertLabel, share: Share) -> None:
+        """Find another expert's label, to compare with."""
+        for other in layer.others(found.expert, self._settings.seed)[:_OTHERS]:
+            answer = self._explain(Draw(layer, other, self._settings), share)
+            if answer.value is not None:
+                found.other_expert, found.other_label = other, answer.value
+                return
+
+    def _score(self, draw: Draw, found: ExpertLabel, share: Share) -> None:
+        reasons = []
+        for kind in KINDS:
+            contexts = draw.scored(kind)
+            n_positive = sum(each.is_positive for each in contexts)
+            if not n_positive or n_positive == len(contexts):
+                which = "none with" if not n_positive else "none without"
+                reasons.append(f"no {kind}: of the contexts that are left {which} the expert")
+                continue
+            judge = partial(self._judge, kind, contexts, found, share)
+            own, problems = judge(str(found.label), "")
+            other: list[bool | None] = [None] * len(contexts)
+            if found.other_label is not None:
+                other, more = judge(found.other_label, "-other")
+                problems += more
+            found.verdicts[kind] = Verdicts(contexts, own, other)
+            reasons += problems
+        found.reason = "; ".join(reasons) or None
+
+    def _judge(
+        self,
+        kind: Kind,
+        contexts: list[Context],
+        found: ExpertLabel,
+        share: Share,
+        label: str,
+        suffix: str,
+    ) -> tuple[list[bool | None], list[str]]:
+        """Verdicts on contexts, None where there is none; and why."""
+        verdicts: list[bool | None] = []
+        reasons = []
+        n_batches = math.ceil(len(contexts) / self._settings.batch)
+        size = math.ceil(len(contexts) / n_batches)
+        for start in range(0, len(contexts), size):
+            texts = [each.text for each in contexts[start : start + size]]
+            read = partial(read_verdicts, n=len(texts))
+            purpose = f"{kind}{suffix}"
+            answer = self._reader.ask(purpose, _ASKS[kind](label, texts), read, share)
+            found.asked += answer.asked
+            verdicts += answer.value or [None] * len(texts)
+            if answer.value is None:
+                reasons.append(
+                    f"{purpose}: {len(texts)} contexts without a verdict: {answer.reason}"
+                )
+        return verdicts, reasons
