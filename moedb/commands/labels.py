@@ -52,7 +52,7 @@ def _read_body(context: click.Context, option: click.Parameter, text: str | None
     return found
 
 
-@click.command("label-experts")
+@click.command("label-experts", short_help="Have a language model label experts, and score that.")
 @click.argument("run", shell_complete=complete_runs)
 @click.option(
     "--endpoint",

@@ -92,7 +92,9 @@ if TYPE_CHECKING:
 @click.option(
     "--cluster", metavar="KEY", help="The label that tells documents.  [default: document]"
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of what is drawn."
+)
 @click.option(
     "--name", default="probe", show_default=True, help="What the probes are called together."
 )

@@ -98,7 +98,7 @@ def say_sources(result: "Result") -> None:
         )
 
 
-@click.command(cls=QuestionCommand)
+@click.command(cls=QuestionCommand, short_help="Run a named query; without a name, list them.")
 @click.argument("name", required=False, shell_complete=complete_questions)
 @run_option
 @parameter_option

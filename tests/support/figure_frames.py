@@ -104,3 +104,26 @@ def informations(layers: int = 6) -> pd.DataFrame:
             "p_value": np.where(found > 0.035, 0.01, 0.4),
         }
     )
+
+
+def probe_curves(sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)) -> pd.DataFrame:
+    rows = [
+        {
+            "probe": "probe",
+            "key": "upos",
+            "protocol": protocol,
+            "labels": labels,
+            "k": k,
+            "n_concepts": 14,
+            "f1": level + 0.02 * step,
+            "f1_best_on_test": level + 0.1 + 0.02 * step,
+            "f1_mean": level - 0.1 + 0.02 * step,
+            "f1_always_yes": 0.3,
+            "balanced_accuracy": level + 0.15,
+            "balanced_accuracy_mean": level + 0.05,
+        }
+        for protocol in ("documents", "herbst2026")
+        for labels, level in (("true", 0.6), ("shuffled", 0.2))
+        for step, k in enumerate(sizes)
+    ]
+    return pd.DataFrame(rows)

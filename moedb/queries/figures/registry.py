@@ -17,6 +17,7 @@ from moedb.queries.figures.classes.panels import (
     EXPERT_ACCURACY,
     ROUTING_BY_CLASS_OVER_TRIALS,
 )
+from moedb.queries.figures.classes.probes import PROBE_CURVES
 from moedb.queries.figures.examples import ROUTING_BY_EXAMPLE
 from moedb.queries.figures.experts.concentration import CONCENTRATION
 from moedb.queries.figures.experts.load_balance import LOAD_BALANCE
@@ -51,6 +52,7 @@ PLOTS: Mapping[str, Plot] = {
     "intervention-effect": INTERVENTION_EFFECT,
     "lens-effect": LENS_EFFECT,
     "logit-lens": LOGIT_LENS,
+    "probe-curves": PROBE_CURVES,
     "router-ablation": ROUTER_ABLATION,
     "routing-by-class": ROUTING_BY_CLASS,
     "routing-by-example": ROUTING_BY_EXAMPLE,

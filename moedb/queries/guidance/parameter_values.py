@@ -122,6 +122,7 @@ class _Check:
         self._check_position(asked)
         self._check_condition(asked)
         self._check_labels(asked)
+        self._check_probes(asked)
         check = _OF_QUESTION.get(self.question.name)
         if check is not None:
             check(self)
@@ -225,6 +226,23 @@ class _Check:
                 if kind not in kinds:
                     raise self.refuse(
                         f"no interventions of kind {kind!r} in {about.named}; {offer(kind, kinds)}"
+                    )
+
+    def _check_probes(self, about: RunContents) -> None:
+        asked: tuple[tuple[Named, str, str], ...] = (
+            ("probe", "probe", "named"),
+            ("probe-key", "key", "for"),
+        )
+        for named, column, what in asked:
+            for _, given in self._given(named):
+                found = self.reader.sql(
+                    f"select distinct {column} from probe_scores where run_id = $run",  # noqa: S608
+                    {"run": about.runs[0].run_id},
+                ).fetchall()
+                there = [str(value) for (value,) in found]
+                if given not in there:
+                    raise self.refuse(
+                        f"no probes {what} {given!r} in {about.named}; {offer(given, there)}"
                     )
 
     def _check_split(self, about: RunContents) -> None:

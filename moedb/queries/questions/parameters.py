@@ -16,6 +16,7 @@ Named = Literal[
     "example-label",
     "example-label-or-none",
     "cluster-label",
+    "label-keys",
     "label-value",
     "layer",
     "layer-before-another",
@@ -25,13 +26,16 @@ Named = Literal[
     "condition",
     "intervention",
     "trial-setting",
+    "probe",
+    "probe-key",
 ]
 """What of a run the value of a parameter can name: see ``checks.parameter_values``.
 
 ``label`` is the key of a label, ``example-label`` that of a label of examples, and so is
 ``example-label-or-none``, but that a run without the default label is answered all the same.
-``cluster-label`` is looked up by the analyses. A ``trial-setting`` is the column of the view
-``trials`` that is called as the parameter is.
+``cluster-label``, and ``label-keys``, which are several, are looked up by the analyses. A
+``trial-setting`` is the column of the view ``trials`` that is called as the parameter is. ``probe``
+is what probes are called together, and ``probe-key`` a key that some are for.
 """
 
 Value = str | int | float | None
@@ -40,6 +44,7 @@ _NAMED: Mapping[str, Named] = {
     "split": "split",
     "key": "label",
     "cluster": "cluster-label",
+    "keys": "label-keys",
     "value_a": "label-value",
     "value_b": "label-value",
     "layer": "layer",

@@ -148,7 +148,7 @@ class NamedQuery(Question):
     def reads_additions(self) -> bool:
         """Whether it reads what no capture writes: rows that were added to complete runs."""
         added = {table.name for table in TABLES if not table.is_captured}
-        return not added.isdisjoint(self.relations)
+        return not added.isdisjoint(_BEHIND.get(name, name) for name in self.relations)
 
     @property
     def reads_trials(self) -> bool:

@@ -2,8 +2,8 @@
 -- answers: How many concepts does a single neuron tell, and which best?
 -- subject: concepts
 -- param run varchar = null: the run; the newest complete one when null
--- param probe varchar = null: what the probes are called together; all when null
--- param min_accuracy double = 0.8 from 0: balanced accuracy on test from which on a neuron
+-- param probe varchar = null naming probe: what the probes are called together; all when null
+-- param min_accuracy double = 0.8 from 0 to 1: balanced accuracy on test from which on a neuron
 --   tells a concept
 -- param protocol varchar = 'documents' in (documents, herbst2026): how it was split and scored
 -- column probe: what the probes are called together

@@ -2,10 +2,10 @@
 -- answers: Which expert tells each concept best, chosen without the test split, and how well?
 -- subject: concepts
 -- param run varchar = null: the run; the newest complete one when null
--- param probe varchar = null: what the probes are called together; all when null
--- param key varchar = null: the key of a label of tokens; all when null
--- param k integer = null: neurons of a probe; all when null
--- param protocol varchar = null: documents, or herbst2026; both when null
+-- param probe varchar = null naming probe: what the probes are called together; all when null
+-- param key varchar = null naming probe-key: the key of a label of tokens; all when null
+-- param k integer = null from 1: neurons of a probe; all when null
+-- param protocol varchar = null in (documents, herbst2026): both when null
 -- column probe: what the probes are called together
 -- column key: the concept: the key of a label of tokens
 -- column value: the concept: the label's value

@@ -2,8 +2,8 @@
 -- answers: How much better are concepts told with more neurons, and what does the choice add?
 -- subject: concepts
 -- param run varchar = null: the run; the newest complete one when null
--- param probe varchar = null: what the probes are called together; all when null
--- param key varchar = null: the key of a label of tokens; all when null
+-- param probe varchar = null naming probe: what the probes are called together; all when null
+-- param key varchar = null naming probe-key: the key of a label of tokens; all when null
 -- column probe: what the probes are called together
 -- column key: the key of a label of tokens
 -- column protocol: documents, or herbst2026
@@ -17,33 +17,35 @@
 -- column balanced_accuracy: mean over concepts of the balanced accuracy of the chosen candidate
 -- column balanced_accuracy_mean: mean over concepts of that over candidates
 -- source: Herbst et al. 2026, figure of F1 by k
+with chosen as (
+    select
+        probe_choices.*,
+        case when probe_choices.permutation = 0 then 'true' else 'shuffled' end as labels
+    from probe_choices
+    where
+        probe_choices.run_id = cast($run as varchar)
+        and probe_choices.probe = coalesce(cast($probe as varchar), probe_choices.probe)
+        and probe_choices.key = coalesce(cast($key as varchar), probe_choices.key)
+)
+
 select
-    probe_choices.probe,
-    probe_choices.key,
-    probe_choices.protocol,
-    case when probe_choices.permutation = 0 then 'true' else 'shuffled' end as labels,
-    probe_choices.k,
-    count(distinct probe_choices.value) as n_concepts,
-    avg(probe_choices.f1) as f1,
-    avg(probe_choices.f1_best_on_test) as f1_best_on_test,
-    avg(probe_choices.f1_mean) as f1_mean,
-    avg(probe_choices.f1_always_yes) as f1_always_yes,
-    avg(probe_choices.balanced_accuracy) as balanced_accuracy,
-    avg(probe_choices.balanced_accuracy_mean) as balanced_accuracy_mean
-from probe_choices
-where
-    probe_choices.run_id = cast($run as varchar)
-    and probe_choices.probe = coalesce(cast($probe as varchar), probe_choices.probe)
-    and probe_choices.key = coalesce(cast($key as varchar), probe_choices.key)
-group by
-    probe_choices.probe,
-    probe_choices.key,
-    probe_choices.protocol,
-    case when probe_choices.permutation = 0 then 'true' else 'shuffled' end,
-    probe_choices.k
+    chosen.probe,
+    chosen.key,
+    chosen.protocol,
+    chosen.labels,
+    chosen.k,
+    count(distinct chosen.value) as n_concepts,
+    avg(chosen.f1) as f1,
+    avg(chosen.f1_best_on_test) as f1_best_on_test,
+    avg(chosen.f1_mean) as f1_mean,
+    avg(chosen.f1_always_yes) as f1_always_yes,
+    avg(chosen.balanced_accuracy) as balanced_accuracy,
+    avg(chosen.balanced_accuracy_mean) as balanced_accuracy_mean
+from chosen
+group by chosen.probe, chosen.key, chosen.protocol, chosen.labels, chosen.k
 order by
-    probe_choices.probe,
-    probe_choices.key,
-    probe_choices.protocol,
-    case when probe_choices.permutation = 0 then 'true' else 'shuffled' end desc,
-    probe_choices.k;
+    chosen.probe asc,
+    chosen.key asc,
+    chosen.protocol asc,
+    chosen.labels desc,
+    chosen.k asc;

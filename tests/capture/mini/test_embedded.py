@@ -90,7 +90,7 @@ def test_card_belongs_to_the_weights(evaluation):
 
 
 def test_default_configuration_is_that_of_the_model(evaluation):
-    assert evaluation["training"]["config"] == MiniTrainingConfig().model_dump()
+    assert MiniTrainingConfig(**evaluation["training"]["config"]) == MiniTrainingConfig()
 
 
 def test_no_published_sentence_is_in_the_folder(shared_data):

@@ -45,6 +45,7 @@ from tests.support.figure_frames import (
     informations,
     output_overlaps,
     overlaps,
+    probe_curves,
 )
 from tests.support.figures import assert_readable, frame_result
 from tests.support.stores.ioi_frames import (
@@ -572,6 +573,12 @@ DRAWN = {
         lambda: frame_result(confidences(60, 24)),
         {"value": "mean_topk_mass"},
     ),
+    "probe-curves-1": ("probe-curves", lambda: frame_result(probe_curves((1,))), {}),
+    "probe-curves-accuracy": (
+        "probe-curves",
+        lambda: frame_result(probe_curves((1, 2, 4, 8, 16, 32, 64))),
+        {"value": "balanced_accuracy"},
+    ),
     "information-24": ("label-information", lambda: frame_result(informations(24)), {}),
     "information-1": (
         "label-information",
@@ -653,6 +660,7 @@ SMALL = {
     "overlap": lambda: frame_result(overlaps()),
     "router-confidence": lambda: frame_result(confidences()),
     "label-information": lambda: frame_result(informations()),
+    "probe-curves": lambda: frame_result(probe_curves()),
     "routing-by-class": lambda: frame_result(by_class()),
     "routing-by-class-over-trials": lambda: frame_result(matched()),
     "expert-accuracy": lambda: frame_result(accuracies()),

@@ -155,7 +155,7 @@ def read_tokenizer(folder: Path) -> Any:
     if settings.is_file() and (folder / "tokenizer.json").is_file():
         named = json.loads(settings.read_text(encoding="utf-8")).get("tokenizer_class")
         if named == PreTrainedTokenizerFast.__name__:
-            return PreTrainedTokenizerFast.from_pretrained(folder)
+            return PreTrainedTokenizerFast.from_pretrained(folder, **WITHOUT_CODE)
     return AutoTokenizer.from_pretrained(folder, **WITHOUT_CODE)
 
 
