@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from moedb.commands.experts import label_tokens
+from moedb.commands.experts.concepts import label_tokens
+from moedb.commands.experts.labels import label_experts
+from moedb.commands.experts.probes import probe
 from moedb.commands.export import export, plot, report
-from moedb.commands.labels import label_experts
 from moedb.commands.options import StorePath
-from moedb.commands.probe import probe
 from moedb.commands.query import query, sql
 from moedb.commands.running.capture import capture
 from moedb.commands.running.intervene import intervene

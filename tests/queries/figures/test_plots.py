@@ -48,7 +48,7 @@ from tests.support.figure_frames import (
     probe_curves,
 )
 from tests.support.figures import assert_readable, frame_result
-from tests.support.stores.ioi_frames import (
+from tests.support.ioi_frames import (
     ablations,
     attributions,
     effects,

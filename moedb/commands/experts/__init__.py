@@ -1,0 +1,1 @@
+"""The commands about what experts do: concepts, probes, labels."""
