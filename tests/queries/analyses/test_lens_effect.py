@@ -16,7 +16,7 @@ from moedb.queries.database import Database
 from moedb.queries.figures.drawing import style_file
 from moedb.queries.figures.predictions.lens import plot_lens_effect
 from moedb.store.writing.run_writer import RunWriter
-from tests.support.ioi_frames import lens_effects
+from tests.support.drawn.ioi_frames import lens_effects
 from tests.support.oracles.interval_oracle import bca_of_mean
 from tests.support.stores.synthetic_ioi import INTERVENED, columns, manifest
 

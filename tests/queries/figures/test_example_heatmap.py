@@ -16,7 +16,7 @@ from moedb.queries.figures.examples import (
     plot_routing_by_example,
     plot_routing_by_example_bands,
 )
-from tests.support.ioi_frames import routed
+from tests.support.drawn.ioi_frames import routed
 
 GROUPS = [("clean", "2", 3), ("clean", "10", 2), ("corrupted", "2", 1), ("corrupted", None, 2)]
 WIDTHS = {0: 4, 2: 6, 3: 5}

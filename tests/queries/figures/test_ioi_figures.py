@@ -14,7 +14,7 @@ from moedb.queries.figures.drawing import style_file
 from moedb.queries.figures.predictions.experts import plot_expert_attribution, plot_expert_effect
 from moedb.queries.figures.predictions.interventions import plot_intervention_effect
 from moedb.queries.figures.predictions.lens import plot_logit_lens
-from tests.support.ioi_frames import ablations, attributions, effects, lens
+from tests.support.drawn.ioi_frames import ablations, attributions, effects, lens
 
 
 @pytest.fixture

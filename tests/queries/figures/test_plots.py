@@ -37,7 +37,7 @@ from moedb.queries.figures.router_ablation import (
     plot_router_ablation,
     plot_router_ablation_variants,
 )
-from tests.support.figure_frames import (
+from tests.support.drawn.figure_frames import (
     balances,
     concentrations,
     confidences,
@@ -47,8 +47,8 @@ from tests.support.figure_frames import (
     overlaps,
     probe_curves,
 )
-from tests.support.figures import assert_readable, frame_result
-from tests.support.ioi_frames import (
+from tests.support.drawn.figures import assert_readable, frame_result
+from tests.support.drawn.ioi_frames import (
     ablations,
     attributions,
     effects,

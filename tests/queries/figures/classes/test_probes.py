@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from moedb.errors import UsageError
 from moedb.queries.figures.registry import PLOTS
-from tests.support.figure_frames import probe_curves
+from tests.support.drawn.figure_frames import probe_curves
 
 
 def line(ax: Axes, label: str) -> list[tuple[float, float]]:

@@ -10,7 +10,7 @@ from moedb.queries.figures.classes.confidence import plot_router_confidence
 from moedb.queries.figures.classes.information import plot_label_information
 from moedb.queries.figures.classes.matrices import plot_routing_by_class
 from moedb.queries.figures.classes.overlap import plot_overlap
-from tests.support.figure_frames import confidences, informations, overlaps
+from tests.support.drawn.figure_frames import confidences, informations, overlaps
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from moedb.queries.figures.experts.load_balance import (
     plot_load_balance,
     plot_load_balance_measure,
 )
-from tests.support.figure_frames import balances, concentrations
+from tests.support.drawn.figure_frames import balances, concentrations
 
 
 class TestConcentration:

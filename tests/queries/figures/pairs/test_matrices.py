@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from moedb.errors import UsageError
 from moedb.queries.figures.pairs.cross_layer import cross_layer_matrix, plot_cross_layer
 from moedb.queries.figures.pairs.output_overlap import output_overlap_matrix, plot_output_overlap
-from tests.support.figure_frames import cross_layers, output_overlaps
+from tests.support.drawn.figure_frames import cross_layers, output_overlaps
 
 # expert 1 was never chosen at layer 0, and 0 never at layer 1
 ROWS = [(0, 1, 0, 1, 2, 5, 0.4, 0.8), (0, 1, 0, 2, 3, 5, 0.6, 1.5), (0, 1, 2, 2, 1, 1, 1.0, 2.5)]

@@ -10,8 +10,8 @@ from moedb.errors import UsageError
 from moedb.queries.figures import drawing
 from moedb.queries.figures.drawing import draw, style_file
 from moedb.queries.figures.parts.layout import WIDTHS, Layout, read_width
-from tests.support.figure_frames import balances, concentrations, cross_layers
-from tests.support.figures import assert_readable, frame_result
+from tests.support.drawn.figure_frames import balances, concentrations, cross_layers
+from tests.support.drawn.figures import assert_readable, frame_result
 from tests.support.stores.result_samples import FOOTER, RUN
 
 
