@@ -37,5 +37,6 @@ def _of_one_value(result: Result) -> str | None:
 _CAUTIONS: Mapping[str, Callable[[Result], str | None]] = {
     "class-correlation": _of_two_experts,
     "expert-specialization": _of_one_value,
+    "kmeans-baseline": _of_one_value,
     "label-information": _of_one_value,
 }

@@ -220,3 +220,8 @@ def test_purity_of_a_case_by_hand():
     groups = np.array([0, 0, 0, 1, 1, 2])
     values = np.array(["a", "a", "b", "b", "c", "c"])
     assert purity(groups, values) == (2 + 1 + 1) / 6
+
+
+def test_a_label_of_one_value_tells_nothing_apart(db: Database) -> None:
+    one, two = (db.query("kmeans-baseline", run=GROUPED, key=key) for key in ("constant", "parity"))
+    assert "nothing is told apart" in (one.caution or "") and two.caution is None
