@@ -1,5 +1,6 @@
 """The exit code, and what is said of what goes wrong."""
 
+import atexit
 import io
 import os
 import sys
@@ -13,6 +14,9 @@ from moedb.commands.terminal.messages import say
 from moedb.errors import MoedbError
 from moedb.store.engine.execution import is_anything_running
 from moedb.store.engine.spilling import delete_spill
+
+INTERRUPTED = 130
+"""The exit code of what the user stopped."""
 
 _INTERRUPTED = "interrupted; what a capture committed stays, and the same command resumes"
 
@@ -39,14 +43,22 @@ def _show(error: click.ClickException) -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process, at once where an interrupted query still runs."""
+    """End the process, at once where it was interrupted or an interrupted query still runs."""
     if is_anything_running():
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):
-                stream.flush()
-        delete_spill()
-        os._exit(code)
+        _end_at_once(code)
+    if code == INTERRUPTED:
+        # threads of DuckDB that an interrupt has left abort the process where it ends slowly
+        atexit._run_exitfuncs()
+        _end_at_once(code)
     sys.exit(code)
+
+
+def _end_at_once(code: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    delete_spill()
+    os._exit(code)
 
 
 def run_guarded(command: click.Command, arguments: list[str]) -> int:
@@ -58,7 +70,7 @@ def run_guarded(command: click.Command, arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt) as error:
         declined = isinstance(error, click.Abort) and error.__cause__ is None
         say("stopped" if declined else _INTERRUPTED)
-        return 130
+        return INTERRUPTED
     except click.ClickException as error:
         _show(error)
         return error.exit_code
