@@ -164,12 +164,25 @@ def _read_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {option: value for option, value in chosen.items() if value is not None}
 
 
+def _settle_places(figure: "Figure") -> None:
+    """Lay the figure out once and round where its axes stand.
+
+    What finds their places adds up in an order that depends on addresses in memory, and the last
+    bits of an SVG's names with it.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for ax in figure.axes:
+        ax.set_position([round(float(end), 6) for end in ax.get_position(original=True).bounds])
+
+
 def _figure_bytes(figure: "Figure", format: str) -> bytes:
     undated: dict[str, dict[str, Any]] = {
         "pdf": {"CreationDate": None},
         "svg": {"Date": None},
         "png": {},
     }
+    _settle_places(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=format, metadata=undated[format])
     return buffer.getvalue()
