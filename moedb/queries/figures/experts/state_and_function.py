@@ -24,7 +24,7 @@ _SERIES: tuple[tuple[str, str, dict[str, Any]], ...] = (
 _NUMBERS = ("null_mean", "null_95", "less_null", "low", "high")
 _COLUMNS = ("layer", "key", *(f"{measure}_{end}" for measure, _, _ in _SERIES for end in _NUMBERS))
 _NULL = "its 95 % point, labels shuffled"
-_APART = 0.12
+_APART = 0.2
 """How far from a layer's place on x either series stands."""
 _MOST_KEYS = 8
 
@@ -68,9 +68,9 @@ def _draw_key(rows: "pd.DataFrame", ax: "Axes") -> None:
         at = rows["layer"].to_numpy(float) + shift
         # a row without an interval has no bar; an end may miss the estimate by rounding
         errors = np.maximum(np.nan_to_num([found + mean - low, high - found - mean]), 0.0)
-        points: dict[str, Any] = {**style, "linestyle": "none", "markersize": 2.5}
+        points: dict[str, Any] = {**style, "linestyle": "none", "markersize": 2.2}
         ax.errorbar(at, found, errors, elinewidth=0.6, label=label, **points)
-        dash: dict[str, Any] = {"marker": "_", "markersize": 5, "linestyle": "none"}
+        dash: dict[str, Any] = {"marker": "_", "markersize": 3, "linestyle": "none"}
         ax.plot(at, null_95 - mean, color=style["color"], label=_NULL, **dash)
     ax.axhline(0.0, color=GREY, linewidth=0.6, zorder=0)
 

@@ -11,8 +11,8 @@ from moedb.queries.figures.registry import PLOTS
 from tests.support.drawn.figure_frames import states_and_functions
 
 SERIES = {
-    "experts_beyond": ("I(label; expert given cluster)", -0.12),
-    "clusters_beyond": ("I(label; cluster given expert)", 0.12),
+    "experts_beyond": ("I(label; expert given cluster)", -0.2),
+    "clusters_beyond": ("I(label; cluster given expert)", 0.2),
 }
 
 
