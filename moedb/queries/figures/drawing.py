@@ -167,13 +167,14 @@ def _read_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 def _settle_places(figure: "Figure") -> None:
     """Lay the figure out once and round where its axes stand.
 
-    What finds their places adds up in an order that depends on addresses in memory, and the last
-    bits of an SVG's names with it.
+    What places them adds up in an order that differs from draw to draw, so the last bits of the
+    places do, and with them the names that an SVG makes of those.
     """
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for ax in figure.axes:
-        ax.set_position([round(float(end), 6) for end in ax.get_position(original=True).bounds])
+        left, bottom, width, height = ax.get_position(original=True).bounds
+        ax.set_position((round(left, 6), round(bottom, 6), round(width, 6), round(height, 6)))
 
 
 def _figure_bytes(figure: "Figure", format: str) -> bytes:
