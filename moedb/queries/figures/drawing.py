@@ -164,12 +164,26 @@ def _read_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {option: value for option, value in chosen.items() if value is not None}
 
 
+def _settle_places(figure: "Figure") -> None:
+    """Lay the figure out once and round where its axes stand.
+
+    What places them adds up in an order that differs from draw to draw, so the last bits of the
+    places do, and with them the names that an SVG makes of those.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for ax in figure.axes:
+        left, bottom, width, height = ax.get_position(original=True).bounds
+        ax.set_position((round(left, 6), round(bottom, 6), round(width, 6), round(height, 6)))
+
+
 def _figure_bytes(figure: "Figure", format: str) -> bytes:
     undated: dict[str, dict[str, Any]] = {
         "pdf": {"CreationDate": None},
         "svg": {"Date": None},
         "png": {},
     }
+    _settle_places(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=format, metadata=undated[format])
     return buffer.getvalue()

@@ -21,6 +21,7 @@ from moedb.queries.figures.classes.probes import PROBE_CURVES
 from moedb.queries.figures.examples import ROUTING_BY_EXAMPLE
 from moedb.queries.figures.experts.concentration import CONCENTRATION
 from moedb.queries.figures.experts.load_balance import LOAD_BALANCE
+from moedb.queries.figures.experts.state_and_function import STATE_AND_FUNCTION
 from moedb.queries.figures.experts.use import EXPERT_FREQUENCY
 from moedb.queries.figures.pairs.co_activation import CO_ACTIVATION
 from moedb.queries.figures.pairs.cross_layer import CROSS_LAYER
@@ -57,6 +58,7 @@ PLOTS: Mapping[str, Plot] = {
     "routing-by-class": ROUTING_BY_CLASS,
     "routing-by-example": ROUTING_BY_EXAMPLE,
     "routing-by-class-over-trials": ROUTING_BY_CLASS_OVER_TRIALS,
+    "state-and-function": STATE_AND_FUNCTION,
 }
 
 

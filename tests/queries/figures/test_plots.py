@@ -46,6 +46,7 @@ from tests.support.drawn.figure_frames import (
     output_overlaps,
     overlaps,
     probe_curves,
+    states_and_functions,
 )
 from tests.support.drawn.figures import assert_readable, frame_result
 from tests.support.drawn.ioi_frames import (
@@ -585,6 +586,19 @@ DRAWN = {
         lambda: frame_result(informations(1)),
         {"value": "normalized"},
     ),
+    **{
+        f"state-{n_keys}-{n_layers}": (
+            "state-and-function",
+            lambda n_keys=n_keys, n_layers=n_layers: frame_result(
+                states_and_functions(
+                    ("a very long key with a $", *"bcdefgh"[: n_keys - 1]), n_layers
+                )
+            ),
+            {},
+        )
+        for n_keys in (1, 2, 6, 8)
+        for n_layers in (1, 6, 24)
+    },
     "accuracy": ("expert-accuracy", lambda: frame_result(accuracies(trials=1)), {}),
     "accuracy-20": (
         "expert-accuracy",
@@ -660,6 +674,7 @@ SMALL = {
     "overlap": lambda: frame_result(overlaps()),
     "router-confidence": lambda: frame_result(confidences()),
     "label-information": lambda: frame_result(informations()),
+    "state-and-function": lambda: frame_result(states_and_functions()),
     "probe-curves": lambda: frame_result(probe_curves()),
     "routing-by-class": lambda: frame_result(by_class()),
     "routing-by-class-over-trials": lambda: frame_result(matched()),

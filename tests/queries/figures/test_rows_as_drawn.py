@@ -239,3 +239,23 @@ def test_lift_by_class(database: Database) -> None:
     assert figure.axes[1].get_ylabel() == "lift (class over all)"
     numbers = [text.get_text() for text in figure.axes[1].get_yticklabels()]
     assert "1" in numbers and "1/2" in numbers and "2" in numbers
+
+
+def test_state_and_function(database: Database) -> None:
+    asked = {"keys": "role,token", "permutations": 19, "samples": 50, "min_count": 5}
+    figure, rows = painted(database, "state-and-function", {}, **asked)
+    assert [ax.get_title() for ax in figure.axes] == ["role", "token"]
+    for ax in figure.axes:
+        own = [row for row in rows if row["key"] == ax.get_title()]
+        nulls = [each for each in ax.lines if each.get_marker() == "_"]
+        measures = "experts_beyond", "clusters_beyond"
+        for container, null, measure in zip(ax.containers, nulls, measures, strict=True):
+            points, _, (bars,) = container  # type: ignore[misc]
+            means = np.array([row[f"{measure}_null_mean"] for row in own])
+            shifted = [
+                np.array([row[f"{measure}{column}"] for row in own]) - means
+                for column in ("", "_low", "_high", "_null_95")
+            ]
+            ends = np.array([segment[:, 1] for segment in bars.get_segments()]).T
+            drawn = [points.get_ydata(), *ends, null.get_ydata()]
+            np.testing.assert_allclose(drawn, shifted, atol=1e-9)

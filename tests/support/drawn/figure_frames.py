@@ -127,3 +127,24 @@ def probe_curves(sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)) -> pd.DataFrame:
         for step, k in enumerate(sizes)
     ]
     return pd.DataFrame(rows)
+
+
+def states_and_functions(
+    keys: tuple[str, ...] = ("upos", "domain"), layers: int = 6
+) -> pd.DataFrame:
+    rng = np.random.default_rng(3)
+    rows = []
+    for key in keys:
+        for layer in range(layers):
+            row: dict[str, object] = {"layer": layer, "key": key}
+            for measure in ("experts_beyond", "clusters_beyond"):
+                estimate, null_mean = rng.uniform(0.3, 0.9), rng.uniform(0.1, 0.3)
+                row |= {
+                    f"{measure}_null_mean": null_mean,
+                    f"{measure}_null_95": null_mean + 0.02,
+                    f"{measure}_less_null": estimate - null_mean,
+                    f"{measure}_low": estimate - 0.1,
+                    f"{measure}_high": estimate + 0.05,
+                }
+            rows.append(row)
+    return pd.DataFrame(rows)

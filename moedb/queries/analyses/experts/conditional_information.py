@@ -1,5 +1,6 @@
 """Information of labels and groups of tokens, given other groups, and shuffled labels for it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -77,11 +78,12 @@ class Units:
     blocks: "Codes"
     within: "Codes"
 
-    def shuffles(self, given: "Codes", times: int, seed: int) -> "list[Codes]":
+    def shuffles(self, given: "Codes", times: int, seed: int) -> "Iterator[Codes]":
         """Shuffle the labels among blocks that share what is given.
 
-        The part of a block in one group is moved apart from its parts in others: what it expects
-        of chance is right in each group, as the tokens of a part stay together.
+        The part of a block in one group is moved apart from its parts in others. Within a group
+        that is right, as the tokens of a part stay together; but where the parts of a block are
+        alike, what they say by chance adds up, and the shuffles spread too little.
         """
         import numpy as np
 
@@ -91,13 +93,11 @@ class Units:
         own = self.labels[first]
         in_order = np.argsort(cells, kind="stable")
         rng = np.random.default_rng(seed)
-        found = []
         for _ in range(times):
             # less than 1 is added to a whole number: no part leaves its cell
             moved = np.empty_like(own)
             moved[in_order] = own[np.argsort(cells + 0.5 * rng.random(len(cells)))]
-            found.append(moved[part])
-        return found
+            yield moved[part]
 
     def movable(self, given: "Codes") -> float:
         """Return the share of tokens whose cell holds more labels than one."""

@@ -171,13 +171,17 @@ def fit_clusters(
     vectors: "NDArray[np.floating[Any]]", n_clusters: int, *, restarts: int, seed: int
 ) -> "KMeans":
     """Fit k-means as :func:`cluster` does; what it returns tells the cluster of other vectors."""
+    import os
     import warnings
 
     import numpy as np
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
 
-    with warnings.catch_warnings():
+    # threads wait for each other many times a second: one on a busy core holds up all of them
+    threads = max(1, (os.cpu_count() or 1) - 1)
+    with threadpool_limits(threads), warnings.catch_warnings():
         # said of vectors with fewer distinct values than clusters: some then stay empty
         warnings.simplefilter("ignore", ConvergenceWarning)
         return KMeans(n_clusters, n_init=restarts, random_state=seed).fit(

@@ -17,7 +17,12 @@ from moedb.queries.analyses.experts.conditional_information import (
 )
 from moedb.queries.analyses.experts.kmeans_baseline import fit_clusters, layers_with_inputs
 from moedb.queries.analyses.label_information import entropy
-from moedb.queries.analyses.uncertainty.bootstrap import SAMPLES, bootstrap, bootstrap_settings
+from moedb.queries.analyses.uncertainty.bootstrap import (
+    SAMPLES,
+    bootstrap,
+    bootstrap_settings,
+    number_or_none,
+)
 from moedb.queries.analyses.uncertainty.clusters import CLUSTER, Clusters, clusters_of
 from moedb.queries.analyses.waiting.progress import each_part
 from moedb.queries.questions.parameters import Parameter
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
 _NAME = "state-and-function"
 _ARRAY = "router_input"
 _TOKEN = "token"  # noqa: S105
+_ROUNDING = 1e-9
 
 _TOKENS = f"""
 {KEPT}
@@ -149,7 +155,7 @@ def state_and_function(reader: "SnapshotReader", parameters: "Mapping[str, Value
     samples, seed = bootstrap_settings(_NAME, parameters)
     keys = parameters["keys"]
     settings = _Settings(
-        None if keys is None else tuple(name.strip() for name in str(keys).split(",")),
+        None if keys is None else tuple(dict.fromkeys(map(str.strip, str(keys).split(",")))),
         int(parameters["min_count"] or 1),
         int(parameters["permutations"] or 0),
         samples,
@@ -266,17 +272,9 @@ def _row(
     label_entropy = entropy(np.bincount(labels).astype(np.float64))
     numbers: list[float | None] = []
     for place, pair in enumerate(asked):
-        null = null_information(units, *pair, settings.permutations, settings.seed)
         estimate = max(0.0, float(pointwise[:, place].mean()))
-        low, high = (None if np.isnan(end) else float(end) for end in drawn[:, place])
-        if len(null):
-            reached = int((null >= estimate - 1e-9).sum())
-            less = estimate - float(null.mean())
-            chance = float(null.mean()), float(np.quantile(null, 0.95)), less
-            numbers += [estimate, *chance, (1 + reached) / (1 + len(null)), low, high]
-            numbers.append(less / label_entropy)
-        else:
-            numbers += [estimate, None, None, None, None, low, high, None]
+        null = null_information(units, *pair, settings.permutations, settings.seed)
+        numbers += _numbers(estimate, null, drawn[:, place], label_entropy)
     return StateAndFunctionRow(
         layer,
         key,
@@ -289,6 +287,24 @@ def _row(
         units.movable(groups),
         *numbers,  # type: ignore[arg-type]
     )
+
+
+def _numbers(
+    estimate: float,
+    null: "NDArray[np.float64]",
+    interval: "NDArray[np.float64]",
+    label_entropy: float,
+) -> list[float | None]:
+    """The columns of one measure, in the order of ``_NUMBERS``."""
+    import numpy as np
+
+    low, high = map(number_or_none, interval)
+    if not len(null):
+        return [estimate, None, None, None, None, low, high, None]
+    mean, point = float(null.mean()), float(np.quantile(null, 0.95))
+    less = estimate - mean
+    p_value = (1 + int((null >= estimate - _ROUNDING).sum())) / (1 + len(null))
+    return [estimate, mean, point, less, p_value, low, high, less / label_entropy]
 
 
 def _units(

@@ -35,6 +35,17 @@ def test_the_chain_rule_and_the_same_seed(db):  # noqa: F811
     one_way = frame["experts"] + frame["clusters_beyond"]
     np.testing.assert_allclose(one_way, frame["clusters"] + frame["experts_beyond"])
     assert frame.equals(ask(db, keys="chance, parity").df())
+    assert frame.equals(ask(db, keys="chance,parity,chance").df())
+
+
+def test_without_shuffles_and_draws_there_are_estimates_alone(db):  # noqa: F811
+    result = db.query(
+        "state-and-function", run=GROUPED, keys="chance", permutations=0, samples=0, layer=1
+    )
+    row = result.df().iloc[0]
+    assert row["experts"] > 0 and row["experts_beyond"] > 0
+    for number in ("null_mean", "null_95", "less_null", "p", "low", "high", "normalized"):
+        assert row[f"experts_beyond_{number}"] is None or np.isnan(row[f"experts_beyond_{number}"])
 
 
 def test_what_is_refused(db):  # noqa: F811
