@@ -3,6 +3,7 @@
 import functools
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -234,6 +235,22 @@ def parameter_option(command: Command) -> Command:
         shell_complete=complete_parameters,
         help="A parameter of the query; may be repeated.",
     )(command)
+
+
+def read_numbers(
+    context: click.Context, option: click.Parameter, text: str | None
+) -> tuple[int, ...] | None:
+    """Read numbers such as 3, 0,2 and 4-7, as a callback of an option."""
+    if text is None:
+        return None
+    found: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,6})(?:-(\d{1,6}))?\s*", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if last < first:
+            raise UsageError(f"--{option.name} {text!r}: valid are 3, 0,2 and 4-7")
+        found.update(range(first, last + 1))
+    return tuple(sorted(found))
 
 
 def _read_shard(context: click.Context, option: click.Parameter, text: str | None) -> "Shard":

@@ -61,6 +61,17 @@ def default_store() -> Path:
     return store_path(os.environ.get("MOEDB_STORE") or DEFAULT_STORE)
 
 
+def chosen_store(store: str | Path | None) -> Path:
+    """Return the folder of a store as it is given; None for ``MOEDB_STORE``, or ``./moedb-store``.
+
+    Raises
+    ------
+    UsageError
+        If it is a URL.
+    """
+    return default_store() if store is None else store_path(store)
+
+
 def open_database(store: str | Path | None = None) -> "Database":
     """Open a store for reading, as it is now.
 
@@ -85,7 +96,7 @@ def open_database(store: str | Path | None = None) -> "Database":
     >>> db = open_database("moedb-store")  # doctest: +SKIP
     >>> db.query("expert-frequency").df()  # doctest: +SKIP
     """
-    snapshot = take_snapshot(store_path(store) if store is not None else default_store())
+    snapshot = take_snapshot(chosen_store(store))
     warn_of_damage(snapshot)
     return Database(snapshot)
 

@@ -335,11 +335,12 @@ def intervene(
     from moedb.capture.interventions.planning import Resources, plan_sweep
     from moedb.capture.interventions.running import run_sweep
     from moedb.commands.api.progress import RichProgress
+    from moedb.queries.database import chosen_store
     from moedb.schemas.run_names import RunName, check_name, check_note
 
     check_name(name)
     check_note(note)
-    place = _place(store)
+    place = chosen_store(store)
     choices = Choices(
         kinds=(kind,) if isinstance(kind, str) else tuple(kind),
         layers=layers,
@@ -381,18 +382,12 @@ def _with_model(
         yield {**given, "model": outline.checkpoint.name}, outline
 
 
-def _place(store: str | Path | None) -> Path:
-    from moedb.queries.database import default_store
-    from moedb.store.layout import store_path
-
-    return default_store() if store is None else store_path(store)
-
-
 def _checked_store(store: str | Path | None) -> Path:
     """The store's folder, after checking that there is a use in planning."""
+    from moedb.queries.database import chosen_store
     from moedb.store.writing.writability import check_worth_capturing
 
-    place = _place(store)
+    place = chosen_store(store)
     check_worth_capturing(place)
     return place
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from moedb.experts.labelling.running import Estimate, Labelling
+    from moedb.experts.labelling.planning import Estimate
+    from moedb.experts.labelling.running import Labelling
     from moedb.experts.labelling.settings import LabelSettings
     from moedb.queries.results.result import Result
 
@@ -75,10 +76,11 @@ def label_experts(
     ... )  # doctest: +SKIP
     >>> moedb.open().query("labelled-experts").df()  # doctest: +SKIP
     """
-    from moedb.experts.labelling.running import estimate_labels
+    from moedb.experts.labelling.planning import estimate_labels
     from moedb.experts.labelling.settings import LabelSettings
+    from moedb.queries.database import chosen_store
 
-    place = _place(store)
+    place = chosen_store(store)
     chosen = LabelSettings(
         run,
         endpoint,
@@ -146,10 +148,3 @@ def rows_of(found: "Labelling", settings: "LabelSettings") -> "Result":
     if found.n_left:
         why = "no expert was labelled within what may be sent"
     return replace(listed, explain=lambda: why)
-
-
-def _place(store: str | Path | None) -> Path:
-    from moedb.queries.database import default_store
-    from moedb.store.layout import store_path
-
-    return default_store() if store is None else store_path(store)

@@ -62,6 +62,7 @@ def label_tokens(
     """
     from moedb.experts.concepts.labelling import Request
     from moedb.experts.concepts.rule_file import read_rules
+    from moedb.queries.database import chosen_store
 
     if isinstance(keys, str):
         raise UsageError(f"keys: expected a list, got {keys!r}", f"keys=[{keys!r}]")
@@ -69,7 +70,7 @@ def label_tokens(
     if keys:
         chosen = chosen.only(keys)
     request = Request(run, chosen, name, replace, dry_run, time_limit)
-    return rows_of(shown_labelling(_place(store), request), chosen)
+    return rows_of(shown_labelling(chosen_store(store), request), chosen)
 
 
 def remove_addition(run: str, name: str, store: str | Path | None = None) -> None:
@@ -93,10 +94,11 @@ def remove_addition(run: str, name: str, store: str | Path | None = None) -> Non
     --------
     >>> moedb.remove_addition("text-3f", "builtin")  # doctest: +SKIP
     """
+    from moedb.queries.database import chosen_store
     from moedb.store.reading.snapshot import take_snapshot
     from moedb.store.writing.complete.additions import remove_addition as remove
 
-    place = _place(store)
+    place = chosen_store(store)
     remove(place, take_snapshot(place).run(run).run_id, name)
 
 
@@ -122,10 +124,3 @@ def rows_of(found: "Labelled", rules: "RuleFile") -> "Result":
             rows.append((rule.key, value, n, n / found.n_tokens if found.n_tokens else 0.0))
     types = {"key": "VARCHAR", "value": "VARCHAR", "n_tokens": "BIGINT", "share": "DOUBLE"}
     return result_of_rows(types, rows)
-
-
-def _place(store: str | Path | None) -> Path:
-    from moedb.queries.database import default_store
-    from moedb.store.layout import store_path
-
-    return default_store() if store is None else store_path(store)

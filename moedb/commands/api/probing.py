@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moedb.errors import UsageError
+from moedb.experts.probing.settings import PROTOCOLS, SIZES, ProbeSettings, Protocol
 
 if TYPE_CHECKING:
     from moedb.experts.probing.running import Probed
-    from moedb.experts.probing.settings import ProbeSettings, Protocol
     from moedb.queries.results.result import Result
 
 
@@ -17,19 +17,19 @@ def probe(
     key: str | Sequence[str],
     store: str | Path | None = None,
     *,
-    k: Sequence[int] = (1, 2, 4, 8, 16, 32, 64),
+    k: Sequence[int] = SIZES,
     layers: Sequence[int] = (),
-    array: str = "expert_neurons",
-    groups: int = 0,
+    array: str = ProbeSettings.array,
+    groups: int = ProbeSettings.groups,
     width: int | None = None,
-    protocol: "Sequence[Protocol]" = ("documents", "herbst2026"),
-    permutations: int = 1,
-    min_tokens: int = 50,
-    max_tokens: int = 2500,
-    resamples: int = 200,
+    protocol: Sequence[Protocol] = PROTOCOLS,
+    permutations: int = ProbeSettings.permutations,
+    min_tokens: int = ProbeSettings.min_tokens,
+    max_tokens: int = ProbeSettings.max_tokens,
+    resamples: int = ProbeSettings.resamples,
     cluster: str | None = None,
-    seed: int = 0,
-    name: str = "probe",
+    seed: int = ProbeSettings.seed,
+    name: str = ProbeSettings.name,
 ) -> "Result":
     """Fit k-sparse probes on the neurons of a stored run, and add their scores to it.
 
@@ -76,11 +76,9 @@ def probe(
     >>> moedb.probe("text-3f", "upos", k=[1, 4, 16])  # doctest: +SKIP
     >>> moedb.open().query("probe-curves")  # doctest: +SKIP
     """
-    from moedb.experts.probing.settings import ProbeSettings
-    from moedb.queries.database import default_store
-    from moedb.store.layout import store_path
+    from moedb.queries.database import chosen_store
 
-    place = default_store() if store is None else store_path(store)
+    place = chosen_store(store)
     settings = ProbeSettings(
         run=run,
         concepts=(key,) if isinstance(key, str) else tuple(key),
@@ -101,7 +99,7 @@ def probe(
     return best_of(place, shown_probing(place, settings))
 
 
-def shown_probing(store: Path, settings: "ProbeSettings") -> "Probed":
+def shown_probing(store: Path, settings: ProbeSettings) -> "Probed":
     """Probe, and show how far that is."""
     from moedb.commands.api.progress import analysis_progress
     from moedb.experts.probing.running import probe as run_probes

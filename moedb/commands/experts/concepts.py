@@ -127,9 +127,10 @@ def _tell(found: "Labelled", rules: "RuleFile", is_dry: bool) -> None:
 
 
 def _remove(run: str, name: str) -> None:
-    from moedb.experts.concepts.label_sets import remove_labels
+    from moedb.experts.additions import remove
+    from moedb.experts.concepts.label_sets import KIND
 
-    removed = remove_labels(store_folder(), run, name)
+    removed = remove(store_folder(), run, name, KIND)
     say(f"removed {removed.n_rows.get('token_labels', 0):,} labels: {name}")
 
 

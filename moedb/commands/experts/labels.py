@@ -1,7 +1,6 @@
 """Labels of experts, written by a language model."""
 
 import json
-import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -12,6 +11,7 @@ from moedb.commands.options import (
     SEED,
     FiniteRange,
     output_options,
+    read_numbers,
     store_folder,
     store_option,
 )
@@ -21,23 +21,9 @@ from moedb.commands.terminal.messages import say
 from moedb.errors import UsageError
 
 if TYPE_CHECKING:
-    from moedb.experts.labelling.running import Estimate, Labelling
+    from moedb.experts.labelling.planning import Estimate
+    from moedb.experts.labelling.running import Labelling
     from moedb.experts.labelling.settings import LabelSettings
-
-
-def _read_numbers(
-    context: click.Context, option: click.Parameter, text: str | None
-) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    found: set[int] = set()
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,6})(?:-(\d{1,6}))?\s*", part)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if last < first:
-            raise UsageError(f"--{option.name} {text!r}: valid are 3, 0,2 and 4-7")
-        found.update(range(first, last + 1))
-    return tuple(sorted(found))
 
 
 def _read_body(context: click.Context, option: click.Parameter, text: str | None) -> dict[str, Any]:
@@ -63,10 +49,10 @@ def _read_body(context: click.Context, option: click.Parameter, text: str | None
 @click.option("--model", metavar="NAME", help="The reader, as the server calls it.")
 @click.option("--name", default="labels", show_default=True, help="What the labels are called.")
 @click.option(
-    "--layers", callback=_read_numbers, metavar="LAYERS", help="Layers: 0,4-7.  [default: all]"
+    "--layers", callback=read_numbers, metavar="LAYERS", help="Layers: 0,4-7.  [default: all]"
 )
 @click.option(
-    "--experts", callback=_read_numbers, metavar="EXPERTS", help="Experts of each.  [default: all]"
+    "--experts", callback=read_numbers, metavar="EXPERTS", help="Experts of each.  [default: all]"
 )
 @click.option(
     "--n",
@@ -187,7 +173,7 @@ def label_experts(
     from moedb.commands.api.expert_labels import rows_of, rows_of_estimate, shown_labelling
     from moedb.commands.options import OUTPUT
     from moedb.experts.labelling.asking.endpoint import completions_url, find_key
-    from moedb.experts.labelling.running import estimate_labels
+    from moedb.experts.labelling.planning import estimate_labels
     from moedb.experts.labelling.settings import LabelSettings
 
     output = {option: given.pop(option) for option in OUTPUT}

@@ -4,11 +4,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moedb.commands.options import output_options, store_folder, store_option
+from moedb.commands.options import (
+    COUNT,
+    SEED,
+    output_options,
+    read_numbers,
+    store_folder,
+    store_option,
+)
 from moedb.commands.terminal.completion import complete_runs
 from moedb.commands.terminal.emitting import emit
 from moedb.commands.terminal.messages import say
 from moedb.errors import UsageError
+from moedb.experts.probing.settings import KIND, NEURONS, PROTOCOLS, SIZES, ProbeSettings
 
 if TYPE_CHECKING:
     from moedb.experts.probing.running import Probed
@@ -26,66 +34,62 @@ if TYPE_CHECKING:
 @click.option(
     "--k",
     "sizes",
-    multiple=True,
-    type=click.IntRange(1),
-    help="Neurons of a probe; repeatable.  [default: 1 2 4 8 16 32 64]",
+    callback=read_numbers,
+    metavar="K",
+    help="Neurons of a probe: 1,2,4-8.  [default: 1,2,4,8,16,32,64]",
 )
 @click.option(
-    "--layer",
-    "layers",
-    multiple=True,
-    type=click.IntRange(0),
-    help="A layer; repeatable.  [default: all that have neurons]",
+    "--layers", callback=read_numbers, metavar="LAYERS", help="Layers: 0,4-7.  [default: all]"
 )
 @click.option(
     "--array",
-    type=click.Choice(["expert_neurons", "shared_neurons"]),
-    default="expert_neurons",
+    type=click.Choice(NEURONS),
+    default=ProbeSettings.array,
     show_default=True,
     help="The neurons.",
 )
 @click.option(
     "--groups",
     type=click.IntRange(0),
-    default=0,
+    default=ProbeSettings.groups,
     metavar="N",
     help="Divide a layer of one candidate (a dense model's, the shared expert) at random into N, "
     "so that there are as many candidates as experts elsewhere.",
 )
-@click.option("--width", type=click.IntRange(1), help="Neurons of such a group.  [default: all/N]")
+@click.option("--width", type=COUNT, help="Neurons of such a group.  [default: all/N]")
 @click.option(
     "--protocol",
     "protocols",
     multiple=True,
-    type=click.Choice(["documents", "herbst2026"]),
+    type=click.Choice(PROTOCOLS),
     help="documents: fitted, chosen and scored on documents of their own; herbst2026: by token, "
     "the best chosen on what it is scored on.  [default: both]",
 )
 @click.option(
     "--permutations",
     type=click.IntRange(0),
-    default=1,
+    default=ProbeSettings.permutations,
     show_default=True,
     help="How often all is done with shuffled labels too.",
 )
 @click.option(
     "--min-tokens",
     type=click.IntRange(2),
-    default=50,
+    default=ProbeSettings.min_tokens,
     show_default=True,
     help="A candidate with fewer tokens of the concept, or of none, is passed over.",
 )
 @click.option(
     "--max-tokens",
     type=click.IntRange(2),
-    default=2500,
+    default=ProbeSettings.max_tokens,
     show_default=True,
     help="Tokens of each kind that a probe is fitted on, at most.",
 )
 @click.option(
     "--resamples",
     type=click.IntRange(0),
-    default=200,
+    default=ProbeSettings.resamples,
     show_default=True,
     help="Bootstrap samples of the documents.",
 )
@@ -93,10 +97,17 @@ if TYPE_CHECKING:
     "--cluster", metavar="KEY", help="The label that tells documents.  [default: document]"
 )
 @click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of what is drawn."
+    "--seed",
+    type=SEED,
+    default=ProbeSettings.seed,
+    show_default=True,
+    help="Seed of what is drawn.",
 )
 @click.option(
-    "--name", default="probe", show_default=True, help="What the probes are called together."
+    "--name",
+    default=ProbeSettings.name,
+    show_default=True,
+    help="What the probes are called together.",
 )
 @click.option("--remove", metavar="NAME", help="Take the probes of this name out of RUN.")
 @output_options
@@ -104,8 +115,8 @@ if TYPE_CHECKING:
 def probe(
     run: str,
     concepts: tuple[str, ...],
-    sizes: tuple[int, ...],
-    layers: tuple[int, ...],
+    sizes: tuple[int, ...] | None,
+    layers: tuple[int, ...] | None,
     protocols: tuple[Any, ...],
     remove: str | None,
     *,
@@ -130,12 +141,11 @@ def probe(
     \b
     Example:
       moedb probe text-3f --key upos
-      moedb probe text-3f --key upos=NOUN --key 'latex-*' --k 1 --k 8
+      moedb probe text-3f --key upos=NOUN --key 'latex-*' --k 1,8
       moedb probe text-3f --remove probe
       moedb query probe-curves
     """
     from moedb.commands.api.probing import best_of, shown_probing
-    from moedb.experts.probing.settings import PROTOCOLS, SIZES, ProbeSettings
 
     if remove is not None:
         if concepts:
@@ -156,7 +166,7 @@ def probe(
         resamples,
         cluster,
         seed,
-        layers,
+        layers or (),
         name,
     )
     found = shown_probing(store_folder(), settings)
@@ -174,7 +184,7 @@ def _tell(found: "Probed") -> None:
 
 
 def _remove(run: str, name: str) -> None:
-    from moedb.commands.api.labelling import remove_addition
+    from moedb.experts.additions import remove
 
-    remove_addition(run, name, store_folder())
-    say(f"removed the probes: {name}")
+    removed = remove(store_folder(), run, name, KIND)
+    say(f"removed {removed.n_rows.get('probe_scores', 0):,} probes: {name}")

@@ -1,13 +1,9 @@
-"""The labels that rules have given a run: which there are, and taking them out."""
+"""The labels that rules have given a run."""
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moedb.errors import UsageError
 from moedb.store.reading.additions import StoredAddition, additions_of
-from moedb.store.reading.snapshot import take_snapshot
-from moedb.store.writing.complete.additions import no_such_addition, remove_addition
 
 if TYPE_CHECKING:
     from moedb.store.reading.snapshot import RunSnapshot
@@ -22,41 +18,6 @@ LabelSet = tuple[str, str | None, str | None, int | None, int, str, str, str | N
 def label_sets(run: "RunSnapshot") -> list[LabelSet]:
     """What rules have labelled a run, in the order in which they did."""
     return [_described(each) for each in additions_of(run).values() if each.about.kind == KIND]
-
-
-def remove_labels(store: Path, run: str, name: str) -> StoredAddition:
-    """Take the labels out of a run that one file of rules gave.
-
-    Parameters
-    ----------
-    store
-        The store's folder.
-    run
-        The run, or an unambiguous beginning of its name.
-    name
-        What the labels are called together.
-
-    Returns
-    -------
-    StoredAddition
-        What was removed.
-
-    Raises
-    ------
-    UsageError
-        If there are no labels of this name.
-    StoreError
-        If the store cannot be written.
-    """
-    found = take_snapshot(store).run(run)
-    there = additions_of(found).get(name)
-    if there is None:
-        raise no_such_addition(found, name)
-    if there.about.kind != KIND:
-        raise UsageError(
-            f"{name!r} of run {found.title} is of {there.about.kind}, no labels by rules"
-        )
-    return remove_addition(store, found.run_id, name)
 
 
 def _described(addition: StoredAddition) -> LabelSet:

@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from moedb.errors import StoreError, UsageError
+from moedb.errors import UsageError
+from moedb.experts.additions import addition_there, expect_tokens
 from moedb.experts.concepts.alignment import align
 from moedb.experts.concepts.label_sets import KIND
 from moedb.experts.concepts.matching import Matcher
@@ -175,24 +176,9 @@ def _taken_keys(database: Database, run: "RunSnapshot", request: Request) -> lis
     list of str
         The keys of rules that are taken.
     """
-    if not run.is_complete:
-        raise StoreError(
-            f"run {run.run_id} is incomplete; only complete runs are labelled",
-            "finish it first: the command that began it goes on with it",
-        )
-    if not run.n_rows("tokens"):
-        parent = run.row["parent_run_id"]
-        raise UsageError(
-            f"run {run.title} has no tokens of its own",
-            f"label those of its parent: moedb label-tokens {parent}" if parent else None,
-        )
+    expect_tokens(run, "moedb label-tokens")
     name = request.label_set
-    there = additions_of(run).get(name)
-    if there is not None and there.about.kind != KIND:
-        raise UsageError(
-            f"run {run.title} has an addition named {name!r} that is of {there.about.kind}",
-            "choose another name: --name NAME",
-        )
+    there = addition_there(run, name, KIND)
     if there is not None and not request.replaces and not request.is_dry:
         raise UsageError(
             f"run {run.title} has an addition named {name!r} already",

@@ -12,7 +12,7 @@ from moedb.errors import UsageError
 from moedb.experts.labelling.prompts import marked
 from moedb.experts.labelling.settings import LabelSettings
 from moedb.queries.analyses.experts.contexts.choosing import Choice, choose
-from moedb.queries.analyses.experts.contexts.reading import DECISIONS, window_sides
+from moedb.queries.analyses.experts.contexts.reading import read_decisions, window_sides
 from moedb.queries.analyses.uncertainty.clusters import clusters_of
 from moedb.queries.database import Database
 from moedb.queries.reading.selection import SELECTED_EXAMPLES
@@ -36,7 +36,7 @@ Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 
-class Context(NamedTuple):
+class ScoredContext(NamedTuple):
     """A context that a label is scored on.
 
     Attributes
@@ -123,26 +123,11 @@ class Layer:
     """
 
     def __init__(self, database: Database, run_id: str, layer: int, corpus: Corpus) -> None:
-        asked = {"run": run_id, "layer": layer, "expert": None, "split": None}
-        found = database.sql(DECISIONS, asked).arrow()
-        for name in ("weight", "output_norm"):
-            if found[name].null_count:
-                raise UsageError(
-                    f"{name} is null for {found[name].null_count:,} decisions of run {run_id} at "
-                    f"layer {layer}, and contexts are ordered by weight * output_norm",
-                    "label the experts of a run that keeps them: moedb runs",
-                )
+        found = read_decisions(database, run_id, layer, None, None)
         self.layer, self.corpus = layer, corpus
-        scores = found["weight"].to_numpy() * found["output_norm"].to_numpy()
-        rows = corpus.rows_of(found["token_idx"].to_numpy().astype(np.int64))
-        numbers = found["expert"].to_numpy()
-        experts, starts = np.unique(numbers, return_index=True)
-        ends = [*starts[1:], len(numbers)]
-        self.experts: list[int] = experts.tolist()
-        self._parts = {
-            expert: (rows[start:end], scores[start:end])
-            for expert, start, end in zip(self.experts, starts, ends, strict=True)
-        }
+        self.experts = list(found.parts)
+        rows, scores = corpus.rows_of(found.token_idx), found.scores
+        self._parts = {expert: (rows[part], scores[part]) for expert, part in found.parts.items()}
 
     def decisions(self, expert: int) -> tuple[Rows, NDArray[np.float64]]:
         """(decision,): rows of the tokens that chose an expert, and their scores."""
@@ -196,7 +181,7 @@ class Draw:
         windows = (corpus.window(row, self.settings.window) for row in self.explaining)
         return [corpus.text(window, self._chose[window]) for window in windows]
 
-    def scored(self, kind: Kind) -> list[Context]:
+    def scored(self, kind: Kind) -> list[ScoredContext]:
         """The contexts that a label is scored on, in an order that tells nothing."""
         corpus, size = self.layer.corpus, self.settings.window
         rng = np.random.default_rng(
@@ -222,7 +207,7 @@ class Draw:
             mark = np.arange(window.start, window.stop) == row
             marks = mark if kind == "fuzzing" else np.zeros_like(mark)
             contexts.append(
-                Context(
+                ScoredContext(
                     corpus.text(window, marks),
                     not against,
                     against,

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from moedb.experts.labelling.asking.reader import Asked
-from moedb.experts.labelling.drawing import KINDS, NEGATIVES, Context
+from moedb.experts.labelling.drawing import KINDS, NEGATIVES, ScoredContext
 from moedb.experts.labelling.scoring import score
 from moedb.experts.labelling.settings import LabelSettings
 from moedb.schemas.tables import EXPERT_LABEL_SCORES, EXPERT_LABELS, LABEL_REQUESTS, Table
@@ -28,7 +28,7 @@ class Verdicts:
         For each the verdict with the expert's own label, and with another's; None without one.
     """
 
-    contexts: Sequence[Context]
+    contexts: Sequence[ScoredContext]
     own: list[bool | None]
     other: list[bool | None]
 

@@ -1,15 +1,14 @@
 """Labelling the experts of a stored run, one part of an addition for each."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from moedb.errors import StoreError, UsageError
 from moedb.experts.labelling.asking.endpoint import (
     Endpoint,
     EndpointError,
@@ -17,9 +16,23 @@ from moedb.experts.labelling.asking.endpoint import (
     completions_url,
     find_key,
 )
-from moedb.experts.labelling.asking.journal import Journal, answers_path, opened, read_answers
-from moedb.experts.labelling.asking.reader import Answer, Budget, Reader, Share, rough_tokens
-from moedb.experts.labelling.drawing import KINDS, NEGATIVES, Context, Corpus, Draw, Kind, Layer
+from moedb.experts.labelling.asking.journal import Journal, opened
+from moedb.experts.labelling.asking.reader import Answer, Budget, Reader, Share
+from moedb.experts.labelling.drawing import (
+    KINDS,
+    Corpus,
+    Draw,
+    Kind,
+    Layer,
+    ScoredContext,
+)
+from moedb.experts.labelling.planning import (
+    Estimate,
+    cost_of,
+    estimate_of,
+    expect_enough,
+    experts_left,
+)
 from moedb.experts.labelling.prompts import (
     detection,
     explanation,
@@ -27,20 +40,12 @@ from moedb.experts.labelling.prompts import (
     read_label,
     read_verdicts,
 )
-from moedb.experts.labelling.rows import ExpertLabel, Verdicts, part_name, tables_of
+from moedb.experts.labelling.rows import ExpertLabel, Verdicts, tables_of
 from moedb.experts.labelling.settings import LabelSettings
 from moedb.queries.database import Database, open_database
-from moedb.schemas.additions import Addition
 from moedb.store.layout import RunLayout
-from moedb.store.reading.additions import additions_of
 from moedb.store.writing.complete.additions import append
 from moedb.store.writing.writability import check_writable
-
-if TYPE_CHECKING:
-    from moedb.store.reading.snapshot import RunSnapshot
-
-KIND = "expert-labels"
-"""The kind of additions that are labels of experts."""
 
 ASKED_BY = "label-experts"
 
@@ -48,32 +53,6 @@ _OTHERS = 3
 """Experts that are tried for a label to compare with."""
 
 _ASKS = {"detection": detection, "fuzzing": fuzzing}
-_PROMPT_CHARACTERS, _CHARACTERS_PER_TOKEN = 1000, 5
-"""Of a question without its texts, and of a token of the run in one: for the estimate."""
-
-
-class Estimate(NamedTuple):
-    """What labelling will take, roughly.
-
-    Attributes
-    ----------
-    n_experts
-        Experts that have no label by now.
-    n_requests
-        Requests, if all are answered at once; what the journal holds is not sent again.
-    n_tokens
-        Tokens of these, prompts and answers.
-    n_answers
-        Answers that the journal holds.
-    n_labelled
-        Experts that were labelled before.
-    """
-
-    n_experts: int
-    n_requests: int
-    n_tokens: int
-    n_answers: int
-    n_labelled: int
 
 
 @dataclass
@@ -117,22 +96,6 @@ class Progress(NamedTuple):
     advance: Callable[[], None]
 
 
-def estimate_labels(store: Path, settings: LabelSettings) -> tuple[str, Estimate]:
-    """Say which run it is, and what labelling its experts will take; nothing is sent.
-
-    Raises
-    ------
-    UsageError, StoreError
-        As of :func:`label_experts`.
-    """
-    completions_url(settings.endpoint)
-    with open_database(store) as whole:
-        run = whole.snapshot.run(settings.run)
-        wanted = _wanted(whole.of_run(run.run_id), run, settings)
-        n_answers = len(read_answers(answers_path(RunLayout(store, run.run_id), settings.name)))
-        return run.run_id, _estimate(wanted, run, settings, n_answers)
-
-
 def label_experts(store: Path, settings: LabelSettings, progress: Progress) -> Labelling:
     """Have a reader label the experts of a complete run, and add the labels to it.
 
@@ -166,10 +129,10 @@ def label_experts(store: Path, settings: LabelSettings, progress: Progress) -> L
         check_writable(store, run.run_id)
         layout = RunLayout(store, run.run_id)
         with opened(layout, settings.name) as journal:
-            wanted = _wanted(database, run, settings)
-            estimate = _estimate(wanted, run, settings, len(journal))
-            each = _cost(settings)
-            _expect_enough(settings, each)
+            wanted = experts_left(database, run, settings)
+            estimate = estimate_of(wanted, run, settings, len(journal))
+            each = cost_of(settings)
+            expect_enough(settings, each)
             found = Labelling(run.run_id, estimate)
             progress.begin(estimate)
             endpoint = Endpoint(url, key[1] if key else None, settings.timeout, settings.attempts)
@@ -177,101 +140,6 @@ def label_experts(store: Path, settings: LabelSettings, progress: Progress) -> L
                 work = _Work(store, settings, endpoint, journal, found, progress)
                 work.label(_loaded(database, run.run_id, wanted))
     return found
-
-
-def _wanted(
-    database: Database, run: "RunSnapshot", settings: LabelSettings
-) -> dict[int, list[int]]:
-    """For each layer the experts that are to be labelled, and are not yet."""
-    if not run.is_complete:
-        raise StoreError(
-            f"run {run.run_id} is incomplete; experts of complete runs alone are labelled",
-            "finish it first: the command that began it goes on with it",
-        )
-    if not run.n_rows("tokens"):
-        parent = run.row["parent_run_id"]
-        raise UsageError(
-            f"run {run.title} has no tokens of its own",
-            f"label the experts of its parent: moedb label-experts {parent}" if parent else None,
-        )
-    there = additions_of(run).get(settings.name)
-    if there is not None and there.about.kind != KIND:
-        raise UsageError(
-            f"run {run.title} has an addition named {settings.name!r} of {there.about.kind}",
-            "choose another name: --name NAME",
-        )
-    if there is not None and there.about.config != settings.config:
-        raise UsageError(
-            f"run {run.title} has labels named {settings.name!r} that were made with other "
-            f"settings: {there.about.config}, and not {settings.config}",
-            f"go on with those, or choose another name (--name NAME), or take them out: "
-            f"moedb label-experts {run.run_id} --remove {settings.name}",
-        )
-    statement = "select any_value(token) from tokens where run_id = $run"
-    if database.sql(statement, {"run": run.run_id}).fetchall() == [(None,)]:
-        raise UsageError(
-            f"run {run.title} has no texts that a reader could read: its examples are of the job "
-            f"{run.row['job']}"
-        )
-    done = set(there.about.parts) if there else set[str]()
-    sizes = {int(row["layer"]): int(row["n_experts"]) for row in run.manifest.layers}
-    _expect_known("layers", settings.layers, sizes)
-    _expect_known("experts", settings.experts, range(max(sizes.values())))
-    left = [
-        (layer, expert)
-        for layer, n_experts in sizes.items()
-        if settings.layers is None or layer in settings.layers
-        for expert in range(n_experts)
-        if (settings.experts is None or expert in settings.experts)
-        and part_name(layer, expert) not in done
-    ]
-    found: dict[int, list[int]] = {}
-    for layer, expert in left[: settings.limit]:
-        found.setdefault(layer, []).append(expert)
-    return found
-
-
-def _expect_known(name: str, given: Iterable[int] | None, known: Iterable[int]) -> None:
-    numbers = sorted(known)
-    unknown = sorted(set(given or ()) - set(numbers))
-    if unknown:
-        raise UsageError(
-            f"{name}: the run has none numbered {', '.join(map(str, unknown))}; "
-            f"valid: {numbers[0]} to {numbers[-1]}"
-        )
-
-
-def _cost(settings: LabelSettings) -> tuple[int, int]:
-    """Requests and tokens of an expert, roughly, if its layer's others are not labelled yet."""
-    n_contexts = settings.scored * (1 + len(NEGATIVES))
-    n_batches = math.ceil(n_contexts / settings.batch)
-    n_sets = len(KINDS) * (2 if settings.baseline else 1)
-    text = settings.window * _CHARACTERS_PER_TOKEN
-    judged = n_batches * _PROMPT_CHARACTERS + n_contexts * (text + 2 * _CHARACTERS_PER_TOKEN)
-    explained = _PROMPT_CHARACTERS + settings.contexts * text
-    return 1 + n_sets * n_batches, rough_tokens(explained + 100 + n_sets * judged)
-
-
-def _estimate(
-    wanted: dict[int, list[int]], run: "RunSnapshot", settings: LabelSettings, n_answers: int
-) -> Estimate:
-    there = additions_of(run).get(settings.name)
-    n_experts = sum(map(len, wanted.values()))
-    requests, tokens = _cost(settings)
-    n_labelled = len(there.about.parts) if there else 0
-    return Estimate(n_experts, n_experts * requests, n_experts * tokens, n_answers, n_labelled)
-
-
-def _expect_enough(settings: LabelSettings, cost: tuple[int, int]) -> None:
-    for name, given, needed in (
-        ("max-requests", settings.max_requests, cost[0] + settings.baseline),
-        ("max-tokens", settings.max_tokens, cost[1]),
-    ):
-        if given is not None and given < needed:
-            raise UsageError(
-                f"--{name} {given} is too few for one expert, which takes about {needed:,}",
-                f"--{name} {needed} or more; or score fewer contexts: --scored N",
-            )
 
 
 def _loaded(
@@ -303,11 +171,11 @@ class _Work:
         self._budget = Budget(settings.max_requests, settings.max_tokens)
         self._reader = Reader(settings, endpoint, journal, self._budget)
         self._found, self._progress = found, progress
-        self._addition = Addition(settings.name, KIND, settings.config)
+        self._addition = settings.addition
 
     def label(self, experts: Iterator[tuple[Layer, int]]) -> None:
         """Label experts as they come, and store each when it is done."""
-        cost = _cost(self._settings)
+        cost = cost_of(self._settings)
         running: set[Future[ExpertLabel | None]] = set()
         errors: list[Exception] = []
         try:
@@ -437,7 +305,7 @@ class _Work:
     def _judge(
         self,
         kind: Kind,
-        contexts: list[Context],
+        contexts: list[ScoredContext],
         found: ExpertLabel,
         share: Share,
         label: str,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from moedb.experts.agreement import f1, share
 from moedb.queries.analyses.uncertainty.bootstrap import bootstrap, number_or_none
 
 Numbers = NDArray[np.float64]
@@ -73,7 +74,7 @@ def score(
     if n and n_positive:
         _, own = np.unique([clusters[place] for place in judged], return_inverse=True)
         found = bootstrap(cells.astype(np.float64), samples, seed, own.astype(np.int64))
-        for column, function in enumerate((_f1, _balanced_accuracy)):
+        for column, function in enumerate((f1, _balanced_accuracy)):
             bounds[:, column] = found.combined(function).intervals()[:, 0]
     whole = np.array([[tp, fp, fn, tn]], np.float64)
     always = np.array([[n_positive, n - n_positive, 0, 0]], np.float64)
@@ -81,7 +82,7 @@ def score(
         *(n, tp, fp, fn, tn),
         precision=tp / (tp + fp) if tp + fp else None,
         recall=tp / n_positive if n_positive else None,
-        f1=float(_f1(whole)[0]) if n_positive else None,
+        f1=float(f1(whole)[0]) if n_positive else None,
         f1_low=number_or_none(bounds[0, 0]),
         f1_high=number_or_none(bounds[1, 0]),
         accuracy=(tp + tn) / n if n else None,
@@ -90,27 +91,16 @@ def score(
         ),
         balanced_accuracy_low=number_or_none(bounds[0, 1]) if n > n_positive else None,
         balanced_accuracy_high=number_or_none(bounds[1, 1]) if n > n_positive else None,
-        always_yes_f1=float(_f1(always)[0]) if n_positive else None,
+        always_yes_f1=float(f1(always)[0]) if n_positive else None,
         always_yes_accuracy=n_positive / n if n else None,
     )
-
-
-def _f1(cells: Numbers) -> Numbers:
-    """(draw,): of the shares of tp, fp, fn and tn; NaN stays."""
-    tp, fp, fn, _ = cells.T
-    return np.asarray(_share(2 * tp, 2 * tp + fp + fn))
 
 
 def _balanced_accuracy(cells: Numbers) -> Numbers:
     """(draw,): of a draw with contexts of one kind alone it is the share that is told rightly."""
     tp, fp, fn, tn = cells.T
     positive, negative = tp + fn > 0, tn + fp > 0
-    found = (_share(tp, tp + fn) + _share(tn, tn + fp)) / np.maximum(
+    found = (share(tp, tp + fn) + share(tn, tn + fp)) / np.maximum(
         positive.astype(np.float64) + negative, 1
     )
     return np.where(np.isfinite(tp), found, np.nan)
-
-
-def _share(part: Numbers, whole: Numbers) -> Numbers:
-    found = np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0)
-    return np.where(np.isfinite(whole), found, np.nan)

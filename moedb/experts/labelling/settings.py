@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moedb.errors import UsageError
-from moedb.schemas.additions import check_addition_name
+from moedb.schemas.additions import Addition, check_addition_name
+
+KIND = "expert-labels"
+"""The kind of additions that are labels of experts."""
 
 _OWN = ("model", "messages", "stream", "n")
 """Fields of a request that are not the user's to set."""
@@ -99,10 +102,11 @@ class LabelSettings:
             raise UsageError(f"body: {', '.join(taken)} cannot be set, moedb sets it")
 
     @property
-    def config(self) -> str:
-        """What has to be the same for the labels to be the same, as JSON."""
-        content = {name: getattr(self, name) for name in _KEPT}
-        return json.dumps({**content, "body": dict(self.body)}, sort_keys=True, ensure_ascii=False)
+    def addition(self) -> Addition:
+        """What the labels become, with what has to be the same for them to be the same."""
+        content = {name: getattr(self, name) for name in _KEPT} | {"body": dict(self.body)}
+        config = json.dumps(content, sort_keys=True, ensure_ascii=False)
+        return Addition(self.name, KIND, config)
 
     def request(self, messages: list[dict[str, str]]) -> dict[str, Any]:
         """The body of a request."""

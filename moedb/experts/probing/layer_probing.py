@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from moedb.experts.probing.concepts import Concept, Tokens
 from moedb.experts.probing.fitting import fit, ranked, thinned
 from moedb.experts.probing.neurons import Candidate, LayerNeurons
-from moedb.experts.probing.scoring import Resampler, counts, f1_of, score
+from moedb.experts.probing.scoring import counts, f1_of, interval, score
 from moedb.experts.probing.settings import ProbeSettings
 from moedb.experts.probing.splitting import SELECTION, TEST, TRAIN, UNUSED, Sample, sample
 
@@ -57,8 +57,6 @@ class LayerProbing:
         What is asked.
     tokens
         The tokens.
-    resampler
-        Draws documents, for the intervals.
 
     Attributes
     ----------
@@ -71,10 +69,9 @@ class LayerProbing:
         neurons: LayerNeurons,
         settings: ProbeSettings,
         tokens: Tokens,
-        resampler: Resampler,
     ) -> None:
         self._neurons, self._settings = neurons, settings
-        self._tokens, self._resampler = tokens, resampler
+        self._tokens = tokens
         self.passed_over: Counter[str] = Counter()
 
     def rows(
@@ -123,13 +120,12 @@ class LayerProbing:
             probe = fit(candidate.values[train], is_yes[train], order[:k])
             decisions = probe.decide(candidate.values[test])
             counted = counts(decisions > 0, is_yes[test], documents)
-            low, high = self._resampler.interval(counted)
-            if given.chooses_by == TEST:
-                selection = f1_of(*counted.sum(0))
-            else:
-                says_yes = probe.decide(candidate.values[chosen]) > 0
-                selection = _f1(says_yes, is_yes[chosen])
+            low, high = interval(counted, self._settings.resamples, self._settings.seed)
             scores = score(decisions, is_yes[test])
+            selection = scores.f1
+            if given.chooses_by != TEST:
+                says_yes = probe.decide(candidate.values[chosen]) > 0
+                selection = f1_of(says_yes, is_yes[chosen])
             yield ProbeRow(
                 neurons=self._settings.array,
                 width=len(order),
@@ -165,8 +161,3 @@ class LayerProbing:
             if len(np.unique(is_yes[part == each])) < 2:
                 return "a part with tokens of one kind only"
         return None
-
-
-def _f1(says_yes: NDArray[np.bool_], is_yes: NDArray[np.bool_]) -> float:
-    right = int((says_yes & is_yes).sum())
-    return f1_of(right, int(says_yes.sum()) - right, int(is_yes.sum()) - right)

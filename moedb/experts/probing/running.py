@@ -1,6 +1,5 @@
 """Probing a run: every candidate of every layer for every concept, and the scores added to it."""
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -10,23 +9,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from moedb.errors import ArrayNotFoundError, StoreError, UsageError
+from moedb.errors import ArrayNotFoundError, UsageError
+from moedb.experts.additions import expect_tokens, parts_there
 from moedb.experts.probing.concepts import Concept, concepts_of, tokens_of
 from moedb.experts.probing.layer_probing import LayerProbing, ProbeRow
 from moedb.experts.probing.neurons import LayerNeurons
-from moedb.experts.probing.scoring import Resampler
 from moedb.experts.probing.settings import ProbeSettings
 from moedb.queries.database import open_database
-from moedb.schemas.additions import Addition, check_addition_name
+from moedb.schemas.additions import check_addition_name
 from moedb.schemas.tables import PROBE_SCORES
-from moedb.store.reading.additions import additions_of
 from moedb.store.reading.snapshot import RunSnapshot
 from moedb.store.writing.complete.additions import append
 from moedb.store.writing.tables.parquet import arrow_schema
 from moedb.store.writing.writability import check_writable
-
-KIND = "probe"
-
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
 """Is told what is counted and how many there are; gives what is called after each."""
@@ -83,7 +78,8 @@ def probe(store: Path, settings: ProbeSettings, progress: Progress) -> Probed:
     with open_database(store) as whole, threadpool_limits(1):
         run = whole.snapshot.run(settings.run)
         check_writable(store, run.run_id)
-        there = _parts_there(run, settings)
+        expect_tokens(run, "moedb probe")
+        there = parts_there(run, settings.addition, "moedb probe")
         layers = _layers(run, settings)
         database = whole.of_run(run.run_id)
         tokens = tokens_of(database, run.run_id, settings.cluster)
@@ -91,7 +87,6 @@ def probe(store: Path, settings: ProbeSettings, progress: Progress) -> Probed:
         found = Probed(run.run_id, settings.name)
         todo = {layer: [c for c in concepts if _part(layer, c) not in there] for layer in layers}
         found.n_there = len(layers) * len(concepts) - sum(map(len, todo.values()))
-        resampler = Resampler(settings.resamples, settings.seed)
         sizes = _sizes(run, settings)
         n_candidates = sum(sizes[layer] for layer, missing in todo.items() if missing)
         with progress("candidates", n_candidates) as advance:
@@ -100,7 +95,7 @@ def probe(store: Path, settings: ProbeSettings, progress: Progress) -> Probed:
                     continue
                 used = np.logical_or.reduce([concept.is_asked for concept in missing])
                 neurons = LayerNeurons(database, layer, settings, tokens, used)
-                asked = LayerProbing(neurons, settings, tokens, resampler)
+                asked = LayerProbing(neurons, settings, tokens)
                 for concept, rows in asked.rows(missing, advance):
                     _add(store, run.run_id, settings, _part(layer, concept), rows)
                     found.n_probes += len(rows)
@@ -113,48 +108,15 @@ def probe(store: Path, settings: ProbeSettings, progress: Progress) -> Probed:
 def _add(
     store: Path, run_id: str, settings: ProbeSettings, part: str, rows: list[ProbeRow]
 ) -> None:
-    addition = Addition(settings.name, KIND, settings.config)
     fields = [each for each in arrow_schema(PROBE_SCORES) if each.name != "run_id"]
     table = pa.Table.from_pylist(
         [{"probe": settings.name, **row._asdict()} for row in rows], schema=pa.schema(fields)
     )
-    append(store, run_id, addition, part, {PROBE_SCORES.name: [table]})
+    append(store, run_id, settings.addition, part, {PROBE_SCORES.name: [table]})
 
 
 def _part(layer: int, concept: Concept) -> str:
     return f"layer-{layer}-{concept.label}"
-
-
-def _parts_there(run: RunSnapshot, settings: ProbeSettings) -> frozenset[str]:
-    """The parts that are there, after checking that these can go on with them."""
-    if not run.is_complete:
-        raise StoreError(
-            f"run {run.run_id} is incomplete; only complete runs are probed",
-            "finish it first: the command that began it goes on with it",
-        )
-    found = additions_of(run).get(settings.name)
-    if found is None:
-        return frozenset()
-    if found.about.kind != KIND:
-        raise UsageError(
-            f"run {run.title} has an addition named {settings.name!r} that is of "
-            f"{found.about.kind}",
-            "choose another name: --name NAME",
-        )
-    if found.about.config != settings.config:
-        before, now = json.loads(found.about.config), json.loads(settings.config)
-        other = [
-            f"{key} {before.get(key)!r}, not {now[key]!r}"
-            for key in now
-            if before.get(key) != now[key]
-        ]
-        raise UsageError(
-            f"run {run.title} has probes named {settings.name!r} with other settings: "
-            f"{'; '.join(other)}",
-            f"choose another name: --name NAME; or remove those: moedb probe {run.run_id} "
-            f"--remove {settings.name}",
-        )
-    return frozenset(found.about.parts)
 
 
 def _layers(run: RunSnapshot, settings: ProbeSettings) -> tuple[int, ...]:

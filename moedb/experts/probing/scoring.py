@@ -5,6 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from moedb.experts.agreement import f1
+from moedb.queries.analyses.uncertainty.bootstrap import bootstrap, number_or_none
+
 
 class Score(NamedTuple):
     """Scores on some tokens.
@@ -25,18 +28,6 @@ class Score(NamedTuple):
     f1_always_yes: float
 
 
-def f1_of(right: float, wrong: float, missed: float) -> float:
-    """F1 of so many right yes, wrong yes and missed ones; 0 where there is nothing to find.
-
-    Examples
-    --------
-    >>> f1_of(2, 1, 1), f1_of(0, 0, 0)
-    (0.6666666666666666, 0.0)
-    """
-    counted = 2 * right + wrong + missed
-    return 2 * right / counted if counted else 0.0
-
-
 def counts(
     says_yes: NDArray[np.bool_], is_yes: NDArray[np.bool_], documents: NDArray[np.int64]
 ) -> NDArray[np.float64]:
@@ -44,6 +35,11 @@ def counts(
     _, number = np.unique(documents, return_inverse=True)
     kinds = (says_yes & is_yes, says_yes & ~is_yes, ~says_yes & is_yes)
     return np.stack([np.bincount(number, weights=kind) for kind in kinds], axis=1)
+
+
+def f1_of(says_yes: NDArray[np.bool_], is_yes: NDArray[np.bool_]) -> float:
+    """F1 of what is said of each token."""
+    return float(f1(counts(says_yes, is_yes, np.zeros(len(is_yes), np.int64)))[0])
 
 
 def score(decisions: NDArray[np.float64], is_yes: NDArray[np.bool_]) -> Score:
@@ -63,47 +59,26 @@ def score(decisions: NDArray[np.float64], is_yes: NDArray[np.bool_]) -> Score:
     right, said = int((says_yes & is_yes).sum()), int(says_yes.sum())
     recall, of_no = right / n_yes, (n - n_yes - (said - right)) / (n - n_yes)
     return Score(
-        f1=f1_of(right, said - right, n_yes - right),
+        f1=f1_of(says_yes, is_yes),
         precision=right / said if said else 0.0,
         recall=recall,
         balanced_accuracy=(recall + of_no) / 2,
         average_precision=float(average_precision_score(is_yes, decisions)),
-        f1_always_yes=f1_of(n_yes, n - n_yes, 0),
+        f1_always_yes=f1_of(np.ones_like(is_yes), is_yes),
     )
 
 
-class Resampler:
-    """Draws documents with replacement, the same ones whatever the probe.
+def interval(
+    counted: NDArray[np.float64], samples: int, seed: int
+) -> tuple[float | None, float | None]:
+    """Return the 95 % interval of F1: BCa bootstrap over documents; null for a single one.
 
     Parameters
     ----------
-    resamples
-        How many samples; with fewer than 2 there are no intervals.
-    seed
-        The seed.
+    counted
+        (document, 3): what :func:`counts` returns.
+    samples, seed
+        Draws of the bootstrap, 0 for none, and their seed.
     """
-
-    def __init__(self, resamples: int, seed: int) -> None:
-        self._resamples, self._seed = resamples, seed
-        self._drawn: dict[int, NDArray[np.float64]] = {}
-
-    def interval(self, counted: NDArray[np.float64]) -> tuple[float | None, float | None]:
-        """Return the percentile 95 % interval of F1 over documents.
-
-        Parameters
-        ----------
-        counted
-            (document, 3): what :func:`counts` returns.
-        """
-        n = len(counted)
-        if n < 2 or self._resamples < 2:
-            return None, None
-        if n not in self._drawn:
-            random = np.random.default_rng([self._seed, n])
-            drawn = random.multinomial(n, np.full(n, 1 / n), self._resamples)
-            self._drawn[n] = drawn.astype(np.float64)
-        right, wrong, missed = (self._drawn[n] @ counted).T
-        total = 2 * right + wrong + missed
-        scores = np.divide(2 * right, total, out=np.zeros_like(total), where=total > 0)
-        low, high = np.percentile(scores, [2.5, 97.5])
-        return float(low), float(high)
+    low, high = bootstrap(counted, samples, seed).combined(f1).intervals()[:, 0]
+    return number_or_none(low), number_or_none(high)

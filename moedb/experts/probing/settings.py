@@ -5,6 +5,10 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from moedb.errors import UsageError, did_you_mean
+from moedb.schemas.additions import Addition
+
+KIND = "probe"
+"""The kind of additions that are probes."""
 
 Protocol = Literal["documents", "herbst2026"]
 
@@ -87,8 +91,8 @@ class ProbeSettings:
             raise UsageError(f"width is {self.width}: 1 or more, and only with groups")
 
     @property
-    def config(self) -> str:
-        """What the scores depend on, as JSON; layers and concepts can be added later."""
+    def addition(self) -> Addition:
+        """What the scores become; layers and concepts can be added to it later."""
         content = {
             name: getattr(self, name)
             for name in (
@@ -104,4 +108,4 @@ class ProbeSettings:
             )
         }
         content |= {"protocols": sorted(self.protocols), "sizes": sorted(set(self.sizes))}
-        return json.dumps(content, sort_keys=True)
+        return Addition(self.name, KIND, json.dumps(content, sort_keys=True))

@@ -18,7 +18,9 @@ with kept as (
     select
         tokens.run_id,
         tokens.token_idx,
-        tokens.array_row
+        tokens.array_row,
+        tokens.example_id,
+        tokens.token_id
     from tokens
     where tokens.run_id = cast($run as varchar)
         and tokens.array_row is not null

@@ -138,7 +138,7 @@ def test_runs_that_cannot_be_labelled(tmp_path: Path) -> None:
         with pytest.raises(error, match=match):
             moedb.label_tokens(RUN_ID, store, keys=["digit"])
 
-    refused("incomplete; only complete runs are labelled", StoreError, finish=False)
+    refused("incomplete; only complete runs are added to", StoreError, finish=False)
     refused("has no texts: its examples are of the job text", UsageError, has_texts=False)
     own = {"digit": "many"}
     refused("has labels with the key digit already", UsageError, example_labels=own)

@@ -265,7 +265,7 @@ def test_labels_made_otherwise_are_not_mixed(store: Path) -> None:
     with reader_server() as reader:
         label(store, reader, experts=[3], scored=0)
         n = reader.n_requests
-        with pytest.raises(UsageError, match="made with other settings"):
+        with pytest.raises(UsageError, match="with other settings: contexts 8, not 3"):
             label(store, reader, experts=[4], scored=0, contexts=3)
         assert reader.n_requests == n
         label(store, reader, experts=[3], scored=0, contexts=3, name="few")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import zarr
 from click.testing import CliRunner
@@ -28,6 +29,8 @@ from moedb.experts.probing import neurons as neurons_module
 from moedb.experts.probing.concepts import concepts_of, tokens_of
 from moedb.experts.probing.splitting import SELECTION, TEST, TRAIN, UNUSED, sample
 from moedb.queries.database import Database
+from moedb.schemas.additions import Addition
+from moedb.store.writing.complete.additions import add
 from tests.experts.probing.planted import (
     LABELLED,
     PLANTED,
@@ -300,3 +303,17 @@ def test_a_probing_that_was_killed_goes_on(store: Path, scores: pd.DataFrame) ->
         after.sort_values(columns, ignore_index=True),
         scores.sort_values(columns, ignore_index=True),
     )
+
+
+def test_what_is_no_probe_is_not_removed_as_one(store: Path) -> None:
+    add(
+        store,
+        RUN,
+        Addition("words", "concepts"),
+        {"token_labels": [pa.table({"token_idx": [1], "key": ["noun"], "value": ["yes"]})]},
+    )
+    removed = CliRunner().invoke(cli, ["probe", RUN, "--remove", "words", "--store", str(store)])
+    assert isinstance(removed.exception, UsageError)
+    assert "'words' that is of concepts" in str(removed.exception)
+    with moedb.open(store) as database:
+        assert database.sql("from token_labels where key = 'noun'").fetchall()

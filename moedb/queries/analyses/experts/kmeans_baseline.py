@@ -7,51 +7,28 @@ clusters and experts are compared with each label, and with each other.
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from moedb.errors import ArrayNotFoundError, ParameterError, UsageError
+from moedb.errors import ParameterError, UsageError
 from moedb.queries.analyses.analysis import RUN, SPLIT, Analysis, AnalysisColumn
+from moedb.queries.analyses.experts.router_inputs import (
+    FIRST_CHOICES,
+    LABELS,
+    ROUTER_INPUT,
+    cluster,
+    layers_with_inputs,
+)
 from moedb.queries.analyses.waiting.progress import each_part
 from moedb.queries.questions.parameters import Parameter
-from moedb.queries.reading.array_rows import KEPT, read_rows, spread
+from moedb.queries.reading.array_rows import read_rows, spread
 from moedb.queries.results.result import Computed
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
-    from sklearn.cluster import KMeans
 
     from moedb.queries.questions.parameters import Value
     from moedb.queries.reading.reader import SnapshotReader
-    from moedb.store.reading.snapshot import RunSnapshot
 
 _NAME = "kmeans-baseline"
-_ARRAY = "router_input"
-
-_TOKENS = f"""
-{KEPT}
-
-select
-    kept.token_idx,
-    kept.array_row,
-    routing.expert
-from routing
-join kept using (run_id, token_idx)
-where routing.layer = cast($layer as integer)
-    and routing.rank = 0
-order by kept.array_row
-""".strip()  # noqa: S608
-_LABELS = f"""
-{KEPT}
-
-select distinct
-    labels.key,
-    labels.token_idx,
-    labels.value
-from labels
-join kept using (run_id, token_idx)
-where cast($key as varchar) is null or labels.key = cast($key as varchar)
-order by labels.key, labels.token_idx, labels.value
-""".strip()  # noqa: S608
 
 
 class KmeansBaselineRow(NamedTuple):
@@ -96,11 +73,11 @@ def kmeans_baseline(reader: "SnapshotReader", parameters: "Mapping[str, Value]")
     run = reader.snapshot.run(str(parameters["run"]))
     n_experts = {int(row["layer"]): int(row["n_experts"]) for row in run.manifest.layers}
     selection = {"run": run.run_id, "split": parameters["split"]}
-    labels = reader.sql(_LABELS, {**selection, "key": parameters["key"]}).df()
+    labels = reader.sql(LABELS, {**selection, "key": parameters["key"]}).df()
     rows: list[KmeansBaselineRow] = []
     for layer in each_part(layers_with_inputs(run, parameters["layer"]), "layers"):
-        stored = reader.array(run.run_id, _ARRAY, layer)
-        tokens = reader.sql(_TOKENS, {**selection, "layer": layer}).df()
+        stored = reader.array(run.run_id, ROUTER_INPUT, layer)
+        tokens = reader.sql(FIRST_CHOICES, {**selection, "layer": layer}).df()
         if tokens.empty:
             continue
         tokens = tokens.iloc[spread(len(tokens), parameters["max_tokens"])]
@@ -118,75 +95,7 @@ def kmeans_baseline(reader: "SnapshotReader", parameters: "Mapping[str, Value]")
         )
         grouped = tokens[["token_idx", "expert"]].assign(cluster=clusters)
         rows += _against_labels(layer, n_experts[layer], grouped, labels)
-    return Computed(rows, _TOKENS, (run.run_id,))
-
-
-def layers_with_inputs(run: "RunSnapshot", wanted: "Value") -> list[int]:
-    """Return the layer that is wanted, or else all that keep router inputs.
-
-    Raises
-    ------
-    ArrayNotFoundError
-        If the run keeps none.
-    """
-    if wanted is not None:
-        return [int(wanted)]
-    kept = run.manifest.arrays.get(_ARRAY)
-    if not kept:
-        names = ", ".join(sorted(run.manifest.arrays)) or "no arrays"
-        raise ArrayNotFoundError(
-            f"run {run.run_id} has no {_ARRAY} to cluster; it has {names}",
-            f"capture again with --arrays {_ARRAY}",
-        )
-    return sorted(kept)
-
-
-def cluster(
-    vectors: "NDArray[np.floating[Any]]", n_clusters: int, *, restarts: int, seed: int
-) -> "NDArray[np.integer[Any]]":
-    """Divide vectors into clusters by k-means.
-
-    Parameters
-    ----------
-    vectors
-        (token, d).
-    n_clusters
-        How many clusters, no more than vectors.
-    restarts
-        How often k-means++ chooses the first centres; the tightest clusters are taken.
-    seed
-        The seed of that choice.
-
-    Returns
-    -------
-    ndarray
-        (token,): the cluster of each, from 0. Fewer are used where vectors coincide.
-    """
-    fitted = fit_clusters(vectors, n_clusters, restarts=restarts, seed=seed)
-    found: NDArray[np.integer[Any]] = fitted.labels_
-    return found
-
-
-def fit_clusters(
-    vectors: "NDArray[np.floating[Any]]", n_clusters: int, *, restarts: int, seed: int
-) -> "KMeans":
-    """Fit k-means as :func:`cluster` does; what it returns tells the cluster of other vectors."""
-    import os
-    import warnings
-
-    import numpy as np
-    from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
-    from threadpoolctl import threadpool_limits
-
-    # threads wait for each other many times a second: one on a busy core holds up all of them
-    threads = max(1, (os.cpu_count() or 1) - 1)
-    with threadpool_limits(threads), warnings.catch_warnings():
-        # said of vectors with fewer distinct values than clusters: some then stay empty
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return KMeans(n_clusters, n_init=restarts, random_state=seed).fit(
-            np.asarray(vectors, dtype=np.float32)
-        )
+    return Computed(rows, FIRST_CHOICES, (run.run_id,))
 
 
 def purity(groups: "NDArray[Any]", values: "NDArray[Any]") -> float:
@@ -331,6 +240,6 @@ KMEANS_BASELINE = Analysis(
     "by Arthur & Vassilvitskii 2007",
     function=kmeans_baseline,
     row=KmeansBaselineRow,
-    needs_arrays=(_ARRAY,),
+    needs_arrays=(ROUTER_INPUT,),
     is_long=True,
 )

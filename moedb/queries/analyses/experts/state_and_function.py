@@ -15,7 +15,13 @@ from moedb.queries.analyses.experts.conditional_information import (
     null_information,
     pointwise_information,
 )
-from moedb.queries.analyses.experts.kmeans_baseline import fit_clusters, layers_with_inputs
+from moedb.queries.analyses.experts.router_inputs import (
+    FIRST_CHOICES,
+    LABELS,
+    ROUTER_INPUT,
+    fit_clusters,
+    layers_with_inputs,
+)
 from moedb.queries.analyses.label_information import entropy
 from moedb.queries.analyses.uncertainty.bootstrap import (
     SAMPLES,
@@ -26,7 +32,7 @@ from moedb.queries.analyses.uncertainty.bootstrap import (
 from moedb.queries.analyses.uncertainty.clusters import CLUSTER, Clusters, clusters_of
 from moedb.queries.analyses.waiting.progress import each_part
 from moedb.queries.questions.parameters import Parameter
-from moedb.queries.reading.array_rows import KEPT, read_rows, spread
+from moedb.queries.reading.array_rows import read_rows, spread
 from moedb.queries.results.result import Computed
 
 if TYPE_CHECKING:
@@ -38,37 +44,9 @@ if TYPE_CHECKING:
     from moedb.queries.reading.reader import SnapshotReader
 
 _NAME = "state-and-function"
-_ARRAY = "router_input"
 _TOKEN = "token"  # noqa: S105
 _ROUNDING = 1e-9
 
-_TOKENS = f"""
-{KEPT}
-
-select
-    kept.token_idx,
-    kept.array_row,
-    tokens.example_id,
-    tokens.token_id,
-    routing.expert
-from routing
-join kept using (run_id, token_idx)
-join tokens using (run_id, token_idx)
-where routing.layer = cast($layer as integer)
-    and routing.rank = 0
-order by kept.array_row
-""".strip()  # noqa: S608
-_LABELS = f"""
-{KEPT}
-
-select distinct
-    labels.key,
-    labels.token_idx,
-    labels.value
-from labels
-join kept using (run_id, token_idx)
-order by labels.key, labels.token_idx, labels.value
-""".strip()  # noqa: S608
 _KEYS_ON_TOKENS = """
 select distinct token_labels.key
 from token_labels
@@ -165,14 +143,14 @@ def state_and_function(reader: "SnapshotReader", parameters: "Mapping[str, Value
     run = reader.snapshot.run(str(parameters["run"]))
     n_experts = {int(row["layer"]): int(row["n_experts"]) for row in run.manifest.layers}
     selection = {"run": run.run_id, "split": parameters["split"]}
-    labels = reader.sql(_LABELS, selection).df()
+    labels = reader.sql(LABELS, {**selection, "key": None}).df()
     _check_keys(settings.keys, set(labels["key"]))
     on_tokens = {key for (key,) in reader.sql(_KEYS_ON_TOKENS, {"run": run.run_id}).fetchall()}
     clusters = clusters_of(reader, run.run_id, _NAME, parameters["cluster"])
     rows: list[StateAndFunctionRow] = []
     for layer in each_part(layers_with_inputs(run, parameters["layer"]), "layers"):
-        stored = reader.array(run.run_id, _ARRAY, layer)
-        tokens = reader.sql(_TOKENS, {**selection, "layer": layer}).df()
+        stored = reader.array(run.run_id, ROUTER_INPUT, layer)
+        tokens = reader.sql(FIRST_CHOICES, {**selection, "layer": layer}).df()
         tokens = tokens.iloc[spread(len(tokens), parameters["max_tokens"])]
         if tokens.empty:
             continue
@@ -184,7 +162,7 @@ def state_and_function(reader: "SnapshotReader", parameters: "Mapping[str, Value
             settings,
         )
         rows += _of_layer(layer, n_experts[layer], held_out, labels, on_tokens, clusters, settings)
-    return Computed(rows, _TOKENS, (run.run_id,))
+    return Computed(rows, FIRST_CHOICES, (run.run_id,))
 
 
 def _check_keys(keys: tuple[str, ...] | None, known: set[str]) -> None:
@@ -436,6 +414,6 @@ STATE_AND_FUNCTION = Analysis(
     source="moedb, plug-in estimate; p-value of a permutation test after Phipson & Smyth 2010",
     function=state_and_function,
     row=StateAndFunctionRow,
-    needs_arrays=(_ARRAY,),
+    needs_arrays=(ROUTER_INPUT,),
     is_long=True,
 )

@@ -10,7 +10,8 @@ from scipy.stats import hypergeom
 
 import moedb
 from moedb.errors import ArrayNotFoundError, ParameterError, UsageError
-from moedb.queries.analyses.experts.kmeans_baseline import cluster, purity
+from moedb.queries.analyses.experts.kmeans_baseline import purity
+from moedb.queries.analyses.experts.router_inputs import cluster
 from moedb.queries.analyses.registry import ANALYSES
 from moedb.queries.database import Database
 from moedb.store.arrays import ArrayKey

@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from moedb.errors import ParameterError
 from moedb.queries.analyses.experts.contexts.choosing import Choice, choose
 from moedb.queries.analyses.uncertainty.clusters import clusters_of
 from moedb.queries.reading.selection import SELECTED_EXAMPLES
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import numpy as np
+    from numpy.typing import NDArray
 
     from moedb.queries.questions.parameters import Value
     from moedb.queries.reading.reader import SnapshotReader
@@ -114,6 +114,29 @@ class Contexts(NamedTuple):
     contexts: tuple[Context, ...]
 
 
+class Decisions(NamedTuple):
+    """The decisions of a layer, those of an expert together, by ``token_idx``.
+
+    Attributes
+    ----------
+    token_idx, example_id, weights, norms
+        (decision,).
+    parts
+        For each expert that was chosen its decisions.
+    """
+
+    token_idx: "NDArray[np.int64]"
+    example_id: "NDArray[np.int64]"
+    weights: "NDArray[np.float64]"
+    norms: "NDArray[np.float64]"
+    parts: dict[int, slice]
+
+    @property
+    def scores(self) -> "NDArray[np.float64]":
+        """(decision,): weight * output_norm."""
+        return self.weights * self.norms
+
+
 def window_sides(window: int) -> tuple[int, int]:
     """Return how many tokens of a window stand before its token and after it.
 
@@ -170,71 +193,74 @@ def expert_contexts(
     Raises
     ------
     ParameterError
-        If a layer's weights or norms are null, or there is no such label.
+        If there is no such label.
     """
     import numpy as np
 
     clusters = clusters_of(reader, run_id, asked_by, cluster)
     for layer in layers:
-        asked = {"run": run_id, "layer": layer, "expert": expert, "split": split}
-        decisions = reader.sql(DECISIONS, asked).df()
-        _check_values(decisions, run_id, layer, asked_by)
-        experts = decisions["expert"].to_numpy(np.int64)
-        token_idx = decisions["token_idx"].to_numpy(np.int64)
-        weights = decisions["weight"].to_numpy(np.float64)
-        norms = decisions["output_norm"].to_numpy(np.float64)
-        examples = decisions["example_id"].to_numpy(np.int64)
-        scores = weights * norms
-        own_examples, of_example = np.unique(examples, return_inverse=True)
-        own_clusters = clusters.of(own_examples)[of_example]
-        numbers, starts = np.unique(experts, return_index=True)
-        parts = [
-            slice(start, end)
-            for start, end in zip(starts, [*starts[1:], len(experts)], strict=True)
-        ]
+        found = read_decisions(reader, run_id, layer, expert, split)
+        scores, token_idx = found.scores, found.token_idx
+        examples, of_example = np.unique(found.example_id, return_inverse=True)
+        own_clusters = clusters.of(examples)[of_example]
+        parts = found.parts
         picked = [
-            choose(scores[part], token_idx[part], own_clusters[part], choice, (layer, int(number)))
-            for number, part in zip(numbers, parts, strict=True)
+            choose(scores[part], token_idx[part], own_clusters[part], choice, (layer, number))
+            for number, part in parts.items()
         ]
-        chosen = [token_idx[part][each] for part, (each, _) in zip(parts, picked, strict=True)]
+        chosen = [
+            token_idx[part][each] for part, (each, _) in zip(parts.values(), picked, strict=True)
+        ]
         windows = _windows(reader, run_id, window, chosen)
-        for number, part, (each, groups) in zip(numbers, parts, picked, strict=True):
+        for (number, part), (each, groups) in zip(parts.items(), picked, strict=True):
             contexts = []
             for row, group in zip(each + part.start, groups, strict=True):
                 around, positions, texts = windows[int(token_idx[row])]
-                found = np.searchsorted(token_idx[part], around)
-                found = np.minimum(found, part.stop - part.start - 1)
-                is_own = token_idx[part][found] == around
+                at_own = np.searchsorted(token_idx[part], around)
+                at_own = np.minimum(at_own, part.stop - part.start - 1)
+                is_own = token_idx[part][at_own] == around
                 at = int(np.flatnonzero(around == token_idx[row])[0])
                 contexts.append(
                     Context(
                         token_idx=int(token_idx[row]),
-                        example_id=int(examples[row]),
+                        example_id=int(found.example_id[row]),
                         position=int(positions[at]),
                         score=float(scores[row]),
-                        weight=float(weights[row]),
-                        output_norm=float(norms[row]),
+                        weight=float(found.weights[row]),
+                        output_norm=float(found.norms[row]),
                         quantile=int(group) or None,
                         at=at,
                         tokens=texts,
                         scores=tuple(
                             float(score) if own else None
-                            for own, score in zip(is_own, scores[part][found], strict=True)
+                            for own, score in zip(is_own, scores[part][at_own], strict=True)
                         ),
                     )
                 )
-            yield Contexts(layer, int(number), part.stop - part.start, tuple(contexts))
+            yield Contexts(layer, number, part.stop - part.start, tuple(contexts))
 
 
-def _check_values(decisions: "pd.DataFrame", run_id: str, layer: int, asked_by: str) -> None:
-    for column in ("weight", "output_norm"):
-        absent = int(decisions[column].isna().sum())
-        if absent:
-            raise ParameterError(
-                f"{asked_by}: {column} is null for {absent:,} of {len(decisions):,} decisions of "
-                f"run {run_id} at layer {layer}, and contexts are ordered by weight * output_norm",
-                "name a run that keeps them: moedb runs lists the runs",
-            )
+def read_decisions(
+    reader: "SnapshotReader",
+    run_id: str,
+    layer: int,
+    expert: int | None,
+    split: "Value",
+) -> Decisions:
+    """Read the decisions of a layer for one expert, or for each."""
+    import numpy as np
+
+    asked = {"run": run_id, "layer": layer, "expert": expert, "split": split}
+    rows = reader.sql(DECISIONS, asked).arrow()
+    experts, token_idx, examples = (
+        rows[name].to_numpy().astype(np.int64) for name in ("expert", "token_idx", "example_id")
+    )
+    numbers, starts = np.unique(experts, return_index=True)
+    ends = [*starts[1:].tolist(), len(experts)]
+    parts = dict(zip(numbers.tolist(), map(slice, starts.tolist(), ends), strict=True))
+    return Decisions(
+        token_idx, examples, rows["weight"].to_numpy(), rows["output_norm"].to_numpy(), parts
+    )
 
 
 def _windows(

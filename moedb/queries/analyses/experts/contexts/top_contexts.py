@@ -51,7 +51,7 @@ def top_contexts(reader: "SnapshotReader", parameters: "Mapping[str, Value]") ->
     Raises
     ------
     ParameterError
-        If the run's weights or norms are null, or no label has the key of ``cluster``.
+        If no label has the key of ``cluster``.
     """
     run = reader.snapshot.run(str(parameters["run"]))
     wanted, expert = parameters["layer"], parameters["expert"]

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 import moedb
-from moedb.errors import ParameterError
 from moedb.queries.analyses.experts.contexts.choosing import Choice, choose
 from moedb.queries.analyses.experts.contexts.reading import expert_contexts, window_sides
 from moedb.queries.database import Database
@@ -121,14 +120,6 @@ def test_random_contexts_are_drawn_uniformly() -> None:
         counts[chosen] += 1
     # 1,200 expected of each; five standard deviations are 145
     assert abs(counts - 1200).max() < 145
-
-
-def test_missing_norms_are_named() -> None:
-    from moedb.queries.analyses.experts.contexts.reading import _check_values
-
-    decisions = pd.DataFrame({"weight": [0.5, 0.5], "output_norm": [1.0, None]})
-    with pytest.raises(ParameterError, match="output_norm is null for 1 of 2 decisions of run r"):
-        _check_values(decisions, "r", 3, "top-contexts")
 
 
 @pytest.mark.model
