@@ -13,6 +13,7 @@ from moedb.commands.options import (
     parameter_option,
     refinement_options,
     run_option,
+    runs_options,
     store_option,
     table_options,
 )
@@ -30,7 +31,7 @@ from moedb.errors import UsageError, did_you_mean
 @click.command(short_help="Write a table for a paper, with where it is from.")
 @click.argument("name", required=False, shell_complete=complete_questions)
 @click.option("--sql", "statement", help="Export the rows of this SQL instead of a named query.")
-@run_option
+@runs_options
 @parameter_option
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="File to write."
@@ -44,6 +45,7 @@ def export(
     name: str | None,
     statement: str | None,
     run: str | None,
+    by: str | None,
     parameters: tuple[tuple[str, str], ...],
     output: Path,
     limit: int | None,
@@ -75,7 +77,7 @@ def export(
         environment=environment_of(options.pop("longtable"), options.pop("table_star")),
         **options,
     )
-    result = refined(ask(name, statement, run, parameters), Refinement(where, order_by))
+    result = refined(ask(name, statement, run, parameters, by=by), Refinement(where, order_by))
     for path in write_table(result, output, table, allow_empty=allow_empty):
         say(f"wrote {path}")
     if output.suffix.lower() == ".tex":
@@ -138,7 +140,10 @@ def plot(
         raise UsageError("a figure needs a file", f"moedb plot {name} -o {name}.pdf")
     from moedb.queries.figures.drawing import draw
     from moedb.queries.figures.parts.layout import Layout, read_width
+    from moedb.queries.guidance.many_runs import names_several
 
+    if names_several(run):
+        raise UsageError(f"a figure is of one run, and --run is {run!r}", "moedb runs")
     layout = Layout(None if width is None else read_width(width), title, not no_footer)
     result = ask(name, None, run, parameters)
     given = {key: each for key, each in (("value", value), ("top", top)) if each is not None}
