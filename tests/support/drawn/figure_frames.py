@@ -118,6 +118,7 @@ def probe_curves(sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)) -> pd.DataFrame:
             "f1": level + 0.02 * step,
             "f1_best_on_test": level + 0.1 + 0.02 * step,
             "f1_mean": level - 0.1 + 0.02 * step,
+            "f1_mean_each": level - 0.12 + 0.02 * step,
             "f1_always_yes": 0.3,
             "balanced_accuracy": level + 0.15,
             "balanced_accuracy_mean": level + 0.05,
