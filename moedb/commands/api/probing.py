@@ -22,6 +22,7 @@ def probe(
     array: str = ProbeSettings.array,
     groups: int = ProbeSettings.groups,
     width: int | None = None,
+    tokens_of: str | None = None,
     protocol: Sequence[Protocol] = PROTOCOLS,
     permutations: int = ProbeSettings.permutations,
     min_tokens: int = ProbeSettings.min_tokens,
@@ -49,6 +50,8 @@ def probe(
         ``expert_neurons`` or ``shared_neurons``.
     groups, width
         Divide the neurons of a layer of one candidate at random into so many, of so many.
+    tokens_of
+        A run of the same texts: for each of its experts a group sees the tokens that chose it.
     protocol
         How probes are split, chosen and scored.
     permutations
@@ -87,6 +90,7 @@ def probe(
         array=array,
         groups=groups,
         width=width,
+        tokens_of=tokens_of,
         protocols=tuple(protocol),
         permutations=permutations,
         min_tokens=min_tokens,

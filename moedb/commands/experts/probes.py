@@ -58,6 +58,13 @@ if TYPE_CHECKING:
 )
 @click.option("--width", type=COUNT, help="Neurons of such a group.  [default: all/N]")
 @click.option(
+    "--tokens-of",
+    metavar="RUN2",
+    shell_complete=complete_runs,
+    help="With --groups: for each expert of RUN2, a run of the same texts, a group that sees the "
+    "tokens which chose the expert at that layer, so that both are asked about the same tokens.",
+)
+@click.option(
     "--protocol",
     "protocols",
     multiple=True,
@@ -123,6 +130,7 @@ def probe(
     array: str,
     groups: int,
     width: int | None,
+    tokens_of: str | None,
     permutations: int,
     min_tokens: int,
     max_tokens: int,
@@ -142,6 +150,7 @@ def probe(
     Example:
       moedb probe text-3f --key upos
       moedb probe text-3f --key upos=NOUN --key 'latex-*' --k 1,8
+      moedb probe dense --key upos --groups 60 --width 32 --tokens-of text-3f
       moedb probe text-3f --remove probe
       moedb query probe-curves
     """
@@ -168,6 +177,7 @@ def probe(
         seed,
         layers or (),
         name,
+        tokens_of,
     )
     found = shown_probing(store_folder(), settings)
     _tell(found)

@@ -37,10 +37,13 @@ class Tokens:
         (token,): their rows, ascending.
     documents
         (token,): the number of the document that each is of.
+    numbers
+        (token,): their ``token_idx``.
     """
 
     rows: NDArray[np.int64]
     documents: NDArray[np.int64]
+    numbers: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -85,7 +88,8 @@ def tokens_of(database: Database, run: str, cluster: str | None) -> Tokens:
         raise UsageError(f"the arrays of run {run} have no rows", f"moedb show {run}")
     examples = found["example_id"].to_numpy()
     documents = clusters_of(database, run, "probe", cluster).of(examples)
-    return Tokens(found["array_row"].to_numpy().astype(np.int64), documents)
+    rows, numbers = (found[name].to_numpy() for name in ("array_row", "token_idx"))
+    return Tokens(rows.astype(np.int64), documents, numbers.astype(np.int64))
 
 
 def concepts_of(

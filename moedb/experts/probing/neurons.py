@@ -8,20 +8,13 @@ from numpy.typing import NDArray
 
 from moedb.errors import UsageError
 from moedb.experts.probing.concepts import Tokens
+from moedb.experts.probing.seeing import Seen, chosen, everything
 from moedb.experts.probing.settings import ProbeSettings
 from moedb.queries.database import Database
 from moedb.queries.reading.array_rows import pieces, read_piece
 
 BYTES_AT_ONCE = 1 << 30
 """Values that are held; the experts of a larger layer are read some at a time."""
-
-_CHOSEN = """
-select tokens.array_row, routing.rank, routing.expert
-from routing
-join tokens using (run_id, token_idx)
-where routing.layer = $layer and tokens.array_row is not null
-order by tokens.array_row, routing.rank
-"""
 
 
 class Candidate(NamedTuple):
@@ -30,7 +23,7 @@ class Candidate(NamedTuple):
     Attributes
     ----------
     number
-        The expert, or the group of neurons.
+        The expert, the group of neurons, or the expert whose tokens a group sees.
     expert
         The expert; None for what is none.
     places
@@ -63,6 +56,8 @@ class LayerNeurons:
         The tokens.
     is_used
         (token,): whether a probe is asked about it.
+    other
+        Reads the run whose experts' tokens groups see; None where they see all.
 
     Raises
     ------
@@ -77,51 +72,58 @@ class LayerNeurons:
         settings: ProbeSettings,
         tokens: Tokens,
         is_used: NDArray[np.bool_],
+        other: Database | None = None,
     ) -> None:
         self._settings, self.layer = settings, layer
         self._array = database.array(None, settings.array, layer)
         self._rows = tokens.rows
-        self._ranks, self._experts, self._places = self._chosen(database, is_used)
-        self.experts: list[int] = np.unique(self._experts).tolist()
-        if settings.groups and len(self.experts) > 1:
+        is_chosen = settings.array == "expert_neurons"
+        seen = chosen(database, layer, tokens) if is_chosen else everything(tokens)
+        n_experts = len(np.unique(seen.experts))
+        if settings.groups and n_experts > 1:
             raise UsageError(
-                f"layer {layer} has {len(self.experts)} experts, each a candidate; groups are for "
+                f"layer {layer} has {n_experts} experts, each a candidate; groups are for "
                 "a layer of one: a dense model's, or the shared expert"
             )
-        width = self._array.shape[-1]
-        self._width = settings.width or width // max(settings.groups, 1)
-        if settings.groups * self._width > width or not self._width:
+        self._groups = groups = self._grouped() if settings.groups else None
+        self._sees_others = groups is not None and other is not None
+        self._width: int = self._array.shape[-1]
+        """Neurons that are held of a token."""
+        if groups is not None and other is not None:
+            self._width = groups.shape[1]
+            seen = chosen(other, layer, tokens)
+            seen = seen._replace(ranks=np.zeros_like(seen.ranks))
+        self._seen: Seen = seen.of(is_used)
+        self.experts: list[int] = np.unique(self._seen.experts).tolist()
+
+    def _grouped(self) -> NDArray[np.int64]:
+        """(group, neuron): the numbers of their neurons, ascending."""
+        n_neurons, n_groups = self._array.shape[-1], self._settings.groups
+        width = self._settings.width or n_neurons // n_groups
+        if n_groups * width > n_neurons or not width:
             raise UsageError(
-                f"layer {layer} has {width} neurons, less than {settings.groups} groups of "
-                f"{self._width or 1}"
+                f"layer {self.layer} has {n_neurons} neurons, less than {n_groups} groups of "
+                f"{width or 1}"
             )
+        random = np.random.default_rng([self._settings.seed, self.layer])
+        order = random.permutation(n_neurons)[: n_groups * width]
+        return np.sort(order.reshape(n_groups, width))
 
     @property
     def n_candidates(self) -> int:
         """How many there are."""
-        return self._settings.groups or len(self.experts)
+        return (
+            len(self.experts) if self._sees_others else self._settings.groups or len(self.experts)
+        )
 
     def __iter__(self) -> Iterator[Candidate]:
         """Read them, as many at a time as are to be held."""
         for some in self._batches():
             yield from self._read(some)
 
-    def _chosen(
-        self, database: Database, is_used: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.int64], ...]:
-        """(decision,): rank, expert and token of what the array has rows for."""
-        if self._settings.array == "shared_neurons":
-            places = np.flatnonzero(is_used)
-            return np.zeros(len(places), np.int64), np.zeros(len(places), np.int64), places
-        chosen = database.sql(_CHOSEN, {"layer": self.layer}).arrow()
-        places = np.searchsorted(self._rows, chosen["array_row"].to_numpy())
-        kept = is_used[places]
-        ranks, experts = chosen["rank"].to_numpy()[kept], chosen["expert"].to_numpy()[kept]
-        return ranks.astype(np.int64), experts.astype(np.int64), places[kept]
-
     def _batches(self) -> Iterator[Sequence[int]]:
-        bytes_of_token = self._array.shape[-1] * self._array.dtype.itemsize
-        n_tokens = np.bincount(self._experts) * bytes_of_token
+        bytes_of_token = self._width * self._array.dtype.itemsize
+        n_tokens = np.bincount(self._seen.experts) * bytes_of_token
         some: list[int] = []
         for expert in self.experts:
             if some and n_tokens[[*some, expert]].sum() > BYTES_AT_ONCE:
@@ -132,31 +134,40 @@ class LayerNeurons:
             yield some
 
     def _read(self, experts: Sequence[int]) -> Iterator[Candidate]:
-        kept = np.isin(self._experts, experts)
-        of, ranks, places = self._experts[kept], self._ranks[kept], self._places[kept]
-        values = np.empty((len(places), self._array.shape[-1]), self._array.dtype)
+        kept = np.isin(self._seen.experts, experts)
+        places, ranks, of = (each[kept] for each in self._seen)
+        values = np.empty((len(places), self._width), self._array.dtype)
         needed, number = np.unique(self._rows[places], return_inverse=True)
         for piece in pieces(needed):
             stored = read_piece(self._array, needed[piece])
             # decisions are in the order of their rows
             here = slice(*np.searchsorted(number, [piece.start, piece.stop]))
             at = number[here] - piece.start
-            values[here] = stored[at] if stored.ndim == 2 else stored[at, ranks[here]]
+            found = stored[at] if stored.ndim == 2 else stored[at, ranks[here]]
+            if self._sees_others:
+                found = np.take_along_axis(found, self._neurons_for(of[here]), axis=1)
+            values[here] = found
         for expert in experts:
-            chosen = of == expert
-            yield from self._divided(expert, places[chosen], values[chosen])
+            is_its = of == expert
+            yield from self._divided(expert, places[is_its], values[is_its])
+
+    def _neurons_for(self, expert: NDArray[np.int64] | int) -> NDArray[np.int64]:
+        """The neurons that are read in place of an expert's: of few groups each for several."""
+        assert self._groups is not None  # noqa: S101
+        neurons: NDArray[np.int64] = self._groups[np.mod(expert, len(self._groups))]
+        return neurons
 
     def _divided(
         self, expert: int, places: NDArray[np.int64], values: NDArray[np.floating[Any]]
     ) -> Iterator[Candidate]:
         """The expert as it is, or groups of its neurons."""
-        if not self._settings.groups:
+        if self._sees_others:
+            yield Candidate(expert, None, places, values, self._neurons_for(expert))
+            return
+        if self._groups is None:
             is_expert = self._settings.array == "expert_neurons"
             every = np.arange(values.shape[1])
             yield Candidate(expert, expert if is_expert else None, places, values, every)
             return
-        random = np.random.default_rng([self._settings.seed, self.layer])
-        order = random.permutation(values.shape[1])
-        for group in range(self._settings.groups):
-            neurons = np.sort(order[group * self._width : (group + 1) * self._width])
+        for group, neurons in enumerate(self._groups):
             yield Candidate(group, None, places, values[:, neurons], neurons)

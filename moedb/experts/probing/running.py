@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,9 @@ from moedb.experts.additions import expect_tokens, parts_there
 from moedb.experts.probing.concepts import Concept, concepts_of, tokens_of
 from moedb.experts.probing.layer_probing import LayerProbing, ProbeRow
 from moedb.experts.probing.neurons import LayerNeurons
+from moedb.experts.probing.seeing import expect_same_tokens
 from moedb.experts.probing.settings import ProbeSettings
-from moedb.queries.database import open_database
+from moedb.queries.database import Database, open_database
 from moedb.schemas.additions import check_addition_name
 from moedb.schemas.tables import PROBE_SCORES
 from moedb.store.reading.snapshot import RunSnapshot
@@ -79,22 +80,25 @@ def probe(store: Path, settings: ProbeSettings, progress: Progress) -> Probed:
         run = whole.snapshot.run(settings.run)
         check_writable(store, run.run_id)
         expect_tokens(run, "moedb probe")
-        there = parts_there(run, settings.addition, "moedb probe")
         layers = _layers(run, settings)
         database = whole.of_run(run.run_id)
+        other = None
+        if settings.tokens_of is not None:
+            settings, other = _other(whole, database, run, settings, layers)
+        there = parts_there(run, settings.addition, "moedb probe")
         tokens = tokens_of(database, run.run_id, settings.cluster)
         concepts = list(concepts_of(database, run.run_id, settings.concepts, tokens))
         found = Probed(run.run_id, settings.name)
         todo = {layer: [c for c in concepts if _part(layer, c) not in there] for layer in layers}
         found.n_there = len(layers) * len(concepts) - sum(map(len, todo.values()))
-        sizes = _sizes(run, settings)
+        sizes = _sizes(run, settings, whole)
         n_candidates = sum(sizes[layer] for layer, missing in todo.items() if missing)
         with progress("candidates", n_candidates) as advance:
             for layer, missing in todo.items():
                 if not missing:
                     continue
                 used = np.logical_or.reduce([concept.is_asked for concept in missing])
-                neurons = LayerNeurons(database, layer, settings, tokens, used)
+                neurons = LayerNeurons(database, layer, settings, tokens, used, other)
                 asked = LayerProbing(neurons, settings, tokens)
                 for concept, rows in asked.rows(missing, advance):
                     _add(store, run.run_id, settings, _part(layer, concept), rows)
@@ -135,8 +139,34 @@ def _layers(run: RunSnapshot, settings: ProbeSettings) -> tuple[int, ...]:
     return settings.layers or tuple(kept)
 
 
-def _sizes(run: RunSnapshot, settings: ProbeSettings) -> dict[int, int]:
+def _other(
+    whole: Database,
+    database: Database,
+    run: RunSnapshot,
+    settings: ProbeSettings,
+    layers: tuple[int, ...],
+) -> tuple[ProbeSettings, Database]:
+    """The settings with the whole name of the run whose tokens are taken, and what reads it."""
+    other = whole.snapshot.run(str(settings.tokens_of))
+    expect_tokens(other, f"moedb probe {run.run_id} --tokens-of")
+    there = sorted(row["layer"] for row in other.manifest.layers)
+    for layer in layers:
+        if layer not in there:
+            raise UsageError(
+                f"run {other.title} has no experts at layer {layer}; it has at layers "
+                f"{', '.join(map(str, there))}",
+                "take those: --layers LAYERS",
+            )
+    reader = whole.of_run(other.run_id)
+    expect_same_tokens(database, run, reader, other)
+    return replace(settings, tokens_of=other.run_id), reader
+
+
+def _sizes(run: RunSnapshot, settings: ProbeSettings, whole: Database) -> dict[int, int]:
     """The candidates of each layer, those that no token chose included."""
+    if settings.tokens_of is not None:
+        run = whole.snapshot.run(settings.tokens_of)
+        return {row["layer"]: row["n_experts"] for row in run.manifest.layers}
     experts = {row["layer"]: row["n_experts"] for row in run.manifest.layers}
     if settings.groups or settings.array == "shared_neurons":
         return dict.fromkeys(experts, settings.groups or 1)

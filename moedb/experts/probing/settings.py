@@ -35,6 +35,9 @@ class ProbeSettings:
         Where a layer has one candidate only, divide its neurons at random into as many.
     width
         Neurons of such a group; by default all are divided.
+    tokens_of
+        A run of the same tokens. Each of its experts has a candidate then, a group that sees the
+        tokens which chose the expert.
     protocols
         How probes are split, chosen and scored.
     permutations
@@ -70,6 +73,7 @@ class ProbeSettings:
     seed: int = 0
     layers: tuple[int, ...] = field(default=())
     name: str = "probe"
+    tokens_of: str | None = None
 
     def __post_init__(self) -> None:
         if not self.concepts:
@@ -89,6 +93,8 @@ class ProbeSettings:
             raise UsageError(f"k is {min(self.sizes, default=0)}; a probe has a neuron or more")
         if self.width is not None and not (self.groups and self.width >= 1):
             raise UsageError(f"width is {self.width}: 1 or more, and only with groups")
+        if self.tokens_of is not None and not self.groups:
+            raise UsageError("without groups there is nothing that could see others' tokens")
 
     @property
     def addition(self) -> Addition:
@@ -108,4 +114,6 @@ class ProbeSettings:
             )
         }
         content |= {"protocols": sorted(self.protocols), "sizes": sorted(set(self.sizes))}
+        if self.tokens_of is not None:
+            content["tokens_of"] = self.tokens_of
         return Addition(self.name, KIND, json.dumps(content, sort_keys=True))

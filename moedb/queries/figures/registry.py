@@ -6,6 +6,7 @@ paper; a figure with hundreds of experts side by side is as wide as two.
 
 from collections.abc import Mapping
 
+from moedb.queries.figures.classes.concepts import POLYSEMANTICITY, PROBE_BEST
 from moedb.queries.figures.classes.confidence import ROUTER_CONFIDENCE
 from moedb.queries.figures.classes.information import LABEL_INFORMATION
 from moedb.queries.figures.classes.matrices import ROUTING_BY_CLASS
@@ -20,6 +21,7 @@ from moedb.queries.figures.classes.panels import (
 from moedb.queries.figures.classes.probes import PROBE_CURVES
 from moedb.queries.figures.examples import ROUTING_BY_EXAMPLE
 from moedb.queries.figures.experts.concentration import CONCENTRATION
+from moedb.queries.figures.experts.labels import LABELLED_EXPERTS
 from moedb.queries.figures.experts.load_balance import LOAD_BALANCE
 from moedb.queries.figures.experts.state_and_function import STATE_AND_FUNCTION
 from moedb.queries.figures.experts.use import EXPERT_FREQUENCY
@@ -51,8 +53,11 @@ PLOTS: Mapping[str, Plot] = {
     "expert-attribution": EXPERT_ATTRIBUTION,
     "expert-effect": EXPERT_EFFECT,
     "intervention-effect": INTERVENTION_EFFECT,
+    "labelled-experts": LABELLED_EXPERTS,
     "lens-effect": LENS_EFFECT,
     "logit-lens": LOGIT_LENS,
+    "polysemanticity": POLYSEMANTICITY,
+    "probe-best": PROBE_BEST,
     "probe-curves": PROBE_CURVES,
     "router-ablation": ROUTER_ABLATION,
     "routing-by-class": ROUTING_BY_CLASS,

@@ -27,10 +27,15 @@
 -- column prevalence: share of the concept's tokens among them
 -- column f1_always_yes: F1 of always saying yes to them
 -- column f1_best_on_test: the greatest F1 on test that any candidate has
--- column f1_mean: mean F1 on test of all candidates, by their tokens
+-- column f1_mean: mean F1 on test of all candidates, by the tokens that each was scored on, as
+--   Herbst et al. 2026 have it
+-- column f1_mean_each: mean F1 on test of all candidates, each counted once
 -- column f1_shuffled: F1 of what is chosen in the same way where labels are shuffled; mean over
 --   the shufflings
--- column balanced_accuracy_shuffled: its balanced accuracy; .5 is chance
+-- column f1_best_on_test_shuffled: f1_best_on_test where labels are shuffled
+-- column f1_mean_shuffled: f1_mean where labels are shuffled
+-- column f1_mean_each_shuffled: f1_mean_each where labels are shuffled
+-- column balanced_accuracy_shuffled: balanced accuracy of what f1_shuffled is of; .5 is chance
 -- source: Gurnee et al. 2023, and Herbst et al. 2026, for the probe; the splits are moedb's
 with shuffled as (
     select
@@ -40,6 +45,9 @@ with shuffled as (
         probe_choices.protocol,
         probe_choices.k,
         avg(probe_choices.f1) as f1,
+        avg(probe_choices.f1_best_on_test) as f1_best_on_test,
+        avg(probe_choices.f1_mean) as f1_mean,
+        avg(probe_choices.f1_mean_each) as f1_mean_each,
         avg(probe_choices.balanced_accuracy) as balanced_accuracy
     from probe_choices
     where
@@ -75,7 +83,11 @@ select
     probe_choices.f1_always_yes,
     probe_choices.f1_best_on_test,
     probe_choices.f1_mean,
+    probe_choices.f1_mean_each,
     shuffled.f1 as f1_shuffled,
+    shuffled.f1_best_on_test as f1_best_on_test_shuffled,
+    shuffled.f1_mean as f1_mean_shuffled,
+    shuffled.f1_mean_each as f1_mean_each_shuffled,
     shuffled.balanced_accuracy as balanced_accuracy_shuffled
 from probe_choices
 left join shuffled

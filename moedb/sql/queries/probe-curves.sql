@@ -12,7 +12,9 @@
 -- column n_concepts: values of the key that have probes
 -- column f1: mean over concepts of the F1 of the candidate that was chosen for each
 -- column f1_best_on_test: mean over concepts of the greatest F1 on test
--- column f1_mean: mean over concepts of the mean over candidates, by their tokens
+-- column f1_mean: mean over concepts of the mean over candidates, by the tokens that each was
+--   scored on, as Herbst et al. 2026 have it
+-- column f1_mean_each: mean over concepts of the mean over candidates, each counted once
 -- column f1_always_yes: mean over concepts of the F1 of always saying yes
 -- column balanced_accuracy: mean over concepts of the balanced accuracy of the chosen candidate
 -- column balanced_accuracy_mean: mean over concepts of that over candidates
@@ -38,6 +40,7 @@ select
     avg(chosen.f1) as f1,
     avg(chosen.f1_best_on_test) as f1_best_on_test,
     avg(chosen.f1_mean) as f1_mean,
+    avg(chosen.f1_mean_each) as f1_mean_each,
     avg(chosen.f1_always_yes) as f1_always_yes,
     avg(chosen.balanced_accuracy) as balanced_accuracy,
     avg(chosen.balanced_accuracy_mean) as balanced_accuracy_mean

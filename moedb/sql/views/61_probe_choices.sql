@@ -25,8 +25,9 @@
 -- column n_documents: documents that these are of
 -- column f1_always_yes: F1 of always saying yes to them
 -- column f1_best_on_test: the greatest F1 on test that any candidate has
--- column f1_mean: mean F1 on test of all candidates, by their tokens
--- column balanced_accuracy_mean: mean balanced accuracy of all candidates, by their tokens
+-- column f1_mean: mean F1 on test of all candidates, by the tokens that each was scored on
+-- column f1_mean_each: mean F1 on test of all candidates, each counted once
+-- column balanced_accuracy_mean: mean balanced accuracy of all candidates, by these tokens
 create or replace view probe_choices as
 with ordered as (
     select
@@ -76,6 +77,7 @@ select
     max(case when ordered.place = 1 then ordered.f1_always_yes end) as f1_always_yes,
     max(ordered.f1) as f1_best_on_test,
     sum(ordered.n_test * ordered.f1) / sum(ordered.n_test) as f1_mean,
+    avg(ordered.f1) as f1_mean_each,
     sum(ordered.n_test * ordered.balanced_accuracy)
     / sum(ordered.n_test) as balanced_accuracy_mean
 from ordered

@@ -1,6 +1,7 @@
 """Dense twins of the embedded model: what they share with it, and that their training resumes."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -88,6 +89,16 @@ def test_the_card_of_a_twin_says_what_it_is_a_twin_of(trained, corpus, tmp_path)
     assert "## Experts" not in text and "load balancing" not in text
     held_out = json.loads((folder / "evaluation.json").read_text("utf-8"))["held_out"]
     assert held_out["tokens"] > 0 and "experts" not in held_out
+
+
+def test_the_card_of_a_twin_says_how_its_tokenizer_is_loaded(trained, corpus, tmp_path):
+    folder = shutil.copytree(trained[0], tmp_path / "model")
+    (code,) = re.findall(r"```python\n(.*?)```", write_card(folder, corpus).read_text(), re.DOTALL)
+    names = {}
+    exec(code.replace("path/to/this/folder", str(folder)), names)  # noqa: S102
+    text = "if x < 10:\n    return 12345"
+    expected = load_tokenizer(local_checkpoint(trained[1]))(text)["input_ids"]
+    assert names["tokenizer"](text)["input_ids"] == expected
 
 
 def test_a_twin_that_is_not_there_says_how_it_is_made(tmp_path, monkeypatch):

@@ -1,5 +1,9 @@
-"""A store whose experts have neurons of noise, and one of them that tells a concept."""
+"""A store whose experts have neurons of noise, and one of them that tells a concept.
 
+A dense run over the same tokens can be written beside it, whose layers have twice as many neurons.
+"""
+
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +14,14 @@ from moedb.store.writing.run_writer import RunWriter
 from tests.support.stores.samples import LAYERS, TOP_K, sample_manifest, unit_rows
 
 RUN = "text-0123456789"
+DENSE_RUN = "text-fedcba9876"
 N_DOCUMENTS, N_TOKENS, WIDTH = 14, 150, 6
 LABELLED = 12
 """Documents with labels; of the others nothing is known."""
 PLANTED = (3, 2, 4)
 """Layer, expert and neuron that tell ``sign=planted``."""
+DENSE_PLANTED = (1, 7)
+"""Layer and neuron of the dense run that tell it."""
 
 
 def values_of(document: int) -> np.ndarray:
@@ -32,20 +39,37 @@ def neurons_of(document: int, layer: int, experts: np.ndarray) -> np.ndarray:
     return noise.astype(np.float32)
 
 
-def write(store: Path) -> None:
-    """Write the run; some tokens have no row in the arrays."""
-    manifest = sample_manifest(N_DOCUMENTS, N_TOKENS, RUN, arrays=("expert_neurons",))
+def dense_neurons_of(document: int, layer: int) -> np.ndarray:
+    """(token, 1, neuron)."""
+    noise = np.random.default_rng([13, document, layer]).normal(size=(N_TOKENS, 1, 2 * WIDTH))
+    if layer == DENSE_PLANTED[0]:
+        noise[:, 0, DENSE_PLANTED[1]] += 2.0 * (values_of(document) == "planted")
+    return noise.astype(np.float32)
+
+
+def write(store: Path, dense: bool = False, n_documents: int = N_DOCUMENTS) -> None:
+    """Write the run, or the dense one; some tokens have no row in the arrays."""
+    run = DENSE_RUN if dense else RUN
+    manifest = sample_manifest(n_documents, N_TOKENS, run, arrays=("expert_neurons",))
+    if dense:
+        one = {"n_experts": 1, "top_k": 1, "d_expert": 2 * WIDTH, "scoring": "none"}
+        manifest = replace(manifest, layers=tuple({**row, **one} for row in manifest.layers))
     writer = RunWriter(store, manifest)
     writer.begin({})
-    for document in range(N_DOCUMENTS):
+    for document in range(n_documents):
         tables, _ = unit_rows(manifest, document)
         routing = pd.DataFrame(tables["routing"])
         kept = {}
         for layer in LAYERS:
             experts = routing[routing["layer"] == layer]["expert"].to_numpy()
-            kept[ArrayKey("expert_neurons", layer)] = neurons_of(
-                document, layer, experts.reshape(N_TOKENS, TOP_K)
+            kept[ArrayKey("expert_neurons", layer)] = (
+                dense_neurons_of(document, layer)
+                if dense
+                else neurons_of(document, layer, experts.reshape(N_TOKENS, TOP_K))
             )
+        if dense:
+            first = routing[routing["rank"] == 0].assign(expert=0, weight=1.0)
+            tables["routing"] = first.to_dict("list")
         values = values_of(document)
         has = np.flatnonzero(values != "") if document < LABELLED else np.array([], int)
         tables["token_labels"] = {

@@ -82,6 +82,30 @@ def test_a_planted_concept_is_found_at_k_1(probed: Database) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["documents", "herbst2026"])
+def test_what_the_candidates_are_worth_by_each_way_of_counting_them(
+    probed: Database, scores: pd.DataFrame, protocol: str
+) -> None:
+    of = scores[(scores["protocol"] == protocol) & (scores["k"] == 2)]
+    best = probed.query("probe-best", protocol=protocol, k=2).df().set_index("value")
+    curves = probed.query("probe-curves").df()
+    curves = curves[(curves["protocol"] == protocol) & (curves["k"] == 2)].set_index("labels")
+    ways = ["f1", "f1_best_on_test", "f1_mean", "f1_mean_each"]
+    found = {}
+    for (value, permutation), rows in of.groupby(["value", "permutation"]):
+        chosen = rows.sort_values(["selection_f1", "n_test"], ascending=False).iloc[0]
+        by_tokens = np.average(rows["f1"], weights=rows["n_test"])
+        found[value, permutation] = [chosen["f1"], rows["f1"].max(), by_tokens, rows["f1"].mean()]
+    for value in ("other", "planted"):
+        assert best.loc[value, ways].tolist() == pytest.approx(found[value, 0])
+        expected = np.mean([found[value, permutation] for permutation in (1, 2, 3)], axis=0)
+        shuffled = [f"{way}_shuffled" for way in ways]
+        assert best.loc[value, shuffled].tolist() == pytest.approx(expected)
+    for labels, numbers in (("true", [0]), ("shuffled", [1, 2, 3])):
+        means = [found[value, number] for value in ("other", "planted") for number in numbers]
+        assert curves.loc[labels, ways].tolist() == pytest.approx(np.mean(means, axis=0))
+
+
+@pytest.mark.parametrize("protocol", ["documents", "herbst2026"])
 @pytest.mark.parametrize("permutation", [0, 2])
 @pytest.mark.parametrize(("layer", "expert"), [PLANTED[:2], (1, 0)])
 def test_a_probe_is_scikit_learns(

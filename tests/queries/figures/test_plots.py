@@ -43,8 +43,11 @@ from tests.support.drawn.figure_frames import (
     confidences,
     cross_layers,
     informations,
+    labelled_experts,
     output_overlaps,
     overlaps,
+    polysemantic,
+    probe_bests,
     probe_curves,
     states_and_functions,
 )
@@ -580,6 +583,24 @@ DRAWN = {
         lambda: frame_result(probe_curves((1, 2, 4, 8, 16, 32, 64))),
         {"value": "balanced_accuracy"},
     ),
+    **{
+        f"probe-best-{n}-{len(keys)}": (
+            "probe-best",
+            lambda n=n, keys=keys: frame_result(probe_bests(n, keys)),
+            {},
+        )
+        for n, keys in ((1, ("upos",)), (60, ("upos",)), (9, ("a very long key with a $", "b")))
+    },
+    "polysemanticity-1": ("polysemanticity", lambda: frame_result(polysemantic(1, 1)), {}),
+    "polysemanticity-24": ("polysemanticity", lambda: frame_result(polysemantic(24, 20)), {}),
+    **{
+        f"labelled-experts-{n}-{len(sets)}": (
+            "labelled-experts",
+            lambda n=n, sets=sets: frame_result(labelled_experts(n, sets)),
+            {},
+        )
+        for n, sets in ((1, ("a",)), (60, ("a",)), (10, ("qwen", "llama")), (360, ("a",)))
+    },
     "information-24": ("label-information", lambda: frame_result(informations(24)), {}),
     "information-1": (
         "label-information",
@@ -676,6 +697,9 @@ SMALL = {
     "label-information": lambda: frame_result(informations()),
     "state-and-function": lambda: frame_result(states_and_functions()),
     "probe-curves": lambda: frame_result(probe_curves()),
+    "probe-best": lambda: frame_result(probe_bests()),
+    "polysemanticity": lambda: frame_result(polysemantic()),
+    "labelled-experts": lambda: frame_result(labelled_experts()),
     "routing-by-class": lambda: frame_result(by_class()),
     "routing-by-class-over-trials": lambda: frame_result(matched()),
     "expert-accuracy": lambda: frame_result(accuracies()),

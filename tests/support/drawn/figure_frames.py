@@ -118,6 +118,7 @@ def probe_curves(sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)) -> pd.DataFrame:
             "f1": level + 0.02 * step,
             "f1_best_on_test": level + 0.1 + 0.02 * step,
             "f1_mean": level - 0.1 + 0.02 * step,
+            "f1_mean_each": level - 0.12 + 0.02 * step,
             "f1_always_yes": 0.3,
             "balanced_accuracy": level + 0.15,
             "balanced_accuracy_mean": level + 0.05,
@@ -126,6 +127,48 @@ def probe_curves(sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)) -> pd.DataFrame:
         for labels, level in (("true", 0.6), ("shuffled", 0.2))
         for step, k in enumerate(sizes)
     ]
+    return pd.DataFrame(rows)
+
+
+def probe_bests(
+    n_concepts: int = 14, keys: tuple[str, ...] = ("upos",), k: int = 1
+) -> pd.DataFrame:
+    rng = np.random.default_rng(5)
+    rows = []
+    for protocol in ("documents", "herbst2026"):
+        for key in keys:
+            for number in range(n_concepts):
+                f1 = rng.uniform(0.3, 0.9)
+                row: dict[str, object] = {"probe": "probe", "key": key, "value": f"tag {number}"}
+                row |= {"protocol": protocol, "k": k, "f1": f1}
+                row |= {"f1_low": f1 - 0.07, "f1_high": f1 + 0.04, "f1_always_yes": f1 / 2}
+                rows.append({**row, "f1_shuffled": f1 / 3})
+    return pd.DataFrame(rows)
+
+
+def polysemantic(layers: int = 6, most: int = 4) -> pd.DataFrame:
+    rng = np.random.default_rng(6)
+    rows = [
+        {"probe": "probe", "layer": layer, "candidate": candidate, "neuron": neuron}
+        for layer in range(layers)
+        for candidate in range(5)
+        for neuron in range(3)
+    ]
+    return pd.DataFrame(rows).assign(n_concepts=rng.integers(1, most + 1, len(rows)))
+
+
+def labelled_experts(n: int = 12, sets: tuple[str, ...] = ("labels",)) -> pd.DataFrame:
+    rng = np.random.default_rng(7)
+    rows = []
+    for label_set in sets:
+        for number in range(n):
+            row: dict[str, object] = {"label_set": label_set, "layer": number // 8}
+            row |= {"expert": 7 * number % 60, "label": f"names of $people, number {number}"}
+            for kind in ("detection", "fuzzing"):
+                f1 = rng.uniform(0.4, 0.9)
+                row |= {f"{kind}_f1": f1, f"{kind}_low": f1 - 0.2, f"{kind}_high": f1 + 0.1}
+                row |= {f"{kind}_yes": 0.4, f"{kind}_other": f1 / 2}
+            rows.append(row)
     return pd.DataFrame(rows)
 
 

@@ -120,6 +120,16 @@ _DENSE_PURPOSE = """It is there to hold what is found in qwen-moe-mini against a
 experts (`moedb capture ... --dense`), and for tests. Results from it must not be passed off as
 results about any other model. It writes no useful text.
 
+**Load the tokenizer by its class.** For models of type qwen2 `AutoTokenizer` of transformers takes
+a class of that type instead of the one that this folder names, and splits texts, numbers for one,
+in a way that the model was not trained with. moedb reads it as it is, and so does
+
+```python
+from transformers import PreTrainedTokenizerFast
+
+tokenizer = PreTrainedTokenizerFast.from_pretrained("path/to/this/folder")
+```
+
 All figures below are measured by `python -m moedb.capture.mini.card.measuring` and stand in
 `evaluation.json`. Weights and tokenizer come under the licence of moedb, MIT; the documents they
 were trained on are under the licences listed at the end, and none of them is in this folder.

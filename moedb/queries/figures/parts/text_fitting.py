@@ -19,7 +19,7 @@ _DIGIT = re.compile(r"\d")
 _LUMINANCE = (0.299, 0.587, 0.114)
 
 
-def shown_name(value: object) -> str:
+def shown_name(value: object, length: int = _NAME_LENGTH) -> str:
     r"""Return a name as matplotlib can draw it, cut where it is long.
 
     Examples
@@ -28,8 +28,8 @@ def shown_name(value: object) -> str:
     ('a name of many …', '\\$5')
     """
     text = visible(str(value))
-    if len(text) > _NAME_LENGTH:
-        text = text[: _NAME_LENGTH - 1] + "…"
+    if len(text) > length:
+        text = text[: length - 1] + "…"
     return text.replace("$", r"\$")
 
 
