@@ -9,7 +9,7 @@ import click
 from moedb.commands.experts.concepts import label_tokens
 from moedb.commands.experts.labels import label_experts
 from moedb.commands.experts.probes import probe
-from moedb.commands.export import export, plot, report
+from moedb.commands.export import cite, export, plot, report
 from moedb.commands.options import StorePath
 from moedb.commands.query import query, sql
 from moedb.commands.running.capture import capture
@@ -53,6 +53,7 @@ for command in (
     sql,
     export,
     plot,
+    cite,
     report,
     verify,
     compact,

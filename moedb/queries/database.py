@@ -374,7 +374,8 @@ class Database:
             for run_id in run_ids
             for asked in [{**parameters, "run": run_id}]
         ]
-        return side_by_side(found, label, {**parameters, "run": run_ids})
+        by = {} if label is None else {"by_label": label}
+        return side_by_side(found, label, {**parameters, **by, "run": run_ids})
 
     def runs(self) -> Result:
         """List the runs, the oldest first; damaged ones last."""
