@@ -368,7 +368,8 @@ class Database:
             names = ", ".join(sorted(found.manifest.arrays)) or "no arrays"
             raise ArrayNotFoundError(
                 f"run {found.run_id} has no {name} of layer {layer}: {have}; it has {names}",
-                f"capture again with --arrays {name}@{layer}",
+                f"capture again with --arrays {name}"
+                + ("" if array_spec(name).is_of_run else f"@{layer}"),
             )
         key = ArrayKey(name, layer)
         opened = open_array(found, key)
