@@ -318,7 +318,14 @@ class Database:
             runs = tuple(narrowed(run, bound["split"], splits_read) for run in runs)
         provenance = self._provenance(question.name, statement, bound, runs)
         explain = partial(why_empty, reader, question, bound)
-        return Result(relation, lambda: provenance, connection, explain, caution(question.name))
+        return Result(
+            relation,
+            lambda: provenance,
+            connection,
+            explain,
+            caution(question.name),
+            question.view if isinstance(question, Analysis) else None,
+        )
 
     def runs(self) -> Result:
         """List the runs, the oldest first; damaged ones last."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from moedb.queries.questions.parameters import Parameter, Value
 from moedb.queries.questions.question import OutputColumn, Question
-from moedb.queries.results.result import Computed
+from moedb.queries.results.result import Computed, View
 
 if TYPE_CHECKING:
     from moedb.queries.reading.reader import SnapshotReader
@@ -41,6 +41,8 @@ class Analysis(Question):
         Whether it must keep all of them.
     is_long
         Whether it takes so long that its answers are kept on the disk.
+    view
+        Shows its rows on a terminal; None for a table.
     """
 
     columns: tuple[AnalysisColumn, ...]
@@ -50,6 +52,7 @@ class Analysis(Question):
     needs_arrays: tuple[str, ...] = ()
     needs_every_array: bool = False
     is_long: bool = False
+    view: View | None = None
 
     @property
     def reads(self) -> tuple[str, ...]:
