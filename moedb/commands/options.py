@@ -353,7 +353,8 @@ def capture_options(batch_size: int) -> Callable[[Command], Command]:
                 "--arrays",
                 multiple=True,
                 metavar="NAME[@LAYERS]",
-                help="Arrays to keep: all, none, or names; may be repeated.  [default: what fits]",
+                help="Arrays to keep: all, none, or names; may be repeated. expert_neurons, "
+                "shared_neurons and unembedding only where named.  [default: what fits]",
             ),
             click.option(
                 "--layers",

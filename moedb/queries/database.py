@@ -327,7 +327,14 @@ class Database:
             runs = tuple(narrowed(run, bound["split"], splits_read) for run in runs)
         provenance = self._provenance(question.name, statement, bound, runs)
         explain = partial(why_empty, reader, question, bound)
-        return Result(relation, lambda: provenance, connection, explain, caution(question.name))
+        return Result(
+            relation,
+            lambda: provenance,
+            connection,
+            explain,
+            caution(question.name),
+            question.view if isinstance(question, Analysis) else None,
+        )
 
     def query_runs(
         self,
@@ -425,7 +432,8 @@ class Database:
             names = ", ".join(sorted(found.manifest.arrays)) or "no arrays"
             raise ArrayNotFoundError(
                 f"run {found.run_id} has no {name} of layer {layer}: {have}; it has {names}",
-                f"capture again with --arrays {name}@{layer}",
+                f"capture again with --arrays {name}"
+                + ("" if array_spec(name).is_of_run else f"@{layer}"),
             )
         key = ArrayKey(name, layer)
         opened = open_array(found, key)

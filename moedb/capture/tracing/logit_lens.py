@@ -11,12 +11,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from moedb.capture.examples import Example
 from moedb.capture.structure.wiring import Wiring
 from moedb.capture.tracing.activations import BatchActivations
-from moedb.capture.tracing.model_end import ModelEnd
+from moedb.capture.tracing.model_end import ModelEnd, affine
 from moedb.errors import ModelError
 
 Positions = Literal["last", "all-positions", "none"]
@@ -103,7 +102,7 @@ class LogitLens:
                 f"{error}, so that there is no logit lens",
                 "go without it: capture with --lens none, intervene without --lens",
             ) from error
-        self._gain, self._offset, self._centers = _affine(self._end.norm, wiring.d_model, model)
+        self._gain, self._offset, self._centers = affine(self._end.norm, wiring.d_model, model)
 
     def logits(self, stream: torch.Tensor) -> torch.Tensor:
         """The logits, (token, vocabulary), of residual streams, (token, d_model)."""
@@ -175,19 +174,6 @@ class LogitLens:
         scale = scale / (scaled * scaled).sum(dim=-1, keepdim=True)
         directions: torch.Tensor = self._end.factor * scale * difference
         return directions
-
-
-def _affine(norm: nn.Module, width: int, model: Any) -> tuple[torch.Tensor, torch.Tensor, bool]:
-    """The gain and the offset of a norm, and whether it subtracts the mean."""
-    parameter = next(model.get_output_embeddings().parameters())
-    signs = torch.ones(1, width, device=parameter.device, dtype=parameter.dtype)
-    with torch.no_grad():
-        flat = norm(signs).float()
-        signs[:, ::2] = -1
-        up, down = norm(signs).float(), norm(-signs).float()
-    offset = (up + down) / 2
-    gain = (up - offset) * signs.float()
-    return gain, offset, bool((flat - offset).abs().max() < 1e-3 * gain.abs().max())
 
 
 @dataclass(frozen=True)

@@ -52,9 +52,9 @@ def label_experts(
     body
         Further fields of a request's body; None as a value takes one out.
     **settings
-        ``contexts``, ``window``, ``scored``, ``quantiles``, ``batch``, ``baseline``, ``samples``,
-        ``seed``, ``answer_tokens``, ``concurrency``, ``attempts``, ``timeout``, ``max_requests``,
-        ``max_tokens``: as the command's options.
+        ``contexts``, ``window``, ``promoted``, ``scored``, ``quantiles``, ``batch``, ``baseline``,
+        ``samples``, ``seed``, ``answer_tokens``, ``concurrency``, ``attempts``, ``timeout``,
+        ``max_requests``, ``max_tokens``: as the command's options.
 
     Returns
     -------

@@ -70,6 +70,13 @@ def _read_body(context: click.Context, option: click.Parameter, text: str | None
 )
 @click.option("--window", type=COUNT, default=32, show_default=True, help="Tokens of a context.")
 @click.option(
+    "--promoted",
+    type=click.IntRange(0, 1000),
+    default=10,
+    show_default=True,
+    help="Tokens shown that its output promotes, where the run keeps unembedding and outputs.",
+)
+@click.option(
     "--scored",
     type=click.IntRange(0),
     default=10,

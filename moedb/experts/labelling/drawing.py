@@ -120,12 +120,15 @@ class Layer:
         Its index.
     experts
         Those that some token chose, ascending.
+    promoted
+        For each expert the tokens that its output promotes, where that is known.
     """
 
     def __init__(self, database: Database, run_id: str, layer: int, corpus: Corpus) -> None:
         found = read_decisions(database, run_id, layer, None, None)
         self.layer, self.corpus = layer, corpus
         self.experts = list(found.parts)
+        self.promoted: dict[int, tuple[str, ...]] = {}
         rows, scores = corpus.rows_of(found.token_idx), found.scores
         self._parts = {expert: (rows[part], scores[part]) for expert, part in found.parts.items()}
 

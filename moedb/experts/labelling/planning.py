@@ -110,7 +110,8 @@ def cost_of(settings: LabelSettings) -> tuple[int, int]:
     n_sets = len(KINDS) * (2 if settings.baseline else 1)
     text = settings.window * _CHARACTERS_PER_TOKEN
     judged = n_batches * _PROMPT_CHARACTERS + n_contexts * (text + 2 * _CHARACTERS_PER_TOKEN)
-    explained = _PROMPT_CHARACTERS + settings.contexts * text
+    named = settings.promoted * 2 * _CHARACTERS_PER_TOKEN
+    explained = _PROMPT_CHARACTERS + settings.contexts * text + named
     return 1 + n_sets * n_batches, rough_tokens(explained + 100 + n_sets * judged)
 
 

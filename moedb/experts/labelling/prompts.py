@@ -25,6 +25,10 @@ _EXPLAIN = (
     "it in one short phrase of at most 15 words. Do not mention marks, tokens or the expert.\n"
     'Answer with JSON alone: {"label": "..."}'
 )
+_PROMOTED = (
+    "Before the texts a hint, which may be noise: on average over them, what the expert writes "
+    "makes the model more likely to go on with these tokens, most of all the first: {tokens}"
+)
 _DETECTION = (
     "Somebody says what the expert is picked for:\n{label}\n\n"
     "For each text decide whether it holds something that this description fits.\n"
@@ -40,7 +44,7 @@ _AGAIN = (
     "That cannot be used: {reason}. Answer again, with the JSON that was asked for and no more."
 )
 
-TEMPLATES = (_ROLE, _EXPLAIN, _DETECTION, _FUZZING, _AGAIN)
+TEMPLATES = (_ROLE, _EXPLAIN, _PROMOTED, _DETECTION, _FUZZING, _AGAIN)
 """All that is said, whatever the contexts are."""
 
 
@@ -66,6 +70,15 @@ def marked(tokens: Sequence[str], marks: Sequence[bool]) -> str:
 def explanation(texts: Sequence[str]) -> Messages:
     """Ask what marked tokens have in common."""
     return _messages(f"{_EXPLAIN}\n\n{_listed(texts)}")
+
+
+def with_promoted(messages: Messages, tokens: Sequence[str]) -> Messages:
+    """Tell in front of a question which tokens the expert's output promotes, if there are any."""
+    if not tokens:
+        return messages
+    *before, asked = messages
+    told = _PROMOTED.format(tokens=json.dumps([*tokens], ensure_ascii=False))
+    return [*before, {**asked, "content": f"{told}\n\n{asked['content']}"}]
 
 
 def detection(label: str, texts: Sequence[str]) -> Messages:

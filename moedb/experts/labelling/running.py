@@ -39,9 +39,11 @@ from moedb.experts.labelling.prompts import (
     fuzzing,
     read_label,
     read_verdicts,
+    with_promoted,
 )
 from moedb.experts.labelling.rows import ExpertLabel, Verdicts, tables_of
 from moedb.experts.labelling.settings import LabelSettings
+from moedb.experts.promoted import layers_that_promote, promoted_tokens
 from moedb.queries.database import Database, open_database
 from moedb.store.layout import RunLayout
 from moedb.store.writing.complete.additions import append
@@ -138,19 +140,25 @@ def label_experts(store: Path, settings: LabelSettings, progress: Progress) -> L
             endpoint = Endpoint(url, key[1] if key else None, settings.timeout, settings.attempts)
             with closing(endpoint):
                 work = _Work(store, settings, endpoint, journal, found, progress)
-                work.label(_loaded(database, run.run_id, wanted))
+                work.label(_loaded(database, run.run_id, wanted, settings))
     return found
 
 
 def _loaded(
-    database: Database, run_id: str, wanted: dict[int, list[int]]
+    database: Database, run_id: str, wanted: dict[int, list[int]], settings: LabelSettings
 ) -> Iterator[tuple[Layer, int]]:
     """The experts, each with its layer's decisions; one layer in memory at a time."""
     if not wanted:
         return
     corpus = Corpus(database, run_id, ASKED_BY)
+    n_promoted = settings.promoted
+    promoting = layers_that_promote(database, run_id, wanted) if n_promoted else []
     for number, experts in wanted.items():
         layer = Layer(database, run_id, number, corpus)
+        if number in promoting:
+            layer.promoted = promoted_tokens(
+                database, run_id, number, n_promoted, settings.contexts
+            )
         for expert in experts:
             yield layer, expert
 
@@ -263,7 +271,12 @@ class _Work:
 
     def _explain(self, draw: Draw, share: Share) -> Answer[str]:
         return self._reader.ask(
-            "explanation", explanation(draw.explaining_texts()), read_label, share
+            "explanation",
+            with_promoted(
+                explanation(draw.explaining_texts()), draw.layer.promoted.get(draw.expert, ())
+            ),
+            read_label,
+            share,
         )
 
     def _expect_protocol(self, explained: Answer[str]) -> None:

@@ -37,6 +37,9 @@ class LabelSettings:
         Contexts that an explanation is made from: those with the largest scores.
     window
         Tokens of a context.
+    promoted
+        Tokens that the expert's output promotes, which are shown with the contexts that explain
+        where the run has what tells them; 0 for none.
     scored
         Contexts of each kind that a label is scored on; 0 for no scores.
     quantiles
@@ -74,6 +77,7 @@ class LabelSettings:
     limit: int | None = None
     contexts: int = 20
     window: int = 32
+    promoted: int = 10
     scored: int = 10
     quantiles: int = 5
     batch: int = 10
@@ -105,6 +109,7 @@ class LabelSettings:
     def addition(self) -> Addition:
         """What the labels become, with what has to be the same for them to be the same."""
         content = {name: getattr(self, name) for name in _KEPT} | {"body": dict(self.body)}
+        content |= {"promoted": self.promoted} if self.promoted else {}
         config = json.dumps(content, sort_keys=True, ensure_ascii=False)
         return Addition(self.name, KIND, config)
 
@@ -124,6 +129,7 @@ _LEAST: Mapping[str, float] = {
     "limit": 0,
     "contexts": 1,
     "window": 1,
+    "promoted": 0,
     "scored": 0,
     "quantiles": 1,
     "batch": 1,

@@ -13,6 +13,7 @@ from moedb.queries.analyses.analysis import Analysis, AnalysisColumn
 from moedb.queries.analyses.experts.contexts.top_contexts import TOP_CONTEXTS
 from moedb.queries.analyses.experts.kmeans_baseline import KMEANS_BASELINE
 from moedb.queries.analyses.experts.output_overlap import OUTPUT_OVERLAP
+from moedb.queries.analyses.experts.promoted.promoted_tokens import PROMOTED_TOKENS
 from moedb.queries.analyses.experts.state_and_function import STATE_AND_FUNCTION
 from moedb.queries.analyses.label_information import LABEL_INFORMATION
 from moedb.queries.analyses.predictions.expert_attribution import EXPERT_ATTRIBUTION
@@ -37,6 +38,7 @@ _EVERY = (
     LENS_EFFECT,
     LOGIT_LENS,
     OUTPUT_OVERLAP,
+    PROMOTED_TOKENS,
     ROUTING_BY_CLASS_OVER_TRIALS,
     TOP_CONTEXTS,
     STATE_AND_FUNCTION,

@@ -48,6 +48,7 @@ _MADE_BY = {
     "logit_lens": f"{_CAPTURE} qwen-ioi --lens last",
     "probe_scores": "moedb probe RUN --key KEY",
     "expert_labels": "moedb label-experts",
+    "vocabulary": f"{_CAPTURE} text --arrays unembedding,expert_outputs",
 }
 _HOLDS = {
     "predictions": "predictions",
@@ -59,6 +60,7 @@ _HOLDS = {
     "router_stats": "statistics of the router",
     "router_mass": "probabilities of the router",
     "probe_scores": "probes",
+    "vocabulary": "vocabulary, as it keeps no unembedding",
 }
 
 

@@ -27,6 +27,7 @@ from moedb.schemas.tables.captured import (
     RUNS,
     TOKEN_LABELS,
     TOKENS,
+    VOCABULARY,
 )
 from moedb.schemas.tables.columns import (
     CONDITION_ID,
@@ -75,6 +76,7 @@ __all__ = [
     "TOKEN_IDX",
     "TOKEN_LABELS",
     "VALUE",
+    "VOCABULARY",
     "Column",
     "ColumnType",
     "Precision",
@@ -87,6 +89,7 @@ TABLES: tuple[Table, ...] = (
     MOE_LAYERS,
     EXAMPLES,
     TOKENS,
+    VOCABULARY,
     ROUTING,
     ROUTER_STATS,
     ROUTER_MASS,
