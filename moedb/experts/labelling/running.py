@@ -9,13 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from moedb.experts.labelling.asking.endpoint import (
-    Endpoint,
-    EndpointError,
-    StoppedError,
-    completions_url,
-    find_key,
-)
+from moedb.experts.labelling.asking.answering import Answering, EndpointError, StoppedError
+from moedb.experts.labelling.asking.endpoint import Endpoint, completions_url, find_key
 from moedb.experts.labelling.asking.journal import Journal, opened
 from moedb.experts.labelling.asking.reader import Answer, Budget, Reader, Share
 from moedb.experts.labelling.drawing import (
@@ -96,7 +91,22 @@ class Progress(NamedTuple):
     advance: Callable[[], None]
 
 
-def label_experts(store: Path, settings: LabelSettings, progress: Progress) -> Labelling:
+def server_of(settings: LabelSettings) -> Answering:
+    """The server that is asked; its key is looked up.
+
+    Raises
+    ------
+    UsageError
+        If the address is none of a server, or the key can be none.
+    """
+    key = find_key()
+    url = completions_url(str(settings.endpoint))
+    return Endpoint(url, key[1] if key else None, settings.timeout, settings.attempts)
+
+
+def label_experts(
+    store: Path, settings: LabelSettings, progress: Progress, answering: Callable[[], Answering]
+) -> Labelling:
     """Have a reader label the experts of a complete run, and add the labels to it.
 
     Each expert is stored as soon as it is done; the same call goes on with those that are not, and
@@ -110,6 +120,8 @@ def label_experts(store: Path, settings: LabelSettings, progress: Progress) -> L
         What they are made with.
     progress
         Is told how far it is.
+    answering
+        Gives who is asked; called where there is something to ask.
 
     Raises
     ------
@@ -121,8 +133,6 @@ def label_experts(store: Path, settings: LabelSettings, progress: Progress) -> L
     EndpointError
         If the server cannot be asked; what was answered is kept.
     """
-    url = completions_url(settings.endpoint)
-    key = find_key()
     with open_database(store) as whole:
         run = whole.snapshot.run(settings.run)
         database = whole.of_run(run.run_id)
@@ -135,10 +145,10 @@ def label_experts(store: Path, settings: LabelSettings, progress: Progress) -> L
             expect_enough(settings, each)
             found = Labelling(run.run_id, estimate)
             progress.begin(estimate)
-            endpoint = Endpoint(url, key[1] if key else None, settings.timeout, settings.attempts)
-            with closing(endpoint):
-                work = _Work(store, settings, endpoint, journal, found, progress)
-                work.label(_loaded(database, run.run_id, wanted))
+            if wanted:
+                with closing(answering()) as asked:
+                    work = _Work(store, settings, asked, journal, found, progress)
+                    work.label(_loaded(database, run.run_id, wanted))
     return found
 
 
@@ -146,8 +156,6 @@ def _loaded(
     database: Database, run_id: str, wanted: dict[int, list[int]]
 ) -> Iterator[tuple[Layer, int]]:
     """The experts, each with its layer's decisions; one layer in memory at a time."""
-    if not wanted:
-        return
     corpus = Corpus(database, run_id, ASKED_BY)
     for number, experts in wanted.items():
         layer = Layer(database, run_id, number, corpus)
@@ -162,16 +170,17 @@ class _Work:
         self,
         store: Path,
         settings: LabelSettings,
-        endpoint: Endpoint,
+        answering: Answering,
         journal: Journal,
         found: Labelling,
         progress: Progress,
     ) -> None:
-        self._store, self._settings, self._endpoint = store, settings, endpoint
+        self._store, self._settings, self._answering = store, settings, answering
         self._budget = Budget(settings.max_requests, settings.max_tokens)
-        self._reader = Reader(settings, endpoint, journal, self._budget)
+        self._reader = Reader(settings, answering, journal, self._budget)
         self._found, self._progress = found, progress
         self._addition = settings.addition
+        self._at_once = settings.concurrency if settings.endpoint is not None else 1
 
     def label(self, experts: Iterator[tuple[Layer, int]]) -> None:
         """Label experts as they come, and store each when it is done."""
@@ -179,7 +188,7 @@ class _Work:
         running: set[Future[ExpertLabel | None]] = set()
         errors: list[Exception] = []
         try:
-            with ThreadPoolExecutor(self._settings.concurrency, "moedb-labels") as pool:
+            with ThreadPoolExecutor(self._at_once, "moedb-labels") as pool:
                 try:
                     for layer, expert in experts:
                         share = self._budget.begin(cost[0] + self._settings.baseline, cost[1])
@@ -189,12 +198,12 @@ class _Work:
                         if share is None or errors or self._budget.is_spent:
                             break
                         running.add(pool.submit(self._labelled, layer, expert, share))
-                        while len(running) >= self._settings.concurrency:
+                        while len(running) >= self._at_once:
                             running = self._store_done(running, errors)
                     while running:
                         running = self._store_done(running, errors)
                 except BaseException:
-                    self._endpoint.stop()
+                    self._answering.stop()
                     raise
         finally:
             self._found.n_requests = self._budget.n_requests
@@ -218,12 +227,12 @@ class _Work:
             try:
                 found = future.result()
             except Exception as error:  # the others are to end first: what they paid for is theirs
-                self._endpoint.stop()
+                self._answering.stop()
                 errors.append(error)
                 continue
             if found is None:
                 continue
-            tables = tables_of(found, self._settings, self._endpoint.url)
+            tables = tables_of(found, self._settings, self._answering.url)
             append(self._store, self._found.run_id, self._addition, found.part, tables)
             self._found.experts.append(found)
             self._progress.advance()
@@ -250,7 +259,7 @@ class _Work:
         found.asked += explained.asked
         if explained.value is None:
             # an endpoint that has never made sense is a wrong address
-            if not self._endpoint.n_understood and explained.status == "nonsense":
+            if not self._answering.n_understood and explained.status == "nonsense":
                 self._expect_protocol(explained)
             found.status, found.reason = explained.status, explained.reason
             return found
@@ -270,7 +279,7 @@ class _Work:
         reply = explained.asked[-1].reply
         if reply is not None and not reply.is_protocol:
             raise EndpointError(
-                f"{self._endpoint.url} does not speak the protocol of chat completions; it "
+                f"{self._answering.url} does not speak the protocol of chat completions; it "
                 f"answers {reply.text[:80]!r}",
                 "is the address right? --endpoint http://127.0.0.1:8000/v1",
             )

@@ -24,9 +24,9 @@ class LabelSettings:
     run
         The run, or an unambiguous beginning of its name.
     endpoint
-        The address of a server with ``/v1/chat/completions``.
+        The address of a server with ``/v1/chat/completions``; None for a model on this machine.
     model
-        The reader's name there.
+        The reader's name there; of a model on this machine with the beginning of its hash.
     name
         What the labels are called together.
     layers, experts
@@ -66,7 +66,7 @@ class LabelSettings:
     """
 
     run: str
-    endpoint: str
+    endpoint: str | None
     model: str
     name: str = "labels"
     layers: tuple[int, ...] | None = None
@@ -100,6 +100,15 @@ class LabelSettings:
         taken = sorted(set(_OWN) & set(self.body))
         if taken:
             raise UsageError(f"body: {', '.join(taken)} cannot be set, moedb sets it")
+        others = sorted(set(self.body) - {_OF_TEMPLATE})
+        if self.endpoint is None and (
+            others or not isinstance(self.body.get(_OF_TEMPLATE, {}), Mapping)
+        ):
+            raise UsageError(
+                f"body: a model on this machine takes {_OF_TEMPLATE} alone, an object"
+                + (f", not {', '.join(others)}" if others else ""),
+                '--body \'{"chat_template_kwargs": {"enable_thinking": false}}\'',
+            )
 
     @property
     def addition(self) -> Addition:
@@ -115,6 +124,9 @@ class LabelSettings:
         kept = {name: value for name, value in chosen.items() if value is not None}
         return {"model": self.model, "messages": messages, **kept}
 
+
+_OF_TEMPLATE = "chat_template_kwargs"
+"""The field of a body that is handed to a chat template."""
 
 _KEPT = (
     *("model", "contexts", "window", "scored", "quantiles", "batch", "baseline"),

@@ -8,12 +8,19 @@ import re
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from moedb.errors import MoedbError, UsageError, first_line
+from moedb.errors import UsageError, first_line
+from moedb.experts.labelling.asking.answering import (
+    MOST_CHARACTERS,
+    EndpointError,
+    RefusedError,
+    Reply,
+    StoppedError,
+    storable,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -27,56 +34,11 @@ LONGEST_ASKED = 600.0
 """Seconds that a server may ask to wait."""
 
 MOST_BYTES = 8 << 20
-MOST_CHARACTERS = 32_768
 """What is taken of an answer."""
 
 _AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
 _STOP = frozenset({401, 402, 403, 404, 405})
 _LOCAL = ("localhost", "127.0.0.1", "::1")
-
-
-class EndpointError(MoedbError):
-    """The server cannot be asked: it does not answer, or refuses whoever asks."""
-
-
-class RefusedError(MoedbError):
-    """The server refuses this one request."""
-
-
-class StoppedError(MoedbError):
-    """There is to be no further request."""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What a server answered.
-
-    Attributes
-    ----------
-    text
-        The answer; where it is none of the protocol, the beginning of what came.
-    model
-        The model that answered, as the server says.
-    prompt_tokens, completion_tokens
-        As the server counts them; None where it does not.
-    seconds
-        How long the last attempt took.
-    attempts
-        How often the request was sent.
-    finish
-        Why the answer ends, as the server says.
-    is_protocol
-        Whether it is an answer of the protocol.
-    """
-
-    text: str
-    model: str | None
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    seconds: float
-    attempts: int
-    finish: str | None
-    is_protocol: bool = True
 
 
 def completions_url(endpoint: str) -> str:
@@ -296,8 +258,7 @@ class Endpoint:
 
     def _clean(self, text: str) -> str:
         """A text that can be stored, without the key."""
-        sound = text.encode(errors="replace").decode().replace("\0", "\ufffd")
-        return self._hidden(sound)[:MOST_CHARACTERS]
+        return self._hidden(storable(text))[:MOST_CHARACTERS]
 
     def _short(self, value: object) -> str | None:
         return self._clean(value)[:200] if isinstance(value, str) else None

@@ -7,7 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from moedb.experts.labelling.asking.endpoint import Endpoint, RefusedError, Reply, StoppedError
+from moedb.experts.labelling.asking.answering import (
+    Answering,
+    RefusedError,
+    Reply,
+    StoppedError,
+)
 from moedb.experts.labelling.asking.journal import Journal
 from moedb.experts.labelling.prompts import Messages, NonsenseError, asked_again
 from moedb.experts.labelling.settings import LabelSettings
@@ -148,8 +153,8 @@ class Reader:
     ----------
     settings
         What requests are made with.
-    endpoint
-        Where they are sent.
+    answering
+        Who answers them.
     journal
         Holds what was answered.
     budget
@@ -157,9 +162,9 @@ class Reader:
     """
 
     def __init__(
-        self, settings: LabelSettings, endpoint: Endpoint, journal: Journal, budget: Budget
+        self, settings: LabelSettings, answering: Answering, journal: Journal, budget: Budget
     ) -> None:
-        self._settings, self._endpoint = settings, endpoint
+        self._settings, self._answering = settings, answering
         self._journal, self._budget = journal, budget
         self._lock = threading.Lock()
         self._asking: dict[str, threading.Lock] = defaultdict(threading.Lock)
@@ -215,9 +220,9 @@ class Reader:
             known = self._journal.get(sha256)
             if known is not None:
                 return known
-            reply = self._endpoint.ask(body, lambda: self._budget.take(share))
+            reply = self._answering.ask(body, lambda: self._budget.take(share))
             # what a wrong address says is no answer, and would stand in the way of the right one
-            if reply.is_protocol or self._endpoint.n_understood:
+            if reply.is_protocol or self._answering.n_understood:
                 self._journal.keep(sha256, reply)
             self._budget.spend(share, _tokens(messages, reply))
             return reply
