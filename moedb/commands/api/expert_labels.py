@@ -61,8 +61,8 @@ def label_experts(
         ``chat_template_kwargs`` alone.
     **settings
         ``contexts``, ``window``, ``scored``, ``quantiles``, ``batch``, ``baseline``, ``samples``,
-        ``seed``, ``answer_tokens``, ``concurrency``, ``attempts``, ``timeout``, ``max_requests``,
-        ``max_tokens``: as the command's options.
+        ``seed``, ``answer_tokens``, ``schema``, ``concurrency``, ``attempts``, ``timeout``,
+        ``max_requests``, ``max_tokens``: as the command's options.
 
     Returns
     -------

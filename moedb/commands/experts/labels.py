@@ -113,6 +113,11 @@ def _read_body(context: click.Context, option: click.Parameter, text: str | None
     help="Tokens of an answer at most; a reasoning model takes thousands.",
 )
 @click.option(
+    "--schema",
+    is_flag=True,
+    help="Hold each answer to a JSON schema, not only one after nonsense: for small models.",
+)
+@click.option(
     "--body",
     callback=_read_body,
     metavar="JSON",

@@ -29,11 +29,13 @@ from moedb.experts.labelling.planning import (
     experts_left,
 )
 from moedb.experts.labelling.prompts import (
+    LABEL_SCHEMA,
     detection,
     explanation,
     fuzzing,
     read_label,
     read_verdicts,
+    verdicts_schema,
 )
 from moedb.experts.labelling.rows import ExpertLabel, Verdicts, tables_of
 from moedb.experts.labelling.settings import LabelSettings
@@ -271,9 +273,8 @@ class _Work:
         return found
 
     def _explain(self, draw: Draw, share: Share) -> Answer[str]:
-        return self._reader.ask(
-            "explanation", explanation(draw.explaining_texts()), read_label, share
-        )
+        asked = explanation(draw.explaining_texts())
+        return self._reader.ask("explanation", asked, read_label, share, LABEL_SCHEMA)
 
     def _expect_protocol(self, explained: Answer[str]) -> None:
         reply = explained.asked[-1].reply
@@ -329,7 +330,8 @@ class _Work:
             texts = [each.text for each in contexts[start : start + size]]
             read = partial(read_verdicts, n=len(texts))
             purpose = f"{kind}{suffix}"
-            answer = self._reader.ask(purpose, _ASKS[kind](label, texts), read, share)
+            asked, schema = _ASKS[kind](label, texts), verdicts_schema(len(texts))
+            answer = self._reader.ask(purpose, asked, read, share, schema)
             found.asked += answer.asked
             verdicts += answer.value or [None] * len(texts)
             if answer.value is None:

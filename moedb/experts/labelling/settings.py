@@ -51,6 +51,9 @@ class LabelSettings:
         Of what is drawn.
     answer_tokens
         Tokens of an answer at most.
+    schema
+        Whether answers have to follow a JSON schema from the first on, and not only where a free
+        one could not be read.
     body
         Further fields of a request's body; null takes one out.
     concurrency
@@ -81,6 +84,7 @@ class LabelSettings:
     samples: int = 1000
     seed: int = 0
     answer_tokens: int = 500
+    schema: bool = False
     body: Mapping[str, Any] = field(default_factory=dict)
     concurrency: int = 4
     attempts: int = 8
@@ -100,6 +104,11 @@ class LabelSettings:
         taken = sorted(set(_OWN) & set(self.body))
         if taken:
             raise UsageError(f"body: {', '.join(taken)} cannot be set, moedb sets it")
+        if self.schema and self.endpoint is None:
+            raise UsageError(
+                "schema: a model on this machine cannot be held to a JSON schema",
+                "a server can be that takes response_format: --endpoint URL --model NAME --schema",
+            )
         others = sorted(set(self.body) - {_OF_TEMPLATE})
         if self.endpoint is None and (
             others or not isinstance(self.body.get(_OF_TEMPLATE, {}), Mapping)
@@ -114,6 +123,7 @@ class LabelSettings:
     def addition(self) -> Addition:
         """What the labels become, with what has to be the same for them to be the same."""
         content = {name: getattr(self, name) for name in _KEPT} | {"body": dict(self.body)}
+        content |= {"schema": True} if self.schema else {}
         config = json.dumps(content, sort_keys=True, ensure_ascii=False)
         return Addition(self.name, KIND, config)
 

@@ -9,6 +9,12 @@ from moedb.errors import MoedbError
 MOST_CHARACTERS = 32_768
 """What is taken of an answer."""
 
+FORM = "response_format"
+"""The field of a request that says of what form the answer is to be."""
+
+FORM_NAME = "moedb_answer"
+"""What moedb calls the forms that it asks for, so that a user's own are told from them."""
+
 
 class EndpointError(MoedbError):
     """The server cannot be asked: it does not answer, or refuses whoever asks."""
@@ -93,6 +99,11 @@ class Answering(Protocol):
 
     def close(self) -> None:
         """Give back what it holds."""
+
+
+def form_of(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """What a request says that its answer is to be, in OpenAI's words."""
+    return {"type": "json_schema", "json_schema": {"name": FORM_NAME, "schema": dict(schema)}}
 
 
 def storable(text: str) -> str:
