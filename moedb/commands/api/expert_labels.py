@@ -212,7 +212,7 @@ def rows_of(found: "Labelling", settings: "LabelSettings") -> "Result":
     for expert in found.experts:
         scores = {
             row["kind"]: row
-            for row in score_rows(expert, replace(settings, samples=0))
+            for row in score_rows(expert, 0, settings.seed)
             if row["against"] == "all"
         }
         numbers = [

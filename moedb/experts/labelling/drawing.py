@@ -42,7 +42,7 @@ class ScoredContext(NamedTuple):
     Attributes
     ----------
     text
-        What the reader sees.
+        What the reader sees; None where nobody knows.
     is_positive
         Whether the router gave the token to the expert.
     against
@@ -55,7 +55,7 @@ class ScoredContext(NamedTuple):
         Its token, and that one's example; None where nobody knows.
     """
 
-    text: str
+    text: str | None
     is_positive: bool
     against: str
     cluster: int

@@ -37,7 +37,7 @@ from moedb.experts.labelling.prompts import (
     read_verdicts,
     verdicts_schema,
 )
-from moedb.experts.labelling.rows import ExpertLabel, Verdicts, tables_of
+from moedb.experts.labelling.rows import ExpertLabel, Origin, Verdicts, tables_of
 from moedb.experts.labelling.settings import LabelSettings
 from moedb.queries.database import Database, open_database
 from moedb.store.layout import RunLayout
@@ -182,6 +182,12 @@ class _Work:
         self._reader = Reader(settings, answering, journal, self._budget)
         self._found, self._progress = found, progress
         self._addition = settings.addition
+        self._origin = Origin(
+            settings.name,
+            endpoint=answering.url,
+            samples=settings.samples,
+            seed=settings.seed,
+        )
         self._at_once = settings.concurrency if settings.endpoint is not None else 1
 
     def label(self, experts: Iterator[tuple[Layer, int]]) -> None:
@@ -234,7 +240,7 @@ class _Work:
                 continue
             if found is None:
                 continue
-            tables = tables_of(found, self._settings, self._answering.url)
+            tables = tables_of(found, self._origin)
             append(self._store, self._found.run_id, self._addition, found.part, tables)
             self._found.experts.append(found)
             self._progress.advance()
@@ -250,7 +256,7 @@ class _Work:
             self._budget.end(share)
 
     def _label(self, layer: Layer, expert: int, share: Share) -> ExpertLabel:
-        found = ExpertLabel(layer.layer, expert)
+        found = ExpertLabel(layer.layer, expert, self._settings.model)
         if expert not in layer.experts:
             found.reason = "no token chose it"
             return found
@@ -327,7 +333,7 @@ class _Work:
         n_batches = math.ceil(len(contexts) / self._settings.batch)
         size = math.ceil(len(contexts) / n_batches)
         for start in range(0, len(contexts), size):
-            texts = [each.text for each in contexts[start : start + size]]
+            texts = [str(each.text) for each in contexts[start : start + size]]
             read = partial(read_verdicts, n=len(texts))
             purpose = f"{kind}{suffix}"
             asked, schema = _ASKS[kind](label, texts), verdicts_schema(len(texts))
