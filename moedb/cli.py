@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from moedb.commands.experts.concepts import label_tokens
+from moedb.commands.experts.importing import import_
 from moedb.commands.experts.labels import label_experts
 from moedb.commands.experts.probes import probe
 from moedb.commands.export import cite, export, plot, report
@@ -62,6 +63,7 @@ for command in (
     label_tokens,
     probe,
     label_experts,
+    import_,
 ):
     cli.add_command(command)
 

@@ -56,7 +56,8 @@ def estimate_labels(store: Path, settings: LabelSettings) -> tuple[str, Estimate
     UsageError, StoreError
         As of :func:`~.running.label_experts`.
     """
-    completions_url(settings.endpoint)
+    if settings.endpoint is not None:
+        completions_url(settings.endpoint)
     with open_database(store) as whole:
         run = whole.snapshot.run(settings.run)
         wanted = experts_left(whole.of_run(run.run_id), run, settings)

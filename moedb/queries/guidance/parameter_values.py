@@ -49,6 +49,7 @@ _MADE_BY = {
     "probe_scores": "moedb probe RUN --key KEY",
     "expert_labels": "moedb label-experts",
     "vocabulary": f"{_CAPTURE} text --arrays unembedding,expert_outputs",
+    "label_verdicts": "moedb label-experts",
 }
 _HOLDS = {
     "predictions": "predictions",
@@ -56,6 +57,7 @@ _HOLDS = {
     "logit_lens": "readings of the logit lens",
     "routing": "routing",
     "expert_labels": "labels of experts",
+    "label_verdicts": "verdicts on labels of experts",
     "tokens": "tokens",
     "router_stats": "statistics of the router",
     "router_mass": "probabilities of the router",
