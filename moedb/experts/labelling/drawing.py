@@ -50,14 +50,18 @@ class ScoredContext(NamedTuple):
     cluster
         The cluster of its example.
     has_others
-        Whether it holds other tokens that the router gave to the expert.
+        Whether it holds other tokens that the router gave to the expert; None where nobody knows.
+    token_idx, example_id
+        Its token, and that one's example; None where nobody knows.
     """
 
     text: str
     is_positive: bool
     against: str
     cluster: int
-    has_others: bool
+    has_others: bool | None
+    token_idx: int | None = None
+    example_id: int | None = None
 
 
 class Corpus:
@@ -213,6 +217,8 @@ class Draw:
                     against,
                     int(corpus.cluster[row]),
                     bool((self._chose[window] & ~mark).any()),
+                    int(corpus.token_idx[row]),
+                    int(corpus.example_id[row]),
                 )
             )
         return [contexts[place] for place in rng.permutation(len(contexts)).tolist()]

@@ -1,4 +1,4 @@
-"""The rows of an expert: its label, the scores of that, and the requests that it took."""
+"""The rows of an expert: its label, verdicts and scores of that, the requests that it took."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,7 +10,13 @@ from moedb.experts.labelling.asking.reader import Asked
 from moedb.experts.labelling.drawing import KINDS, NEGATIVES, ScoredContext
 from moedb.experts.labelling.scoring import score
 from moedb.experts.labelling.settings import LabelSettings
-from moedb.schemas.tables import EXPERT_LABEL_SCORES, EXPERT_LABELS, LABEL_REQUESTS, Table
+from moedb.schemas.tables import (
+    EXPERT_LABEL_SCORES,
+    EXPERT_LABELS,
+    LABEL_REQUESTS,
+    LABEL_VERDICTS,
+    Table,
+)
 from moedb.store.writing.tables.parquet import arrow_schema
 
 SOURCE = "reader"
@@ -91,9 +97,33 @@ def tables_of(
     given: dict[Table, list[dict[str, Any]]] = {
         EXPERT_LABELS: [{**place, **label}],
         EXPERT_LABEL_SCORES: scores,
+        LABEL_VERDICTS: [{**place, **row} for row in verdict_rows(found)],
         LABEL_REQUESTS: requests,
     }
     return {table.name: [_table(table, rows)] for table, rows in given.items() if rows}
+
+
+def verdict_rows(found: ExpertLabel) -> list[dict[str, Any]]:
+    """The contexts that a label was judged on, in the order in which they were asked about."""
+    return [
+        {
+            "kind": kind,
+            "number": number,
+            "token_idx": context.token_idx,
+            "example_id": context.example_id,
+            "cluster": context.cluster,
+            "against": context.against,
+            "is_positive": int(context.is_positive),
+            "has_others": _number(context.has_others),
+            "says_yes": _number(own),
+            "other_says_yes": _number(other),
+            "text": context.text,
+        }
+        for kind, verdicts in found.verdicts.items()
+        for number, (context, own, other) in enumerate(
+            zip(verdicts.contexts, verdicts.own, verdicts.other, strict=True)
+        )
+    ]
 
 
 def score_rows(found: ExpertLabel, settings: LabelSettings) -> list[dict[str, Any]]:
@@ -112,6 +142,7 @@ def score_rows(found: ExpertLabel, settings: LabelSettings) -> list[dict[str, An
             negatives = [each.has_others for each in contexts if not each.is_positive]
             if not negatives:
                 continue
+            known = [each for each in negatives if each is not None]
             own, other = (
                 score(
                     [each.is_positive for each in contexts],
@@ -130,10 +161,14 @@ def score_rows(found: ExpertLabel, settings: LabelSettings) -> list[dict[str, An
                     "other_f1": other.f1,
                     "other_accuracy": other.accuracy,
                     "other_balanced_accuracy": other.balanced_accuracy,
-                    "routed_share": sum(negatives) / len(negatives),
+                    "routed_share": sum(known) / len(known) if known else None,
                 }
             )
     return rows
+
+
+def _number(truth: bool | None) -> int | None:
+    return None if truth is None else int(truth)
 
 
 def _request(asked: Asked) -> dict[str, Any]:

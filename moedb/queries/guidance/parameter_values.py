@@ -48,6 +48,7 @@ _MADE_BY = {
     "logit_lens": f"{_CAPTURE} qwen-ioi --lens last",
     "probe_scores": "moedb probe RUN --key KEY",
     "expert_labels": "moedb label-experts",
+    "label_verdicts": "moedb label-experts",
 }
 _HOLDS = {
     "predictions": "predictions",
@@ -55,6 +56,7 @@ _HOLDS = {
     "logit_lens": "readings of the logit lens",
     "routing": "routing",
     "expert_labels": "labels of experts",
+    "label_verdicts": "verdicts on labels of experts",
     "tokens": "tokens",
     "router_stats": "statistics of the router",
     "router_mass": "probabilities of the router",

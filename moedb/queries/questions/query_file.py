@@ -63,6 +63,7 @@ _ESSENTIAL = (
     "logit_lens",
     "probe_scores",
     "expert_labels",
+    "label_verdicts",
 )
 _OF_ROUTING = (
     "adjacent_pairs",

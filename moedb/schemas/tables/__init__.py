@@ -11,6 +11,7 @@ from moedb.schemas.tables.added import (
     EXPERT_LABEL_SCORES,
     EXPERT_LABELS,
     LABEL_REQUESTS,
+    LABEL_VERDICTS,
     PROBE_SCORES,
 )
 from moedb.schemas.tables.captured import (
@@ -57,6 +58,7 @@ __all__ = [
     "FORMAT_MAJOR",
     "KEY",
     "LABEL_REQUESTS",
+    "LABEL_VERDICTS",
     "LAYER",
     "LOGIT_LENS",
     "MOE_LAYERS",
@@ -99,6 +101,7 @@ TABLES: tuple[Table, ...] = (
     PROBE_SCORES,
     EXPERT_LABELS,
     EXPERT_LABEL_SCORES,
+    LABEL_VERDICTS,
     LABEL_REQUESTS,
 )
 

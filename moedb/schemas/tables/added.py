@@ -135,6 +135,50 @@ EXPERT_LABEL_SCORES = Table(
     is_captured=False,
 )
 
+LABEL_VERDICTS = Table(
+    "label_verdicts",
+    "a context that an expert's label was judged on",
+    (
+        RUN_ID,
+        LAYER,
+        EXPERT,
+        LABEL_SET,
+        Column("kind", "string", "detection or fuzzing, as in expert_label_scores"),
+        Column("number", "int32", "its place in the order in which the kind was asked, from 0"),
+        Column("token_idx", "int64", "its token; null where nobody knows", nullable=True),
+        Column("example_id", "int64", "the token's example; null likewise", nullable=True),
+        Column("cluster", "int64", "what it is drawn with: a document, or a prompt and its twin"),
+        Column(
+            "against",
+            "string",
+            "the kind of a negative context, as in expert_label_scores; empty for a positive one",
+        ),
+        Column("is_positive", "int32", "1 where the router gave the token to the expert, else 0"),
+        Column(
+            "has_others",
+            "int32",
+            "1 where it holds other tokens that chose the expert; null where nobody knows",
+            nullable=True,
+        ),
+        Column(
+            "says_yes",
+            "int32",
+            "1 where the reader says that the label fits; null without a verdict",
+            nullable=True,
+        ),
+        Column(
+            "other_says_yes",
+            "int32",
+            "the same of the label of another expert; null where that was not asked",
+            nullable=True,
+        ),
+        Column("text", "string", "what the reader saw; null where nobody knows", nullable=True),
+    ),
+    ("label_set", "layer", "expert", "kind", "number"),
+    added_by=_ADDED_BY,
+    is_captured=False,
+)
+
 LABEL_REQUESTS = Table(
     "label_requests",
     "a request to a reader of experts' contexts",
