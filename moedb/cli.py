@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from moedb.commands.experts.checks import check_labels
 from moedb.commands.experts.concepts import label_tokens
 from moedb.commands.experts.labels import label_experts
 from moedb.commands.experts.probes import probe
@@ -61,6 +62,7 @@ for command in (
     label_tokens,
     probe,
     label_experts,
+    check_labels,
 ):
     cli.add_command(command)
 
