@@ -60,7 +60,8 @@ class Ablation(NamedTuple):
     @property
     def n_read(self) -> int:
         """Positions of the example that have to run; 0 where nothing can have changed."""
-        end = max(self.ends)
+        spans = zip(self.positions, self.ends, strict=True)
+        end = max((end for place, end in spans if end > place), default=0)
         return end if self.first is not None and self.first < end else 0
 
 

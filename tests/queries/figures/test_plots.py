@@ -43,6 +43,7 @@ from tests.support.drawn.figure_frames import (
     confidences,
     cross_layers,
     informations,
+    label_effects,
     output_overlaps,
     overlaps,
     probe_curves,
@@ -599,6 +600,14 @@ DRAWN = {
         for n_keys in (1, 2, 6, 8)
         for n_layers in (1, 6, 24)
     },
+    **{
+        f"label-effects-{n}": (
+            "label-effects",
+            lambda n=n: frame_result(label_effects(n).assign(label="a label with a $ in it")),
+            {},
+        )
+        for n in (1, 12, 40)
+    },
     "accuracy": ("expert-accuracy", lambda: frame_result(accuracies(trials=1)), {}),
     "accuracy-20": (
         "expert-accuracy",
@@ -675,6 +684,7 @@ SMALL = {
     "router-confidence": lambda: frame_result(confidences()),
     "label-information": lambda: frame_result(informations()),
     "state-and-function": lambda: frame_result(states_and_functions()),
+    "label-effects": lambda: frame_result(label_effects()),
     "probe-curves": lambda: frame_result(probe_curves()),
     "routing-by-class": lambda: frame_result(by_class()),
     "routing-by-class-over-trials": lambda: frame_result(matched()),

@@ -252,6 +252,17 @@ def test_attributions_are_what_each_expert_writes_and_ranked(run: Run, effects_o
     assert n_compared > 5
 
 
+def test_a_last_token_after_which_nothing_stands_takes_no_pass(run: Run) -> None:
+    """The expert is chosen after all that is looked at, but for the last token."""
+    example_id, ids = next(iter(run.ids().items()))
+    last = len(ids) - 1
+    ablation = Ablation(1, 0, example_id, (0, last), (2, last), (False, True), 2)
+    assert ablation.n_read == 0
+    assert ablation._replace(first=1).n_read == 2
+    ((found,), _) = measured(run, [ablation])
+    assert found == [AblationEffect(0.0, 0.0), AblationEffect(None, None)]
+
+
 def test_neither_batches_nor_starts_change_anything(
     run: Run, effects_of: Effects, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,9 @@ from moedb.queries.analyses.experts.label_effects.groups import (
     COMPARISONS,
     EFFECTS,
     GROUPS,
+    LEAST_DOCUMENTS,
     RUN_EFFECTS,
+    Difference,
     Sums,
     interval,
     read_effects,
@@ -142,10 +144,8 @@ def _row(effects: "pd.DataFrame", samples: int, seed: int) -> "dict[str, Any]":
         if group in _WITH_INTERVAL:
             found[f"{group}_low"], found[f"{group}_high"] = interval(drawn)
     for name, groups in COMPARISONS.items():
-        drawn = sums.drawn(groups, samples, seed)
-        found[name] = number_or_none(drawn.estimates[0])
-        enough = min(map(sums.n_documents, groups)) > 1
-        found[f"{name}_low"], found[f"{name}_high"] = interval(drawn) if enough else (None, None)
+        compared = Difference.of(sums, groups, samples, seed)
+        found[name], found[f"{name}_low"], found[f"{name}_high"] = compared
     ranks = effects[effects["attribution_rank"].notna()]
     own, control = (
         ranks[ranks["group"].isin(groups)]["attribution_rank"]
@@ -203,7 +203,9 @@ def _column(name: str) -> AnalysisColumn:
     for ending, which in (("_low", "lower end"), ("_high", "upper end")):
         if name.endswith(ending):
             about = name.removesuffix(ending)
-            return AnalysisColumn(name, f"{which} {INTERVAL}: of {about}", "DOUBLE")
+            few = f", and where a group is of fewer than {LEAST_DOCUMENTS} documents"
+            text = f"of {about}: {which} {INTERVAL}" + (few if "_less_" in name else "")
+            return AnalysisColumn(name, text, "DOUBLE")
     return AnalysisColumn(name, _DOUBLES[name], "DOUBLE")
 
 

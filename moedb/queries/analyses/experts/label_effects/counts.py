@@ -7,7 +7,9 @@ from moedb.queries.analyses.analysis import RUN, Analysis, AnalysisColumn
 from moedb.queries.analyses.experts.label_effects.groups import (
     COMPARISONS,
     EFFECTS,
+    LEAST_DOCUMENTS,
     RUN_EFFECTS,
+    Difference,
     Sums,
     interval,
     read_effects,
@@ -41,6 +43,7 @@ class LabelEffectCountsRow(NamedTuple):
     n_experts: int
     n_compared: int
     n_below: int
+    n_intervals: int
     n_surely_below: int
     n_surely_above: int
     mean: float | None
@@ -63,7 +66,7 @@ def label_effect_counts(reader: "SnapshotReader", parameters: "Mapping[str, Valu
     effects = read_effects(reader, run, parameters)
     rows: list[LabelEffectCountsRow] = []
     for effect_set, of_set in effects.groupby("effect_set"):
-        layers: list[int | None] = sorted({int(layer) for layer in of_set["layer"]})
+        layers: list[int | None] = [*sorted({int(layer) for layer in of_set["layer"]})]
         if len(layers) > 1:
             layers.append(None)
         for layer in layers:
@@ -78,24 +81,20 @@ def _rows(
     experts = [Sums.of(own) for _, own in effects.groupby(["layer", "expert"])]
     together = Sums.of(effects)
     for name, groups in COMPARISONS.items():
-        found = []
-        for sums in experts:
-            if all(map(sums.size, groups)):
-                drawn = sums.drawn(groups, samples, seed)
-                enough = min(map(sums.n_documents, groups)) > 1
-                low, high = interval(drawn) if enough else (None, None)
-                found.append((float(drawn.estimates[0]), low, high))
-        drawn = together.drawn(groups, samples if found else 0, seed)
+        found = [Difference.of(sums, groups, samples, seed) for sums in experts]
+        compared = [each for each in found if each.estimate is not None]
+        drawn = together.drawn(groups, samples if compared else 0, seed)
         low, high = interval(drawn)
         yield LabelEffectCountsRow(
             effect_set=effect_set,
             layer=layer,
             comparison=name,
             n_experts=len(experts),
-            n_compared=len(found),
-            n_below=sum(estimate < 0 for estimate, _, _ in found),
-            n_surely_below=sum(high is not None and high < 0 for _, _, high in found),
-            n_surely_above=sum(low is not None and low > 0 for _, low, _ in found),
+            n_compared=len(compared),
+            n_below=sum(each.estimate < 0 for each in compared if each.estimate is not None),
+            n_intervals=sum(each.high is not None for each in found),
+            n_surely_below=sum(each.high < 0 for each in found if each.high is not None),
+            n_surely_above=sum(each.low > 0 for each in found if each.low is not None),
             mean=number_or_none(drawn.estimates[0]),
             mean_low=low,
             mean_high=high,
@@ -119,6 +118,12 @@ LABEL_EFFECT_COUNTS = Analysis(
         AnalysisColumn("n_experts", "labelled experts that were ablated", "BIGINT"),
         AnalysisColumn("n_compared", "those with tokens of both groups", "BIGINT"),
         AnalysisColumn("n_below", "those whose difference is below 0: it hurts more", "BIGINT"),
+        AnalysisColumn(
+            "n_intervals",
+            f"those with an interval: tokens of both groups are of {LEAST_DOCUMENTS} documents or "
+            "more",
+            "BIGINT",
+        ),
         AnalysisColumn(
             "n_surely_below", "those of which the whole 95 % interval is below 0", "BIGINT"
         ),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from moedb.queries.questions.parameters import Parameter
 
@@ -60,6 +60,9 @@ COMPARISONS: Mapping[str, tuple[str, str]] = {
     "fits_less_control_own": ("fits", "control_own"),
 }
 """Differences of two groups' means."""
+
+LEAST_DOCUMENTS = 5
+"""A difference has an interval where the tokens of both groups are of so many documents or more."""
 
 RUN_EFFECTS = (
     Parameter(
@@ -182,7 +185,7 @@ class Sums:
         has_all = (counts.sum(axis=0) > 0).all(axis=-1)
         totals, counts = totals[held][:, has_all], counts[held][:, has_all]
         n_documents, n_experts, n_groups = totals.shape
-        flat = np.stack([totals, counts], axis=-1).reshape(n_documents, -1)
+        flat = np.stack([totals, counts], axis=-1).reshape(n_documents, 2 * n_experts * n_groups)
 
         def difference(sums: "NDArray[np.float64]") -> "NDArray[np.float64]":
             by_group = sums.reshape(len(sums), n_experts, n_groups, 2)
@@ -204,9 +207,32 @@ class Sums:
         return Bootstrap(found.estimates, found.drawn[known], found.left_out)
 
 
-def interval(found: "Bootstrap") -> tuple[Any, Any]:
+def interval(found: "Bootstrap") -> tuple[float | None, float | None]:
     """The ends of the interval of one column; None where there is none."""
     from moedb.queries.analyses.uncertainty.bootstrap import number_or_none
 
     low, high = found.intervals()[:, 0].tolist()
     return number_or_none(low), number_or_none(high)
+
+
+class Difference(NamedTuple):
+    """The difference of two groups' means for one expert; None where there is none.
+
+    Attributes
+    ----------
+    estimate, low, high
+        The difference, and its interval where there are documents enough for one.
+    """
+
+    estimate: float | None
+    low: float | None
+    high: float | None
+
+    @classmethod
+    def of(cls, sums: Sums, groups: Sequence[str], samples: int, seed: int) -> "Difference":
+        """Draw the difference of one expert."""
+        from moedb.queries.analyses.uncertainty.bootstrap import number_or_none
+
+        enough = min(map(sums.n_documents, groups)) >= LEAST_DOCUMENTS
+        drawn = sums.drawn(groups, samples if enough else 0, seed)
+        return cls(number_or_none(drawn.estimates[0]), *interval(drawn))
