@@ -606,7 +606,7 @@ DRAWN = {
             lambda n=n: frame_result(label_effects(n).assign(label="a label with a $ in it")),
             {},
         )
-        for n in (1, 12, 40)
+        for n in (1, 12, 64)
     },
     "accuracy": ("expert-accuracy", lambda: frame_result(accuracies(trials=1)), {}),
     "accuracy-20": (

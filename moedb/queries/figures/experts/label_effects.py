@@ -27,7 +27,7 @@ _COLUMNS = (
 )
 _APART = 0.24
 """How far from an expert's place on y its series stand."""
-_MOST_EXPERTS = 40
+_MOST_EXPERTS = 64
 
 
 def plot_label_effects(result_df: "pd.DataFrame", ax: "Axes") -> "Axes":
@@ -73,7 +73,7 @@ def _expect_some(frame: "pd.DataFrame") -> None:
     if len(frame) > _MOST_EXPERTS:
         raise UsageError(
             f"{len(frame)} experts are too many for one figure: {_MOST_EXPERTS} at most",
-            "take some: -p layer L --where 'expert < 20'",
+            "take those of a layer: -p layer L",
         )
 
 

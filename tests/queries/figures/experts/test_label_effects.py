@@ -38,8 +38,8 @@ def test_refusals() -> None:
     rows = label_effects(3)
     with pytest.raises(UsageError, match="more than one row for a layer and an expert"):
         PLOTS["label-effects"].paint(pd.concat([rows, rows]))
-    with pytest.raises(UsageError, match="41 experts are too many for one figure: 40 at most"):
-        PLOTS["label-effects"].paint(label_effects(41))
+    with pytest.raises(UsageError, match="65 experts are too many for one figure: 64 at most"):
+        PLOTS["label-effects"].paint(label_effects(65))
     with pytest.raises(UsageError, match="no effects to draw"):
         PLOTS["label-effects"].paint(rows[:0])
     with pytest.raises(UsageError, match="lacks control_own"):
