@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from moedb.commands.api.capturing import intervene as intervene
     from moedb.commands.api.expert_labels import label_experts as label_experts
     from moedb.commands.api.importing import import_labels as import_labels
+    from moedb.commands.api.label_checks import check_labels as check_labels
     from moedb.commands.api.labelling import label_tokens as label_tokens
     from moedb.commands.api.labelling import remove_addition as remove_addition
     from moedb.commands.api.probing import probe as probe
@@ -36,6 +37,7 @@ _LAZY = {
     "capture_cifar": ("moedb.commands.api.capturing", "capture_cifar"),
     "capture_ioi": ("moedb.commands.api.capturing", "capture_ioi"),
     "capture_text": ("moedb.commands.api.capturing", "capture_text"),
+    "check_labels": ("moedb.commands.api.label_checks", "check_labels"),
     "export": ("moedb.commands.api.publishing", "export"),
     "import_labels": ("moedb.commands.api.importing", "import_labels"),
     "intervene": ("moedb.commands.api.capturing", "intervene"),
@@ -55,6 +57,7 @@ __all__ = [
     "capture_cifar",
     "capture_ioi",
     "capture_text",
+    "check_labels",
     "export",
     "import_labels",
     "intervene",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from moedb.commands.experts.checks import check_labels
 from moedb.commands.experts.concepts import label_tokens
 from moedb.commands.experts.importing import import_
 from moedb.commands.experts.labels import label_experts
@@ -64,6 +65,7 @@ for command in (
     probe,
     label_experts,
     import_,
+    check_labels,
 ):
     cli.add_command(command)
 

@@ -6,6 +6,7 @@ frozen at a token, both are linear, so the difference of two logits is a directi
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -143,8 +144,16 @@ class LogitLens:
             logit_diff=diff,
         )
 
+    @cached_property
+    def _mean_weight(self) -> torch.Tensor:
+        """(1, d_model): the mean row of the unembedding."""
+        weight: Any = self._end.unembedding.weight
+        with torch.no_grad():
+            mean: torch.Tensor = weight.mean(dim=0, keepdim=True, dtype=torch.float32)
+        return mean
+
     def directions(
-        self, stream: torch.Tensor, targets: torch.Tensor, foils: torch.Tensor
+        self, stream: torch.Tensor, targets: torch.Tensor, foils: torch.Tensor | None
     ) -> torch.Tensor:
         """The direction of the stream along which the target's logit gains on the foil's.
 
@@ -153,7 +162,8 @@ class LogitLens:
         stream
             (token, d_model): the last residual stream.
         targets, foils
-            (token,): token ids.
+            (token,): token ids; without foils the target's logit is held against the mean over the
+            vocabulary.
 
         Returns
         -------
@@ -162,7 +172,10 @@ class LogitLens:
             stream, or with a part of it, is what it adds to the difference of the two logits.
         """
         weight: Any = self._end.unembedding.weight
-        difference = (weight[targets] - weight[foils]).float() * self._gain
+        if foils is None:
+            difference = (weight[targets].float() - self._mean_weight) * self._gain
+        else:
+            difference = (weight[targets] - weight[foils]).float() * self._gain
         values = stream.float()
         with torch.no_grad():
             normed = self._end.norm(stream).float() - self._offset

@@ -12,6 +12,8 @@ from moedb.errors import UsageError
 from moedb.queries.analyses.analysis import Analysis, AnalysisColumn
 from moedb.queries.analyses.experts.contexts.top_contexts import TOP_CONTEXTS
 from moedb.queries.analyses.experts.kmeans_baseline import KMEANS_BASELINE
+from moedb.queries.analyses.experts.label_effects.by_expert import LABEL_EFFECTS
+from moedb.queries.analyses.experts.label_effects.counts import LABEL_EFFECT_COUNTS
 from moedb.queries.analyses.experts.output_overlap import OUTPUT_OVERLAP
 from moedb.queries.analyses.experts.promoted.promoted_tokens import PROMOTED_TOKENS
 from moedb.queries.analyses.experts.state_and_function import STATE_AND_FUNCTION
@@ -34,6 +36,8 @@ _EVERY = (
     EXPERT_EFFECT,
     INTERVENTION_EFFECT,
     KMEANS_BASELINE,
+    LABEL_EFFECTS,
+    LABEL_EFFECT_COUNTS,
     LABEL_INFORMATION,
     LENS_EFFECT,
     LOGIT_LENS,

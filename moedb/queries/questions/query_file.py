@@ -64,6 +64,7 @@ _ESSENTIAL = (
     "probe_scores",
     "expert_labels",
     "label_verdicts",
+    "label_effects",
 )
 _OF_ROUTING = (
     "adjacent_pairs",

@@ -10,6 +10,7 @@ from moedb.errors import UsageError, did_you_mean
 from moedb.schemas.tables.added import (
     EXPERT_LABEL_SCORES,
     EXPERT_LABELS,
+    LABEL_EFFECTS,
     LABEL_REQUESTS,
     LABEL_VERDICTS,
     PROBE_SCORES,
@@ -58,6 +59,7 @@ __all__ = [
     "EXPERT_LABEL_SCORES",
     "FORMAT_MAJOR",
     "KEY",
+    "LABEL_EFFECTS",
     "LABEL_REQUESTS",
     "LABEL_VERDICTS",
     "LAYER",
@@ -106,6 +108,7 @@ TABLES: tuple[Table, ...] = (
     EXPERT_LABEL_SCORES,
     LABEL_VERDICTS,
     LABEL_REQUESTS,
+    LABEL_EFFECTS,
 )
 
 TABLE_NAMES: tuple[str, ...] = tuple(entry.name for entry in TABLES)

@@ -1,6 +1,14 @@
 """The tables that are added to complete runs alone."""
 
-from moedb.schemas.tables.columns import EXPERT, LAYER, RUN_ID, Column, Table
+from moedb.schemas.tables.columns import (
+    EXAMPLE_ID,
+    EXPERT,
+    LAYER,
+    RUN_ID,
+    TOKEN_IDX,
+    Column,
+    Table,
+)
 
 PROBE_SCORES = Table(
     "probe_scores",
@@ -222,5 +230,68 @@ LABEL_REQUESTS = Table(
     ),
     ("label_set", "layer", "expert", "number"),
     added_by=_ADDED_BY[:1],
+    is_captured=False,
+)
+
+LABEL_EFFECTS = Table(
+    "label_effects",
+    "a token that a label of an expert was judged on, or one of a control, and what the ablation "
+    "of an expert changes there",
+    (
+        RUN_ID,
+        LAYER,
+        Column("expert", "int32", "index of the labelled expert in its layer"),
+        Column("effect_set", "string", "what the effects are called together"),
+        Column("label_set", "string", "what the labels are called together"),
+        Column("kind", "string", "the verdicts that fits is of: detection or fuzzing"),
+        Column(
+            "role",
+            "string",
+            "own: the labelled expert is ablated; control: another of the layer, about as often "
+            "chosen, on the same tokens; control-own: that one on tokens that chose it",
+        ),
+        Column("ablated", "int32", "index of the ablated expert in the layer"),
+        TOKEN_IDX,
+        EXAMPLE_ID,
+        Column("cluster", "int64", "what it is drawn with: a document, or a prompt and its twin"),
+        Column("routed", "int32", "1 where the token chose the labelled expert, else 0"),
+        Column(
+            "fits",
+            "int32",
+            "1 where the reader says that the label fits; null without a verdict",
+            nullable=True,
+        ),
+        Column("chosen", "int32", "1 where the token chose the ablated expert, else 0"),
+        Column("n_following", "int32", "tokens after it that following_change is the mean over"),
+        Column(
+            "next_change",
+            "double",
+            "log-probability (nats) of the next token without the ablated expert, less that of the "
+            "untouched model; null where nothing follows",
+            nullable=True,
+        ),
+        Column(
+            "following_change",
+            "double",
+            "mean of that over the next n_following tokens; null where nothing follows",
+            nullable=True,
+        ),
+        Column(
+            "attribution",
+            "double",
+            "what the ablated expert writes into the logit of the next token less the vocabulary's "
+            "mean logit, the final norm's scale frozen; null where the token did not choose it",
+            nullable=True,
+        ),
+        Column(
+            "attribution_rank",
+            "int32",
+            "its place by attribution among the experts of all layers that the token chose, from 1",
+            nullable=True,
+        ),
+        Column("n_attributed", "int32", "how many these are", nullable=True),
+    ),
+    ("effect_set", "layer", "expert", "role", "ablated", "token_idx"),
+    added_by=("moedb check-labels",),
     is_captured=False,
 )

@@ -36,7 +36,7 @@ class ReaderServer:
     ----------
     manner
         ``oracle``: knows how the run was routed; ``yes``: says yes to everything; ``random``: says
-        whatever a hash says.
+        whatever a hash says; ``any``: that too, of any texts, with labels that are all the same.
     drops, nonsense, limits
         One request in so many is dropped, answered with nonsense, told to wait; 0 for none.
     status
@@ -89,6 +89,8 @@ class ReaderServer:
         """What a sound answer to a request is."""
         asked = body["messages"][1]["content"]
         texts = [json.loads(line) for line in re.findall(r"^\d+\. (\".*\")$", asked, re.MULTILINE)]
+        if '{"label"' in asked and self.manner == "any":
+            return '{"label": "the words of expert 1"}'
         if '{"label"' in asked:
             return f'```json\n{{"label": "the words of expert {_most(texts)}"}}\n```'
         expert = int(re.search(r"of expert (\d+)", asked)[1])  # type: ignore[index]
@@ -97,7 +99,7 @@ class ReaderServer:
     def _fits(self, text: str, expert: int, asked: str) -> bool:
         if self.manner == "yes":
             return True
-        if self.manner == "random":
+        if self.manner in ("random", "any"):
             return hashlib.sha256(f"{expert}{text}{len(asked)}".encode()).digest()[0] % 2 == 0
         words = [word for word, is_marked in _words(text)]
         marks = [is_marked for _, is_marked in _words(text)]
