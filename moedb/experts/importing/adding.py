@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from moedb.errors import UsageError
 from moedb.experts.additions import addition_there, expect_tokens
 from moedb.experts.importing.files import read_given, sha256_of
-from moedb.experts.importing.formats import format_of
+from moedb.experts.importing.forms.registry import format_of
 from moedb.experts.importing.found import Choices, FoundLabel, FoundLabels, Judged
 from moedb.experts.importing.placing import Place
 from moedb.experts.labelling.drawing import KINDS, ScoredContext

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from moedb.errors import UsageError, did_you_mean
-from moedb.experts.importing import delphi, herbst, neuronpedia, own
 from moedb.experts.importing.files import GivenFile
+from moedb.experts.importing.forms import delphi, herbst, neuronpedia, own
 from moedb.experts.importing.found import Choices, FoundLabels
 
 
