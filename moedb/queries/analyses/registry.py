@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from moedb.errors import UsageError
 from moedb.queries.analyses.analysis import Analysis, AnalysisColumn
 from moedb.queries.analyses.experts.contexts.top_contexts import TOP_CONTEXTS
+from moedb.queries.analyses.experts.jsd_specialization import JSD_SPECIALIZATION
 from moedb.queries.analyses.experts.kmeans_baseline import KMEANS_BASELINE
 from moedb.queries.analyses.experts.label_effects.by_expert import LABEL_EFFECTS
 from moedb.queries.analyses.experts.label_effects.counts import LABEL_EFFECT_COUNTS
@@ -35,6 +36,7 @@ _EVERY = (
     EXPERT_ATTRIBUTION,
     EXPERT_EFFECT,
     INTERVENTION_EFFECT,
+    JSD_SPECIALIZATION,
     KMEANS_BASELINE,
     LABEL_EFFECTS,
     LABEL_EFFECT_COUNTS,

@@ -1,0 +1,262 @@
+"""The question ``jsd-specialization``: how far an expert's token ids are from its layer's."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from moedb.errors import UsageError
+from moedb.queries.analyses.analysis import RUN, SPLIT, Analysis, AnalysisColumn
+from moedb.queries.analyses.experts.promoted.largest import Largest
+from moedb.queries.analyses.experts.promoted.reading import (
+    KEPT_DECISIONS,
+    OUTPUTS,
+    promoting_layers,
+)
+from moedb.queries.analyses.experts.promoted.spherical import directions, spherical_clusters
+from moedb.queries.analyses.experts.promoted.unembedding import Unembedding
+from moedb.queries.analyses.waiting.progress import each_part
+from moedb.queries.questions.parameters import Parameter
+from moedb.queries.reading.array_rows import pieces, read_piece
+from moedb.queries.reading.selection import SELECTED_EXAMPLES
+from moedb.queries.results.result import Computed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Ids = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+
+    from moedb.queries.questions.parameters import Value
+    from moedb.queries.reading.reader import SnapshotReader
+    from moedb.store.reading.snapshot import RunSnapshot
+
+_NAME = "jsd-specialization"
+_EPSILON = 1e-8
+
+_INPUT_IDS = f"""
+select
+    routing.expert,
+    tokens.token_id,
+    count(*) as n
+from routing
+join tokens on routing.token_idx = tokens.token_idx
+where routing.run_id = cast($run as varchar)
+    and tokens.run_id = cast($run as varchar)
+    and routing.layer = cast($layer as integer)
+    and tokens.token_id is not null
+    and tokens.example_id in {SELECTED_EXAMPLES}
+group by routing.expert, tokens.token_id
+order by routing.expert, tokens.token_id
+""".strip()  # noqa: S608
+
+
+class JsdSpecializationRow(NamedTuple):
+    """A row of the analysis ``jsd-specialization``."""
+
+    layer: int
+    expert: int
+    n_ids: int
+    n_clusters: int
+    jsd: float
+    jsd_null: float
+    jsd_less_null: float
+
+
+def jensen_shannon(counts: "NDArray[Any]", other: "NDArray[Any]") -> "NDArray[np.float64]":
+    """The Jensen-Shannon divergence, in bits, of shares; 1e-8 is added to each before.
+
+    Parameters
+    ----------
+    counts
+        (..., cell).
+    other
+        (cell,).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> jensen_shannon(np.array([[1.0, 0.0], [2.0, 2.0]]), np.array([0.0, 5.0])).round(3).tolist()
+    [1.0, 0.311]
+    """
+    import numpy as np
+
+    p, q = (each / each.sum(axis=-1, keepdims=True) + _EPSILON for each in (counts, other))
+    p, q = (each / each.sum(axis=-1, keepdims=True) for each in (p, q))
+    m = (p + q) / 2
+    found: NDArray[np.float64] = (p * np.log2(p / m) + q * np.log2(q / m)).sum(axis=-1) / 2
+    return found
+
+
+def jsd_specialization(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -> Computed:
+    """Compute the analysis ``jsd-specialization``.
+
+    Parameters
+    ----------
+    reader
+        Reads the store.
+    parameters
+        run, split, layer, of, n, clusters, draws and seed.
+
+    Raises
+    ------
+    ArrayNotFoundError
+        If the run keeps no unembedding, or for ``of`` promoted no expert outputs.
+    UsageError
+        If there are fewer tokens in the vocabulary than clusters.
+    """
+    import numpy as np
+
+    run = reader.snapshot.run(str(parameters["run"]))
+    number = {name: int(parameters[name] or 0) for name in ("n", "clusters", "draws", "seed")}
+    unembedding = Unembedding(reader, run)
+    if len(unembedding.token_ids) < number["clusters"]:
+        raise UsageError(
+            f"{_NAME}: {len(unembedding.token_ids)} tokens cannot be divided into "
+            f"{number['clusters']} clusters",
+            f"-p clusters {len(unembedding.token_ids)} at most",
+        )
+    rows = np.concatenate([piece for _, piece in unembedding.pieces()])
+    clusters = spherical_clusters(directions(rows), number["clusters"], number["seed"])
+    found: list[JsdSpecializationRow] = []
+    of_output = parameters["of"] == "promoted"
+    layer = None if parameters["layer"] is None else int(parameters["layer"])
+    layers = promoting_layers(run, layer) if of_output else _layers(run, layer)
+    for each in each_part(layers, "layers"):
+        asked = {"run": run.run_id, "split": parameters["split"], "layer": each}
+        counts = np.zeros((_n_experts(run, each), number["clusters"]))
+        pairs = (
+            _promoted_ids(reader, run, unembedding, asked, number["n"])
+            if of_output
+            else _input_ids(reader, asked)
+        )
+        for expert, token_ids, times in pairs:
+            places = np.searchsorted(unembedding.token_ids, token_ids) % len(clusters)
+            # ids that the vocabulary does not have are of no cluster
+            known = unembedding.token_ids[places] == token_ids
+            np.add.at(counts, (expert[known], clusters[places[known]]), times[known])
+        found += _rows(each, counts, number["draws"], number["seed"])
+    sql = KEPT_DECISIONS if of_output else _INPUT_IDS
+    return Computed(found, sql, (run.run_id,))
+
+
+def _rows(
+    layer: int, counts: "NDArray[np.float64]", draws: int, seed: int
+) -> "Iterator[JsdSpecializationRow]":
+    import numpy as np
+
+    of_layer = counts.sum(axis=0)
+    if not of_layer.any():
+        return
+    shares = of_layer / of_layer.sum()
+    for expert in np.flatnonzero(counts.any(axis=1)).tolist():
+        n = int(counts[expert].sum())
+        random = np.random.default_rng([seed, layer, expert])
+        null = float(jensen_shannon(random.multinomial(n, shares, draws), of_layer).mean())
+        own = float(jensen_shannon(counts[expert], of_layer))
+        yield JsdSpecializationRow(
+            layer, expert, n, int((of_layer > 0).sum()), own, null, own - null
+        )
+
+
+def _input_ids(reader: "SnapshotReader", asked: "Mapping[str, object]") -> "Iterator[Ids]":
+    """Experts, the ids of tokens that chose them, and how often."""
+    import numpy as np
+
+    found = reader.sql(_INPUT_IDS, asked).arrow()
+    expert, token_id, n = (
+        found[name].to_numpy().astype(np.int64) for name in ("expert", "token_id", "n")
+    )
+    yield expert, token_id, n
+
+
+def _promoted_ids(
+    reader: "SnapshotReader",
+    run: "RunSnapshot",
+    unembedding: Unembedding,
+    asked: "Mapping[str, object]",
+    n: int,
+) -> "Iterator[Ids]":
+    """Experts, and the ids that each of their outputs promotes most."""
+    import numpy as np
+
+    layer = int(str(asked["layer"]))
+    stored = reader.array(run.run_id, OUTPUTS, layer)
+    decisions = reader.sql(KEPT_DECISIONS, {**asked, "expert": None}).arrow()
+    rows, ranks, experts = (
+        decisions[name].to_numpy().astype(np.int64) for name in ("array_row", "rank", "expert")
+    )
+    order = np.argsort(rows, kind="stable")
+    rows, ranks, experts = rows[order], ranks[order], experts[order]
+    needed, place = np.unique(rows, return_inverse=True)
+    for piece in pieces(needed):
+        values = read_piece(stored, needed[piece])
+        here = slice(*np.searchsorted(place, [piece.start, piece.stop]))
+        outputs = values[place[here] - piece.start, ranks[here]]
+        largest = Largest(len(outputs), n)
+        read = unembedding.read_by(outputs)
+        for span, weights in unembedding.pieces():
+            largest.take(read @ weights.T.astype(read.dtype, copy=False), span.start)
+        ids = unembedding.token_ids[largest.places]
+        own = np.repeat(experts[here], ids.shape[1])
+        yield own, ids.ravel(), np.ones(ids.size, np.int64)
+
+
+def _layers(run: "RunSnapshot", layer: int | None) -> list[int]:
+    return sorted(
+        int(row["layer"]) for row in run.manifest.layers if layer in (None, int(row["layer"]))
+    )
+
+
+def _n_experts(run: "RunSnapshot", layer: int) -> int:
+    return next(int(row["n_experts"]) for row in run.manifest.layers if int(row["layer"]) == layer)
+
+
+JSD_SPECIALIZATION = Analysis(
+    name=_NAME,
+    title="Experts' token ids against their layer's",
+    answers="How far are the kinds of tokens that an expert meets, or promotes, from those of its "
+    "layer, beyond what as many draws give by chance?",
+    subject="tokens",
+    parameters=(
+        RUN,
+        SPLIT,
+        Parameter("layer", "integer", None, False, "the MoE layer; all when null"),
+        Parameter(
+            "of",
+            "varchar",
+            "input",
+            False,
+            "the tokens that chose the expert, or those that each of its outputs promotes most",
+            ("input", "promoted"),
+        ),
+        Parameter("n", "integer", 3, False, "tokens of an output", least=1, most=1000),
+        Parameter(
+            "clusters", "integer", 100, False, "clusters of the vocabulary", least=2, most=100_000
+        ),
+        Parameter(
+            "draws", "integer", 10, False, "multinomial draws for chance", least=1, most=10_000
+        ),
+        Parameter("seed", "integer", 0, False, "the seed of clusters and draws"),
+    ),
+    columns=(
+        AnalysisColumn("layer", "the MoE layer", "INTEGER"),
+        AnalysisColumn("expert", "an expert that some token chose", "INTEGER"),
+        AnalysisColumn("n_ids", "token ids that were counted", "BIGINT"),
+        AnalysisColumn("n_clusters", "clusters that the layer's ids are of", "BIGINT"),
+        AnalysisColumn(
+            "jsd",
+            "Jensen-Shannon divergence (bits) of the expert's shares of clusters from the layer's",
+            "DOUBLE",
+        ),
+        AnalysisColumn(
+            "jsd_null", "mean of that of as many ids drawn from the layer's shares", "DOUBLE"
+        ),
+        AnalysisColumn("jsd_less_null", "jsd less jsd_null", "DOUBLE"),
+    ),
+    source="Herbst et al. 2026; clusters by spherical k-means (Dhillon & Modha 2001) on the mean-"
+    "centred unembedding",
+    function=jsd_specialization,
+    row=JsdSpecializationRow,
+    needs=("routing", "vocabulary"),
+    needs_arrays=("unembedding",),
+    is_long=True,
+)
