@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from moedb.commands.api.capturing import capture_text as capture_text
     from moedb.commands.api.capturing import intervene as intervene
     from moedb.commands.api.expert_labels import label_experts as label_experts
+    from moedb.commands.api.importing import import_labels as import_labels
+    from moedb.commands.api.label_checks import check_labels as check_labels
     from moedb.commands.api.labelling import label_tokens as label_tokens
     from moedb.commands.api.labelling import remove_addition as remove_addition
     from moedb.commands.api.probing import probe as probe
@@ -35,7 +37,9 @@ _LAZY = {
     "capture_cifar": ("moedb.commands.api.capturing", "capture_cifar"),
     "capture_ioi": ("moedb.commands.api.capturing", "capture_ioi"),
     "capture_text": ("moedb.commands.api.capturing", "capture_text"),
+    "check_labels": ("moedb.commands.api.label_checks", "check_labels"),
     "export": ("moedb.commands.api.publishing", "export"),
+    "import_labels": ("moedb.commands.api.importing", "import_labels"),
     "intervene": ("moedb.commands.api.capturing", "intervene"),
     "label_experts": ("moedb.commands.api.expert_labels", "label_experts"),
     "label_tokens": ("moedb.commands.api.labelling", "label_tokens"),
@@ -53,7 +57,9 @@ __all__ = [
     "capture_cifar",
     "capture_ioi",
     "capture_text",
+    "check_labels",
     "export",
+    "import_labels",
     "intervene",
     "label_experts",
     "label_tokens",

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import click
 
+from moedb.commands.experts.checks import check_labels
 from moedb.commands.experts.concepts import label_tokens
+from moedb.commands.experts.importing import import_
 from moedb.commands.experts.labels import label_experts
 from moedb.commands.experts.probes import probe
-from moedb.commands.export import export, plot, report
+from moedb.commands.export import cite, export, plot, report
 from moedb.commands.options import StorePath
 from moedb.commands.query import query, sql
 from moedb.commands.running.capture import capture
@@ -53,6 +55,7 @@ for command in (
     sql,
     export,
     plot,
+    cite,
     report,
     verify,
     compact,
@@ -61,6 +64,8 @@ for command in (
     label_tokens,
     probe,
     label_experts,
+    import_,
+    check_labels,
 ):
     cli.add_command(command)
 

@@ -13,6 +13,7 @@ from moedb.commands.options import (
     parameter_option,
     refinement_options,
     run_option,
+    runs_options,
     store_option,
     table_options,
 )
@@ -24,16 +25,20 @@ from moedb.commands.terminal.completion import (
 )
 from moedb.commands.terminal.emitting import emit
 from moedb.commands.terminal.messages import say
-from moedb.errors import UsageError, did_you_mean
+from moedb.errors import MoedbError, UsageError, did_you_mean
 
 
 @click.command(short_help="Write a table for a paper, with where it is from.")
-@click.argument("name", required=False, shell_complete=complete_questions)
+@click.argument("names", nargs=-1, metavar="[NAME]", shell_complete=complete_questions)
 @click.option("--sql", "statement", help="Export the rows of this SQL instead of a named query.")
-@run_option
+@runs_options
 @parameter_option
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write.")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="File to write."
+    "--check",
+    is_flag=True,
+    help="Take names of files that were written before, compute them again as their sidecars say, "
+    "and say which the store still gives.",
 )
 @limit_option
 @refinement_options
@@ -41,11 +46,13 @@ from moedb.errors import UsageError, did_you_mean
 @table_options
 @store_option
 def export(
-    name: str | None,
+    names: tuple[str, ...],
     statement: str | None,
     run: str | None,
+    by: str | None,
     parameters: tuple[tuple[str, str], ...],
-    output: Path,
+    output: Path | None,
+    check: bool,
     limit: int | None,
     where: str | None,
     order_by: str | None,
@@ -61,7 +68,16 @@ def export(
       moedb export expert-frequency -o frequency.tex --pivot layer expert frequency
       moedb export ioi-logit-diff -o ioi.tex --caption "IOI by template" --label tab:ioi
       moedb export load-balance -o balance.tex --font-size scriptsize --rename cv="Spread"
+      moedb export --check balance.tex frequency.tex
     """
+    if check:
+        _check(names)
+        return
+    if len(names) > 1:
+        raise UsageError(f"one query is exported at a time, not {len(names)}", "give one NAME")
+    name = next(iter(names), None)
+    if output is None:
+        raise UsageError("an export needs a file", f"moedb export {name or 'NAME'} -o FILE.tex")
     from moedb.queries.results.export import export as write_table
     from moedb.queries.results.formats.latex import latex_packages
     from moedb.queries.results.rows.refinement import Refinement, column_names, refined
@@ -75,7 +91,7 @@ def export(
         environment=environment_of(options.pop("longtable"), options.pop("table_star")),
         **options,
     )
-    result = refined(ask(name, statement, run, parameters), Refinement(where, order_by))
+    result = refined(ask(name, statement, run, parameters, by=by), Refinement(where, order_by))
     for path in write_table(result, output, table, allow_empty=allow_empty):
         say(f"wrote {path}")
     if output.suffix.lower() == ".tex":
@@ -84,6 +100,47 @@ def export(
     if table.environment == "longtable":
         say("a longtable stands where the text has one column, such as after \\onecolumn")
     say_sources(result)
+
+
+def _check(names: tuple[str, ...]) -> None:
+    from moedb.queries.report.pinned import check_file
+    from moedb.queries.results.rows.given import result_of_rows
+
+    if not names:
+        raise UsageError("which files are to be checked?", "moedb export --check FILE ...")
+    database = open_store()
+    found = [check_file(database, Path(name)) for name in names]
+    types = dict.fromkeys(("file", "status", "detail"), "VARCHAR")
+    emit(result_of_rows(types, found), None, None, None)
+    other = [each for each in found if each.status != "same"]
+    if other:
+        raise MoedbError(
+            f"{len(other)} of {len(found)} files are not what the store gives now",
+            "write them again with the commands that wrote them",
+        )
+
+
+@click.command(short_help="Say how runs, or a file made from them, are cited.")
+@click.argument("what", nargs=-1, required=True, metavar="RUN|FILE...")
+@store_option
+def cite(what: tuple[str, ...]) -> None:
+    """Print BibTeX entries and a paragraph of methods for runs, or for a table or a figure.
+
+    \b
+    Example:
+      moedb cite qwen-ioi-3f
+      moedb cite overlap.tex
+    """
+    from moedb.queries.report.citation import cited
+    from moedb.queries.report.pinned import read_sidecar
+
+    snapshot = open_store().snapshot
+    if len(what) == 1 and Path(what[0]).is_file():
+        told = read_sidecar(Path(what[0]))
+        runs = [snapshot.run(str(run["run_id"])) for run in told["runs"]]
+        click.echo(cited(runs, told))
+        return
+    click.echo(cited([snapshot.run(run) for run in dict.fromkeys(what)]))
 
 
 @click.command(short_help="Draw the figure of a named query.")
@@ -138,7 +195,10 @@ def plot(
         raise UsageError("a figure needs a file", f"moedb plot {name} -o {name}.pdf")
     from moedb.queries.figures.drawing import draw
     from moedb.queries.figures.parts.layout import Layout, read_width
+    from moedb.queries.guidance.many_runs import names_several
 
+    if names_several(run):
+        raise UsageError(f"a figure is of one run, and --run is {run!r}", "moedb runs")
     layout = Layout(None if width is None else read_width(width), title, not no_footer)
     result = ask(name, None, run, parameters)
     given = {key: each for key, each in (("value", value), ("top", top)) if each is not None}

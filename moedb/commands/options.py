@@ -223,6 +223,26 @@ def run_option(command: Command) -> Command:
     )(command)
 
 
+def runs_options(command: Command) -> Command:
+    """Add ``--run``, which may name several, and ``--by``."""
+    for option in (
+        click.option(
+            "--by",
+            metavar="KEY",
+            help="With several runs: a label of runs as a column, and their order, such as step.",
+        ),
+        click.option(
+            "-r",
+            "--run",
+            shell_complete=complete_runs,
+            help="The run, or the beginning of its name; several: RUN,RUN or 'text-*'.  "
+            "[default: newest complete that can answer]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def parameter_option(command: Command) -> Command:
     """Add ``-p``."""
     return click.option(
@@ -333,7 +353,8 @@ def capture_options(batch_size: int) -> Callable[[Command], Command]:
                 "--arrays",
                 multiple=True,
                 metavar="NAME[@LAYERS]",
-                help="Arrays to keep: all, none, or names; may be repeated.  [default: what fits]",
+                help="Arrays to keep: all, none, or names; may be repeated. expert_neurons, "
+                "shared_neurons and unembedding only where named.  [default: what fits]",
             ),
             click.option(
                 "--layers",

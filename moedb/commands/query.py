@@ -10,7 +10,7 @@ from moedb.commands.options import (
     open_store,
     output_options,
     parameter_option,
-    run_option,
+    runs_options,
     store_option,
 )
 from moedb.commands.terminal.completion import complete_questions, complete_runs
@@ -43,8 +43,9 @@ def ask(
     run: str | None,
     parameters: tuple[tuple[str, str], ...],
     verify: str = "sizes",
+    by: str | None = None,
 ) -> "Result":
-    """Run a named query or SQL, whichever is given."""
+    """Run a named query or SQL, whichever is given; ``by`` is for one over several runs."""
     if (name is None) == (sql is None):
         raise UsageError("give either the name of a query or --sql", "moedb query")
     given: dict[str, object] = {}
@@ -57,6 +58,12 @@ def ask(
             )
         given[key] = value
     database = open_store()
+    if by is not None:
+        if run is None or name is None:
+            raise UsageError("--by is for a query over several runs", "--run RUN,RUN --by KEY")
+        del given["run"]
+        database = database if verify == "sizes" else database.verified()
+        return database.query_runs(name, run, by, **given)
     if verify == "sizes":
         return _asked(database, name, sql, run, given)
     # a named query adds the runs that it reads
@@ -100,7 +107,7 @@ def say_sources(result: "Result") -> None:
 
 @click.command(cls=QuestionCommand, short_help="Run a named query; without a name, list them.")
 @click.argument("name", required=False, shell_complete=complete_questions)
-@run_option
+@runs_options
 @parameter_option
 @verify_option
 @click.option(
@@ -113,6 +120,7 @@ def say_sources(result: "Result") -> None:
 def query(
     name: str | None,
     run: str | None,
+    by: str | None,
     parameters: tuple[tuple[str, str], ...],
     verify: str,
     show_sql: bool,
@@ -127,6 +135,7 @@ def query(
       moedb query routing-by-class --help
       moedb query routing-by-class -p key role -p layer 3
       moedb query co-activation --show-sql
+      moedb query load-balance --run 'text-*' --by step
     """
     if name is None:
         from moedb.queries.guidance.overview import query_list
@@ -140,7 +149,7 @@ def query(
         given = dict(parameters) | ({} if run is None else {"run": run})
         click.echo(sql_of(name, given))
         return
-    result = ask(name, None, run, parameters, verify)
+    result = ask(name, None, run, parameters, verify, by)
     say_sources(emit(result, **output))
 
 

@@ -24,6 +24,12 @@ from moedb.queries.guidance.default_run import (
     of_newest_run,
     runs_of_macros,
 )
+from moedb.queries.guidance.many_runs import (
+    expect_run_parameter,
+    names_several,
+    run_labels,
+    several_runs,
+)
 from moedb.queries.questions.binding import bind
 from moedb.queries.questions.macros import create_macros, queries_named_in
 from moedb.queries.questions.parameters import RUN_PARAMETERS, Value
@@ -270,7 +276,8 @@ class Database:
             Its name, such as ``routing-by-class``.
         **parameters
             Its parameters. ``run`` is, unless given, the newest complete run that has what the
-            query asks for; in a query over trials it is every trial.
+            query asks for; in a query over trials it is every trial. A list of runs, or a pattern
+            over their names, is as in :meth:`query_runs`.
 
         Raises
         ------
@@ -286,6 +293,8 @@ class Database:
         from moedb.queries.guidance.cautions import caution
         from moedb.queries.guidance.empty_results import why_empty
 
+        if names_several(parameters.get("run")):
+            return self.query_runs(name, parameters.pop("run"), **parameters)  # type: ignore[arg-type]
         question = find_question(name)
         bound = self._with_runs(question, bind(question, parameters))
         used = _runs_of(bound)
@@ -318,7 +327,62 @@ class Database:
             runs = tuple(narrowed(run, bound["split"], splits_read) for run in runs)
         provenance = self._provenance(question.name, statement, bound, runs)
         explain = partial(why_empty, reader, question, bound)
-        return Result(relation, lambda: provenance, connection, explain, caution(question.name))
+        return Result(
+            relation,
+            lambda: provenance,
+            connection,
+            explain,
+            caution(question.name),
+            question.view if isinstance(question, Analysis) else None,
+        )
+
+    def query_runs(
+        self,
+        name: str,
+        runs: str | Iterable[str],
+        label: str | None = None,
+        /,
+        **parameters: object,
+    ) -> Result:
+        """Run a named query over several runs, one after the other.
+
+        Parameters
+        ----------
+        name
+            Its name.
+        runs
+            The runs: names, beginnings of names, and patterns such as ``text-*`` over the names of
+            complete runs; as a text with commas between them.
+        label
+            A label of runs, such as ``step``: its value is a column, and runs are put in order by
+            it, as numbers where all are.
+        **parameters
+            Its other parameters.
+
+        Returns
+        -------
+        Result
+            The rows of all, with the run in the column ``run`` before them.
+
+        Raises
+        ------
+        QueryNotFoundError, ParameterError, RunNotFoundError, UsageError
+            As of :meth:`query`, at the first run that cannot answer; and if one lacks the
+            label.
+        """
+        from moedb.queries.analyses.registry import find_question
+        from moedb.queries.results.rows.side_by_side import OfRun, side_by_side
+
+        expect_run_parameter(find_question(name))
+        run_ids = several_runs(self.snapshot, runs)
+        labels = dict.fromkeys(run_ids) if label is None else run_labels(self, run_ids, label)
+        found = [
+            OfRun(self.snapshot.called(run_id), labels[run_id], self.query(name, **asked))
+            for run_id in run_ids
+            for asked in [{**parameters, "run": run_id}]
+        ]
+        by = {} if label is None else {"by_label": label}
+        return side_by_side(found, label, {**parameters, **by, "run": run_ids})
 
     def runs(self) -> Result:
         """List the runs, the oldest first; damaged ones last."""
@@ -368,7 +432,8 @@ class Database:
             names = ", ".join(sorted(found.manifest.arrays)) or "no arrays"
             raise ArrayNotFoundError(
                 f"run {found.run_id} has no {name} of layer {layer}: {have}; it has {names}",
-                f"capture again with --arrays {name}@{layer}",
+                f"capture again with --arrays {name}"
+                + ("" if array_spec(name).is_of_run else f"@{layer}"),
             )
         key = ArrayKey(name, layer)
         opened = open_array(found, key)

@@ -2,15 +2,17 @@
 
 T is the number of rows of the run's arrays (``tokens.array_row`` points into them), E the experts
 of a layer, k its top_k, d the width of the residual stream, h that of an expert's hidden layer, s
-that of the shared expert's.
+that of the shared expert's, V the tokens of the model's vocabulary.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from moedb.errors import ArrayNotFoundError, did_you_mean
 
 Axis = Literal["E", "k", "d", "h", "s"]
+First = Literal["T", "V", "d"]
 
 SHARD_ROWS = 1024
 """Rows of one shard, the smallest piece of an array that one unit owns."""
@@ -24,6 +26,8 @@ DIMENSION_NAMES: dict[str, str] = {
     "d": "d_model",
     "h": "d_expert",
     "s": "d_shared",
+    "T": "row",
+    "V": "token_id",
 }
 
 
@@ -36,19 +40,28 @@ class ArraySpec:
     name
         Its group in ``arrays.zarr``; the array of layer 3 is ``NAME/3``.
     axes
-        Its axes after the first, which is the row (``T``).
+        Its axes after the first.
     doc
         What it holds.
+    first
+        Its first axis: ``T`` where its rows are tokens of the run's texts, each unit's its own. The
+        other ones are arrays of the run as a whole.
     """
 
     name: str
     axes: tuple[Axis, ...]
     doc: str
+    first: First = "T"
+
+    @property
+    def is_of_run(self) -> bool:
+        """Whether it is written once for the run, and not token by token."""
+        return self.first != "T"
 
     @property
     def shape_text(self) -> str:
         """The shape in letters, such as ``(T, k, d)``."""
-        return "(" + ", ".join(("T", *self.axes)) + ("," if not self.axes else "") + ")"
+        return "(" + ", ".join((self.first, *self.axes)) + ("," if not self.axes else "") + ")"
 
 
 ARRAYS: tuple[ArraySpec, ...] = (
@@ -91,11 +104,27 @@ ARRAYS: tuple[ArraySpec, ...] = (
         ("s",),
         "hidden units of the shared expert, before its down projection; only where asked for",
     ),
+    ArraySpec(
+        "unembedding",
+        ("d",),
+        "the model's unembedding, a row for each token of its vocabulary; its index is n_layers; "
+        "only where asked for",
+        "V",
+    ),
+    ArraySpec(
+        "final_norm",
+        (),
+        "the gain of the norm before the unembedding, which is kept with it; its attribute centers "
+        "says whether the norm subtracts the mean",
+        "d",
+    ),
 )
 
 ARRAY_NAMES: tuple[str, ...] = tuple(spec.name for spec in ARRAYS)
 DEFAULT_ARRAYS: tuple[str, ...] = tuple(
-    name for name in ARRAY_NAMES if name not in ("expert_neurons", "shared_neurons")
+    spec.name
+    for spec in ARRAYS
+    if spec.name not in ("expert_neurons", "shared_neurons") and not spec.is_of_run
 )
 
 
@@ -111,3 +140,18 @@ def array_spec(name: str) -> ArraySpec:
         if spec.name == name:
             return spec
     raise ArrayNotFoundError(f"no array named {name!r}; {did_you_mean(name, ARRAY_NAMES)}")
+
+
+UNEMBEDDING, FINAL_NORM = "unembedding", "final_norm"
+"""The arrays that are kept together of the end of a model."""
+
+
+def arrays_of_tokens(arrays: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Of arrays with their layers those whose rows are tokens.
+
+    Examples
+    --------
+    >>> arrays_of_tokens({"router_input": (0, 1), "unembedding": (2,), "final_norm": (2,)})
+    {'router_input': (0, 1)}
+    """
+    return {name: kept for name, kept in arrays.items() if not array_spec(name).is_of_run}

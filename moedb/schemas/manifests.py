@@ -189,6 +189,34 @@ class UnitRange:
 
 
 @dataclass(frozen=True)
+class ModelEnd:
+    """What a run says of the end of its model, beside the arrays of unembedding and final norm.
+
+    Attributes
+    ----------
+    n_vocabulary
+        Rows of the unembedding.
+    centers
+        Whether the final norm subtracts the mean.
+    factor
+        What the model multiplies its logits by.
+    """
+
+    n_vocabulary: int
+    centers: bool
+    factor: float
+
+    def __post_init__(self) -> None:
+        _expect_count(self.n_vocabulary, "model_end: n_vocabulary")
+        for name, kind in (("centers", bool), ("factor", float)):
+            if type(getattr(self, name)) is not kind:
+                value = getattr(self, name)
+                raise StoreDamagedError(
+                    f"model_end: {name}: expected {kind.__name__}, got {value!r}"
+                )
+
+
+@dataclass(frozen=True)
 class RunManifest(Manifest):
     """``run.json``: the resolved configuration of a run, written before anything else of it.
 
@@ -206,6 +234,8 @@ class RunManifest(Manifest):
         The rows of the table ``moe_layers``.
     arrays
         For each array name the layers it is kept for.
+    model_end
+        What is kept of the model's end; None where the unembedding is not.
     """
 
     run_id: str
@@ -214,6 +244,7 @@ class RunManifest(Manifest):
     units: tuple[UnitRange, ...]
     layers: tuple[dict[str, Any], ...]
     arrays: dict[str, tuple[int, ...]]
+    model_end: ModelEnd | None = None
 
     def __post_init__(self) -> None:
         _expect_text(self.run_id, "run_id")
@@ -237,11 +268,22 @@ class RunManifest(Manifest):
             units=tuple(UnitRange(**_known(unit, UnitRange)) for unit in content["units"]),
             layers=tuple(content["layers"]),
             arrays={name: tuple(layers) for name, layers in content["arrays"].items()},
+            model_end=(
+                ModelEnd(**_known(content["model_end"], ModelEnd))
+                if "model_end" in content
+                else None
+            ),
         )
+
+    def _to_dict(self) -> dict[str, Any]:
+        found = super()._to_dict()
+        if self.model_end is None:
+            del found["model_end"]
+        return found
 
     @property
     def n_rows(self) -> int:
-        """Rows of every array of the run."""
+        """Rows of every array whose rows are tokens."""
         return self.unit_rows * len(self.units)
 
 

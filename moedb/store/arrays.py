@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -11,7 +12,14 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from moedb.errors import StoreDamagedError
-from moedb.schemas.arrays import CHUNK_ROWS, DIMENSION_NAMES, SHARD_ROWS, ArraySpec, array_spec
+from moedb.schemas.arrays import (
+    CHUNK_ROWS,
+    DIMENSION_NAMES,
+    FINAL_NORM,
+    SHARD_ROWS,
+    ArraySpec,
+    array_spec,
+)
 from moedb.schemas.manifests import FileEntry, RunManifest
 from moedb.schemas.tables import FORMAT_MAJOR
 from moedb.store.array_metadata import (
@@ -59,15 +67,24 @@ def array_form(manifest: RunManifest, key: ArrayKey) -> ArrayForm:
         "d": manifest.row["d_model"],
         "h": row.get("d_expert", 0),
         "s": row.get("d_shared", 0),
+        "T": manifest.n_rows,
+        "V": manifest.model_end.n_vocabulary if manifest.model_end else 0,
     }
     dtype = "float16" if manifest.row["dtype"] == "float16" else "float32"
-    return ArrayForm((manifest.n_rows, *row_shape(array_spec(key.name), sizes)), dtype)
+    spec = array_spec(key.name)
+    return ArrayForm((sizes[spec.first], *row_shape(spec, sizes)), dtype)
 
 
 def array_forms(manifest: RunManifest) -> dict[ArrayKey, ArrayForm]:
     """The arrays that a run has, by its configuration."""
     keys = [ArrayKey(name, layer) for name, kept in manifest.arrays.items() for layer in kept]
     return {key: array_form(manifest, key) for key in keys}
+
+
+def array_attributes(manifest: RunManifest) -> dict[str, Any]:
+    """What arrays say in their attributes, by name, of a run that keeps the end of its model."""
+    end = manifest.model_end
+    return {} if end is None else {FINAL_NORM: {"centers": end.centers, "factor": end.factor}}
 
 
 def row_shape(spec: ArraySpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
@@ -79,6 +96,7 @@ def create_arrays(
     folder: Path,
     forms: Mapping[ArrayKey, ArrayForm],
     attributes: Mapping[str, Any],
+    of_arrays: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> None:
     """Make a Zarr v3 group at ``folder`` with one array for each key, all values NaN.
 
@@ -87,14 +105,16 @@ def create_arrays(
     folder
         Where; anything there is replaced.
     forms
-        For each array its form; rows are a multiple of ``SHARD_ROWS``.
+        For each array its form; rows that are tokens are a multiple of ``SHARD_ROWS``.
     attributes
         Attributes of the group.
+    of_arrays
+        For names of arrays further attributes.
     """
     group = zarr.open_group(folder, mode="w", zarr_format=3, attributes=dict(attributes))
     for key, form in sorted(forms.items()):
         spec, (n_rows, *widths) = array_spec(key.name), form.shape
-        if n_rows % SHARD_ROWS:
+        if n_rows % SHARD_ROWS and not spec.is_of_run:
             raise ValueError(f"expected a multiple of {SHARD_ROWS} rows, got {n_rows}")
         group.create_array(
             key.path,
@@ -107,8 +127,8 @@ def create_arrays(
                 Crc32cCodec(),
             ],
             fill_value=float("nan"),
-            dimension_names=("row", *(DIMENSION_NAMES[axis] for axis in spec.axes)),
-            attributes={"doc": spec.doc, "layer": key.layer},
+            dimension_names=[DIMENSION_NAMES[axis] for axis in (spec.first, *spec.axes)],
+            attributes={"doc": spec.doc, "layer": key.layer, **of_arrays.get(key.name, {})},
         )
 
 

@@ -33,6 +33,8 @@ class Pass:
         Layers at which to count the tokens whose experts are not the top-k of their logits.
     lens
         Whether to keep every stream that a logit lens reads, and not those entering layers alone.
+    positions
+        For each row the positions whose logits are read, one or more; None for its last token.
     """
 
     token_ids: tuple[Sequence[int], ...]
@@ -41,6 +43,7 @@ class Pass:
     stream: tuple[torch.Tensor, ...] | None = None
     watched: frozenset[int] = field(default_factory=frozenset)
     lens: bool = False
+    positions: tuple[Sequence[int], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class PassOutcome:
     Attributes
     ----------
     logits
-        (row, vocabulary).
+        (row, vocabulary); of a pass with positions (position, vocabulary), those of a row together.
     residuals
         For each layer from the start on, (row, d_model): the residual stream that enters it, edits
         included; index n_layers is the stream after the last layer.
@@ -91,9 +94,11 @@ class Engine:
     ----------
     lens
         The logit lens; None without one.
+    n_vocabulary, dtype
+        The logits of a token, and the format that the model runs in.
     takes_shortcuts
-        Whether passes leave out the layers before their start, and all positions but the last
-        after the last layer. Off, a pass runs the whole model.
+        Whether passes leave out the layers before their start, and after the last layer all
+        positions whose logits are not read. Off, a pass runs the whole model.
     """
 
     def __init__(self, traced: TracedModel, lens: LogitLens | None = None) -> None:
@@ -101,6 +106,8 @@ class Engine:
         self.wiring = traced.wiring
         self.takes_shortcuts = True
         self._model = traced.model
+        self.n_vocabulary = int(traced.model.get_input_embeddings().num_embeddings)
+        self.dtype: torch.dtype = traced.model.dtype
         self._nnsight = nnsight.NNsight(traced.model)
         self._device = next(traced.model.parameters()).device
         self._layers_path = self.wiring.blocks[0].block.decoder_path.rpartition(".")[0]
@@ -149,6 +156,7 @@ class Engine:
         """Go through the layers as they run, and edit on the way."""
         residuals, middles, not_top_k = {}, {}, {}
         every_row = torch.arange(len(last))
+        wanted_at, is_wanted = _places_read(batch.positions, last)
         tokens = torch.arange(shape[1])[None, :] <= last[:, None]
         n_layers = self.wiring.n_layers
         for layer in range(start, n_layers + 1):
@@ -175,7 +183,7 @@ class Engine:
                     at = (every_row.to(stream.device), last.to(stream.device))
                     residuals[layer] = stream[at]
                     if layer == n_layers and self.takes_shortcuts:
-                        changed["residual_pre"] = residuals[layer].unsqueeze(1)
+                        changed["residual_pre"] = stream[at[0][:, None], wanted_at.to(at[0].device)]
                 if changed:
                     for read in reads:
                         if read.role in changed:
@@ -187,10 +195,9 @@ class Engine:
             if watched is not None:
                 not_top_k[layer] = edits.n_not_top_k
         logits = self._nnsight.output.logits
-        if logits.shape[1] == 1:
-            return PassOutcome(logits[:, 0], residuals, middles, not_top_k)
-        at = (every_row.to(logits.device), last.to(logits.device))
-        return PassOutcome(logits[at], residuals, middles, not_top_k)
+        if not self.takes_shortcuts:
+            logits = logits[every_row[:, None].to(logits.device), wanted_at.to(logits.device)]
+        return PassOutcome(logits[is_wanted.to(logits.device)], residuals, middles, not_top_k)
 
     @contextmanager
     def whole(self) -> Iterator[None]:
@@ -200,6 +207,19 @@ class Engine:
             yield
         finally:
             self.takes_shortcuts = before
+
+
+def _places_read(
+    positions: tuple[Sequence[int], ...] | None, last: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The positions whose logits are read, (row, place), filled up with the last; and which are."""
+    if positions is None:
+        return last[:, None], torch.ones(len(last), 1, dtype=torch.bool)
+    sizes = torch.tensor([len(each) for each in positions])
+    is_wanted = torch.arange(int(sizes.max()))[None, :] < sizes[:, None]
+    found = last[:, None].repeat(1, is_wanted.shape[1])
+    found[is_wanted] = torch.tensor([place for each in positions for place in each])
+    return found, is_wanted
 
 
 def _padded(stream: Sequence[torch.Tensor], like: torch.Tensor) -> torch.Tensor:

@@ -198,12 +198,12 @@ def _read(run: RunSnapshot) -> ParentRun:
     )
 
 
-def find_model(parent: ParentRun, model: str | None) -> Checkpoint:
+def find_model(run: RunSnapshot, model: str | None) -> Checkpoint:
     """Find the model that a run was captured from.
 
     Parameters
     ----------
-    parent
+    run
         The run.
     model
         Where the user says that it is; None to look where the run says.
@@ -213,12 +213,12 @@ def find_model(parent: ParentRun, model: str | None) -> Checkpoint:
     ModelNotFoundError, ModelError
         If it isn't there, or is not the same.
     """
-    row: Mapping[str, Any] = parent.snapshot.manifest.row
+    row: Mapping[str, Any] = run.manifest.row
     name, sha256 = str(row["model"]), str(row["model_sha256"])
     from_hub = row["model_revision"] is not None
     if model is None and not from_hub and name != EMBEDDED_MODEL and not Path(name).is_dir():
         raise ModelNotFoundError(
-            f"run {parent.snapshot.run_id} was captured from a folder named {name!r}; a run does "
+            f"run {run.run_id} was captured from a folder named {name!r}; a run does "
             "not keep where it was",
             "say it: --model FOLDER",
         )
@@ -226,12 +226,12 @@ def find_model(parent: ParentRun, model: str | None) -> Checkpoint:
         checkpoint = find_checkpoint(model or name)
     except ModelNotFoundError as error:
         raise ModelNotFoundError(
-            f"the model of run {parent.snapshot.run_id}: {error.message}",
+            f"the model of run {run.run_id}: {error.message}",
             f"--model FOLDER, with the SHA-256 {sha256[:12]}...",
         ) from error
     if checkpoint.sha256 != sha256:
         raise ModelError(
-            f"{model or name} is not the model of run {parent.snapshot.run_id}: its SHA-256 is "
+            f"{model or name} is not the model of run {run.run_id}: its SHA-256 is "
             f"{checkpoint.sha256[:12]}..., captured was {name} with {sha256[:12]}...",
             "name the folder of the right one: --model FOLDER",
         )

@@ -208,7 +208,7 @@ def plan_sweep(
     """
     use_large_pages()
     device = chosen_device(resources.device)
-    model = ModelOutline.of(find_model(parent, resources.model))
+    model = ModelOutline.of(find_model(parent.snapshot, resources.model))
     interventions = interventions_of(choices, parent, model.n_layers)
     dtype = str(parent.snapshot.manifest.row["dtype"])
     placement = Placement(dtype, device, resources.max_bytes, resources.device_map)

@@ -31,6 +31,7 @@ from moedb.schemas import tables
 from moedb.schemas.interventions import RANDOM
 from moedb.schemas.manifests import RunManifest
 from moedb.schemas.version import __version__
+from moedb.store.arrays import ArrayKey, Rows
 from moedb.store.writing.open_run import timestamp
 from moedb.store.writing.tables.parquet import Columns
 
@@ -152,6 +153,10 @@ class _ReadySweep:
     @property
     def manifest(self) -> RunManifest:
         return sweep_manifest(self._planned)
+
+    @property
+    def first_arrays(self) -> dict[ArrayKey, Rows]:
+        return {}
 
     @property
     def first_tables(self) -> dict[str, Columns]:

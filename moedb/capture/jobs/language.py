@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from moedb.capture.examples import Dataset, Example
 from moedb.capture.jobs.model_outline import ModelOutline
+from moedb.capture.jobs.unembedding import KeptUnembedding, kept_unembedding
 from moedb.capture.models.checkpoints import Checkpoint, find_checkpoint
 from moedb.capture.models.device import chosen_device, use_large_pages
 from moedb.capture.models.loading.pretrained import default_dtype
@@ -28,7 +29,7 @@ from moedb.capture.tracing.model_end import BatchLogits
 from moedb.capture.tracing.rehearsal import traced
 from moedb.capture.tracing.traced_model import TracedModel
 from moedb.errors import ModelError, UsageError
-from moedb.schemas.arrays import ARRAY_NAMES
+from moedb.schemas.arrays import ARRAY_NAMES, FINAL_NORM, UNEMBEDDING
 
 MakeDataset = Callable[[Any], Dataset]
 """Makes a job's dataset with the model's tokenizer."""
@@ -85,6 +86,9 @@ def plan_language_capture(
         absent.add("shared_neurons")
     if model.is_dense:
         absent.add("router_logits")
+    n_vocabulary = _n_vocabulary(model.skeleton)
+    if not n_vocabulary:
+        absent |= {UNEMBEDDING, FINAL_NORM}
     placement = Placement(dtype, device, options.max_bytes, options.device_map)
     if not set(model.forms(placement).values()) <= {"stacked", "dense"}:
         absent.add("expert_neurons")
@@ -94,6 +98,7 @@ def plan_language_capture(
         d_model=embeddings.embedding_dim,
         itemsize=2 if dtype == "float16" else 4,
         arrays=tuple(name for name in ARRAY_NAMES if name not in absent),
+        n_vocabulary=n_vocabulary,
     )
     return complete_plan(
         options,
@@ -126,6 +131,12 @@ def _has_shared_expert(skeleton: Any, block: MoEBlock) -> bool:
     """Guess from names, as nothing has run yet; opening the model checks the guess."""
     layer = skeleton.get_submodule(block.decoder_path)
     return any("shared" in path for path, _ in layer.named_modules())
+
+
+def _n_vocabulary(skeleton: Any) -> int:
+    """Rows of the unembedding; 0 where there is none."""
+    weight = getattr(skeleton.get_output_embeddings(), "weight", None)
+    return 0 if weight is None else len(weight)
 
 
 def _check_vocabulary(dataset: Dataset, n_vocabulary: int, checkpoint: Checkpoint) -> None:
@@ -181,7 +192,10 @@ def open_language_model(
         lens = None
         if positions != "none":
             lens = LogitLens(model, traced_model.wiring, traced_model.rehearsed)
-        yield LanguageModel(traced_model, outline.tokenizer, lens, positions)
+        kept = None
+        if UNEMBEDDING in arrays:
+            kept = kept_unembedding(traced_model, outline.tokenizer)
+        yield LanguageModel(traced_model, outline.tokenizer, lens, positions, kept)
 
 
 def _check_sizes(outline: ModelOutline, loaded: Sequence[MoEBlock]) -> None:
@@ -227,6 +241,8 @@ class LanguageModel:
         The model.
     lens
         Its logit lens; None without one.
+    kept
+        What the run keeps of it as a whole; None where it keeps nothing.
     """
 
     def __init__(
@@ -235,7 +251,9 @@ class LanguageModel:
         tokenizer: Any,
         lens: LogitLens | None = None,
         positions: Positions = "none",
+        kept: KeptUnembedding | None = None,
     ) -> None:
+        self.kept = kept
         self.traced = model
         self._tokenizer = tokenizer
         self.lens = lens

@@ -16,7 +16,7 @@ EMBEDDED_MODEL = "qwen-moe-mini"
 DENSE_TWINS = {"qwen-dense-mini-active": "active", "qwen-dense-mini-total": "total"}
 """Models trained like the embedded one, with the width that each is made with."""
 
-HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 HUB_COPIES = ("*/*", "consolidated*.safetensors")
 """What is fetched of a model on the hub, and what of that is not: a repository may hold the same
 weights again for other programs, in folders (``original/``) or in Mistral's own format."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from moedb.capture.pipeline.sizes import ModelShape, array_bytes
 from moedb.errors import UsageError, did_you_mean
-from moedb.schemas.arrays import ARRAY_NAMES, DEFAULT_ARRAYS
+from moedb.schemas.arrays import ARRAY_NAMES, DEFAULT_ARRAYS, FINAL_NORM, UNEMBEDDING, array_spec
 
 BUDGET_ORDER = (
     "router_logits",
@@ -81,6 +81,11 @@ def parse_arrays(
                 raise UsageError(
                     f"--arrays: this model gives no {name}; it gives {', '.join(shape.arrays)}"
                 )
+            elif name in ARRAY_NAMES and array_spec(name).is_of_run and at:
+                raise UsageError(
+                    f"--arrays {choice}: {name} is the whole model's, of no layer",
+                    f"--arrays {name}",
+                )
             elif name in ARRAY_NAMES:
                 kept[name] = chosen
             else:
@@ -92,13 +97,15 @@ def parse_arrays(
 def _with_neighbours(
     kept: Mapping[str, tuple[int, ...]], shape: ModelShape
 ) -> dict[str, tuple[int, ...]]:
-    """Add the streams that a layer's write is the difference of."""
+    """Add the streams that a layer's write is the difference of, and what else belongs together."""
     arrays = dict(kept)
     if "residual_pre" in arrays:
         wanted = {next_ for layer in arrays["residual_pre"] for next_ in (layer, layer + 1)}
         arrays["residual_pre"] = tuple(sorted(wanted | {shape.n_layers}))
     if "logit_direction" in arrays:
         arrays["logit_direction"] = (shape.n_layers,)
+    if UNEMBEDDING in arrays or FINAL_NORM in arrays:
+        arrays |= {UNEMBEDDING: (shape.n_layers,), FINAL_NORM: (shape.n_layers,)}
     return {name: layers for name, layers in arrays.items() if layers}
 
 

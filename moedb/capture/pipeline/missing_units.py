@@ -3,7 +3,7 @@
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +16,7 @@ from moedb.capture.pipeline.units import Shard
 from moedb.errors import CaptureError
 from moedb.schemas.manifests import RunManifest, UnitRange
 from moedb.schemas.run_names import RunName
+from moedb.store.arrays import ArrayKey, Rows
 from moedb.store.layout import RunLayout
 from moedb.store.reading.snapshot import RunSnapshot, check_files, read_run
 from moedb.store.writing.naming import check_name_is_free, name_run
@@ -109,6 +110,10 @@ class ReadyRun(Protocol):
     def first_tables(self) -> dict[str, Columns]:
         """The rows that describe the run as a whole."""
 
+    @property
+    def first_arrays(self) -> Mapping[ArrayKey, Rows]:
+        """The arrays of the run as a whole."""
+
     def run_unit(self, unit: int) -> Callable[[], UnitRows]:
         """Run a unit through the model; return what makes its rows, on any thread."""
 
@@ -173,7 +178,7 @@ def run_missing_units(
         deciding = mine[:1] if first_decides and begun is None else []
         tried = {unit: ready.run_unit(unit) for unit in deciding}
         writer = RunWriter(store, ready.manifest)
-        writer.begin(ready.first_tables)
+        writer.begin(ready.first_tables, arrays=ready.first_arrays)
         _name(planned, store)
         written = 0
         with UnitWriter() as queue:

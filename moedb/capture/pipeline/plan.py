@@ -25,9 +25,12 @@ from moedb.capture.pipeline.units import UNIT_TOKENS, divide
 from moedb.capture.structure.wiring import BlockWiring
 from moedb.capture.tracing.batch_records import BatchRecords
 from moedb.errors import UsageError
-from moedb.schemas.manifests import UnitRange
+from moedb.schemas.arrays import arrays_of_tokens
+from moedb.schemas.manifests import ModelEnd, UnitRange
 from moedb.schemas.run_names import RunName, check_name, check_note
+from moedb.store.arrays import ArrayKey, Rows
 from moedb.store.files import sha256_of_json
+from moedb.store.writing.tables.parquet import Columns
 
 DEFAULT_BUDGET = 4 << 30
 """Bytes of arrays, before compression, that a capture keeps when not told which to keep."""
@@ -114,8 +117,28 @@ class Batch:
     arrays: Mapping[str, tuple[int, ...]]
 
 
+class KeptOfModel(Protocol):
+    """What a run keeps of a model as a whole, to read outputs as tokens."""
+
+    @property
+    def about(self) -> ModelEnd:
+        """What the run's configuration says of it."""
+
+    @property
+    def arrays(self) -> Mapping[ArrayKey, Rows]:
+        """The arrays whose rows are no tokens of the run's texts."""
+
+    @property
+    def tables(self) -> Mapping[str, Columns]:
+        """The rows that name theirs."""
+
+
 class CapturedModel(Protocol):
     """A model that is ready to be captured."""
+
+    @property
+    def kept(self) -> KeptOfModel | None:
+        """What the run keeps of it as a whole; None where it keeps nothing."""
 
     @property
     def blocks(self) -> tuple[BlockWiring, ...]:
@@ -242,7 +265,7 @@ def complete_plan(
                 f"arrays kept within {options.budget / 1e9:.1f} GB: {', '.join(arrays) or 'none'}; "
                 f"left out: {', '.join(left_out)}; --budget, --arrays, --layers, --tokens choose"
             )
-    row_bytes = sum(array_bytes(arrays, shape, 1).values())
+    row_bytes = sum(array_bytes(arrays_of_tokens(arrays), shape, 1).values())
     units, unit_rows = divide(found, row_bytes, options.batch_size)
     return CapturePlan(
         options=options,

@@ -24,8 +24,10 @@ from moedb.capture.pipeline.plan import Batch, CapturedModel, CapturePlan
 from moedb.capture.pipeline.units import Shard
 from moedb.capture.structure.wiring import BlockWiring
 from moedb.schemas import tables
-from moedb.schemas.manifests import RunManifest
+from moedb.schemas.arrays import arrays_of_tokens
+from moedb.schemas.manifests import ModelEnd, RunManifest
 from moedb.schemas.version import __version__
+from moedb.store.arrays import ArrayKey, Rows
 from moedb.store.writing.open_run import timestamp
 from moedb.store.writing.tables.parquet import Columns
 
@@ -84,7 +86,8 @@ class _ReadyCapture:
 
     @property
     def manifest(self) -> RunManifest:
-        return run_manifest(self._planned, self._model.blocks)
+        kept = self._model.kept
+        return run_manifest(self._planned, self._model.blocks, kept.about if kept else None)
 
     @property
     def first_tables(self) -> dict[str, Columns]:
@@ -92,7 +95,11 @@ class _ReadyCapture:
         if self._planned.run_labels:
             labels = self._planned.run_labels
             first[tables.RUN_LABELS.name] = {"key": [*labels], "value": [*labels.values()]}
-        return first
+        return first | dict(self._model.kept.tables if self._model.kept else {})
+
+    @property
+    def first_arrays(self) -> Mapping[ArrayKey, Rows]:
+        return self._model.kept.arrays if self._model.kept else {}
 
     def run_unit(self, unit: int) -> Callable[[], UnitRows]:
         planned = self._planned
@@ -109,7 +116,7 @@ class _ReadyCapture:
                 indices=tuple(indices),
                 example_ids=tuple(span.first_example + index for index in indices),
                 kept=np.concatenate([masks[index] for index in indices]),
-                arrays=planned.arrays,
+                arrays=arrays_of_tokens(planned.arrays),
             )
             records.append(self._model.record(batch))
             self._progress.advance(sum(len(example) for example in batch.examples))
@@ -132,7 +139,9 @@ def like_lengths(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     return [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
 
 
-def run_manifest(planned: CapturePlan, blocks: Sequence[BlockWiring]) -> RunManifest:
+def run_manifest(
+    planned: CapturePlan, blocks: Sequence[BlockWiring], end: ModelEnd | None = None
+) -> RunManifest:
     """The run's configuration, with what the probe learned of the model."""
     layers = tuple(
         {
@@ -174,6 +183,7 @@ def run_manifest(planned: CapturePlan, blocks: Sequence[BlockWiring]) -> RunMani
         units=planned.units,
         layers=layers,
         arrays=planned.arrays,
+        model_end=end,
     )
 
 

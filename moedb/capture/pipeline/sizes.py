@@ -9,7 +9,7 @@ import numpy as np
 from moedb.capture.pipeline.survey.counting import Survey
 from moedb.capture.structure.blocks import MoEBlock
 from moedb.schemas import tables
-from moedb.schemas.arrays import array_spec
+from moedb.schemas.arrays import UNEMBEDDING, array_spec, arrays_of_tokens
 from moedb.schemas.manifests import UnitRange
 from moedb.store.arrays import ArrayKey, row_shape
 
@@ -23,6 +23,7 @@ class ModelShape:
     d_model: int
     itemsize: int
     arrays: tuple[str, ...]
+    n_vocabulary: int = 0
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -47,9 +48,15 @@ def array_bytes(
 ) -> dict[str, int]:
     """Bytes of each kind of array over its layers, before compression."""
     return {
-        name: n_rows * sum(shape.row_bytes(ArrayKey(name, layer)) for layer in layers)
+        name: array_rows(name, shape, n_rows)
+        * sum(shape.row_bytes(ArrayKey(name, layer)) for layer in layers)
         for name, layers in arrays.items()
     }
+
+
+def array_rows(name: str, shape: ModelShape, n_rows: int) -> int:
+    """Rows of an array: ``n_rows`` where they are tokens."""
+    return {"T": n_rows, "V": shape.n_vocabulary, "d": shape.d_model}[array_spec(name).first]
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,7 @@ class Estimate:
     n_rows: int
     table_rows: dict[str, int]
     table_bytes: dict[str, int]
+    array_rows: dict[str, int]
     array_bytes: dict[str, int]
 
     @property
@@ -69,10 +77,17 @@ class Estimate:
         return sum(self.table_bytes.values()) + sum(self.array_bytes.values())
 
     def bytes_of(self, units: Sequence[UnitRange]) -> int:
-        """The bytes of some of the units."""
+        """The bytes of some of the units; with the first what is of no unit."""
         tokens, rows = sum(unit.n_tokens for unit in units), sum(unit.n_rows for unit in units)
-        tables = sum(self.table_bytes.values()) * tokens / max(self.n_tokens, 1)
-        return ceil(tables + sum(self.array_bytes.values()) * rows / max(self.n_rows, 1))
+        own = self.table_bytes.get(tables.VOCABULARY.name, 0)
+        of_tables = (sum(self.table_bytes.values()) - own) * tokens / max(self.n_tokens, 1)
+        of_tokens = sum(
+            n_bytes for name, n_bytes in self.array_bytes.items() if not array_spec(name).is_of_run
+        )
+        own += sum(self.array_bytes.values()) - of_tokens
+        of_arrays = of_tokens * rows / max(self.n_rows, 1)
+        begins = any(unit.first_example == 0 for unit in units)
+        return ceil(of_tables + of_arrays + (own if begins else 0))
 
     def rows(self) -> list[tuple[str, str, int, int]]:
         """One row for each table and each kind of array: kind, name, rows, bytes."""
@@ -81,7 +96,8 @@ class Estimate:
             for name in self.table_rows
         ]
         return found + [
-            ("array", name, self.n_rows, n_bytes) for name, n_bytes in self.array_bytes.items()
+            ("array", name, self.array_rows[name], n_bytes)
+            for name, n_bytes in self.array_bytes.items()
         ]
 
 
@@ -92,6 +108,7 @@ _TEXTS = {
     tables.TOKEN_LABELS.name: 8,
     tables.PREDICTIONS.name: 16,
     tables.LOGIT_LENS.name: 16,
+    tables.VOCABULARY.name: 8,
 }
 """Bytes of the texts of a row, about; those of examples and tokens are counted."""
 
@@ -126,7 +143,7 @@ def estimate(
         Tokens whose residual stream is read through the logit lens.
     """
     n_examples, n_tokens, n_layers = found.n_examples, found.n_tokens, len(shape.blocks)
-    n_rows = found.n_kept if arrays else 0
+    n_rows = found.n_kept if arrays_of_tokens(arrays) else 0
     rows = {
         tables.EXAMPLES.name: n_examples,
         tables.EXAMPLE_LABELS.name: found.n_labels,
@@ -138,9 +155,19 @@ def estimate(
         tables.PREDICTIONS.name: n_conditions * found.n_targets,
         tables.LOGIT_LENS.name: lens_rows(n_lens_tokens, shape.n_layers, n_layers),
     }
+    if UNEMBEDDING in arrays:
+        rows[tables.VOCABULARY.name] = shape.n_vocabulary
     text_bytes = {
         tables.EXAMPLES.name: found.text_bytes,
         tables.TOKENS.name: found.token_bytes,
     }
     n_bytes = {name: table_bytes(name, n) + text_bytes.get(name, 0) for name, n in rows.items()}
-    return Estimate(n_examples, n_tokens, n_rows, rows, n_bytes, array_bytes(arrays, shape, n_rows))
+    return Estimate(
+        n_examples,
+        n_tokens,
+        n_rows,
+        rows,
+        n_bytes,
+        {name: array_rows(name, shape, n_rows) for name in arrays},
+        array_bytes(arrays, shape, n_rows),
+    )

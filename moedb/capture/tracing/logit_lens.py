@@ -6,17 +6,17 @@ frozen at a token, both are linear, so the difference of two logits is a directi
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from moedb.capture.examples import Example
 from moedb.capture.structure.wiring import Wiring
 from moedb.capture.tracing.activations import BatchActivations
-from moedb.capture.tracing.model_end import ModelEnd
+from moedb.capture.tracing.model_end import ModelEnd, affine
 from moedb.errors import ModelError
 
 Positions = Literal["last", "all-positions", "none"]
@@ -103,7 +103,7 @@ class LogitLens:
                 f"{error}, so that there is no logit lens",
                 "go without it: capture with --lens none, intervene without --lens",
             ) from error
-        self._gain, self._offset, self._centers = _affine(self._end.norm, wiring.d_model, model)
+        self._gain, self._offset, self._centers = affine(self._end.norm, wiring.d_model, model)
 
     def logits(self, stream: torch.Tensor) -> torch.Tensor:
         """The logits, (token, vocabulary), of residual streams, (token, d_model)."""
@@ -144,8 +144,16 @@ class LogitLens:
             logit_diff=diff,
         )
 
+    @cached_property
+    def _mean_weight(self) -> torch.Tensor:
+        """(1, d_model): the mean row of the unembedding."""
+        weight: Any = self._end.unembedding.weight
+        with torch.no_grad():
+            mean: torch.Tensor = weight.mean(dim=0, keepdim=True, dtype=torch.float32)
+        return mean
+
     def directions(
-        self, stream: torch.Tensor, targets: torch.Tensor, foils: torch.Tensor
+        self, stream: torch.Tensor, targets: torch.Tensor, foils: torch.Tensor | None
     ) -> torch.Tensor:
         """The direction of the stream along which the target's logit gains on the foil's.
 
@@ -154,7 +162,8 @@ class LogitLens:
         stream
             (token, d_model): the last residual stream.
         targets, foils
-            (token,): token ids.
+            (token,): token ids; without foils the target's logit is held against the mean over the
+            vocabulary.
 
         Returns
         -------
@@ -163,7 +172,10 @@ class LogitLens:
             stream, or with a part of it, is what it adds to the difference of the two logits.
         """
         weight: Any = self._end.unembedding.weight
-        difference = (weight[targets] - weight[foils]).float() * self._gain
+        if foils is None:
+            difference = (weight[targets].float() - self._mean_weight) * self._gain
+        else:
+            difference = (weight[targets] - weight[foils]).float() * self._gain
         values = stream.float()
         with torch.no_grad():
             normed = self._end.norm(stream).float() - self._offset
@@ -175,19 +187,6 @@ class LogitLens:
         scale = scale / (scaled * scaled).sum(dim=-1, keepdim=True)
         directions: torch.Tensor = self._end.factor * scale * difference
         return directions
-
-
-def _affine(norm: nn.Module, width: int, model: Any) -> tuple[torch.Tensor, torch.Tensor, bool]:
-    """The gain and the offset of a norm, and whether it subtracts the mean."""
-    parameter = next(model.get_output_embeddings().parameters())
-    signs = torch.ones(1, width, device=parameter.device, dtype=parameter.dtype)
-    with torch.no_grad():
-        flat = norm(signs).float()
-        signs[:, ::2] = -1
-        up, down = norm(signs).float(), norm(-signs).float()
-    offset = (up + down) / 2
-    gain = (up - offset) * signs.float()
-    return gain, offset, bool((flat - offset).abs().max() < 1e-3 * gain.abs().max())
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,19 @@ class ModelEnd:
         return found if self.factor == 1 else found * self.factor
 
 
+def affine(norm: nn.Module, width: int, model: Any) -> tuple[torch.Tensor, torch.Tensor, bool]:
+    """The gain and the offset of a norm, and whether it subtracts the mean."""
+    parameter = next(model.get_output_embeddings().parameters())
+    signs = torch.ones(1, width, device=parameter.device, dtype=parameter.dtype)
+    with torch.no_grad():
+        flat = norm(signs).float()
+        signs[:, ::2] = -1
+        up, down = norm(signs).float(), norm(-signs).float()
+    offset = (up + down) / 2
+    gain = (up - offset) * signs.float()
+    return gain, offset, bool((flat - offset).abs().max() < 1e-3 * gain.abs().max())
+
+
 @dataclass(frozen=True)
 class BatchLogits:
     """The logits of a batch, which need not be there all at once.

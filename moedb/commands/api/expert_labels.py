@@ -1,11 +1,12 @@
 """Labels of experts from Python, as the command ``label-experts`` gives them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from moedb.experts.labelling.asking.answering import Answering
     from moedb.experts.labelling.planning import Estimate
     from moedb.experts.labelling.running import Labelling
     from moedb.experts.labelling.settings import LabelSettings
@@ -16,8 +17,10 @@ def label_experts(
     run: str,
     store: str | Path | None = None,
     *,
-    endpoint: str,
-    model: str,
+    endpoint: str | None = None,
+    model: str | None = None,
+    local: str | Path | None = None,
+    device: str | None = None,
     name: str = "labels",
     layers: Sequence[int] | None = None,
     experts: Sequence[int] | None = None,
@@ -28,8 +31,8 @@ def label_experts(
 ) -> "Result":
     """Have a language model label the experts of a stored run, and score the labels.
 
-    Contexts of the run's texts are sent to the endpoint. The key is read from ``MOEDB_API_KEY``,
-    else ``OPENAI_API_KEY``, and is stored nowhere.
+    Contexts of the run's texts are sent to the endpoint, or read by a model on this machine. An
+    endpoint's key is read from ``MOEDB_API_KEY``, else ``OPENAI_API_KEY``, and is stored nowhere.
 
     Parameters
     ----------
@@ -41,6 +44,10 @@ def label_experts(
         The address of a server with ``/v1/chat/completions``.
     model
         The reader's name there.
+    local
+        Instead of both: the folder or the hub id of a chat model that runs on this machine.
+    device
+        Where that one runs; None for the best that there is.
     name
         What the labels are called together.
     layers, experts
@@ -50,11 +57,12 @@ def label_experts(
     dry_run
         Whether nothing is sent, and what it would take is returned.
     body
-        Further fields of a request's body; None as a value takes one out.
+        Further fields of a request's body; None as a value takes one out. A local model takes
+        ``chat_template_kwargs`` alone.
     **settings
-        ``contexts``, ``window``, ``scored``, ``quantiles``, ``batch``, ``baseline``, ``samples``,
-        ``seed``, ``answer_tokens``, ``concurrency``, ``attempts``, ``timeout``, ``max_requests``,
-        ``max_tokens``: as the command's options.
+        ``contexts``, ``window``, ``promoted``, ``scored``, ``quantiles``, ``batch``, ``baseline``,
+        ``samples``, ``seed``, ``answer_tokens``, ``schema``, ``concurrency``, ``attempts``,
+        ``timeout``, ``max_requests``, ``max_tokens``: as the command's options.
 
     Returns
     -------
@@ -74,6 +82,7 @@ def label_experts(
     >>> moedb.label_experts(
     ...     "text-3f", endpoint="http://127.0.0.1:11434", model="qwen3:8b", layers=[3]
     ... )  # doctest: +SKIP
+    >>> moedb.label_experts("text-3f", local="FOLDER")  # doctest: +SKIP
     >>> moedb.open().query("labelled-experts").df()  # doctest: +SKIP
     """
     from moedb.experts.labelling.planning import estimate_labels
@@ -81,10 +90,11 @@ def label_experts(
     from moedb.queries.database import chosen_store
 
     place = chosen_store(store)
+    reader = chosen_reader(run, endpoint, model, None if local is None else str(local), device)
     chosen = LabelSettings(
         run,
-        endpoint,
-        model,
+        reader.endpoint,
+        reader.model,
         name,
         layers=None if layers is None else tuple(layers),
         experts=None if experts is None else tuple(experts),
@@ -94,10 +104,81 @@ def label_experts(
     )
     if dry_run:
         return rows_of_estimate(*estimate_labels(place, chosen))
-    return rows_of(shown_labelling(place, chosen), chosen)
+    return rows_of(shown_labelling(place, chosen, reader), chosen)
 
 
-def shown_labelling(store: Path, settings: "LabelSettings") -> "Labelling":
+class ChosenReader(NamedTuple):
+    """The reader that was chosen.
+
+    Attributes
+    ----------
+    endpoint
+        The address of its server; None where it runs on this machine.
+    model
+        Its name.
+    opened
+        Gives it, loaded where it is to be loaded.
+    """
+
+    endpoint: str | None
+    model: str
+    opened: "Callable[[LabelSettings], Answering]"
+
+
+def chosen_reader(
+    run: str, endpoint: str | None, model: str | None, local: str | None, device: str | None
+) -> ChosenReader:
+    """Choose between a server and a model on this machine; nothing is loaded or sent.
+
+    Raises
+    ------
+    UsageError
+        If it is neither or both.
+    ModelError
+        If there is no such model.
+    """
+    from moedb.errors import ModelNotFoundError, UsageError
+
+    if local is not None:
+        for option, value in (("endpoint", endpoint), ("model", model)):
+            if value is not None:
+                raise UsageError(
+                    f"--local and --{option}: the reader runs here, or on a server",
+                    f"moedb label-experts {run} --local {local}",
+                )
+        from moedb.capture.models.checkpoints import find_checkpoint
+
+        try:
+            checkpoint = find_checkpoint(local)
+        except ModelNotFoundError as error:
+            raise ModelNotFoundError(
+                error.message,
+                "--local FOLDER, with config.json, a tokenizer and *.safetensors; or a hub id, "
+                "after hf auth login where the hub asks for that",
+            ) from error
+        name = f"{checkpoint.name}@{checkpoint.sha256[:12]}"
+
+        def loaded(settings: "LabelSettings") -> "Answering":
+            from moedb.capture.models.loading.chat import ChatModel
+            from moedb.experts.labelling.asking.local import LocalReader
+
+            return LocalReader(name, ChatModel(checkpoint, device))
+
+        return ChosenReader(None, name, loaded)
+    if endpoint is None or model is None:
+        raise UsageError(
+            "which reader shall label the experts, and where is it?",
+            f"moedb label-experts {run} --endpoint http://127.0.0.1:8000/v1 --model NAME; or "
+            "--local FOLDER, a chat model that runs on this machine",
+        )
+    if device is not None:
+        raise UsageError("--device is of a model on this machine", "--local FOLDER --device cpu")
+    from moedb.experts.labelling.running import server_of
+
+    return ChosenReader(endpoint, model, server_of)
+
+
+def shown_labelling(store: Path, settings: "LabelSettings", reader: ChosenReader) -> "Labelling":
     """Label experts, and show how far that is."""
     from contextlib import ExitStack
 
@@ -110,7 +191,8 @@ def shown_labelling(store: Path, settings: "LabelSettings") -> "Labelling":
         def begin(estimate: "Estimate") -> None:
             steps.append(stack.enter_context(analysis_progress("experts", estimate.n_experts)))
 
-        return label_experts(store, settings, Progress(begin, lambda: steps[0]()))
+        told = Progress(begin, lambda: steps[0]())
+        return label_experts(store, settings, told, lambda: reader.opened(settings))
 
 
 def rows_of_estimate(run_id: str, estimate: "Estimate") -> "Result":
@@ -130,7 +212,7 @@ def rows_of(found: "Labelling", settings: "LabelSettings") -> "Result":
     for expert in found.experts:
         scores = {
             row["kind"]: row
-            for row in score_rows(expert, replace(settings, samples=0))
+            for row in score_rows(expert, 0, settings.seed)
             if row["against"] == "all"
         }
         numbers = [

@@ -47,6 +47,12 @@ def _read_body(context: click.Context, option: click.Parameter, text: str | None
     help="Where requests go: a server with /v1/chat/completions.",
 )
 @click.option("--model", metavar="NAME", help="The reader, as the server calls it.")
+@click.option(
+    "--local",
+    metavar="MODEL",
+    help="Instead of both: a chat model that runs here, a folder or a hub id.",
+)
+@click.option("--device", help="Where --local runs: cpu, cuda, mps.  [default: what there is]")
 @click.option("--name", default="labels", show_default=True, help="What the labels are called.")
 @click.option(
     "--layers", callback=read_numbers, metavar="LAYERS", help="Layers: 0,4-7.  [default: all]"
@@ -69,6 +75,13 @@ def _read_body(context: click.Context, option: click.Parameter, text: str | None
     help="Contexts that a label is made from: those with the largest scores.",
 )
 @click.option("--window", type=COUNT, default=32, show_default=True, help="Tokens of a context.")
+@click.option(
+    "--promoted",
+    type=click.IntRange(0, 1000),
+    default=10,
+    show_default=True,
+    help="Tokens shown that its output promotes, where the run keeps unembedding and outputs.",
+)
 @click.option(
     "--scored",
     type=click.IntRange(0),
@@ -107,6 +120,11 @@ def _read_body(context: click.Context, option: click.Parameter, text: str | None
     help="Tokens of an answer at most; a reasoning model takes thousands.",
 )
 @click.option(
+    "--schema",
+    is_flag=True,
+    help="Hold each answer to a JSON schema, not only one after nonsense: for small models.",
+)
+@click.option(
     "--body",
     callback=_read_body,
     metavar="JSON",
@@ -117,7 +135,7 @@ def _read_body(context: click.Context, option: click.Parameter, text: str | None
     type=click.IntRange(1, 256),
     default=4,
     show_default=True,
-    help="Experts worked on at once, each with one request at a time.",
+    help="Experts worked on at once, each with one request at a time; with --local one.",
 )
 @click.option(
     "--attempts",
@@ -147,6 +165,8 @@ def label_experts(
     run: str,
     endpoint: str | None,
     model: str | None,
+    local: str | None,
+    device: str | None,
     name: str,
     limit_: int | None,
     dry_run: bool,
@@ -157,22 +177,27 @@ def label_experts(
     """Have a language model label the experts of RUN, and score what it says.
 
     The texts around the tokens that an expert writes most for are sent to the endpoint, and to
-    nobody else; one short label comes back. Then the reader is shown other contexts of the
-    expert, and some that are not, and its verdicts are counted: detection and fuzzing. Every
-    expert is stored as soon as it is done, and every answer before it is used: the same command
-    goes on where it stopped, and pays for nothing twice. A key is read from MOEDB_API_KEY, else
-    OPENAI_API_KEY.
+    nobody else, or read by a model on this machine (--local); one short label comes back. Then the
+    reader is shown other contexts of the expert, and some that are not, and its verdicts are
+    counted: detection and fuzzing. Every expert is stored as soon as it is done, and every answer
+    before it is used: the same command goes on where it stopped, and pays for nothing twice. A key
+    is read from MOEDB_API_KEY, else OPENAI_API_KEY.
 
     \b
     Example:
       moedb label-experts text-3f --endpoint http://127.0.0.1:11434 --model qwen3:8b --dry-run
       moedb label-experts text-3f --endpoint http://127.0.0.1:8000/v1 --model m --layers 3 --n 8
+      moedb label-experts text-3f --local HuggingFaceTB/SmolLM2-1.7B-Instruct --n 8
       moedb query labelled-experts --run text-3f
       moedb label-experts text-3f --remove
     """
-    from moedb.commands.api.expert_labels import rows_of, rows_of_estimate, shown_labelling
+    from moedb.commands.api.expert_labels import (
+        chosen_reader,
+        rows_of,
+        rows_of_estimate,
+        shown_labelling,
+    )
     from moedb.commands.options import OUTPUT
-    from moedb.experts.labelling.asking.endpoint import completions_url, find_key
     from moedb.experts.labelling.planning import estimate_labels
     from moedb.experts.labelling.settings import LabelSettings
 
@@ -182,27 +207,24 @@ def label_experts(
         return
     if forget:
         raise UsageError("--forget goes with --remove", f"moedb label-experts {run} --remove")
-    if endpoint is None or model is None:
-        raise UsageError(
-            "which reader shall label the experts, and where is it?",
-            f"moedb label-experts {run} --endpoint http://127.0.0.1:8000/v1 --model NAME",
-        )
-    settings = LabelSettings(run, endpoint, model, name, limit=limit_, **given)
+    reader = chosen_reader(run, endpoint, model, local, device)
+    settings = LabelSettings(run, reader.endpoint, reader.model, name, limit=limit_, **given)
     run_id, estimate = estimate_labels(store_folder(), settings)
     if dry_run:
         emit(rows_of_estimate(run_id, estimate), **output)
-        say("nothing was sent, as --dry-run asks")
+        say("nothing was sent or asked, as --dry-run says")
         return
     if estimate.n_experts:
-        url, key = completions_url(endpoint), find_key()
-        _tell_before(estimate, url, key[0] if key else None)
-    found = shown_labelling(store_folder(), settings)
+        _tell_before(estimate, settings)
+    found = shown_labelling(store_folder(), settings, reader)
     emit(rows_of(found, settings), **output)
     _tell(found, settings)
 
 
-def _tell_before(estimate: "Estimate", url: str, key: str | None) -> None:
+def _tell_before(estimate: "Estimate", settings: "LabelSettings") -> None:
     """Say what is sent where, before it is."""
+    from moedb.experts.labelling.asking.endpoint import completions_url, find_key
+
     before = f"; {estimate.n_labelled:,} are labelled" if estimate.n_labelled else ""
     say(
         f"{estimate.n_experts:,} experts{before}; about {estimate.n_requests:,} requests and "
@@ -210,6 +232,11 @@ def _tell_before(estimate: "Estimate", url: str, key: str | None) -> None:
     )
     if estimate.n_answers:
         say(f"{estimate.n_answers:,} answers are kept from before, and not asked for again")
+    if settings.endpoint is None:
+        say(f"texts of the run are read by {settings.model} on this machine; nothing is sent")
+        return
+    url, found = completions_url(settings.endpoint), find_key()
+    key = found[0] if found else None
     say(f"texts of the run are sent to {url}" + (f", with the key in {key}" if key else ""))
     if key and url.startswith("http:") and urlsplit(url).hostname not in ("localhost", "127.0.0.1"):
         say("the key is sent unencrypted: the endpoint is no https")

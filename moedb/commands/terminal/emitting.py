@@ -3,7 +3,7 @@
 import re
 import shutil
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from moedb.commands.terminal.messages import say
 from moedb.errors import UsageError
 
 if TYPE_CHECKING:
-    from moedb.queries.results.result import Result
+    from moedb.queries.results.result import Result, View
     from moedb.queries.results.rows.streaming import RowStream
     from moedb.queries.results.sheets import TableOptions
 
@@ -74,7 +74,9 @@ def emit(
         n_rows, truncated = written.n_rows, written.truncated
     else:
         stream = RowStream(shown, limit)
-        if chosen == "table" and sys.stdout.isatty():
+        if chosen == "table" and sys.stdout.isatty() and result.view is not None and not named:
+            stream = _show_view(result, result.view, limit, no_pager)
+        elif chosen == "table" and sys.stdout.isatty():
             # a column that was asked about is not left out
             asked = set(re.findall(r"\w+", f"{where or ''} {order_by or ''}"))
             stream = _show(shown, options, no_pager, lines_of_cell, asked)
@@ -106,34 +108,68 @@ def _show(
     asked: Collection[str],
 ) -> "RowStream":
     """Print a table on a terminal: as wide as that is, and a screen at a time."""
-    from moedb.commands.terminal.pager import find_pager, page
     from moedb.queries.results.formats.fitting import fit
     from moedb.queries.results.rows.streaming import RowStream
 
-    screen = shutil.get_terminal_size()
-    pager = None if no_pager else find_pager()
-    limit = options.limit
-    if limit is None:
-        limit = TERMINAL_ROWS if pager is None else PAGED_ROWS
-    stream = RowStream(result, limit)
-    table = fit(stream, screen.columns, options.columns is not None, asked)
-    lines = (line + "\n" for line in table.lines(lines_of_cell))
-    first = list(islice(lines, screen.lines))
-    if pager is not None and len(first) == screen.lines:
-        page(pager, chain(first, lines))
-    else:
-        for line in chain(first, lines):
-            click.echo(line, nl=False, color=True)
+    pager = _pager(no_pager)
+    stream = RowStream(result, _limit(options.limit, pager))
+    table = fit(stream, shutil.get_terminal_size().columns, options.columns is not None, asked)
+    _put(table.lines(lines_of_cell), pager)
     if table.left_out:
         named = ", ".join(table.left_out)
         say(f"not shown: {named}; --columns shows them, a pipe has all")
     if table.cut:
         say(f"cut short: {', '.join(table.cut)}; a pipe has the whole of it")
-    if stream.truncated and options.limit is None:
+    _say_truncated(result, stream, options.limit)
+    return stream
+
+
+def _show_view(result: "Result", view: "View", limit: int | None, no_pager: bool) -> "RowStream":
+    """Show rows on a terminal in the way that their question has for it."""
+    from moedb.queries.results.rows.streaming import RowStream
+
+    pager = _pager(no_pager)
+    stream = RowStream(result, _limit(limit, pager))
+    names = result.columns
+    rows = (dict(zip(names, row, strict=True)) for row in stream.rows())
+    _put(view(rows, shutil.get_terminal_size().columns), pager)
+    if stream.n_rows:
+        say(f"as a table: --columns {','.join(names[:3])},...; a pipe has all columns")
+    _say_truncated(result, stream, limit)
+    return stream
+
+
+def _pager(no_pager: bool) -> list[str] | None:
+    from moedb.commands.terminal.pager import find_pager
+
+    return None if no_pager else find_pager()
+
+
+def _limit(asked: int | None, pager: list[str] | None) -> int:
+    if asked is not None:
+        return asked
+    return TERMINAL_ROWS if pager is None else PAGED_ROWS
+
+
+def _put(lines: "Iterable[str]", pager: list[str] | None) -> None:
+    """Print lines, in a pager where they are more than a screen."""
+    from moedb.commands.terminal.pager import page
+
+    ended = (line + "\n" for line in lines)
+    n_lines = shutil.get_terminal_size().lines
+    first = list(islice(ended, n_lines))
+    if pager is not None and len(first) == n_lines:
+        page(pager, chain(first, ended))
+    else:
+        for line in chain(first, ended):
+            click.echo(line, nl=False, color=True)
+
+
+def _say_truncated(result: "Result", stream: "RowStream", limit: int | None) -> None:
+    if stream.truncated and limit is None:
         counted = result.count_within(_PATIENCE)
         of = "more" if counted is None else f"{counted:,}"
         say(f"{stream.n_rows:,} of {of} rows; --limit N shows more, a pipe or -o FILE has all")
-    return stream
 
 
 _PATIENCE = 2.0

@@ -42,7 +42,7 @@ class ScoredContext(NamedTuple):
     Attributes
     ----------
     text
-        What the reader sees.
+        What the reader sees; None where nobody knows.
     is_positive
         Whether the router gave the token to the expert.
     against
@@ -50,14 +50,18 @@ class ScoredContext(NamedTuple):
     cluster
         The cluster of its example.
     has_others
-        Whether it holds other tokens that the router gave to the expert.
+        Whether it holds other tokens that the router gave to the expert; None where nobody knows.
+    token_idx, example_id
+        Its token, and that one's example; None where nobody knows.
     """
 
-    text: str
+    text: str | None
     is_positive: bool
     against: str
     cluster: int
-    has_others: bool
+    has_others: bool | None
+    token_idx: int | None = None
+    example_id: int | None = None
 
 
 class Corpus:
@@ -120,12 +124,15 @@ class Layer:
         Its index.
     experts
         Those that some token chose, ascending.
+    promoted
+        For each expert the tokens that its output promotes, where that is known.
     """
 
     def __init__(self, database: Database, run_id: str, layer: int, corpus: Corpus) -> None:
         found = read_decisions(database, run_id, layer, None, None)
         self.layer, self.corpus = layer, corpus
         self.experts = list(found.parts)
+        self.promoted: dict[int, tuple[str, ...]] = {}
         rows, scores = corpus.rows_of(found.token_idx), found.scores
         self._parts = {expert: (rows[part], scores[part]) for expert, part in found.parts.items()}
 
@@ -213,6 +220,8 @@ class Draw:
                     against,
                     int(corpus.cluster[row]),
                     bool((self._chose[window] & ~mark).any()),
+                    int(corpus.token_idx[row]),
+                    int(corpus.example_id[row]),
                 )
             )
         return [contexts[place] for place in rng.permutation(len(contexts)).tolist()]

@@ -56,7 +56,8 @@ def estimate_labels(store: Path, settings: LabelSettings) -> tuple[str, Estimate
     UsageError, StoreError
         As of :func:`~.running.label_experts`.
     """
-    completions_url(settings.endpoint)
+    if settings.endpoint is not None:
+        completions_url(settings.endpoint)
     with open_database(store) as whole:
         run = whole.snapshot.run(settings.run)
         wanted = experts_left(whole.of_run(run.run_id), run, settings)
@@ -110,7 +111,8 @@ def cost_of(settings: LabelSettings) -> tuple[int, int]:
     n_sets = len(KINDS) * (2 if settings.baseline else 1)
     text = settings.window * _CHARACTERS_PER_TOKEN
     judged = n_batches * _PROMPT_CHARACTERS + n_contexts * (text + 2 * _CHARACTERS_PER_TOKEN)
-    explained = _PROMPT_CHARACTERS + settings.contexts * text
+    named = settings.promoted * 2 * _CHARACTERS_PER_TOKEN
+    explained = _PROMPT_CHARACTERS + settings.contexts * text + named
     return 1 + n_sets * n_batches, rough_tokens(explained + 100 + n_sets * judged)
 
 

@@ -22,26 +22,51 @@ _EXPLAIN = (
     f"In these texts, the tokens that the router gave to the expert are marked {OPEN}so{CLOSE}. "
     "The router reads from left to right: what comes before a token and the token itself decide. "
     "Find what the marked tokens have in common, as narrowly as it holds for most of them, and say "
-    "it in one short phrase of at most 15 words. Do not mention marks, tokens or the expert.\n"
-    'Answer with JSON alone: {"label": "..."}'
+    "it in one short phrase of at most 15 words. Do not mention marks, tokens or the expert."
 )
+_PROMOTED = (
+    "Before the texts a hint, which may be noise: on average over them, what the expert writes "
+    "makes the model more likely to go on with these tokens, most of all the first: {tokens}"
+)
+_LABEL_FORM = 'Answer with JSON alone: {"label": "..."}'
 _DETECTION = (
     "Somebody says what the expert is picked for:\n{label}\n\n"
-    "For each text decide whether it holds something that this description fits.\n"
-    'Answer with JSON alone, one true or false for each of the {n} texts: {{"fits": [...]}}'
+    "For each text decide whether it holds something that this description fits."
 )
 _FUZZING = (
     "Somebody says what the expert is picked for:\n{label}\n\n"
     f"In each text one token is marked {OPEN}so{CLOSE}. Decide for each whether the description "
-    "fits the marked token where it stands.\n"
+    "fits the marked token where it stands."
+)
+_VERDICTS_FORM = (
     'Answer with JSON alone, one true or false for each of the {n} texts: {{"fits": [...]}}'
 )
 _AGAIN = (
     "That cannot be used: {reason}. Answer again, with the JSON that was asked for and no more."
 )
 
-TEMPLATES = (_ROLE, _EXPLAIN, _DETECTION, _FUZZING, _AGAIN)
+TEMPLATES = (_ROLE, _EXPLAIN, _PROMOTED, _LABEL_FORM, _DETECTION, _FUZZING, _VERDICTS_FORM, _AGAIN)
 """All that is said, whatever the contexts are."""
+
+
+LABEL_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"label": {"type": "string", "minLength": 1, "maxLength": MOST_LABEL}},
+    "required": ["label"],
+    "additionalProperties": False,
+}
+"""The JSON schema of a label."""
+
+
+def verdicts_schema(n: int) -> dict[str, Any]:
+    """The JSON schema of the verdicts on some texts."""
+    fits = {"type": "array", "items": {"type": "boolean"}, "minItems": n, "maxItems": n}
+    return {
+        "type": "object",
+        "properties": {"fits": fits},
+        "required": ["fits"],
+        "additionalProperties": False,
+    }
 
 
 class NonsenseError(ValueError):
@@ -65,7 +90,16 @@ def marked(tokens: Sequence[str], marks: Sequence[bool]) -> str:
 
 def explanation(texts: Sequence[str]) -> Messages:
     """Ask what marked tokens have in common."""
-    return _messages(f"{_EXPLAIN}\n\n{_listed(texts)}")
+    return _messages(_EXPLAIN, texts, _LABEL_FORM)
+
+
+def with_promoted(messages: Messages, tokens: Sequence[str]) -> Messages:
+    """Tell in front of a question which tokens the expert's output promotes, if there are any."""
+    if not tokens:
+        return messages
+    *before, asked = messages
+    told = _PROMOTED.format(tokens=json.dumps([*tokens], ensure_ascii=False))
+    return [*before, {**asked, "content": f"{told}\n\n{asked['content']}"}]
 
 
 def detection(label: str, texts: Sequence[str]) -> Messages:
@@ -122,11 +156,12 @@ def read_verdicts(answer: str, n: int) -> list[bool]:
 
 
 def _judging(template: str, label: str, texts: Sequence[str]) -> Messages:
-    asked = template.format(label=json.dumps(label, ensure_ascii=False), n=len(texts))
-    return _messages(f"{asked}\n\n{_listed(texts)}")
+    asked = template.format(label=json.dumps(label, ensure_ascii=False))
+    return _messages(asked, texts, _VERDICTS_FORM.format(n=len(texts)))
 
 
-def _messages(text: str) -> Messages:
+def _messages(asked: str, texts: Sequence[str], form: str) -> Messages:
+    text = f"{asked}\n\n{_listed(texts)}\n\n{form}"  # last, or small models go on with the list
     return [{"role": "system", "content": _ROLE}, {"role": "user", "content": text}]
 
 

@@ -1,4 +1,4 @@
-"""The rows of an expert: its label, the scores of that, and the requests that it took."""
+"""The rows of an expert: its label, verdicts and scores of that, the requests that it took."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -9,11 +9,41 @@ import pyarrow as pa
 from moedb.experts.labelling.asking.reader import Asked
 from moedb.experts.labelling.drawing import KINDS, NEGATIVES, ScoredContext
 from moedb.experts.labelling.scoring import score
-from moedb.experts.labelling.settings import LabelSettings
-from moedb.schemas.tables import EXPERT_LABEL_SCORES, EXPERT_LABELS, LABEL_REQUESTS, Table
+from moedb.schemas.tables import (
+    EXPERT_LABEL_SCORES,
+    EXPERT_LABELS,
+    LABEL_REQUESTS,
+    LABEL_VERDICTS,
+    Table,
+)
 from moedb.store.writing.tables.parquet import arrow_schema
 
 SOURCE = "reader"
+IMPORTED = "imported"
+"""The kind of negative contexts of which imported labels do not say how they were chosen."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where labels are from, and how they are scored.
+
+    Attributes
+    ----------
+    label_set
+        What they are called together.
+    source
+        ``reader``, or the form of the files that they were read from.
+    endpoint
+        Where requests were sent.
+    samples, seed
+        Draws of the bootstrap, and their seed.
+    """
+
+    label_set: str
+    source: str = SOURCE
+    endpoint: str = ""
+    samples: int = 1000
+    seed: int = 0
 
 
 @dataclass
@@ -39,7 +69,7 @@ class ExpertLabel:
 
     Attributes
     ----------
-    layer, expert, n_decisions, n_contexts, label, status, reason, other_expert, other_label
+    layer, expert, model, n_decisions, n_contexts, label, status, reason, other_expert, other_label
         As the columns of ``expert_labels``.
     verdicts
         By kind.
@@ -49,6 +79,7 @@ class ExpertLabel:
 
     layer: int
     expert: int
+    model: str
     n_decisions: int = 0
     n_contexts: int = 0
     label: str | None = None
@@ -65,62 +96,88 @@ class ExpertLabel:
         return part_name(self.layer, self.expert)
 
 
+_OF_LABEL = (
+    *("model", "label", "status", "reason", "n_decisions", "n_contexts"),
+    *("other_expert", "other_label"),
+)
+
+
 def part_name(layer: int, expert: int) -> str:
     """The name of the part of an addition that is an expert's."""
     return f"layer-{layer}-expert-{expert}"
 
 
-def tables_of(
-    found: ExpertLabel, settings: LabelSettings, endpoint: str
-) -> dict[str, list[pa.Table]]:
+def tables_of(found: ExpertLabel, origin: Origin) -> dict[str, list[pa.Table]]:
     """The rows of an expert, by table."""
-    place = {"layer": found.layer, "expert": found.expert, "label_set": settings.name}
+    place = {"layer": found.layer, "expert": found.expert, "label_set": origin.label_set}
     label = {
-        "source": SOURCE,
-        "model": settings.model,
-        **{name: getattr(found, name) for name in ("label", "status", "reason", "n_decisions")},
-        "n_contexts": found.n_contexts,
-        "other_expert": found.other_expert,
-        "other_label": found.other_label,
+        "source": origin.source,
+        **{name: getattr(found, name) for name in _OF_LABEL},
     }
     requests = [
-        {**place, "number": number, "endpoint": endpoint, **_request(asked)}
+        {**place, "number": number, "endpoint": origin.endpoint, **_request(asked)}
         for number, asked in enumerate(found.asked)
     ]
-    scores = [{**place, **row} for row in score_rows(found, settings)]
+    scores = [{**place, **row} for row in score_rows(found, origin.samples, origin.seed)]
     given: dict[Table, list[dict[str, Any]]] = {
         EXPERT_LABELS: [{**place, **label}],
         EXPERT_LABEL_SCORES: scores,
+        LABEL_VERDICTS: [{**place, **row} for row in verdict_rows(found)],
         LABEL_REQUESTS: requests,
     }
     return {table.name: [_table(table, rows)] for table, rows in given.items() if rows}
 
 
-def score_rows(found: ExpertLabel, settings: LabelSettings) -> list[dict[str, Any]]:
+def verdict_rows(found: ExpertLabel) -> list[dict[str, Any]]:
+    """The contexts that a label was judged on, in the order in which they were asked about."""
+    return [
+        {
+            "kind": kind,
+            "number": number,
+            "token_idx": context.token_idx,
+            "example_id": context.example_id,
+            "cluster": context.cluster,
+            "against": context.against,
+            "is_positive": int(context.is_positive),
+            "has_others": _number(context.has_others),
+            "says_yes": _number(own),
+            "other_says_yes": _number(other),
+            "text": context.text,
+        }
+        for kind, verdicts in found.verdicts.items()
+        for number, (context, own, other) in enumerate(
+            zip(verdicts.contexts, verdicts.own, verdicts.other, strict=True)
+        )
+    ]
+
+
+def score_rows(found: ExpertLabel, samples: int, seed: int) -> list[dict[str, Any]]:
     """The scores of a label: for each kind against negatives of each kind, and against all."""
     rows = []
     for kind in KINDS:
         verdicts = found.verdicts.get(kind)
         if verdicts is None:
             continue
-        for against in (*NEGATIVES, "all"):
-            wanted = ("", against) if against != "all" else ("", *NEGATIVES)
+        for against in (*NEGATIVES, IMPORTED, "all"):
             picked = [
-                place for place, each in enumerate(verdicts.contexts) if each.against in wanted
+                place
+                for place, each in enumerate(verdicts.contexts)
+                if against == "all" or each.against in ("", against)
             ]
             contexts = [verdicts.contexts[place] for place in picked]
             negatives = [each.has_others for each in contexts if not each.is_positive]
             if not negatives:
                 continue
+            known = [each for each in negatives if each is not None]
             own, other = (
                 score(
                     [each.is_positive for each in contexts],
                     [said[place] for place in picked],
                     [each.cluster for each in contexts],
-                    samples,
-                    settings.seed,
+                    n_samples,
+                    seed,
                 )
-                for said, samples in ((verdicts.own, settings.samples), (verdicts.other, 0))
+                for said, n_samples in ((verdicts.own, samples), (verdicts.other, 0))
             )
             rows.append(
                 {
@@ -130,10 +187,14 @@ def score_rows(found: ExpertLabel, settings: LabelSettings) -> list[dict[str, An
                     "other_f1": other.f1,
                     "other_accuracy": other.accuracy,
                     "other_balanced_accuracy": other.balanced_accuracy,
-                    "routed_share": sum(negatives) / len(negatives),
+                    "routed_share": sum(known) / len(known) if known else None,
                 }
             )
     return rows
+
+
+def _number(truth: bool | None) -> int | None:
+    return None if truth is None else int(truth)
 
 
 def _request(asked: Asked) -> dict[str, Any]:

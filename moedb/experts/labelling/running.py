@@ -9,13 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from moedb.experts.labelling.asking.endpoint import (
-    Endpoint,
-    EndpointError,
-    StoppedError,
-    completions_url,
-    find_key,
-)
+from moedb.experts.labelling.asking.answering import Answering, EndpointError, StoppedError
+from moedb.experts.labelling.asking.endpoint import Endpoint, completions_url, find_key
 from moedb.experts.labelling.asking.journal import Journal, opened
 from moedb.experts.labelling.asking.reader import Answer, Budget, Reader, Share
 from moedb.experts.labelling.drawing import (
@@ -34,14 +29,18 @@ from moedb.experts.labelling.planning import (
     experts_left,
 )
 from moedb.experts.labelling.prompts import (
+    LABEL_SCHEMA,
     detection,
     explanation,
     fuzzing,
     read_label,
     read_verdicts,
+    verdicts_schema,
+    with_promoted,
 )
-from moedb.experts.labelling.rows import ExpertLabel, Verdicts, tables_of
+from moedb.experts.labelling.rows import ExpertLabel, Origin, Verdicts, tables_of
 from moedb.experts.labelling.settings import LabelSettings
+from moedb.experts.promoted import layers_that_promote, promoted_tokens
 from moedb.queries.database import Database, open_database
 from moedb.store.layout import RunLayout
 from moedb.store.writing.complete.additions import append
@@ -96,7 +95,22 @@ class Progress(NamedTuple):
     advance: Callable[[], None]
 
 
-def label_experts(store: Path, settings: LabelSettings, progress: Progress) -> Labelling:
+def server_of(settings: LabelSettings) -> Answering:
+    """The server that is asked; its key is looked up.
+
+    Raises
+    ------
+    UsageError
+        If the address is none of a server, or the key can be none.
+    """
+    key = find_key()
+    url = completions_url(str(settings.endpoint))
+    return Endpoint(url, key[1] if key else None, settings.timeout, settings.attempts)
+
+
+def label_experts(
+    store: Path, settings: LabelSettings, progress: Progress, answering: Callable[[], Answering]
+) -> Labelling:
     """Have a reader label the experts of a complete run, and add the labels to it.
 
     Each expert is stored as soon as it is done; the same call goes on with those that are not, and
@@ -110,6 +124,8 @@ def label_experts(store: Path, settings: LabelSettings, progress: Progress) -> L
         What they are made with.
     progress
         Is told how far it is.
+    answering
+        Gives who is asked; called where there is something to ask.
 
     Raises
     ------
@@ -121,8 +137,6 @@ def label_experts(store: Path, settings: LabelSettings, progress: Progress) -> L
     EndpointError
         If the server cannot be asked; what was answered is kept.
     """
-    url = completions_url(settings.endpoint)
-    key = find_key()
     with open_database(store) as whole:
         run = whole.snapshot.run(settings.run)
         database = whole.of_run(run.run_id)
@@ -135,22 +149,26 @@ def label_experts(store: Path, settings: LabelSettings, progress: Progress) -> L
             expect_enough(settings, each)
             found = Labelling(run.run_id, estimate)
             progress.begin(estimate)
-            endpoint = Endpoint(url, key[1] if key else None, settings.timeout, settings.attempts)
-            with closing(endpoint):
-                work = _Work(store, settings, endpoint, journal, found, progress)
-                work.label(_loaded(database, run.run_id, wanted))
+            if wanted:
+                with closing(answering()) as asked:
+                    work = _Work(store, settings, asked, journal, found, progress)
+                    work.label(_loaded(database, run.run_id, wanted, settings))
     return found
 
 
 def _loaded(
-    database: Database, run_id: str, wanted: dict[int, list[int]]
+    database: Database, run_id: str, wanted: dict[int, list[int]], settings: LabelSettings
 ) -> Iterator[tuple[Layer, int]]:
     """The experts, each with its layer's decisions; one layer in memory at a time."""
-    if not wanted:
-        return
     corpus = Corpus(database, run_id, ASKED_BY)
+    n_promoted = settings.promoted
+    promoting = layers_that_promote(database, run_id, wanted) if n_promoted else []
     for number, experts in wanted.items():
         layer = Layer(database, run_id, number, corpus)
+        if number in promoting:
+            layer.promoted = promoted_tokens(
+                database, run_id, number, n_promoted, settings.contexts
+            )
         for expert in experts:
             yield layer, expert
 
@@ -162,16 +180,23 @@ class _Work:
         self,
         store: Path,
         settings: LabelSettings,
-        endpoint: Endpoint,
+        answering: Answering,
         journal: Journal,
         found: Labelling,
         progress: Progress,
     ) -> None:
-        self._store, self._settings, self._endpoint = store, settings, endpoint
+        self._store, self._settings, self._answering = store, settings, answering
         self._budget = Budget(settings.max_requests, settings.max_tokens)
-        self._reader = Reader(settings, endpoint, journal, self._budget)
+        self._reader = Reader(settings, answering, journal, self._budget)
         self._found, self._progress = found, progress
         self._addition = settings.addition
+        self._origin = Origin(
+            settings.name,
+            endpoint=answering.url,
+            samples=settings.samples,
+            seed=settings.seed,
+        )
+        self._at_once = settings.concurrency if settings.endpoint is not None else 1
 
     def label(self, experts: Iterator[tuple[Layer, int]]) -> None:
         """Label experts as they come, and store each when it is done."""
@@ -179,7 +204,7 @@ class _Work:
         running: set[Future[ExpertLabel | None]] = set()
         errors: list[Exception] = []
         try:
-            with ThreadPoolExecutor(self._settings.concurrency, "moedb-labels") as pool:
+            with ThreadPoolExecutor(self._at_once, "moedb-labels") as pool:
                 try:
                     for layer, expert in experts:
                         share = self._budget.begin(cost[0] + self._settings.baseline, cost[1])
@@ -189,12 +214,12 @@ class _Work:
                         if share is None or errors or self._budget.is_spent:
                             break
                         running.add(pool.submit(self._labelled, layer, expert, share))
-                        while len(running) >= self._settings.concurrency:
+                        while len(running) >= self._at_once:
                             running = self._store_done(running, errors)
                     while running:
                         running = self._store_done(running, errors)
                 except BaseException:
-                    self._endpoint.stop()
+                    self._answering.stop()
                     raise
         finally:
             self._found.n_requests = self._budget.n_requests
@@ -218,12 +243,12 @@ class _Work:
             try:
                 found = future.result()
             except Exception as error:  # the others are to end first: what they paid for is theirs
-                self._endpoint.stop()
+                self._answering.stop()
                 errors.append(error)
                 continue
             if found is None:
                 continue
-            tables = tables_of(found, self._settings, self._endpoint.url)
+            tables = tables_of(found, self._origin)
             append(self._store, self._found.run_id, self._addition, found.part, tables)
             self._found.experts.append(found)
             self._progress.advance()
@@ -239,7 +264,7 @@ class _Work:
             self._budget.end(share)
 
     def _label(self, layer: Layer, expert: int, share: Share) -> ExpertLabel:
-        found = ExpertLabel(layer.layer, expert)
+        found = ExpertLabel(layer.layer, expert, self._settings.model)
         if expert not in layer.experts:
             found.reason = "no token chose it"
             return found
@@ -250,7 +275,7 @@ class _Work:
         found.asked += explained.asked
         if explained.value is None:
             # an endpoint that has never made sense is a wrong address
-            if not self._endpoint.n_understood and explained.status == "nonsense":
+            if not self._answering.n_understood and explained.status == "nonsense":
                 self._expect_protocol(explained)
             found.status, found.reason = explained.status, explained.reason
             return found
@@ -262,15 +287,16 @@ class _Work:
         return found
 
     def _explain(self, draw: Draw, share: Share) -> Answer[str]:
-        return self._reader.ask(
-            "explanation", explanation(draw.explaining_texts()), read_label, share
+        asked = with_promoted(
+            explanation(draw.explaining_texts()), draw.layer.promoted.get(draw.expert, ())
         )
+        return self._reader.ask("explanation", asked, read_label, share, LABEL_SCHEMA)
 
     def _expect_protocol(self, explained: Answer[str]) -> None:
         reply = explained.asked[-1].reply
         if reply is not None and not reply.is_protocol:
             raise EndpointError(
-                f"{self._endpoint.url} does not speak the protocol of chat completions; it "
+                f"{self._answering.url} does not speak the protocol of chat completions; it "
                 f"answers {reply.text[:80]!r}",
                 "is the address right? --endpoint http://127.0.0.1:8000/v1",
             )
@@ -317,10 +343,11 @@ class _Work:
         n_batches = math.ceil(len(contexts) / self._settings.batch)
         size = math.ceil(len(contexts) / n_batches)
         for start in range(0, len(contexts), size):
-            texts = [each.text for each in contexts[start : start + size]]
+            texts = [str(each.text) for each in contexts[start : start + size]]
             read = partial(read_verdicts, n=len(texts))
             purpose = f"{kind}{suffix}"
-            answer = self._reader.ask(purpose, _ASKS[kind](label, texts), read, share)
+            asked, schema = _ASKS[kind](label, texts), verdicts_schema(len(texts))
+            answer = self._reader.ask(purpose, asked, read, share, schema)
             found.asked += answer.asked
             verdicts += answer.value or [None] * len(texts)
             if answer.value is None:

@@ -24,9 +24,9 @@ class LabelSettings:
     run
         The run, or an unambiguous beginning of its name.
     endpoint
-        The address of a server with ``/v1/chat/completions``.
+        The address of a server with ``/v1/chat/completions``; None for a model on this machine.
     model
-        The reader's name there.
+        The reader's name there; of a model on this machine with the beginning of its hash.
     name
         What the labels are called together.
     layers, experts
@@ -37,6 +37,9 @@ class LabelSettings:
         Contexts that an explanation is made from: those with the largest scores.
     window
         Tokens of a context.
+    promoted
+        Tokens that the expert's output promotes, which are shown with the contexts that explain
+        where the run has what tells them; 0 for none.
     scored
         Contexts of each kind that a label is scored on; 0 for no scores.
     quantiles
@@ -51,6 +54,9 @@ class LabelSettings:
         Of what is drawn.
     answer_tokens
         Tokens of an answer at most.
+    schema
+        Whether answers have to follow a JSON schema from the first on, and not only where a free
+        one could not be read.
     body
         Further fields of a request's body; null takes one out.
     concurrency
@@ -66,7 +72,7 @@ class LabelSettings:
     """
 
     run: str
-    endpoint: str
+    endpoint: str | None
     model: str
     name: str = "labels"
     layers: tuple[int, ...] | None = None
@@ -74,6 +80,7 @@ class LabelSettings:
     limit: int | None = None
     contexts: int = 20
     window: int = 32
+    promoted: int = 10
     scored: int = 10
     quantiles: int = 5
     batch: int = 10
@@ -81,6 +88,7 @@ class LabelSettings:
     samples: int = 1000
     seed: int = 0
     answer_tokens: int = 500
+    schema: bool = False
     body: Mapping[str, Any] = field(default_factory=dict)
     concurrency: int = 4
     attempts: int = 8
@@ -100,11 +108,27 @@ class LabelSettings:
         taken = sorted(set(_OWN) & set(self.body))
         if taken:
             raise UsageError(f"body: {', '.join(taken)} cannot be set, moedb sets it")
+        if self.schema and self.endpoint is None:
+            raise UsageError(
+                "schema: a model on this machine cannot be held to a JSON schema",
+                "a server can be that takes response_format: --endpoint URL --model NAME --schema",
+            )
+        others = sorted(set(self.body) - {_OF_TEMPLATE})
+        if self.endpoint is None and (
+            others or not isinstance(self.body.get(_OF_TEMPLATE, {}), Mapping)
+        ):
+            raise UsageError(
+                f"body: a model on this machine takes {_OF_TEMPLATE} alone, an object"
+                + (f", not {', '.join(others)}" if others else ""),
+                '--body \'{"chat_template_kwargs": {"enable_thinking": false}}\'',
+            )
 
     @property
     def addition(self) -> Addition:
         """What the labels become, with what has to be the same for them to be the same."""
         content = {name: getattr(self, name) for name in _KEPT} | {"body": dict(self.body)}
+        content |= {"promoted": self.promoted} if self.promoted else {}
+        content |= {"schema": True} if self.schema else {}
         config = json.dumps(content, sort_keys=True, ensure_ascii=False)
         return Addition(self.name, KIND, config)
 
@@ -116,6 +140,9 @@ class LabelSettings:
         return {"model": self.model, "messages": messages, **kept}
 
 
+_OF_TEMPLATE = "chat_template_kwargs"
+"""The field of a body that is handed to a chat template."""
+
 _KEPT = (
     *("model", "contexts", "window", "scored", "quantiles", "batch", "baseline"),
     *("samples", "seed", "answer_tokens", "asked_again"),
@@ -124,6 +151,7 @@ _LEAST: Mapping[str, float] = {
     "limit": 0,
     "contexts": 1,
     "window": 1,
+    "promoted": 0,
     "scored": 0,
     "quantiles": 1,
     "batch": 1,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from moedb.queries.questions.parameters import Parameter, Value
 from moedb.queries.questions.question import OutputColumn, Question
-from moedb.queries.results.result import Computed
+from moedb.queries.results.result import Computed, View
 
 if TYPE_CHECKING:
     from moedb.queries.reading.reader import SnapshotReader
@@ -37,8 +37,12 @@ class Analysis(Question):
         What a run must hold for it: tables, and columns that are null in some runs.
     needs_arrays
         Arrays of which a run must keep one for it; none where it reads no arrays.
+    needs_every_array
+        Whether it must keep all of them.
     is_long
         Whether it takes so long that its answers are kept on the disk.
+    view
+        Shows its rows on a terminal; None for a table.
     """
 
     columns: tuple[AnalysisColumn, ...]
@@ -46,7 +50,9 @@ class Analysis(Question):
     row: type[tuple[Any, ...]]
     needs: tuple[str, ...] = ("routing",)
     needs_arrays: tuple[str, ...] = ()
+    needs_every_array: bool = False
     is_long: bool = False
+    view: View | None = None
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -57,6 +63,11 @@ class Analysis(Question):
     def reads_arrays(self) -> tuple[str, ...]:
         """Arrays of which a run must keep one for it, at one layer at least."""
         return self.needs_arrays
+
+    @property
+    def reads_every_array(self) -> bool:
+        """Whether a run must keep all of these arrays."""
+        return self.needs_every_array
 
     @property
     def function_name(self) -> str:

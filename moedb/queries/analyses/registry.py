@@ -12,7 +12,10 @@ from moedb.errors import UsageError
 from moedb.queries.analyses.analysis import Analysis, AnalysisColumn
 from moedb.queries.analyses.experts.contexts.top_contexts import TOP_CONTEXTS
 from moedb.queries.analyses.experts.kmeans_baseline import KMEANS_BASELINE
+from moedb.queries.analyses.experts.label_effects.by_expert import LABEL_EFFECTS
+from moedb.queries.analyses.experts.label_effects.counts import LABEL_EFFECT_COUNTS
 from moedb.queries.analyses.experts.output_overlap import OUTPUT_OVERLAP
+from moedb.queries.analyses.experts.promoted.promoted_tokens import PROMOTED_TOKENS
 from moedb.queries.analyses.experts.state_and_function import STATE_AND_FUNCTION
 from moedb.queries.analyses.label_information import LABEL_INFORMATION
 from moedb.queries.analyses.predictions.expert_attribution import EXPERT_ATTRIBUTION
@@ -33,10 +36,13 @@ _EVERY = (
     EXPERT_EFFECT,
     INTERVENTION_EFFECT,
     KMEANS_BASELINE,
+    LABEL_EFFECTS,
+    LABEL_EFFECT_COUNTS,
     LABEL_INFORMATION,
     LENS_EFFECT,
     LOGIT_LENS,
     OUTPUT_OVERLAP,
+    PROMOTED_TOKENS,
     ROUTING_BY_CLASS_OVER_TRIALS,
     TOP_CONTEXTS,
     STATE_AND_FUNCTION,

@@ -21,6 +21,7 @@ from moedb.queries.figures.classes.panels import (
 from moedb.queries.figures.classes.probes import PROBE_CURVES
 from moedb.queries.figures.examples import ROUTING_BY_EXAMPLE
 from moedb.queries.figures.experts.concentration import CONCENTRATION
+from moedb.queries.figures.experts.label_effects import LABEL_EFFECTS
 from moedb.queries.figures.experts.labels import LABELLED_EXPERTS
 from moedb.queries.figures.experts.load_balance import LOAD_BALANCE
 from moedb.queries.figures.experts.state_and_function import STATE_AND_FUNCTION
@@ -45,6 +46,7 @@ PLOTS: Mapping[str, Plot] = {
     "output-overlap": OUTPUT_OVERLAP,
     "overlap": OVERLAP,
     "router-confidence": ROUTER_CONFIDENCE,
+    "label-effects": LABEL_EFFECTS,
     "label-information": LABEL_INFORMATION,
     "class-consistency": CLASS_CONSISTENCY,
     "class-correlation": CLASS_CORRELATION,

@@ -103,7 +103,7 @@ def runs_of_macros(snapshot: "Snapshot", calls: "Iterable[BoundCall]") -> dict[s
 
 
 def check_arrays(question: "Question", run: "RunSnapshot") -> None:
-    """Check that a run keeps, at some layer, one of the arrays that a question reads.
+    """Check that a run keeps, at some layer, one of the arrays that a question reads, or each.
 
     Raises
     ------
@@ -111,6 +111,12 @@ def check_arrays(question: "Question", run: "RunSnapshot") -> None:
         If it doesn't.
     """
     wanted = question.reads_arrays
+    lacking = [name for name in wanted if not run.manifest.arrays.get(name)]
+    if lacking and question.reads_every_array:
+        raise ArrayNotFoundError(
+            f"{question.name}: run {run.title} keeps no {' and no '.join(lacking)}",
+            f"capture again with --arrays {','.join(wanted)}",
+        )
     if wanted and not any(run.manifest.arrays.get(name) for name in wanted):
         raise ArrayNotFoundError(
             f"{question.name}: run {run.title} keeps no {' or '.join(wanted)}",

@@ -85,8 +85,10 @@ def run_details(reader: SnapshotReader, run: str) -> Result:
             rows.append(("table", entry.name, f"{found.n_rows(entry.name):,} rows"))
     rows += [("addition", name, _added(each)) for name, each in additions_of(found).items()]
     for array, layers in sorted(found.manifest.arrays.items()):
-        kept = ", ".join(map(str, layers))
-        rows.append(("array", array, f"{array_spec(array).shape_text} at layers {kept}"))
+        spec = array_spec(array)
+        kept = "the whole model" if spec.is_of_run else f"layers {', '.join(map(str, layers))}"
+        place = "of" if spec.is_of_run else "at"
+        rows.append(("array", array, f"{spec.shape_text} {place} {kept}"))
     for kind, key, n_values in reader.sql(_LABELS, {"run": found.run_id}).fetchall():
         rows.append((kind, key, f"{n_values} values"))
     return result_of_rows({"what": "VARCHAR", "name": "VARCHAR", "value": "VARCHAR"}, rows)

@@ -48,6 +48,9 @@ _MADE_BY = {
     "logit_lens": f"{_CAPTURE} qwen-ioi --lens last",
     "probe_scores": "moedb probe RUN --key KEY",
     "expert_labels": "moedb label-experts",
+    "vocabulary": f"{_CAPTURE} text --arrays unembedding,expert_outputs",
+    "label_verdicts": "moedb label-experts",
+    "label_effects": "moedb check-labels RUN --labels NAME",
 }
 _HOLDS = {
     "predictions": "predictions",
@@ -55,10 +58,13 @@ _HOLDS = {
     "logit_lens": "readings of the logit lens",
     "routing": "routing",
     "expert_labels": "labels of experts",
+    "label_verdicts": "verdicts on labels of experts",
+    "label_effects": "effects of labelled experts",
     "tokens": "tokens",
     "router_stats": "statistics of the router",
     "router_mass": "probabilities of the router",
     "probe_scores": "probes",
+    "vocabulary": "vocabulary, as it keeps no unembedding",
 }
 
 
@@ -122,7 +128,7 @@ class _Check:
         self._check_position(asked)
         self._check_condition(asked)
         self._check_labels(asked)
-        self._check_probes(asked)
+        self._check_additions(asked)
         check = _OF_QUESTION.get(self.question.name)
         if check is not None:
             check(self)
@@ -228,21 +234,22 @@ class _Check:
                         f"no interventions of kind {kind!r} in {about.named}; {offer(kind, kinds)}"
                     )
 
-    def _check_probes(self, about: RunContents) -> None:
-        asked: tuple[tuple[Named, str, str], ...] = (
-            ("probe", "probe", "named"),
-            ("probe-key", "key", "for"),
+    def _check_additions(self, about: RunContents) -> None:
+        asked: tuple[tuple[Named, str, str, str], ...] = (
+            ("probe", "probe_scores", "probe", "probes named"),
+            ("probe-key", "probe_scores", "key", "probes for"),
+            ("effects", "label_effects", "effect_set", "effects named"),
         )
-        for named, column, what in asked:
+        for named, table, column, what in asked:
             for _, given in self._given(named):
                 found = self.reader.sql(
-                    f"select distinct {column} from probe_scores where run_id = $run",  # noqa: S608
+                    f"select distinct {column} from {table} where run_id = $run",  # noqa: S608
                     {"run": about.runs[0].run_id},
                 ).fetchall()
                 there = [str(value) for (value,) in found]
                 if given not in there:
                     raise self.refuse(
-                        f"no probes {what} {given!r} in {about.named}; {offer(given, there)}"
+                        f"no {what} {given!r} in {about.named}; {offer(given, there)}"
                     )
 
     def _check_split(self, about: RunContents) -> None:

@@ -26,6 +26,7 @@ _SIZES: Mapping[str, tuple[str, str]] = {
     "d": ("d_model", "the width of the residual stream: runs.d_model"),
     "h": ("d_expert", "the hidden units of an expert: moe_layers.d_expert"),
     "s": ("d_shared", "the hidden units of the shared expert: d_shared in the run's run.json"),
+    "V": ("token_id", "the tokens of the model's vocabulary: vocabulary.token_id"),
 }
 
 
@@ -129,7 +130,7 @@ def _macro(query: NamedQuery) -> Described:
 
 
 def _array(spec: ArraySpec) -> Described:
-    rows = [(n, size, *_SIZES[size]) for n, size in enumerate(("T", *spec.axes))]
+    rows = [(n, size, *_SIZES[size]) for n, size in enumerate((spec.first, *spec.axes))]
     columns = {"axis": "INTEGER", "size": "VARCHAR", "name": "VARCHAR", "is": "VARCHAR"}
     return Described(
         result_of_rows(columns, rows),

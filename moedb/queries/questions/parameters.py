@@ -28,6 +28,7 @@ Named = Literal[
     "trial-setting",
     "probe",
     "probe-key",
+    "effects",
 ]
 """What of a run the value of a parameter can name: see ``checks.parameter_values``.
 
@@ -35,7 +36,8 @@ Named = Literal[
 ``example-label-or-none``, but that a run without the default label is answered all the same.
 ``cluster-label``, and ``label-keys``, which are several, are looked up by the analyses. A
 ``trial-setting`` is the column of the view ``trials`` that is called as the parameter is. ``probe``
-is what probes are called together, and ``probe-key`` a key that some are for.
+is what probes are called together, ``probe-key`` a key that some are for, and ``effects`` what
+effects of labelled experts are called together.
 """
 
 Value = str | int | float | None

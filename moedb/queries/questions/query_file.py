@@ -63,6 +63,8 @@ _ESSENTIAL = (
     "logit_lens",
     "probe_scores",
     "expert_labels",
+    "label_verdicts",
+    "label_effects",
 )
 _OF_ROUTING = (
     "adjacent_pairs",

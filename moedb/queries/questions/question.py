@@ -82,6 +82,11 @@ class Question:
         return ()
 
     @property
+    def reads_every_array(self) -> bool:
+        """Whether a run must keep all of these arrays."""
+        return False
+
+    @property
     def column_names(self) -> tuple[str, ...]:
         """The names of the columns of its result, in order."""
         return tuple(column.name for column in self.columns)

@@ -4,7 +4,7 @@ Importing this module costs nothing: pandas and pyarrow are imported by the meth
 """
 
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 T = TypeVar("T")
+
+View = Callable[[Iterable[Mapping[str, Any]], int], Iterator[str]]
+"""Gives the lines that show rows, each by column, on a terminal of so many cells a line."""
 
 Table = Callable[[Sequence[str], Sequence[Kind], Sequence[Sequence[str]]], str]
 
@@ -252,6 +255,8 @@ class Result:
         Says why there are no rows, asked of a result without any; None where nothing is known.
     find_caution
         Finds what a reader has to know of the rows of a result, if anything; called once.
+    view
+        Shows the rows on a terminal, where that is not a table.
     """
 
     relation: "duckdb.DuckDBPyRelation"
@@ -259,6 +264,7 @@ class Result:
     connection: "duckdb.DuckDBPyConnection"
     explain: Callable[[], str] | None = None
     find_caution: "Callable[[Result], str | None] | None" = None
+    view: View | None = None
 
     @cached_property
     def provenance(self) -> Provenance:

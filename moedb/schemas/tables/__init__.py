@@ -10,7 +10,9 @@ from moedb.errors import UsageError, did_you_mean
 from moedb.schemas.tables.added import (
     EXPERT_LABEL_SCORES,
     EXPERT_LABELS,
+    LABEL_EFFECTS,
     LABEL_REQUESTS,
+    LABEL_VERDICTS,
     PROBE_SCORES,
 )
 from moedb.schemas.tables.captured import (
@@ -27,6 +29,7 @@ from moedb.schemas.tables.captured import (
     RUNS,
     TOKEN_LABELS,
     TOKENS,
+    VOCABULARY,
 )
 from moedb.schemas.tables.columns import (
     CONDITION_ID,
@@ -56,7 +59,9 @@ __all__ = [
     "EXPERT_LABEL_SCORES",
     "FORMAT_MAJOR",
     "KEY",
+    "LABEL_EFFECTS",
     "LABEL_REQUESTS",
+    "LABEL_VERDICTS",
     "LAYER",
     "LOGIT_LENS",
     "MOE_LAYERS",
@@ -75,6 +80,7 @@ __all__ = [
     "TOKEN_IDX",
     "TOKEN_LABELS",
     "VALUE",
+    "VOCABULARY",
     "Column",
     "ColumnType",
     "Precision",
@@ -87,6 +93,7 @@ TABLES: tuple[Table, ...] = (
     MOE_LAYERS,
     EXAMPLES,
     TOKENS,
+    VOCABULARY,
     ROUTING,
     ROUTER_STATS,
     ROUTER_MASS,
@@ -99,7 +106,9 @@ TABLES: tuple[Table, ...] = (
     PROBE_SCORES,
     EXPERT_LABELS,
     EXPERT_LABEL_SCORES,
+    LABEL_VERDICTS,
     LABEL_REQUESTS,
+    LABEL_EFFECTS,
 )
 
 TABLE_NAMES: tuple[str, ...] = tuple(entry.name for entry in TABLES)

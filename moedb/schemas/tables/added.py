@@ -1,6 +1,14 @@
 """The tables that are added to complete runs alone."""
 
-from moedb.schemas.tables.columns import EXPERT, LAYER, RUN_ID, Column, Table
+from moedb.schemas.tables.columns import (
+    EXAMPLE_ID,
+    EXPERT,
+    LAYER,
+    RUN_ID,
+    TOKEN_IDX,
+    Column,
+    Table,
+)
 
 PROBE_SCORES = Table(
     "probe_scores",
@@ -41,7 +49,7 @@ PROBE_SCORES = Table(
 )
 
 LABEL_SET = Column("label_set", "string", "what the labels are called together")
-_ADDED_BY = ("moedb label-experts",)
+_ADDED_BY = ("moedb label-experts", "moedb import labels")
 
 EXPERT_LABELS = Table(
     "expert_labels",
@@ -51,8 +59,13 @@ EXPERT_LABELS = Table(
         LAYER,
         EXPERT,
         LABEL_SET,
-        Column("source", "string", "where it is from: reader, a language model that read contexts"),
-        Column("model", "string", "the reader, as it was asked for"),
+        Column(
+            "source",
+            "string",
+            "where it is from: reader, a language model that read contexts; or the form of the "
+            "file that it was imported from",
+        ),
+        Column("model", "string", "the reader, as it was asked for; unknown where no file says it"),
         Column("label", "string", "what the expert does; null where there is none", nullable=True),
         Column(
             "status",
@@ -62,7 +75,7 @@ EXPERT_LABELS = Table(
         ),
         Column("reason", "string", "what went wrong, in words", nullable=True),
         Column("n_decisions", "int64", "tokens that chose the expert"),
-        Column("n_contexts", "int32", "contexts that the reader saw for it"),
+        Column("n_contexts", "int32", "contexts that the reader saw for it; 0 if imported"),
         Column(
             "other_expert",
             "int32",
@@ -93,7 +106,7 @@ EXPERT_LABEL_SCORES = Table(
             "against",
             "string",
             "the negative contexts: token (of the same text, routed elsewhere), document (of the "
-            "same one), random, or all of these",
+            "same one), random, imported (as an imported file has them), or all of these",
         ),
         Column("n", "int32", "contexts that were judged"),
         Column("tp", "int32", "of the expert, and taken for it"),
@@ -135,6 +148,60 @@ EXPERT_LABEL_SCORES = Table(
     is_captured=False,
 )
 
+LABEL_VERDICTS = Table(
+    "label_verdicts",
+    "a context that an expert's label was judged on",
+    (
+        RUN_ID,
+        LAYER,
+        EXPERT,
+        LABEL_SET,
+        Column("kind", "string", "detection or fuzzing, as in expert_label_scores"),
+        Column("number", "int32", "its place in the order in which the kind was asked, from 0"),
+        Column("token_idx", "int64", "its token; null where nobody knows", nullable=True),
+        Column("example_id", "int64", "the token's example; null likewise", nullable=True),
+        Column(
+            "cluster",
+            "int64",
+            "what it is drawn with: a document, or a prompt and its twin; below 0 of a context "
+            "that is of no known example",
+        ),
+        Column(
+            "against",
+            "string",
+            "the kind of a negative context, as in expert_label_scores; empty for a positive one",
+        ),
+        Column("is_positive", "int32", "1 where the router gave the token to the expert, else 0"),
+        Column(
+            "has_others",
+            "int32",
+            "1 where it holds other tokens that chose the expert; null where nobody knows",
+            nullable=True,
+        ),
+        Column(
+            "says_yes",
+            "int32",
+            "1 where the reader says that the label fits; null without a verdict",
+            nullable=True,
+        ),
+        Column(
+            "other_says_yes",
+            "int32",
+            "the same of the label of another expert; null where that was not asked",
+            nullable=True,
+        ),
+        Column(
+            "text",
+            "string",
+            "what the reader saw, of an imported one what its file has; null where nobody knows",
+            nullable=True,
+        ),
+    ),
+    ("label_set", "layer", "expert", "kind", "number"),
+    added_by=_ADDED_BY,
+    is_captured=False,
+)
+
 LABEL_REQUESTS = Table(
     "label_requests",
     "a request to a reader of experts' contexts",
@@ -162,6 +229,69 @@ LABEL_REQUESTS = Table(
         Column("reason", "string", "what was wrong with it", nullable=True),
     ),
     ("label_set", "layer", "expert", "number"),
-    added_by=_ADDED_BY,
+    added_by=_ADDED_BY[:1],
+    is_captured=False,
+)
+
+LABEL_EFFECTS = Table(
+    "label_effects",
+    "a token that a label of an expert was judged on, or one of a control, and what the ablation "
+    "of an expert changes there",
+    (
+        RUN_ID,
+        LAYER,
+        Column("expert", "int32", "index of the labelled expert in its layer"),
+        Column("effect_set", "string", "what the effects are called together"),
+        Column("label_set", "string", "what the labels are called together"),
+        Column("kind", "string", "the verdicts that fits is of: detection or fuzzing"),
+        Column(
+            "role",
+            "string",
+            "own: the labelled expert is ablated; control: another of the layer, about as often "
+            "chosen, on the same tokens; control-own: that one on tokens that chose it",
+        ),
+        Column("ablated", "int32", "index of the ablated expert in the layer"),
+        TOKEN_IDX,
+        EXAMPLE_ID,
+        Column("cluster", "int64", "what it is drawn with: a document, or a prompt and its twin"),
+        Column("routed", "int32", "1 where the token chose the labelled expert, else 0"),
+        Column(
+            "fits",
+            "int32",
+            "1 where the reader says that the label fits; null without a verdict",
+            nullable=True,
+        ),
+        Column("chosen", "int32", "1 where the token chose the ablated expert, else 0"),
+        Column("n_following", "int32", "tokens after it that following_change is the mean over"),
+        Column(
+            "next_change",
+            "double",
+            "log-probability (nats) of the next token without the ablated expert, less that of the "
+            "untouched model; null where nothing follows",
+            nullable=True,
+        ),
+        Column(
+            "following_change",
+            "double",
+            "mean of that over the next n_following tokens; null where nothing follows",
+            nullable=True,
+        ),
+        Column(
+            "attribution",
+            "double",
+            "what the ablated expert writes into the logit of the next token less the vocabulary's "
+            "mean logit, the final norm's scale frozen; null where the token did not choose it",
+            nullable=True,
+        ),
+        Column(
+            "attribution_rank",
+            "int32",
+            "its place by attribution among the experts of all layers that the token chose, from 1",
+            nullable=True,
+        ),
+        Column("n_attributed", "int32", "how many these are", nullable=True),
+    ),
+    ("effect_set", "layer", "expert", "role", "ablated", "token_idx"),
+    added_by=("moedb check-labels",),
     is_captured=False,
 )

@@ -109,6 +109,17 @@ TOKENS = Table(
     ("token_idx", "array_row"),
 )
 
+VOCABULARY = Table(
+    "vocabulary",
+    "a token of the tokenizer's vocabulary, in a run that keeps the unembedding",
+    (
+        RUN_ID,
+        Column("token_id", "int32", "id in the vocabulary, which is its row of the unembedding"),
+        Column("token", "string", "the token's text, as in tokens"),
+    ),
+    ("token_id",),
+)
+
 ROUTING = Table(
     "routing",
     "a routing decision: one expert chosen for one token at one layer",

@@ -2,8 +2,8 @@
 -- answers: What does a reader say that each expert does, and what is the label worth?
 -- subject: experts
 -- param run varchar = null: the run; the newest complete one when null
--- param against varchar = 'all' in (all, token, document, random): the negative contexts that the
---   scores are against
+-- param against varchar = 'all' in (all, token, document, random, imported): the negative contexts
+--   that the scores are against
 -- column label_set: what the labels are called together
 -- column layer: the MoE layer
 -- column expert: the expert

@@ -42,7 +42,7 @@ token_total as (
     from selected_tokens
 ),
 
-vocabulary as (
+seen_tokens as (
     select
         selected_tokens.token_id,
         min(selected_tokens.token) as token,
@@ -59,15 +59,15 @@ token_counts as (
         vocabulary_routing.token_id,
         vocabulary_routing.n_decisions,
         vocabulary_routing.first_token_idx,
-        vocabulary.n_token,
-        cast(vocabulary_routing.n_decisions as double) / vocabulary.n_token as rate
+        seen_tokens.n_token,
+        cast(vocabulary_routing.n_decisions as double) / seen_tokens.n_token as rate
     from vocabulary_routing
-    join vocabulary using (token_id)
+    join seen_tokens using (token_id)
     where
         vocabulary_routing.run_id = cast($run as varchar)
         and vocabulary_routing.selection = coalesce(cast($split as varchar), 'default')
         and vocabulary_routing.of = 'input'
-        and vocabulary.n_token >= cast($min_count as integer)
+        and seen_tokens.n_token >= cast($min_count as integer)
         and (
             cast($layer as integer) is null
             or vocabulary_routing.layer = cast($layer as integer)
@@ -173,7 +173,7 @@ final as (
         leading_tokens.expert,
         leading_tokens.place,
         leading_tokens.token_id,
-        vocabulary.token,
+        seen_tokens.token,
         leading_tokens.n_decisions,
         leading_tokens.n_token,
         leading_tokens.rate,
@@ -182,7 +182,7 @@ final as (
         contexts.context
     from leading_tokens
     cross join token_total
-    join vocabulary using (token_id)
+    join seen_tokens using (token_id)
     join expert_counts
         on leading_tokens.layer = expert_counts.layer
         and leading_tokens.expert = expert_counts.expert

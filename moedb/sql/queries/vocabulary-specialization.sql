@@ -40,7 +40,7 @@ selected_tokens as (
         and tokens.example_id in (select selected_examples.example_id from selected_examples)
 ),
 
-vocabulary as (
+seen_tokens as (
     select
         selected_tokens.token_id,
         count(*) as n_token
@@ -51,10 +51,10 @@ vocabulary as (
 
 counted_tokens as (
     select
-        vocabulary.token_id,
-        vocabulary.n_token
-    from vocabulary
-    where vocabulary.n_token >= cast($min_count as integer)
+        seen_tokens.token_id,
+        seen_tokens.n_token
+    from seen_tokens
+    where seen_tokens.n_token >= cast($min_count as integer)
 ),
 
 totals as (

@@ -266,6 +266,10 @@ class Snapshot:
             "moedb runs",
         )
 
+    def called(self, run_id: str) -> str:
+        """What a column calls a run: the name given to it, else that it is stored as."""
+        return self.runs[run_id].named.name or run_id
+
     def newest_complete(self) -> RunSnapshot | None:
         """The complete run that was started last, if there is one.
 

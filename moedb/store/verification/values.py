@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from moedb.errors import StoreDamagedError
 from moedb.schemas.manifests import SEALED_SINCE
-from moedb.schemas.tables import TABLES, TOKEN_LABELS
+from moedb.schemas.tables import TABLES, TOKEN_LABELS, VOCABULARY
 from moedb.store.arrays import ArrayKey, open_array
 from moedb.store.engine.connection import connect
 from moedb.store.reading.snapshot import RunSnapshot, Snapshot
@@ -71,6 +71,18 @@ _OF_LABELS = {
     """,
 }
 
+_OF_VOCABULARY = {
+    "tokens of the vocabulary with several texts": """
+        select count(*) from (
+            select token_id from vocabulary group by token_id having count(*) > 1
+        )
+    """,
+    "tokens whose text is not the one that the vocabulary has for them": """
+        select count(*) from tokens left join vocabulary using (run_id, token_id)
+        where vocabulary.token is distinct from tokens.token
+    """,
+}
+
 _OF_ADDED = {
     "token_idx": "{table} anti join tokens using (run_id, token_idx)",
     "example_id": "{table} anti join examples using (run_id, example_id)",
@@ -112,6 +124,7 @@ def check_values(run: RunSnapshot) -> tuple[int, list[StoreDamagedError]]:
         with connect(Snapshot(run.layout.store, {run.run_id: run})) as connection:
             held = run.format >= SEALED_SINCE and run.n_rows("router_mass") > 0
             statements = {**_INVARIANTS, **(_SINCE_FORMAT_2 if held else {}), **_of_added(run)}
+            statements |= _OF_VOCABULARY if run.n_rows(VOCABULARY.name) else {}
             for wrong, statement in statements.items():
                 count = _scalar(connection.execute(statement).fetchone())
                 if count:

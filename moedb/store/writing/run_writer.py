@@ -6,6 +6,7 @@ A run is complete when its first head exists, which names every unit's manifest 
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from moedb.errors import StoreError
 from moedb.schemas.manifests import (
@@ -20,6 +21,7 @@ from moedb.store.array_metadata import METADATA
 from moedb.store.arrays import (
     ArrayKey,
     Rows,
+    array_attributes,
     array_forms,
     check_metadata,
     create_arrays,
@@ -90,14 +92,25 @@ class RunWriter(OpenRun):
         """Whether a unit is committed by now, by whichever writer."""
         return self._has(unit_name(unit))
 
-    def begin(self, tables: Mapping[str, Columns], at: str | None = None) -> None:
-        """Commit the rows that describe the run as a whole: labels of the run and conditions.
+    def begin(
+        self,
+        tables: Mapping[str, Columns],
+        at: str | None = None,
+        arrays: Mapping[ArrayKey, Rows] = MappingProxyType({}),
+    ) -> None:
+        """Commit what describes the run as a whole, such as its labels and its conditions.
 
-        The table ``moe_layers`` is added from the run's manifest. ``at`` is when it was committed,
-        if that was not now.
+        Parameters
+        ----------
+        tables
+            The rows; the table ``moe_layers`` is added from the run's manifest.
+        at
+            When it was committed, if that was not now.
+        arrays
+            The arrays whose rows are no tokens.
         """
         layers = column_lists(self.manifest.layers, MOE_LAYERS)
-        self._commit(FIRST_UNIT, {**tables, MOE_LAYERS.name: layers}, {}, 0, at)
+        self._commit(FIRST_UNIT, {**tables, MOE_LAYERS.name: layers}, arrays, 0, at)
 
     def commit_unit(
         self,
@@ -208,7 +221,8 @@ class RunWriter(OpenRun):
 
     def _create_arrays_in(self, folder: Path) -> None:
         attributes = {"run_id": self.manifest.run_id, "model": self.manifest.row["model"]}
-        create_arrays(folder / ARRAYS, array_forms(self.manifest), attributes)
+        of_arrays = array_attributes(self.manifest)
+        create_arrays(folder / ARRAYS, array_forms(self.manifest), attributes, of_arrays)
 
     def _commit(
         self,

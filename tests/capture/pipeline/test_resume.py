@@ -18,6 +18,7 @@ from moedb.errors import CaptureError, CheckError, StoreDamagedError, StoreError
 from moedb.schemas.tables import TABLE_NAMES
 from moedb.store.layout import RunLayout
 from moedb.store.reading.snapshot import read_run, take_snapshot
+from moedb.store.verification.run import verify_run
 from tests.support.contents import run_contents
 from tests.support.stopping import stopping_at
 from tests.support.unwritable import unwritable
@@ -41,13 +42,13 @@ def whole(planned: CapturePlan, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return store
 
 
-def start(random_model: Path, store: Path, first: str = "") -> "subprocess.Popen[str]":
+def start(random_model: Path, store: Path, first: str = "", *more: str) -> "subprocess.Popen[str]":
     """Capture in a process of its own, which runs the code ``first`` before."""
     code = f"{first}\nfrom moedb.cli import main; main()"
     command = [sys.executable, "-c", code, "--store", str(store)]
     arguments = ["capture", "qwen-ioi", "--model", str(random_model), "--n", str(N)]
     return subprocess.Popen(
-        [*command, *arguments, "--batch-size", "8"],
+        [*command, *arguments, "--batch-size", "8", *more],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -90,6 +91,37 @@ def test_two_captures_of_one_run_at_once_end_with_the_same_rows(
     assert run.is_complete and not run.layout.staging.exists()
     on_disk = set(run.layout.tables.rglob("*.parquet"))
     assert on_disk == {path for table in TABLE_NAMES for path in run.files(table)}
+
+
+KEPT = ("--arrays", "unembedding,router_logits")
+
+
+@pytest.mark.parametrize("how", ["killed", "two at once"])
+def test_the_unembedding_is_there_once_whoever_was_stopped(
+    how: str, random_model: Path, tmp_path: Path
+) -> None:
+    options = CaptureOptions(
+        model=str(random_model), batch_size=8, arrays=("unembedding", "router_logits")
+    )
+    planned = plan_qwen_ioi(options, n=N, seed=0)
+    capture(planned, tmp_path / "whole")
+    store = tmp_path / "store"
+    if how == "killed":
+        # the arrays are made before the rows of the run as a whole are committed
+        begun = store / "runs" / planned.run_id / "arrays.zarr" / "zarr.json"
+        process = start(random_model, store, stopping_at(begun, signal.SIGKILL), *KEPT)
+        assert process.wait(timeout=300) == -signal.SIGKILL
+        assert read_run(store, planned.run_id).missing_units
+        processes = [start(random_model, store, "", *KEPT)]
+    else:
+        processes = [start(random_model, store, "", *KEPT) for _ in range(2)]
+    for process in processes:
+        out, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        assert out.strip() == planned.run_id
+    assert run_contents(store, planned.run_id) == run_contents(tmp_path / "whole", planned.run_id)
+    assert "unembedding/3" in run_contents(store, planned.run_id)
+    verify_run(read_run(store, planned.run_id))
 
 
 def test_a_finished_run_is_not_run_again(planned: CapturePlan, whole: Path) -> None:

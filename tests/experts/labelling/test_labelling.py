@@ -84,6 +84,69 @@ def test_scores_are_those_of_the_stored_requests(store: Path) -> None:
         assert row.f1_low < row.f1 < row.f1_high
 
 
+def counted_again() -> str:
+    """The SQL of the documentation that counts scores from verdicts."""
+    page = (Path(moedb.__file__).parents[1] / "docs/experts.md").read_text(encoding="utf-8")
+    return next(code for code in page.split("```sql\n") if "from label_verdicts" in code).split(
+        "```"
+    )[0]
+
+
+@pytest.mark.parametrize("against", ["all", "token", "document", "random"])
+def test_scores_are_what_the_stored_verdicts_come_to_in_sql(store: Path, against: str) -> None:
+    with reader_server(manner="random") as reader:
+        label(store, reader, samples=0)
+    names = ["label_set", "layer", "expert", "kind", "n", "precision", "recall", "f1", "accuracy"]
+    names += ["other_f1"]
+    statement = counted_again()
+    if against != "all":
+        chosen = f"not null and against in ('', '{against}')"
+        statement = statement.replace("not null", chosen).replace(
+            "group by all", "group by all having min(is_positive) = 0"
+        )
+    with moedb.open(store) as db:
+        counted = db.sql(statement).df()[names]
+        stored = db.sql(
+            f"select {', '.join(names)} from expert_label_scores where against = '{against}' "
+            "order by all"
+        ).df()
+    assert len(counted) >= 18 and counted["f1"].nunique() > 5
+    pd.testing.assert_frame_equal(counted, stored, check_dtype=False)
+
+
+def test_a_verdict_says_what_it_is_of(store: Path) -> None:
+    """Held against the tables of the run, and against what the reader was sent and said."""
+    with reader_server(manner="random") as reader:
+        label(store, reader, experts=[2, 5])
+    verdicts, requests = table(store, "label_verdicts"), table(store, "label_requests")
+    routing, tokens = table(store, "routing"), table(store, "tokens")
+    chose = {(row.token_idx, row.expert) for row in routing[routing["layer"] == 1].itertuples()}
+    example_of = dict(zip(tokens["token_idx"], tokens["example_id"], strict=True))
+    for row in verdicts.itertuples():
+        assert row.is_positive == ((row.token_idx, row.expert) in chose) == (row.against == "")
+        assert row.example_id == example_of[row.token_idx]
+    for (expert, kind), rows in verdicts.groupby(["expert", "kind"]):
+        assert rows["number"].tolist() == list(range(len(rows)))
+        for purpose, column in ((kind, "says_yes"), (f"{kind}-other", "other_says_yes")):
+            asked = requests[(requests["expert"] == expert) & (requests["purpose"] == purpose)]
+            prompts = [json.loads(prompt)[1]["content"] for prompt in asked["prompt"]]
+            lines = [line for text in prompts for line in text.splitlines() if line[:1].isdigit()]
+            shown = [json.loads(line.split(". ", 1)[1]) for line in lines]
+            said = [fits for answer in asked["answer"] for fits in json.loads(answer)["fits"]]
+            assert rows["text"].tolist() == shown
+            assert rows[column].tolist() == said
+
+
+def test_a_context_without_a_verdict_is_a_row_without_one(store: Path) -> None:
+    with reader_server(nonsense=8) as reader:
+        label(store, reader, experts=list(range(6)), asked_again=0, concurrency=1)
+    verdicts, scores = table(store, "label_verdicts"), table(store, "expert_label_scores")
+    assert 0 < verdicts["says_yes"].isna().sum() < len(verdicts)
+    judged = verdicts[verdicts["says_yes"].notna()].groupby(["expert", "kind"]).size()
+    for row in scores[scores["against"] == "all"].itertuples():
+        assert row.n == judged.get((row.expert, row.kind), 0)
+
+
 def test_one_that_says_yes_has_the_score_of_saying_yes(store: Path) -> None:
     with reader_server(manner="yes") as reader:
         label(store, reader)

@@ -43,6 +43,7 @@ from tests.support.drawn.figure_frames import (
     confidences,
     cross_layers,
     informations,
+    label_effects,
     labelled_experts,
     output_overlaps,
     overlaps,
@@ -620,6 +621,14 @@ DRAWN = {
         for n_keys in (1, 2, 6, 8)
         for n_layers in (1, 6, 24)
     },
+    **{
+        f"label-effects-{n}": (
+            "label-effects",
+            lambda n=n: frame_result(label_effects(n).assign(label="a label with a $ in it")),
+            {},
+        )
+        for n in (1, 12, 64)
+    },
     "accuracy": ("expert-accuracy", lambda: frame_result(accuracies(trials=1)), {}),
     "accuracy-20": (
         "expert-accuracy",
@@ -696,6 +705,7 @@ SMALL = {
     "router-confidence": lambda: frame_result(confidences()),
     "label-information": lambda: frame_result(informations()),
     "state-and-function": lambda: frame_result(states_and_functions()),
+    "label-effects": lambda: frame_result(label_effects()),
     "probe-curves": lambda: frame_result(probe_curves()),
     "probe-best": lambda: frame_result(probe_bests()),
     "polysemanticity": lambda: frame_result(polysemantic()),

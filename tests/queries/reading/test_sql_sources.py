@@ -253,6 +253,12 @@ def test_views_can_hold_one_run_alone(db: Database, runs: dict[str, str]) -> Non
         db.sql("create table t (x integer)", run=runs["A"])
 
 
+@pytest.mark.parametrize("table", ["tokens", "routing", "examples", "runs", "expert_usage"])
+def test_what_is_only_counted_is_read(db: Database, runs: dict[str, str], table: str) -> None:
+    found = db.sql(f"select count(*) from {table}", run=runs["A"])
+    assert [run.run_id for run in found.provenance.runs] == [runs["A"]]
+
+
 def test_planning_reads_no_file_of_the_store(db: Database, runs: dict[str, str]) -> None:
     """A statement that would take for ever costs nothing to name the runs of."""
     slow = "select count(*) from routing as a, routing as b, routing as c, routing as d"

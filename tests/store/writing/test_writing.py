@@ -151,10 +151,14 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], FailAt]
     yield install
 
 
+@pytest.mark.parametrize("n_vocabulary", [0, 100])
 def test_whichever_write_fails_the_run_resumes_to_the_same_rows(
-    tmp_path: Path, failing: Callable[[int], FailAt], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    failing: Callable[[int], FailAt],
+    monkeypatch: pytest.MonkeyPatch,
+    n_vocabulary: int,
 ) -> None:
-    small = {"n_units": 1, "arrays": ("router_logits",)}
+    small = {"n_units": 1, "arrays": ("router_logits",), "n_vocabulary": n_vocabulary}
     write_sample(tmp_path / "whole", **small)
     expected = contents(tmp_path / "whole")
     n, failures = 1, 0

@@ -191,3 +191,15 @@ def states_and_functions(
                 }
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def label_effects(n_experts: int = 12, layer: int = 3) -> pd.DataFrame:
+    rng = np.random.default_rng(7)
+    rows: list[dict[str, object]] = []
+    for expert in range(n_experts):
+        row: dict[str, object] = {"layer": layer, "expert": expert, "label": f"label no {expert}"}
+        for group, size in (("fits", -0.4), ("other", -0.1), ("control_own", -0.15)):
+            mean = size * rng.uniform(0.5, 1.5)
+            row |= {group: mean, f"{group}_low": mean - 0.1, f"{group}_high": mean + 0.05}
+        rows.append(row)
+    return pd.DataFrame(rows)

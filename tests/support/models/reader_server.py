@@ -36,11 +36,17 @@ class ReaderServer:
     ----------
     manner
         ``oracle``: knows how the run was routed; ``yes``: says yes to everything; ``random``: says
-        whatever a hash says.
+        whatever a hash says; ``any``: that too, of any texts, with labels that are all the same.
     drops, nonsense, limits
         One request in so many is dropped, answered with nonsense, told to wait; 0 for none.
     status
         What is answered to every request, if it is not 200.
+    forms
+        The types of ``response_format`` that it takes; None for a server that never looked at it.
+    refusal
+        What is answered to another type.
+    only_formed
+        Whether it makes sense only where a form is asked for.
     usage
         Whether tokens are counted in answers.
     delay
@@ -62,6 +68,9 @@ class ReaderServer:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     error: str = "no"
+    forms: tuple[str, ...] | None = None
+    refusal: int = 400
+    only_formed: bool = False
     usage: bool = True
     delay: float = 0.0
     hold_after: int | None = None
@@ -80,6 +89,8 @@ class ReaderServer:
         """What a sound answer to a request is."""
         asked = body["messages"][1]["content"]
         texts = [json.loads(line) for line in re.findall(r"^\d+\. (\".*\")$", asked, re.MULTILINE)]
+        if '{"label"' in asked and self.manner == "any":
+            return '{"label": "the words of expert 1"}'
         if '{"label"' in asked:
             return f'```json\n{{"label": "the words of expert {_most(texts)}"}}\n```'
         expert = int(re.search(r"of expert (\d+)", asked)[1])  # type: ignore[index]
@@ -88,7 +99,7 @@ class ReaderServer:
     def _fits(self, text: str, expert: int, asked: str) -> bool:
         if self.manner == "yes":
             return True
-        if self.manner == "random":
+        if self.manner in ("random", "any"):
             return hashlib.sha256(f"{expert}{text}{len(asked)}".encode()).digest()[0] % 2 == 0
         words = [word for word, is_marked in _words(text)]
         marks = [is_marked for _, is_marked in _words(text)]
@@ -165,7 +176,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, content: bytes, number: int) -> None:
         reader, body = self.reader, json.loads(content)
         assert self.path == "/v1/chat/completions" and body["model"]
-        if reader.nonsense and number % reader.nonsense == 7:
+        form = body.get("response_format")
+        if form is not None and reader.forms is not None and form["type"] not in reader.forms:
+            self._send(reader.refusal, {"error": {"message": "no such response_format"}}, {})
+            return
+        if reader.only_formed and form is None:
+            said = "1. « of the\n2. I would rather go on with the list"
+        elif reader.nonsense and number % reader.nonsense == 7:
             said = NONSENSE[number // reader.nonsense % len(NONSENSE)]
         else:
             said = reader.said(body)

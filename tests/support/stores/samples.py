@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from moedb.schemas.manifests import RunManifest, UnitRange
+from moedb.schemas.arrays import FINAL_NORM, UNEMBEDDING
+from moedb.schemas.manifests import ModelEnd, RunManifest, UnitRange
 from moedb.store.arrays import ArrayKey
 from moedb.store.layout import RunLayout
 from moedb.store.writing.run_writer import RunWriter
@@ -15,6 +16,7 @@ from tests.support.stores.router_mass import with_router_mass
 
 RUN_ID = "text-0123456789"
 LAYERS = (1, 3)
+N_LAYERS = 4
 N_EXPERTS, TOP_K, D_MODEL = 4, 2, 8
 
 
@@ -23,6 +25,7 @@ def sample_manifest(
     tokens_per_unit: int = 5,
     run_id: str = RUN_ID,
     arrays: tuple[str, ...] = ("router_logits", "expert_outputs"),
+    n_vocabulary: int = 0,
 ) -> RunManifest:
     row = {
         "job": "text",
@@ -64,8 +67,26 @@ def sample_manifest(
             UnitRange(unit, unit + 1, tokens_per_unit, tokens_per_unit) for unit in range(n_units)
         ),
         layers=layers,
-        arrays=dict.fromkeys(arrays, LAYERS),
+        arrays={
+            **dict.fromkeys(arrays, LAYERS),
+            **(dict.fromkeys((UNEMBEDDING, FINAL_NORM), (N_LAYERS,)) if n_vocabulary else {}),
+        },
+        model_end=ModelEnd(n_vocabulary, False, 0.5) if n_vocabulary else None,
     )
+
+
+def rows_of_run(
+    manifest: RunManifest,
+) -> tuple[dict[str, Mapping[str, Any]], dict[ArrayKey, np.ndarray]]:
+    """What a run has that is of no unit: unembedding and vocabulary, where it has them."""
+    if manifest.model_end is None:
+        return {}, {}
+    rng = np.random.default_rng(3)
+    ids = range(manifest.model_end.n_vocabulary)
+    return {"vocabulary": {"token_id": [*ids], "token": [f"word {each}" for each in ids]}}, {
+        ArrayKey(UNEMBEDDING, N_LAYERS): rng.normal(size=(len(ids), D_MODEL)).astype(np.float32),
+        ArrayKey(FINAL_NORM, N_LAYERS): rng.normal(size=D_MODEL).astype(np.float32),
+    }
 
 
 def unit_rows(
@@ -128,6 +149,7 @@ def unit_rows(
             ):
                 stats[name].append(value)
     kept = {key: rows for key, rows in arrays.items() if key.name in manifest.arrays}
+    ids = rng.integers(0, 99, n_tokens)
     rows: dict[str, Mapping[str, Any]] = {
         "examples": {
             "example_id": [unit],
@@ -139,8 +161,10 @@ def unit_rows(
             "token_idx": token_idx,
             "example_id": np.full(n_tokens, unit),
             "position": np.arange(n_tokens),
-            "token_id": rng.integers(0, 99, n_tokens),
-            "token": [f" t{i}" for i in token_idx],
+            "token_id": ids,
+            "token": [f"word {i}" for i in ids]
+            if manifest.model_end
+            else [f" t{i}" for i in token_idx],
             "next_logprob": [-1.0] * (n_tokens - 1) + [None],
             "array_row": unit * manifest.unit_rows + np.arange(n_tokens),
         },
@@ -152,7 +176,8 @@ def unit_rows(
 def write_sample(store: Path, **settings: Any) -> RunWriter:
     """Write a complete run, continuing what is there."""
     writer = RunWriter(store, sample_manifest(**settings))
-    writer.begin({})
+    tables, arrays = rows_of_run(writer.manifest)
+    writer.begin(tables, arrays=arrays)
     for unit in writer.snapshot().missing_units:
         writer.commit_unit(unit, *unit_rows(writer.manifest, unit))
     writer.finish()

@@ -154,6 +154,8 @@ def _open(
 class CapturedCifarMoE:
     """A CIFAR MoE, as the pipeline runs it."""
 
+    kept = None
+
     def __init__(
         self,
         model: CifarMoE,

@@ -8,12 +8,21 @@ import re
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from moedb.errors import MoedbError, UsageError, first_line
+from moedb.errors import UsageError, first_line
+from moedb.experts.labelling.asking.answering import (
+    FORM,
+    FORM_NAME,
+    MOST_CHARACTERS,
+    EndpointError,
+    RefusedError,
+    Reply,
+    StoppedError,
+    storable,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -27,56 +36,14 @@ LONGEST_ASKED = 600.0
 """Seconds that a server may ask to wait."""
 
 MOST_BYTES = 8 << 20
-MOST_CHARACTERS = 32_768
 """What is taken of an answer."""
 
 _AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
+_NO_SUCH_FORM = frozenset({400, 404, 415, 422, 500, 501})
+"""What servers answer that do not know the form of an answer; some say that they failed."""
+
 _STOP = frozenset({401, 402, 403, 404, 405})
 _LOCAL = ("localhost", "127.0.0.1", "::1")
-
-
-class EndpointError(MoedbError):
-    """The server cannot be asked: it does not answer, or refuses whoever asks."""
-
-
-class RefusedError(MoedbError):
-    """The server refuses this one request."""
-
-
-class StoppedError(MoedbError):
-    """There is to be no further request."""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What a server answered.
-
-    Attributes
-    ----------
-    text
-        The answer; where it is none of the protocol, the beginning of what came.
-    model
-        The model that answered, as the server says.
-    prompt_tokens, completion_tokens
-        As the server counts them; None where it does not.
-    seconds
-        How long the last attempt took.
-    attempts
-        How often the request was sent.
-    finish
-        Why the answer ends, as the server says.
-    is_protocol
-        Whether it is an answer of the protocol.
-    """
-
-    text: str
-    model: str | None
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    seconds: float
-    attempts: int
-    finish: str | None
-    is_protocol: bool = True
 
 
 def completions_url(endpoint: str) -> str:
@@ -167,6 +134,7 @@ class Endpoint:
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._not_before = 0.0
+        self._form = 0
 
     def stop(self) -> None:
         """Have no request be sent from now on."""
@@ -196,24 +164,32 @@ class Endpoint:
             If no request is to be sent any more.
         """
         httpx = _httpx()
-        for attempt in range(1, self._attempts + 1):
+        attempt = n_failed = 0
+        forms = _forms_of(body)
+        form = min(self._form, len(forms) - 1)
+        while n_failed < self._attempts:
+            attempt, n_failed = attempt + 1, n_failed + 1
             self._wait_for_turn()
             on_attempt()
             began = time.monotonic()
             asked_wait: float | None = None
             try:
-                status, headers, content = self._send(body)
+                status, headers, content = self._send(forms[form])
             except httpx.HTTPError as error:
                 wrong = f"{type(error).__name__}: {first_line(error)}"
             else:
                 if status == 200:
+                    self._form = max(self._form, form)
                     return self._reply(content, time.monotonic() - began, attempt)
                 wrong = f"HTTP {status}{self._said(content)}"
+                if form < len(forms) - 1 and status in _NO_SUCH_FORM:
+                    logger.info("%s; asked for in another form", self._hidden(wrong))
+                    form, n_failed = form + 1, n_failed - 1
+                    continue
                 self._expect_further(status, headers, content, wrong)
                 asked_wait = _retry_after(headers)
-            if attempt == self._attempts:
-                break
-            self._wait(attempt, asked_wait, wrong)
+            if n_failed < self._attempts:
+                self._wait(n_failed, asked_wait, wrong)
         raise EndpointError(
             f"{self.url} did not answer a request in {self._attempts} attempts; the last: "
             f"{self._hidden(wrong)}",
@@ -296,8 +272,7 @@ class Endpoint:
 
     def _clean(self, text: str) -> str:
         """A text that can be stored, without the key."""
-        sound = text.encode(errors="replace").decode().replace("\0", "\ufffd")
-        return self._hidden(sound)[:MOST_CHARACTERS]
+        return self._hidden(storable(text))[:MOST_CHARACTERS]
 
     def _short(self, value: object) -> str | None:
         return self._clean(value)[:200] if isinstance(value, str) else None
@@ -322,6 +297,16 @@ class Endpoint:
                 self._not_before = max(self._not_before, time.monotonic() + asked)
         longest = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (attempt - 1))
         self._stopped.wait((0.0 if asked is not None else longest / 10) + random.random() * longest)
+
+
+def _forms_of(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A request in the ways of asking for its form: OpenAI's, that of older servers, and none."""
+    asked = body.get(FORM)
+    if not isinstance(asked, dict) or asked.get("json_schema", {}).get("name") != FORM_NAME:
+        return [body]
+    free = {name: value for name, value in body.items() if name != FORM}
+    older = {"type": "json_object", "schema": asked["json_schema"]["schema"]}
+    return [body, {**free, FORM: older}, free]
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

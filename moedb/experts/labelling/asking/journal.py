@@ -17,7 +17,7 @@ from typing import Any, get_type_hints
 from filelock import FileLock, Timeout
 
 from moedb.errors import StoreError
-from moedb.experts.labelling.asking.endpoint import Reply
+from moedb.experts.labelling.asking.answering import Reply
 from moedb.store.containment import check_file, check_folder
 from moedb.store.files import make_directories, sync_directory
 from moedb.store.layout import RunLayout

@@ -3,11 +3,18 @@
 import json
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from moedb.experts.labelling.asking.endpoint import Endpoint, RefusedError, Reply, StoppedError
+from moedb.experts.labelling.asking.answering import (
+    FORM,
+    Answering,
+    RefusedError,
+    Reply,
+    StoppedError,
+    form_of,
+)
 from moedb.experts.labelling.asking.journal import Journal
 from moedb.experts.labelling.prompts import Messages, NonsenseError, asked_again
 from moedb.experts.labelling.settings import LabelSettings
@@ -148,8 +155,8 @@ class Reader:
     ----------
     settings
         What requests are made with.
-    endpoint
-        Where they are sent.
+    answering
+        Who answers them.
     journal
         Holds what was answered.
     budget
@@ -157,17 +164,25 @@ class Reader:
     """
 
     def __init__(
-        self, settings: LabelSettings, endpoint: Endpoint, journal: Journal, budget: Budget
+        self, settings: LabelSettings, answering: Answering, journal: Journal, budget: Budget
     ) -> None:
-        self._settings, self._endpoint = settings, endpoint
+        self._settings, self._answering = settings, answering
         self._journal, self._budget = journal, budget
         self._lock = threading.Lock()
         self._asking: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def ask(
-        self, purpose: str, messages: Messages, read: Callable[[str], T], share: Share
+        self,
+        purpose: str,
+        messages: Messages,
+        read: Callable[[str], T],
+        share: Share,
+        schema: Mapping[str, Any],
     ) -> Answer[T]:
         """Ask until an answer can be read, a few times.
+
+        The first answer is free where the settings say nothing else: to have a form forced upon it
+        may keep a model from thinking.
 
         Parameters
         ----------
@@ -179,6 +194,8 @@ class Reader:
             Reads an answer; raises NonsenseError.
         share
             What is set aside for it.
+        schema
+            The JSON schema of an answer, asked for where a free one could not be read.
 
         Raises
         ------
@@ -188,10 +205,11 @@ class Reader:
             If no request is to be sent any more.
         """
         asked: list[Asked] = []
-        for _ in range(self._settings.asked_again + 1):
+        for number in range(self._settings.asked_again + 1):
             prompt = json.dumps(messages, ensure_ascii=False)
             try:
-                reply = self._reply(messages, share)
+                is_free = number == 0 and not self._settings.schema
+                reply = self._reply(messages, share, None if is_free else schema)
             except RefusedError as error:
                 asked.append(Asked(purpose, prompt, None, "refused", error.message))
                 return Answer(None, tuple(asked))
@@ -206,8 +224,10 @@ class Reader:
             return Answer(value, tuple(asked))
         return Answer(None, tuple(asked))
 
-    def _reply(self, messages: Messages, share: Share) -> Reply:
+    def _reply(self, messages: Messages, share: Share, schema: Mapping[str, Any] | None) -> Reply:
         body = self._settings.request(messages)
+        if schema is not None:
+            body.setdefault(FORM, form_of(schema))
         sha256 = sha256_of_json(body)
         with self._lock:
             own = self._asking[sha256]
@@ -215,9 +235,9 @@ class Reader:
             known = self._journal.get(sha256)
             if known is not None:
                 return known
-            reply = self._endpoint.ask(body, lambda: self._budget.take(share))
+            reply = self._answering.ask(body, lambda: self._budget.take(share))
             # what a wrong address says is no answer, and would stand in the way of the right one
-            if reply.is_protocol or self._endpoint.n_understood:
+            if reply.is_protocol or self._answering.n_understood:
                 self._journal.keep(sha256, reply)
             self._budget.spend(share, _tokens(messages, reply))
             return reply

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from moedb.queries.analyses.analysis import RUN, SPLIT, Analysis, AnalysisColumn
 from moedb.queries.analyses.experts.contexts.choosing import By, Choice
 from moedb.queries.analyses.experts.contexts.reading import DECISIONS, expert_contexts
+from moedb.queries.analyses.experts.contexts.shaded import shaded_contexts
 from moedb.queries.analyses.uncertainty.clusters import CLUSTER
 from moedb.queries.questions.parameters import Parameter
 from moedb.queries.results.result import Computed
@@ -180,4 +181,5 @@ TOP_CONTEXTS = Analysis(
     "2024",
     function=top_contexts,
     row=TopContextsRow,
+    view=shaded_contexts,
 )

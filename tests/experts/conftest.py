@@ -1,4 +1,4 @@
-"""A run whose routing a reader can be right about."""
+"""A run whose routing a reader can be right about, and no key of anybody."""
 
 import shutil
 from pathlib import Path
