@@ -28,7 +28,7 @@ from tests.experts.probing.planted import (
     values_of,
     write,
 )
-from tests.support.stores.samples import N_EXPERTS, sample_manifest, unit_rows
+from tests.support.stores.samples import N_EXPERTS, sample_manifest, unit_rows, write_texts
 
 SETTINGS = {"k": [1, 3], "permutations": 1, "min_tokens": 30, "resamples": 0}
 SAMPLE = ["layer", "candidate", "value", "protocol", "permutation", "k"]
@@ -148,6 +148,10 @@ def test_what_cannot_be_matched_is_said(tmp_path: Path, store: Path) -> None:
         moedb.probe(DENSE_RUN, "sign", store, tokens_of=RUN)
     with pytest.raises(UsageError, match="4 experts, each a candidate"):
         moedb.probe(RUN, "sign", store, groups=2, tokens_of=RUN, name="other")
+    write_texts(tmp_path / "layer", ["of one layer"])
+    write(tmp_path / "layer", dense=True)
+    with pytest.raises(UsageError, match="no experts at layer 3; it has at layers 1"):
+        moedb.probe(DENSE_RUN, "sign", tmp_path / "layer", groups=4, tokens_of=RUN)
     write(tmp_path / "store", n_documents=2)
     write(tmp_path / "store", dense=True)
     with pytest.raises(UsageError, match="not of the same tokens: 2,100 and 300"):

@@ -91,7 +91,7 @@ def draw_points(ax: "Axes", frame: "pd.DataFrame", points: Points, at: "Sequence
         label=points.label,
     )
     ax.tick_params(axis="y", length=0)
-    ax.set_xlim(-0.02, 1.02)
+    ax.set_xlim(-0.04, 1.05)
     ax.set_xticks([0.0, 0.5, 1.0], ["0", ".5", "1"])
     ax.spines[["top", "right"]].set_visible(False)
 
