@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from moedb.commands.engines import engine_options
 from moedb.commands.options import (
     COUNT,
     allow_empty_option,
@@ -39,6 +40,7 @@ from moedb.errors import UsageError, did_you_mean
 @refinement_options
 @allow_empty_option
 @table_options
+@engine_options
 @store_option
 def export(
     name: str | None,
@@ -101,6 +103,7 @@ def export(
 @click.option("--title", help="Title of the figure, in place of a single panel's; '' for none.")
 @click.option("--no-footer", is_flag=True, help="Leave out the line that names the model.")
 @allow_empty_option
+@engine_options
 @store_option
 def plot(
     name: str | None,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from moedb.commands.engines import engine_options
 from moedb.commands.options import (
     open_store,
     output_options,
@@ -108,6 +109,7 @@ def say_sources(result: "Result") -> None:
     is_flag=True,
     help="Print the query's SQL, with the values given, instead of running it.",
 )
+@engine_options
 @output_options
 @store_option
 def query(
@@ -156,6 +158,7 @@ def query(
 )
 @parameter_option
 @verify_option
+@engine_options
 @output_options
 @store_option
 def sql(

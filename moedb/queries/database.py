@@ -36,7 +36,7 @@ from moedb.queries.reading.references import SPLITS, SplitSize, SplitSizes, narr
 from moedb.queries.reading.sources.plan_reading import names_a_relation
 from moedb.queries.reading.sources.sql_sources import BoundCall, SourceFinder
 from moedb.queries.reading.sources.statement import MacroCall, Statement, read_statement
-from moedb.queries.results.result import Computed, Provenance, Result, RunReference
+from moedb.queries.results.result import DUCKDB, Computed, Provenance, Result, RunReference
 from moedb.schemas.arrays import array_spec
 from moedb.schemas.version import __version__
 from moedb.store.layout import store_path
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     from moedb.queries.analyses.analysis import Analysis
     from moedb.store.arrays import ArrayKey
+    from moedb.store.engine.spark.session import SparkSettings
 
 logger = logging.getLogger(__name__)
 
@@ -72,13 +73,17 @@ def chosen_store(store: str | Path | None) -> Path:
     return default_store() if store is None else store_path(store)
 
 
-def open_database(store: str | Path | None = None) -> "Database":
+def open_database(
+    store: str | Path | None = None, *, spark: "SparkSettings | None" = None
+) -> "Database":
     """Open a store for reading, as it is now.
 
     Parameters
     ----------
     store
         The store's folder; None for ``MOEDB_STORE``, or ``./moedb-store``.
+    spark
+        The Spark that answers queries and SQL; None for DuckDB.
 
     Returns
     -------
@@ -98,7 +103,7 @@ def open_database(store: str | Path | None = None) -> "Database":
     """
     snapshot = take_snapshot(chosen_store(store))
     warn_of_damage(snapshot)
-    return Database(snapshot)
+    return Database(snapshot, spark=spark)
 
 
 class Database:
@@ -111,17 +116,27 @@ class Database:
     hashed
         The runs of which a table's files are read against their hashes before the table is first
         read; None where that is not asked for. See :meth:`verified`.
+    spark
+        The Spark that answers queries and SQL; None for DuckDB.
 
     Attributes
     ----------
     snapshot
         What is read.
+    spark
+        The Spark that answers; None for DuckDB.
     memo
         What analyses have computed of complete runs.
     """
 
-    def __init__(self, snapshot: Snapshot, hashed: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        hashed: Collection[str] | None = None,
+        spark: "SparkSettings | None" = None,
+    ) -> None:
         self.snapshot = snapshot
+        self.spark = spark
         self.memo = Memo()
         self._hashed = None if hashed is None else frozenset(hashed)
         self._arrays_hashed: set[tuple[str, ArrayKey]] = set()
@@ -150,7 +165,9 @@ class Database:
 
     def close(self) -> None:
         """Close the connection, and forget what was computed."""
-        opened = *self._of_one_run.values(), *self._of_few_runs.values(), *self._verified
+        opened = [*self._of_one_run.values(), *self._of_few_runs.values(), *self._verified]
+        if self.spark is not None and "_in_duckdb" in self.__dict__:
+            opened.append(self._in_duckdb)
         for database in opened:
             database.close()
         self.memo.clear()
@@ -205,8 +222,8 @@ class Database:
                 self._engine.views.define(query.sql)
             create_macros(self._engine.connection, statement, self._beginnings(found), default_runs)
         try:
-            relation = self._engine.run_counted(
-                statement, given, self._engine.counts_of(statement, given, calls)
+            relation = self._engine.answer(
+                statement, given, self._engine.counts_of(statement, given, calls), calls
             )
         except SqlError as error:
             if not isinstance(error.__cause__, duckdb.CatalogException):
@@ -242,7 +259,7 @@ class Database:
             return self
         if run_id not in self._of_one_run:
             hashed = None if self._hashed is None else self._hashed & {run_id}
-            self._of_one_run[run_id] = Database(self.snapshot.only(run_id), hashed)
+            self._of_one_run[run_id] = self._of(self.snapshot.only(run_id), hashed)
         return self._of_one_run[run_id]
 
     def verified(self, runs: Iterable[str] | None = None) -> "Database":
@@ -257,7 +274,7 @@ class Database:
             The runs whose tables are read so, by their whole names; None for every run.
             :meth:`query` adds those that it reads. It is closed with this database.
         """
-        database = Database(self.snapshot, self.snapshot.runs if runs is None else [*runs])
+        database = self._of(self.snapshot, self.snapshot.runs if runs is None else [*runs])
         self._verified.append(database)
         return database
 
@@ -309,7 +326,7 @@ class Database:
             splits_read = computed.splits_read
         else:
             splits_read = None
-            relation = reader._engine.run_counted(question.sql, bound, counts_of(question, bound))
+            relation = reader._engine.answer(question.sql, bound, counts_of(question, bound))
             connection, statement = reader._engine.connection, question.sql
             if not used and question.reads_trials:
                 used = self._trials(bound)
@@ -317,7 +334,7 @@ class Database:
         if "split" in bound:
             runs = tuple(narrowed(run, bound["split"], splits_read) for run in runs)
         provenance = self._provenance(question.name, statement, bound, runs)
-        explain = partial(why_empty, reader, question, bound)
+        explain = partial(why_empty, reader._in_duckdb, question, bound)
         return Result(relation, lambda: provenance, connection, explain, caution(question.name))
 
     def runs(self) -> Result:
@@ -418,11 +435,21 @@ class Database:
     def _engine(self) -> Engine:
         if self._is_closed:
             raise SqlError(f"{self!r} is closed", "open it again: moedb.open(...)")
-        return Engine(self.snapshot, self.memo, self._hashed or (), lambda: self.split_sizes)
+        hashed = self._hashed or ()
+        return Engine(self.snapshot, self.memo, hashed, lambda: self.split_sizes, self.spark)
 
     @cached_property
     def _sources(self) -> SourceFinder:
         return SourceFinder(self.snapshot, self._engine.connection, lambda: self.split_sizes)
+
+    def _of(self, snapshot: Snapshot, hashed: Collection[str] | None) -> "Database":
+        """A database over another part of the store, on the same engine."""
+        return Database(snapshot, hashed, self.spark)
+
+    @cached_property
+    def _in_duckdb(self) -> "Database":
+        """The same rows in DuckDB, for the small questions that guidance has."""
+        return self if self.spark is None else Database(self.snapshot, self._hashed)
 
     def _over(self, run_ids: Collection[str]) -> "Database":
         """A database of a few runs, or this one where they are all of them, or none is named."""
@@ -431,7 +458,7 @@ class Database:
             return self
         if key not in self._of_few_runs:
             hashed = None if self._hashed is None else self._hashed & key
-            few = Database(self.snapshot.only(*dict.fromkeys(run_ids)), hashed)
+            few = self._of(self.snapshot.only(*dict.fromkeys(run_ids)), hashed)
             self._of_few_runs[key] = few
             if len(self._of_few_runs) > _MOST_NARROWED:
                 # what was asked of it before keeps it open
@@ -457,9 +484,9 @@ class Database:
         for call in calls:
             if len(call.values) == len(call.query.parameters):
                 counts = counts_of(call.query, call.values)
-                answer = self._engine.run_counted(call.query.sql, call.values, counts)
+                answer = self._engine.answer(call.query.sql, call.values, counts)
                 if not answer.limit(1).fetchall():
-                    reason = why_empty(self, call.query, call.values)
+                    reason = why_empty(self._in_duckdb, call.query, call.values)
                     return f"{call.query.macro_name} gives none: {reason}"
         runs = ", ".join(sorted(self.snapshot.runs)) or "none"
         if not result.provenance.runs and names_a_relation(statement):
@@ -528,7 +555,7 @@ class Database:
         reader = self._over(_runs_of(bound)) if isinstance(question, NamedQuery) else self
         key = question.name, repr(sorted(bound.items()))
         if key not in self._checked:
-            check_values(reader, question, bound)
+            check_values(reader._in_duckdb, question, bound)
             self._checked.add(key)
         return reader
 
@@ -573,6 +600,7 @@ class Database:
             runs=runs,
             snapshot=self.snapshot.sha256,
             moedb_version=__version__,
+            engine=DUCKDB if self.spark is None else f"Spark ({self.spark.title})",
             certain=certain,
         )
 

@@ -13,11 +13,14 @@ from moedb.queries.counting.stand_ins import COUNTED, Count, StandIns, counts_of
 from moedb.store.engine.connection import open_engine
 from moedb.store.engine.execution import run_interruptibly
 from moedb.store.engine.missing_files import explain_missing_file
+from moedb.store.engine.quoting import quoted
 
 if TYPE_CHECKING:
     from moedb.queries.reading.memo import Memo
     from moedb.queries.reading.references import SplitSizes
     from moedb.queries.reading.sources.sql_sources import BoundCall
+    from moedb.store.engine.spark.engine import SparkEngine
+    from moedb.store.engine.spark.session import SparkSettings
     from moedb.store.engine.views import Views
     from moedb.store.reading.snapshot import Snapshot
 
@@ -38,6 +41,8 @@ class Engine:
         The runs whose files are read against their hashes before a table is first read.
     splits
         Returns for each run the sizes of its splits.
+    spark
+        The Spark that answers questions; None for DuckDB.
 
     Attributes
     ----------
@@ -53,18 +58,22 @@ class Engine:
         memo: "Memo",
         hashed: Collection[str],
         splits: "Callable[[], SplitSizes]",
+        spark: "SparkSettings | None" = None,
     ) -> None:
         self.connection: duckdb.DuckDBPyConnection
         self.views: Views
         self.connection, self.views = open_engine(snapshot, hashed)
-        self._snapshot = snapshot
+        self._snapshot, self._hashed = snapshot, hashed
         self._memo = memo
         self._splits = splits
+        self._spark_settings = spark
         self._rows_kept: dict[str, str] = {}
 
     def close(self) -> None:
         """Close the connection."""
         self.connection.close()
+        if "_spark" in self.__dict__:
+            self._spark.close()
 
     def run(self, statement: str, parameters: Mapping[str, object]) -> duckdb.DuckDBPyRelation:
         """Run a statement; the views that it names are defined first.
@@ -83,6 +92,42 @@ class Engine:
             return run_interruptibly(
                 self.connection, lambda: self.connection.sql(statement, params=params)
             )
+
+    def answer(
+        self,
+        statement: str,
+        parameters: Mapping[str, object],
+        counts: Sequence[Count],
+        calls: "Sequence[BoundCall]" = (),
+    ) -> duckdb.DuckDBPyRelation:
+        """Run a question: on Spark, or here with counted decisions in the place of views.
+
+        Raises
+        ------
+        SqlError
+            If it cannot be run.
+        StoreError
+            If a file that it reads is gone or damaged.
+        """
+        if self._spark_settings is None:
+            return self.run_counted(statement, parameters, counts)
+        key = repr(("spark", statement, sorted(parameters.items())))
+        if key not in self._rows_kept:
+            described = self.run(f"describe {statement}", parameters).fetchall()
+            macros = [(call.query.macro_name, call.query.sql, call.values) for call in calls]
+            found = self._spark.run(statement, parameters, macros)
+            self._rows_kept[key] = name = f"moedb_rows_{len(self._rows_kept)}"
+            columns = [f"c{number}" for number in range(len(described))]
+            self.connection.register("moedb_answer", found.rename_columns(columns))
+            cells = ", ".join(
+                f"cast({column} as {sql_type}) as {quoted(str(name))}"
+                for column, (name, sql_type, *_) in zip(columns, described, strict=True)
+            )
+            self.connection.execute(
+                f"create temp table {name} as select {cells} from moedb_answer"  # noqa: S608
+            )
+            self.connection.unregister("moedb_answer")
+        return self.run(f"from temp.{self._rows_kept[key]}", {})
 
     def run_counted(
         self, statement: str, parameters: Mapping[str, object], counts: Sequence[Count]
@@ -114,6 +159,14 @@ class Engine:
             if len(set(names)) < len(names):
                 return []
         return counts
+
+    @cached_property
+    def _spark(self) -> "SparkEngine":
+        from moedb.store.engine.spark.engine import SparkEngine
+
+        settings = self._spark_settings
+        assert settings is not None  # noqa: S101
+        return SparkEngine(self._snapshot, settings, self._hashed)
 
     @cached_property
     def _stand_ins(self) -> StandIns:
