@@ -9,7 +9,7 @@ import click
 from moedb.errors import UsageError
 
 if TYPE_CHECKING:
-    from moedb.store.engine.spark.session import SparkSettings
+    from moedb.store.engine.spark.settings import SparkSettings
 
 Command = Callable[..., Any]
 
@@ -35,7 +35,7 @@ def engine_options(command: Command) -> Command:
         *args: Any, engine: str, master: str | None, remote: str | None, **kwargs: Any
     ) -> Any:
         if engine == "spark":
-            from moedb.store.engine.spark.session import SparkSettings
+            from moedb.store.engine.spark.settings import SparkSettings
 
             click.get_current_context().meta[_CHOSEN] = SparkSettings(master, remote)
         elif master is not None or remote is not None:

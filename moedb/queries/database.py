@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from moedb.queries.analyses.analysis import Analysis
     from moedb.store.arrays import ArrayKey
-    from moedb.store.engine.spark.session import SparkSettings
+    from moedb.store.engine.spark.settings import SparkSettings
 
 logger = logging.getLogger(__name__)
 

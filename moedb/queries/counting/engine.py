@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from moedb.queries.reading.references import SplitSizes
     from moedb.queries.reading.sources.sql_sources import BoundCall
     from moedb.store.engine.spark.engine import SparkEngine
-    from moedb.store.engine.spark.session import SparkSettings
+    from moedb.store.engine.spark.settings import SparkSettings
     from moedb.store.engine.views import Views
     from moedb.store.reading.snapshot import Snapshot
 

@@ -1,13 +1,16 @@
 """DuckDB's SQL as Spark's."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 
 import sqlglot
-from sqlglot import exp
+from sqlglot import TokenType, exp
 from sqlglot.errors import SqlglotError
 
 from moedb.errors import SqlError, SqlRefusedError
+from moedb.store.engine.spark.functions import check_functions
+from moedb.store.engine.spark.meaning import as_duckdb_means
 
 Call = tuple[str, str, Mapping[str, object]]
 """A named query as a table macro: the macro's name, its SQL and the values of its parameters."""
@@ -37,23 +40,84 @@ def spark_sql(
     Examples
     --------
     >>> spark_sql("select a // 2 as half from t where b = $b order by half")
-    'SELECT a DIV 2 AS half FROM t WHERE b = :b ORDER BY half NULLS LAST'
+    'SELECT `a` DIV 2 AS `half` FROM `t` WHERE `b` = :b ORDER BY `half` NULLS LAST'
     """
     tree = _parsed(statement).copy()
+    if relations is not None:
+        check_functions(tree)
     if calls:
         _put_in(tree, calls)
     if relations is not None:
         _check_names(tree, frozenset(relations))
+    return _said(tree)
+
+
+def in_steps(definition: str, prefix: str) -> list[tuple[str, str]]:
+    """Return the SQL of a view's parts that are read more than once, each with a name; the view.
+
+    Examples
+    --------
+    >>> twice = "with a as (select 1 as x) select x from a union all select x from a"
+    >>> in_steps(twice, "v")  # doctest: +NORMALIZE_WHITESPACE
+    [('v_a', 'SELECT 1 AS `x`'),
+     ('v', 'SELECT `x` FROM `v_a` AS `a` UNION ALL SELECT `x` FROM `v_a` AS `a`')]
+    """
+    tree = _parsed(definition).copy()
+    parts = {cte.alias: cte for cte in tree.ctes}
+    reads = Counter(table.name for table in tree.find_all(exp.Table))
+    steps = [name for name in parts if reads[name] > 1]
+    for table in list(tree.find_all(exp.Table)):
+        if table.name in steps:
+            named = exp.alias_(exp.to_table(f"{prefix}_{table.name}"), table.alias_or_name)
+            table.replace(named)
+    found = []
+    for name in steps:
+        body = parts[name].this.copy()
+        found.append((f"{prefix}_{name}", _said(_with(body, parts))))
+    main = tree.copy()
+    main.set("with_", None)
+    return [*found, (prefix, _said(_with(main, parts)))]
+
+
+def _with(body: exp.Query, parts: Mapping[str, exp.CTE]) -> exp.Query:
+    """Put before a query those of the parts that it names, and those that they name."""
+    needed: set[str] = set()
+    left = [body]
+    while left:
+        names = {table.name for table in left.pop().find_all(exp.Table)} & parts.keys() - needed
+        needed |= names
+        left.extend(parts[name].this for name in names)
+    for name, part in parts.items():
+        if name in needed:
+            body = body.with_(name, part.this.copy())
+    return body
+
+
+def _said(tree: exp.Expr) -> str:
     try:
-        text: str = tree.sql("spark", unsupported_level=sqlglot.ErrorLevel.RAISE)
+        return as_duckdb_means(tree).sql(
+            "spark", identify=True, unsupported_level=sqlglot.ErrorLevel.RAISE
+        )
     except SqlglotError as error:
         raise _not_sayable(error) from error
-    return text
+
+
+def parameters_of(statement: str) -> frozenset[str]:
+    """Return the names of a statement's parameters."""
+    tree = _parsed(statement)
+    return frozenset(mark.name for mark in tree.find_all(exp.Parameter, exp.Placeholder))
 
 
 @lru_cache(maxsize=256)
-def _parsed(statement: str) -> exp.Expression:
+def _parsed(statement: str) -> exp.Query:
     try:
+        if any(
+            token.token_type is TokenType.TILDE
+            for token in sqlglot.tokenize(statement, read="duckdb")
+        ):
+            raise SqlRefusedError(
+                "~ is not known to mean the same in Spark's SQL", "write regexp_matches(...)"
+            )
         trees = [tree for tree in sqlglot.parse(statement, read="duckdb") if tree is not None]
     except SqlglotError as error:
         raise _not_sayable(error) from error
@@ -64,7 +128,7 @@ def _parsed(statement: str) -> exp.Expression:
     return trees[0]
 
 
-def _put_in(tree: exp.Expression, calls: Sequence[Call]) -> None:
+def _put_in(tree: exp.Expr, calls: Sequence[Call]) -> None:
     """Put the SQL of named queries where a statement calls them as macros."""
     left = list(calls)
     for table in list(tree.find_all(exp.Table)):
@@ -80,7 +144,7 @@ def _put_in(tree: exp.Expression, calls: Sequence[Call]) -> None:
         table.replace(exp.Subquery(this=body, alias=alias.copy()))
 
 
-def _check_names(tree: exp.Expression, relations: frozenset[str]) -> None:
+def _check_names(tree: exp.Expr, relations: frozenset[str]) -> None:
     """Refuse what is no relation of the store: a path, a table of the cluster."""
     own = {cte.alias_or_name.lower() for cte in tree.find_all(exp.CTE)}
     for table in tree.find_all(exp.Table):

@@ -1,13 +1,13 @@
 """Runs statements on Spark, with the tables and views of a snapshot."""
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from moedb.errors import SqlError
+from moedb.errors import MoedbError, SqlError, StoreError
 from moedb.schemas.tables import TABLES
-from moedb.store.engine.spark.session import SparkSettings, expect_spark, open_session
+from moedb.store.engine.spark.session import expect_spark, open_session
+from moedb.store.engine.spark.settings import SparkSettings
 from moedb.store.engine.spark.tables import SparkTables
 from moedb.store.engine.table_files import TableFiles
 from moedb.store.engine.views import view_definitions
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from moedb.store.engine.spark.dialect import Call
+    from moedb.store.engine.spark.views import SparkViews
 
-_WORD = re.compile(r"\w+")
-_CREATED = re.compile(r"\A.*?\bcreate or replace view \w+ as\b", re.DOTALL)
+_NO_FILE = ("PATH_NOT_FOUND", "FILE_NOT_EXIST", "FileNotFoundException")
 
 
 class SparkEngine:
-    """Spark over a snapshot; it starts, and defines a view, when that is first needed.
+    """Spark over a snapshot; it starts when that is first needed.
 
     Parameters
     ----------
@@ -39,21 +39,19 @@ class SparkEngine:
     def __init__(
         self, snapshot: Snapshot, settings: SparkSettings, hashed: Collection[str] = ()
     ) -> None:
-        expect_spark()
+        expect_spark(settings)
         self.settings = settings
         self._snapshot, self._hashed = snapshot, hashed
-        self._tables = {table.name: table for table in TABLES}
-        self._views = dict(view_definitions(snapshot.format, snapshot.chosen))
-        self._relations = frozenset((*self._tables, *self._views))
+        self._definitions = view_definitions(snapshot.format, snapshot.chosen)
 
     def close(self) -> None:
         """Forget the views; Spark itself goes on for others of this process."""
         if "_session" not in self.__dict__:
             return
-        for name in self._relations - self._tables.keys() - self._views.keys():
-            self._session.catalog.dropTempView(name)
         if self.settings.remote is not None:
             self._session.stop()
+        elif "_views" in self.__dict__:
+            self._views.drop()
         del self.__dict__["_session"]
 
     def run(
@@ -81,45 +79,46 @@ class SparkEngine:
         """
         from pyspark.errors import PySparkException
 
-        from moedb.store.engine.spark.dialect import spark_sql
+        from moedb.store.engine.spark.dialect import parameters_of
 
-        text = spark_sql(statement, self._relations, calls)
+        text = self.said(statement, calls)
+        given = {name.lower(): value for name, value in parameters.items()}
+        args = {name: given[name.lower()] for name in parameters_of(statement)}
         try:
-            self._define(_words(text))
-            args = {name: value for name, value in parameters.items() if f":{name}" in text}
+            self._views.define(text)
             found: pa.Table = self._session.sql(text, args=args).toArrow()
         except PySparkException as error:
-            raise SqlError(f"Spark: {_told(error)}") from error
+            cause = None if self.settings.has_secrets else error
+            raise self._explained(error) from cause
         return found
+
+    def said(self, statement: str, calls: "Sequence[Call]" = ()) -> str:
+        """A statement as Spark runs it; see :meth:`run`."""
+        from moedb.store.engine.spark.dialect import spark_sql
+
+        relations = {*self._definitions, *(table.name for table in TABLES)}
+        return spark_sql(statement, relations, calls)
 
     @cached_property
     def _session(self) -> "SparkSession":
-        return open_session(self.settings)
+        runs = self._snapshot.runs.values()
+        n_bytes = sum(entry.n_bytes for run in runs for entry in run.table_files())
+        return open_session(self.settings, n_bytes)
 
     @cached_property
-    def _source(self) -> SparkTables:
-        return SparkTables(self._session, self._snapshot, TableFiles(self._snapshot, self._hashed))
+    def _views(self) -> "SparkViews":
+        from moedb.store.engine.spark.views import SparkViews
 
-    def _define(self, names: Collection[str]) -> None:
-        """Define the views that are named, and those that they name."""
-        from moedb.store.engine.spark.dialect import spark_sql
+        files = TableFiles(self._snapshot, self._hashed)
+        tables = SparkTables(self._session, self._snapshot, files)
+        return SparkViews(self._session, self._definitions, tables.frame)
 
-        for name in [name for name in self._tables if name in names]:
-            self._source.create(self._tables[name])
-            del self._tables[name]
-        for name in [name for name in self._views if name in names]:
-            definition = self._views.pop(name, None)
-            if definition is None:
-                continue
-            body = spark_sql(_CREATED.sub("", definition))
-            self._define(_words(body))
-            self._session.sql(f"create or replace temporary view {name} as {body}")
-
-
-def _words(sql: str) -> frozenset[str]:
-    return frozenset(_WORD.findall(sql.lower()))
-
-
-def _told(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    def _explained(self, error: Exception) -> MoedbError:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        said = self.settings.without_secrets(lines[0] if lines else type(error).__name__)
+        if any(word in said for word in _NO_FILE):
+            return StoreError(
+                f"Spark does not find the store's files: {said}",
+                f"every machine of Spark has to read {self._snapshot.store} under this path",
+            )
+        return SqlError(f"Spark: {said}")

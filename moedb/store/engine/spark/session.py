@@ -1,71 +1,43 @@
 """A Spark session: on this machine, on a cluster, or over Spark Connect."""
 
 import logging
+import os
+import sys
+import tempfile
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from moedb.errors import UsageError
+from moedb.store.engine.spark.settings import SparkSettings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+logger = logging.getLogger(__name__)
+
 LOCAL = "local[*]"
 """All cores of this machine."""
 
-# What the answers depend on: DuckDB gives null for what it cannot compute, and knows UTC alone.
-_MEANING = {"spark.sql.ansi.enabled": "false", "spark.sql.session.timeZone": "UTC"}
-# What a session that is started here has besides, unless the user's configuration says otherwise.
+_PARTITIONS = "spark.sql.shuffle.partitions"
+_PARTITION_BYTES = 4 << 20
+"""Bytes of Parquet for each of them: decisions take ten times as much when they are shuffled."""
+
+# What the answers depend on: what DuckDB refuses is refused, and times are in UTC.
+_MEANING = {"spark.sql.ansi.enabled": "true", "spark.sql.session.timeZone": "UTC"}
+# What a Spark that is started here has besides, unless its configuration says otherwise.
 _STARTED = {
     "spark.app.name": "moedb",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.log.level": "ERROR",
-    "spark.sql.execution.arrow.pyspark.enabled": "true",
 }
+_STARTED_HERE = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
 
 
-@dataclass(frozen=True)
-class SparkSettings:
-    """Which Spark runs the SQL.
-
-    Attributes
-    ----------
-    master
-        The address of a cluster's master, or ``local[N]``: N cores of this machine. Without this
-        and ``remote`` it is what Spark's own configuration says, else ``local[*]``.
-    remote
-        The address of a Spark Connect server: ``sc://HOST:PORT``.
-    """
-
-    master: str | None = None
-    remote: str | None = None
-
-    def __post_init__(self) -> None:
-        """Check them.
-
-        Raises
-        ------
-        UsageError
-            If both are given, or the second is no address of Spark Connect.
-        """
-        if self.master is not None and self.remote is not None:
-            raise UsageError("master and remote are both given: one Spark runs the SQL")
-        if self.remote is not None and not self.remote.startswith("sc://"):
-            raise UsageError(
-                f"remote {self.remote!r}: expected the address of a Spark Connect server",
-                "--remote sc://HOST:15002",
-            )
-
-    @property
-    def title(self) -> str:
-        """What provenance calls it; tokens in an address are left out."""
-        place = self.remote or self.master or "its default master"
-        return place.partition(";")[0]
-
-
-def expect_spark() -> None:
+def expect_spark(settings: SparkSettings) -> None:
     """Check that what Spark needs of Python is installed.
 
     Raises
@@ -73,7 +45,8 @@ def expect_spark() -> None:
     UsageError
         If it is not.
     """
-    missing = [name for name in ("pyspark", "sqlglot") if find_spec(name) is None]
+    needed = ["pyspark", "sqlglot", *(["grpc", "grpc_status"] if settings.remote else [])]
+    missing = [name for name in needed if find_spec(name) is None]
     if missing:
         raise UsageError(
             f"the engine spark needs {' and '.join(missing)}, which is not installed",
@@ -81,8 +54,15 @@ def expect_spark() -> None:
         )
 
 
-def open_session(settings: SparkSettings) -> "SparkSession":
+def open_session(settings: SparkSettings, n_bytes: int = 0) -> "SparkSession":
     """Start Spark, or reach it, and return a session with views of its own.
+
+    Parameters
+    ----------
+    settings
+        Which Spark.
+    n_bytes
+        The size of what will be read.
 
     Raises
     ------
@@ -91,48 +71,109 @@ def open_session(settings: SparkSettings) -> "SparkSession":
     """
     warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning)
     from pyspark.errors import PySparkException
-    from pyspark.sql import SparkSession
 
-    builder: Any = SparkSession.builder
-    for key, value in _STARTED.items():
-        builder = builder.config(key, value)
     try:
-        if settings.remote is not None:
-            session = builder.remote(settings.remote).create()
-        else:
-            session = _started(builder, settings.master).newSession()
-            # what it logs of an error is in the error
-            logging.getLogger("SQLQueryContextLogger").disabled = True
+        session = _remote(settings) if settings.remote is not None else _own(settings, n_bytes)
         for key, value in _MEANING.items():
             session.conf.set(key, value)
     except (PySparkException, RuntimeError, OSError, ValueError) as error:
+        reason = settings.without_secrets(_first_line(error))
         raise UsageError(
-            f"Spark at {settings.title} cannot be started or reached: {_first_line(error)}",
-            "Spark 4 needs Java 17 or newer (JAVA_HOME); of a server see the address",
-        ) from error
+            f"Spark at {settings.title} cannot be started or reached: {reason}", _remedy(settings)
+        ) from (None if settings.has_secrets else error)
     found: SparkSession = session
     return found
 
 
-def _started(builder: Any, master: str | None) -> Any:
+def _remote(settings: SparkSettings) -> Any:
+    from pyspark.sql import SparkSession
+
+    # its own messages of a server that cannot be reached say the same, many times
+    logging.getLogger("pyspark.sql.connect.client").setLevel(logging.CRITICAL)
+    return SparkSession.builder.remote(settings.remote).create()
+
+
+def _own(settings: SparkSettings, n_bytes: int) -> Any:
+    """A session of the Spark of this process, which is started where none runs."""
     from pyspark.sql import SparkSession
 
     running = SparkSession.getActiveSession()
     if running is not None:
-        have = running.sparkContext.master
-        if master is not None and master != have:
-            raise UsageError(f"Spark runs in this process with the master {have!r} already")
-        return running
-    from pyspark import SparkConf
+        _expect_master(running, settings.master)
+        return running.newSession()
+    session = _start(settings.master)
+    # what it logs of an error is in the error
+    logging.getLogger("SQLQueryContextLogger").disabled = True
+    context = session.sparkContext
+    if context.master.startswith("local") and not context.getConf().contains(_PARTITIONS):
+        n_partitions = max(2 * context.defaultParallelism, n_bytes // _PARTITION_BYTES)
+        session.conf.set(_PARTITIONS, str(n_partitions))
+    return session
 
-    if master is not None:
-        builder = builder.master(master)
-    elif not SparkConf().contains("spark.master"):
-        master, builder = LOCAL, builder.master(LOCAL)
-    if master is not None and master.startswith("local"):
-        for key in ("spark.driver.host", "spark.driver.bindAddress"):
-            builder = builder.config(key, "127.0.0.1")
-    return builder.getOrCreate()
+
+def _expect_master(running: Any, master: str | None) -> None:
+    # a session over Spark Connect has no context
+    have = None if "connect" in type(running).__module__ else running.sparkContext.master
+    if master is not None and master != have:
+        raise UsageError(
+            f"Spark runs in this process already, with the master {have or 'of Spark Connect'}, "
+            f"not {master}",
+            "leave the master out to use it, or stop it first",
+        )
+
+
+def _start(master: str | None) -> Any:
+    from pyspark import SparkConf, SparkContext
+    from pyspark.sql import SparkSession
+
+    with _startup_messages():
+        # with the JVM there, its configuration is what Spark's files and options say
+        SparkContext._ensure_initialized()
+        conf = SparkConf()
+        builder: Any = SparkSession.builder
+        if master is None:
+            master = conf.get("spark.master") or LOCAL
+        defaults = _STARTED | (_STARTED_HERE if master.startswith("local") else {})
+        for key, value in defaults.items():
+            if not conf.contains(key):
+                builder = builder.config(key, value)
+        return builder.master(master).getOrCreate().newSession()
+
+
+@contextmanager
+def _startup_messages() -> Iterator[None]:
+    """Keep what the JVM says on stderr from the terminal, and say it where it does not start."""
+    if logger.isEnabledFor(logging.INFO):
+        yield
+        return
+    with tempfile.TemporaryFile() as kept:
+        try:
+            with _stderr_in(kept):
+                yield
+        except Exception as error:
+            kept.seek(0)
+            lines = kept.read().decode(errors="replace").strip().splitlines()
+            if not lines:
+                raise
+            raise RuntimeError(f"{_first_line(error)}; {lines[-1]}") from error
+
+
+@contextmanager
+def _stderr_in(file: IO[bytes]) -> Iterator[None]:
+    sys.stderr.flush()
+    own = os.dup(2)
+    os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(own, 2)
+        os.close(own)
+
+
+def _remedy(settings: SparkSettings) -> str:
+    if settings.remote is not None:
+        return "is the address right, and does a Spark Connect server listen there?"
+    return "Spark 4 needs Java 17 or newer: is java in PATH, or JAVA_HOME set? More with moedb -v"
 
 
 def _first_line(error: Exception) -> str:

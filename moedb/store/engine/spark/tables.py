@@ -1,4 +1,4 @@
-"""The tables of a snapshot as Spark's temporary views."""
+"""The tables of a snapshot as Spark's frames."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ _TYPES = {"int32": "int", "int64": "bigint", "float": "float", "double": "double
 
 
 class SparkTables:
-    """Makes the views, each over an explicit list of files.
+    """Makes the frames, each over an explicit list of files.
 
     Parameters
     ----------
@@ -26,8 +26,8 @@ class SparkTables:
     def __init__(self, session: "SparkSession", snapshot: Snapshot, files: TableFiles) -> None:
         self._session, self._snapshot, self._files = session, snapshot, files
 
-    def create(self, table: Table) -> None:
-        """Make the view of a table.
+    def frame(self, table: Table) -> "DataFrame":
+        """The rows of a table.
 
         Raises
         ------
@@ -35,12 +35,11 @@ class SparkTables:
             If a file is not what was committed, or is gone.
         """
         if table is RUNS:
-            frame = self._given(table, [run.row for run in self._snapshot.runs.values()])
-        else:
-            frame = self._read(table)
-            if table is RUN_LABELS:
-                frame = frame.unionByName(self._given(table, self._names()))
-        frame.createOrReplaceTempView(table.name)
+            return self._given(table, [run.row for run in self._snapshot.runs.values()])
+        frame = self._read(table)
+        if table is RUN_LABELS:
+            frame = frame.unionByName(self._given(table, self._names()))
+        return frame
 
     def _read(self, table: Table) -> "DataFrame":
         files = self._files.of_table(table.name)
@@ -59,9 +58,11 @@ class SparkTables:
         )
 
     def _given(self, table: Table, rows: list[dict[str, Any]]) -> "DataFrame":
-        schema = ", ".join(f"`{c.name}` {_spark_type(c.type)}" for c in table.columns)
-        values = [tuple(row[name] for name in table.column_names) for row in rows]
-        return self._session.createDataFrame(values, schema)
+        import pyarrow as pa
+
+        # of Arrow, as Spark's optimizer then sees that there are few, or none
+        schema = pa.schema([(c.name, pa.type_for_alias(c.type)) for c in table.columns])
+        return self._session.createDataFrame(pa.Table.from_pylist(rows, schema=schema))
 
     def _names(self) -> list[dict[str, Any]]:
         return [
