@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moedb.commands.engines import engine_options
+from moedb.commands.engines import chosen_spark, engine_options
 from moedb.commands.options import (
     open_store,
     output_options,
@@ -140,10 +140,21 @@ def query(
         from moedb.queries.analyses.registry import sql_of
 
         given = dict(parameters) | ({} if run is None else {"run": run})
-        click.echo(sql_of(name, given))
+        click.echo(_as_its_engine_runs(sql_of(name, given)))
         return
     result = ask(name, None, run, parameters, verify)
     say_sources(emit(result, **output))
+
+
+def _as_its_engine_runs(sql: str) -> str:
+    if chosen_spark() is None:
+        return sql
+    from moedb.store.engine.spark.session import expect_packages
+
+    expect_packages("sqlglot")
+    from moedb.store.engine.spark.dialect import spark_sql
+
+    return spark_sql(sql, pretty=True) + ";"
 
 
 @click.command(short_help="Run one SQL statement that reads.")

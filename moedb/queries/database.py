@@ -15,6 +15,7 @@ import duckdb
 from moedb.errors import (
     ArrayNotFoundError,
     SqlError,
+    UsageError,
 )
 from moedb.queries.counting.engine import Engine, errors_explained
 from moedb.queries.counting.stand_ins import counts_of
@@ -295,7 +296,8 @@ class Database:
             If there is no such query, parameter or run, or the run has no such label, layer,
             expert, split or condition as a parameter names.
         UsageError
-            If the run holds nothing of what the query reads.
+            If the run holds nothing of what the query reads, or Spark was asked for what needs one
+            machine.
         """
         # what SQL alone needs nothing of is imported where it is used
         from moedb.queries.analyses.analysis import Analysis
@@ -304,6 +306,8 @@ class Database:
         from moedb.queries.guidance.empty_results import why_empty
 
         question = find_question(name)
+        if self.spark is not None and isinstance(question, Analysis) and question.needs_one_machine:
+            raise _needs_one_machine(question)
         bound = self._with_runs(question, bind(question, parameters))
         used = _runs_of(bound)
         if self._hashed is not None:
@@ -603,6 +607,14 @@ class Database:
             engine=DUCKDB if self.spark is None else f"Spark ({self.spark.title})",
             certain=certain,
         )
+
+
+def _needs_one_machine(analysis: "Analysis") -> UsageError:
+    read = " or ".join(analysis.needs_arrays) or "the decisions of single tokens"
+    return UsageError(
+        f"{analysis.name} reads {read} and is computed on one machine, not by Spark",
+        f"moedb query {analysis.name}, without --engine spark; in Python, without spark=",
+    )
 
 
 def _runs_of(bound: Mapping[str, Value]) -> list[str]:

@@ -39,6 +39,8 @@ class Analysis(Question):
         Arrays of which a run must keep one for it; none where it reads no arrays.
     is_long
         Whether it takes so long that its answers are kept on the disk.
+    reads_decisions
+        Whether it needs the decisions of single tokens, and no counts of them would do.
     """
 
     columns: tuple[AnalysisColumn, ...]
@@ -47,6 +49,12 @@ class Analysis(Question):
     needs: tuple[str, ...] = ("routing",)
     needs_arrays: tuple[str, ...] = ()
     is_long: bool = False
+    reads_decisions: bool = False
+
+    @property
+    def needs_one_machine(self) -> bool:
+        """Whether what it reads is not there in counts that another engine could make."""
+        return self.reads_decisions or bool(self.needs_arrays)
 
     @property
     def reads(self) -> tuple[str, ...]:

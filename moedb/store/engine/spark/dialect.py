@@ -17,7 +17,11 @@ Call = tuple[str, str, Mapping[str, object]]
 
 
 def spark_sql(
-    statement: str, relations: Collection[str] | None = None, calls: Sequence[Call] = ()
+    statement: str,
+    relations: Collection[str] | None = None,
+    calls: Sequence[Call] = (),
+    *,
+    pretty: bool = False,
 ) -> str:
     """Return a statement of DuckDB's SQL as Spark runs it; ``$name`` becomes ``:name``.
 
@@ -29,6 +33,8 @@ def spark_sql(
         What it may name; None for anything.
     calls
         The macros that it calls, in the order of the text.
+    pretty
+        Whether it is laid out over lines, to be read.
 
     Raises
     ------
@@ -49,7 +55,7 @@ def spark_sql(
         _put_in(tree, calls)
     if relations is not None:
         _check_names(tree, frozenset(relations))
-    return _said(tree)
+    return _said(tree, pretty)
 
 
 def in_steps(definition: str, prefix: str) -> list[tuple[str, str]]:
@@ -93,10 +99,14 @@ def _with(body: exp.Query, parts: Mapping[str, exp.CTE]) -> exp.Query:
     return body
 
 
-def _said(tree: exp.Expr) -> str:
+def _said(tree: exp.Expr, pretty: bool = False) -> str:
     try:
         return as_duckdb_means(tree).sql(
-            "spark", identify=True, unsupported_level=sqlglot.ErrorLevel.RAISE
+            "spark",
+            identify=True,
+            pretty=pretty,
+            comments=pretty,
+            unsupported_level=sqlglot.ErrorLevel.RAISE,
         )
     except SqlglotError as error:
         raise _not_sayable(error) from error

@@ -117,7 +117,12 @@ def _otherwise(node: exp.Expr) -> str | None:
         return "distinct on"
     if isinstance(node, exp.Join) and str(node.args.get("method") or "").upper() in _OTHER_JOINS:
         return f"a join of the kind {node.args['method']}"
-    if isinstance(node, exp.Func) and type(node) not in _SAME:
+    if isinstance(node, exp.Select) and node.args.get("qualify") and node.is_star:
+        return "qualify beside *"
+    # in the place of a table it is a macro, or no relation of the store
+    if isinstance(node, exp.Func) and not isinstance(node.parent, exp.Table):
+        if type(node) in _SAME:
+            return None
         name = node.name if isinstance(node, exp.Anonymous) else node.sql_name().lower()
         return f"the function {name}"
     return None

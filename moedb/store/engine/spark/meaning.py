@@ -80,22 +80,40 @@ def _cast(node: exp.Expr) -> exp.Expr:
     if kind.this is exp.DataType.Type.INT128:
         kind.replace(exp.DataType.build("decimal(38, 0)"))
         return node
+    if kind.this is exp.DataType.Type.DOUBLE and isinstance(node, exp.TryCast):
+        return _number_of_text(node)
     if kind.this not in _WHOLE or _is_whole(value):
         return node
-    to_kind = type(node)
-    near = to_kind(this=_call("rint", _double(value)), to=kind.copy())
+    near = _cast_of(node, _call("rint", _double(value)))
     if _is_double(value):
         return near
-    rounded = to_kind(this=value.copy(), to=exp.DataType.build("decimal(38, 0)"))
-    exact = to_kind(this=rounded, to=kind.copy())
-    plain = to_kind(this=value.copy(), to=kind.copy())
+    rounded = _cast_of(node, value.copy())
+    rounded.set("to", exp.DataType.build("decimal(38, 0)"))
+    exact = _cast_of(node, rounded)
     # which it is Spark knows before it runs; the others are then gone
     typed = _call("typeof", value.copy())
     is_float = exp.In(
         this=typed, expressions=[exp.Literal.string("float"), exp.Literal.string("double")]
     )
     is_exact = _call("regexp", typed.copy(), exp.Literal.string("decimal|string"))
+    plain = _cast_of(node, value.copy())
     return exp.Case().when(is_float, near).when(is_exact, exact).else_(plain)
+
+
+def _number_of_text(node: exp.Expr) -> exp.Expr:
+    """Of a text that is none; to Java 3d and 7f are numbers."""
+    if _is_whole(node.this) or _is_double(node.this):
+        return node
+    text = exp.Cast(this=node.this.copy(), to=exp.DataType.build("text"))
+    is_java = _call("regexp", text, exp.Literal.string(r"[0-9.][dDfF]\s*$"))
+    return exp.Case().when(is_java, exp.null()).else_(node.copy())
+
+
+def _cast_of(node: exp.Expr, value: exp.Expr) -> exp.Expr:
+    """The same cast of another value."""
+    cast = node.copy()
+    cast.set("this", value)
+    return cast
 
 
 def _pattern(node: exp.Expr) -> exp.Expr:

@@ -45,8 +45,18 @@ def expect_spark(settings: SparkSettings) -> None:
     UsageError
         If it is not.
     """
-    needed = ["pyspark", "sqlglot", *(["grpc", "grpc_status"] if settings.remote else [])]
-    missing = [name for name in needed if find_spec(name) is None]
+    expect_packages("pyspark", "sqlglot", *(["grpc", "grpc_status"] if settings.remote else []))
+
+
+def expect_packages(*names: str) -> None:
+    """Check that modules are installed that come with the extra ``spark``.
+
+    Raises
+    ------
+    UsageError
+        If they are not.
+    """
+    missing = [name for name in names if find_spec(name) is None]
     if missing:
         raise UsageError(
             f"the engine spark needs {' and '.join(missing)}, which is not installed",

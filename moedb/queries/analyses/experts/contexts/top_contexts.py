@@ -180,4 +180,5 @@ TOP_CONTEXTS = Analysis(
     "2024",
     function=top_contexts,
     row=TopContextsRow,
+    reads_decisions=True,
 )
