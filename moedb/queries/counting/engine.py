@@ -68,6 +68,7 @@ class Engine:
         self._splits = splits
         self._spark_settings = spark
         self._rows_kept: dict[str, str] = {}
+        self._spark_answers: dict[str, str] = {}
 
     def close(self) -> None:
         """Close the connection."""
@@ -111,23 +112,30 @@ class Engine:
         """
         if self._spark_settings is None:
             return self.run_counted(statement, parameters, counts)
-        key = repr(("spark", statement, sorted(parameters.items())))
-        if key not in self._rows_kept:
+        key = repr((statement, sorted(parameters.items())))
+        if key not in self._spark_answers:
             described = self.run(f"describe {statement}", parameters).fetchall()
             macros = [(call.query.macro_name, call.query.sql, call.values) for call in calls]
             found = self._spark.run(statement, parameters, macros)
-            self._rows_kept[key] = name = f"moedb_rows_{len(self._rows_kept)}"
+            name = f"moedb_spark_{len(self._spark_answers)}"
+            # two may have one name, which a table cannot
             columns = [f"c{number}" for number in range(len(described))]
-            self.connection.register("moedb_answer", found.rename_columns(columns))
             cells = ", ".join(
-                f"cast({column} as {sql_type}) as {quoted(str(name))}"
-                for column, (name, sql_type, *_) in zip(columns, described, strict=True)
+                f"cast({column} as {sql_type}) as {column}"
+                for column, (_, sql_type, *_) in zip(columns, described, strict=True)
             )
-            self.connection.execute(
-                f"create temp table {name} as select {cells} from moedb_answer"  # noqa: S608
+            self.connection.register("moedb_answer", found.rename_columns(columns))
+            try:
+                made = f"create temp table {name} as select {cells} from moedb_answer"  # noqa: S608
+                self.connection.execute(made)
+            finally:
+                self.connection.unregister("moedb_answer")
+            named = ", ".join(
+                f"{column} as {quoted(str(title))}"
+                for column, (title, *_) in zip(columns, described, strict=True)
             )
-            self.connection.unregister("moedb_answer")
-        return self.run(f"from temp.{self._rows_kept[key]}", {})
+            self._spark_answers[key] = f"select {named} from temp.{name}"  # noqa: S608
+        return self.run(self._spark_answers[key], {})
 
     def run_counted(
         self, statement: str, parameters: Mapping[str, object], counts: Sequence[Count]

@@ -42,7 +42,9 @@ def make(folder: Path, random_model: Path) -> None:
     write_texts(store, TEXTS, example_labels=LABELS)
     run = moedb.capture_ioi(store, n=6, name="small")
     moedb.capture_ioi(store, model=str(random_model), n=5, name="random")
-    moedb.intervene(run, store, kind="ablate-experts", layers="2", most_frequent=2, lens=True)
+    moedb.intervene(
+        run, store, kind="ablate-experts", layers="2", most_frequent=3, each=True, lens=True
+    )
     compact_run(store, run)
 
 
@@ -130,7 +132,7 @@ def test_a_store_of_the_first_format(spark: "SparkSession", tmp_path: Path) -> N
         ("select run_id, key, value from run_labels union all select $a, $b, $c", {}),
         ("select token, token as token, 'a:b $c' from tokens order by all limit 3", {}),
         ("select run_id, job, status, created_at, n_tokens, config from runs order by all", {}),
-        ("select 9223372036854775807 as big, sum(9223372036854775807) from moe_layers", {}),
+        ("select 9223372036854775807 as big, -9223372036854775807, 1e300 * 10", {}),
         ("select $n as n, $N + 1", {"n": 3}),
     ],
 )
@@ -148,17 +150,15 @@ def test_answers_without_rows_say_why(db: Database) -> None:
     result = db.sql("from routing_by_class(key := 'role', run := 'small') where lift > 1e9")
     assert result.fetchall() == []
     assert result.why_empty() == "the SQL selects nothing"
-    result = db.query("active-experts", run="small", position=9999)
-    assert {row[1] for row in result.fetchall()} == {0}
 
 
 @pytest.mark.parametrize(
     ("statement", "error", "said"),
     [
-        ("select * from '/etc/passwd'", SqlRefusedError, "reaches outside"),
+        ("select * from '/etc/passwd'", SqlError, "/etc/passwd does not exist"),
         ("select * from parquet.`/etc/passwd`", SqlError, ""),
         ("select * from spark_catalog.default.t", SqlError, "spark_catalog"),
-        ("select * from duckdb_tables()", SqlRefusedError, "duckdb_tables"),
+        ("select * from duckdb_tables()", SqlRefusedError, "which is no table or view"),
         ("describe routing", SqlRefusedError, "one select"),
         ("summarize routing", SqlRefusedError, "one select"),
         ("select reflect('java.lang.System', 'exit', 1)", SqlError, "reflect"),
@@ -174,6 +174,7 @@ def test_answers_without_rows_say_why(db: Database) -> None:
         ("select 1; select 2", SqlRefusedError, ""),
         ("select cast(token as integer) from tokens", SqlError, "Spark: "),
         ("select count(*) % 0 from tokens", SqlError, "Spark: "),
+        ("select sum(9223372036854775807) from moe_layers", SqlError, "OVERFLOW"),
     ],
 )
 def test_what_is_refused(
@@ -204,7 +205,7 @@ def test_files_are_checked(spark: "SparkSession", store: Path, tmp_path: Path) -
         content = bytearray(file.read_bytes())
         content[len(content) // 2] ^= 1
         file.write_bytes(content)
-        with pytest.raises(StoreDamagedError, match="checksum"):
+        with pytest.raises(StoreDamagedError, match="not what was committed"):
             db.verified().query("expert-frequency", run="small")
         assert db.verified().query("expert-frequency", run="random").fetchall()
         file.unlink()
@@ -227,12 +228,13 @@ def test_views_of_a_database_go_with_it(spark: "SparkSession", store: Path) -> N
     with moedb.open(store, spark=moedb.SparkSettings()) as database:
         database.sql("select count(*) from routing")
         session = database._engine._spark._session
-        assert [table.name for table in session.catalog.listTables()] == ["routing"]
-        assert not spark.catalog.listTables()
-    assert not session.catalog.listTables()
+        tables = "show tables"
+        assert [row.tableName for row in session.sql(tables).collect()] == ["routing"]
+        assert not spark.sql(tables).collect()
+    assert not session.sql(tables).collect()
 
 
 def test_provenance_names_the_engine(db: Database) -> None:
     result = db.query("load-balance", run="small")
-    assert "; on Spark (its default master); moedb" in result.footer()
+    assert "; on Spark (its default master); moedb" in result.footer
     assert json.loads(json.dumps(result.provenance.to_dict()))["engine"].startswith("Spark")

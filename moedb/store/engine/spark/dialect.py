@@ -3,9 +3,11 @@
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
+from typing import ClassVar
 
 import sqlglot
 from sqlglot import TokenType, exp
+from sqlglot.dialects.spark import Spark
 from sqlglot.errors import SqlglotError
 
 from moedb.errors import SqlError, SqlRefusedError
@@ -14,6 +16,13 @@ from moedb.store.engine.spark.meaning import as_duckdb_means
 
 Call = tuple[str, str, Mapping[str, object]]
 """A named query as a table macro: the macro's name, its SQL and the values of its parameters."""
+
+
+class _Nesting(Spark):
+    """Spark's SQL with each WITH where it stands: moved up, it would hide what has its names."""
+
+    class Generator(Spark.Generator):  # type: ignore[misc, valid-type]
+        EXPRESSIONS_WITHOUT_NESTED_CTES: ClassVar[set[type[exp.Expr]]] = set()
 
 
 def spark_sql(
@@ -102,7 +111,7 @@ def _with(body: exp.Query, parts: Mapping[str, exp.CTE]) -> exp.Query:
 def _said(tree: exp.Expr, pretty: bool = False) -> str:
     try:
         return as_duckdb_means(tree).sql(
-            "spark",
+            _Nesting,
             identify=True,
             pretty=pretty,
             comments=pretty,
