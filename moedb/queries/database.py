@@ -513,7 +513,8 @@ class Database:
             self._warn_if_incomplete(self.snapshot.run(run_id))
         self._check(call.query, values)
         default = None if given.get("run") is not None else values.get("run")
-        return BoundCall(call.query, values, runs, None if default is None else str(default))
+        default = None if default is None else str(default)
+        return BoundCall(call.query, values, runs, default, call.arguments)
 
     def _beginnings(self, statement: Statement) -> dict[str, str]:
         """The beginnings of runs' names that the macros of a statement are called with."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from moedb.queries.reading.references import SplitSizes
     from moedb.queries.reading.sources.sql_sources import BoundCall
     from moedb.store.engine.spark.engine import SparkEngine
+    from moedb.store.engine.spark.macros import Call
     from moedb.store.engine.spark.settings import SparkSettings
     from moedb.store.engine.views import Views
     from moedb.store.reading.snapshot import Snapshot
@@ -115,8 +116,7 @@ class Engine:
         key = repr((statement, sorted(parameters.items())))
         if key not in self._spark_answers:
             described = self.run(f"describe {statement}", parameters).fetchall()
-            macros = [(call.query.macro_name, call.query.sql, call.values) for call in calls]
-            found = self._spark.run(statement, parameters, macros)
+            found = self._spark.run(statement, parameters, _as_macros(calls))
             name = f"moedb_spark_{len(self._spark_answers)}"
             # two may have one name, which a table cannot
             columns = [f"c{number}" for number in range(len(described))]
@@ -179,6 +179,21 @@ class Engine:
     @cached_property
     def _stand_ins(self) -> StandIns:
         return StandIns(self.connection, self.views, self._snapshot, self._memo, self._splits)
+
+
+def _as_macros(calls: "Sequence[BoundCall]") -> "list[Call]":
+    from moedb.store.engine.spark.macros import Call
+
+    return [
+        Call(
+            call.query.macro_name,
+            call.query.sql,
+            call.values,
+            call.arguments,
+            call.query.positional,
+        )
+        for call in calls
+    ]
 
 
 @contextmanager

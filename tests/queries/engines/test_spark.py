@@ -129,6 +129,12 @@ def test_a_store_of_the_first_format(spark: "SparkSession", tmp_path: Path) -> N
             "from labels where key = $key or value = $value group by all order by all;",
             {"key": 'it\'s "so"', "value": "猫", "low": 2},
         ),
+        (
+            "select l.c, (select count(*) from load_balance('small')) as n, r.d from (select "
+            "count(*) as c from load_balance(run := $random, split := 'all')) as l, (select "
+            "sum(layer) as d from load_balance(run := 'small')) as r, load_balance('small') as b",
+            {"random": "random"},
+        ),
         ("select run_id, key, value from run_labels union all select $a, $b, $c", {}),
         ("select token, token as token, 'a:b $c' from tokens order by all limit 3", {}),
         ("select run_id, job, status, created_at, n_tokens, config from runs order by all", {}),
@@ -168,6 +174,7 @@ def test_answers_without_rows_say_why(db: Database) -> None:
         ("select distinct on (layer) * from routing", SqlRefusedError, "distinct on"),
         ("select * from routing qualify row_number() over () = 1", SqlRefusedError, "qualify"),
         ("select * from routing using sample 3", SqlRefusedError, "sample"),
+        ("from routing_by_class(key := lower('ROLE'))", SqlRefusedError, "are constants"),
         ("select positon from tokens", SqlError, "positon"),
         ("select * from routin", SqlError, "routing"),
         ("create table t as select 1", SqlRefusedError, "read"),

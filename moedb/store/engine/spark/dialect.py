@@ -12,10 +12,8 @@ from sqlglot.errors import SqlglotError
 
 from moedb.errors import SqlError, SqlRefusedError
 from moedb.store.engine.spark.functions import check_functions
+from moedb.store.engine.spark.macros import Call, arguments_of, calls_of, query_of
 from moedb.store.engine.spark.meaning import as_duckdb_means
-
-Call = tuple[str, str, Mapping[str, object]]
-"""A named query as a table macro: the macro's name, its SQL and the values of its parameters."""
 
 
 class _Nesting(Spark):
@@ -29,6 +27,7 @@ def spark_sql(
     statement: str,
     relations: Collection[str] | None = None,
     calls: Sequence[Call] = (),
+    parameters: Mapping[str, object] | None = None,
     *,
     pretty: bool = False,
 ) -> str:
@@ -41,7 +40,9 @@ def spark_sql(
     relations
         What it may name; None for anything.
     calls
-        The macros that it calls, in the order of the text.
+        The macros that it calls.
+    parameters
+        The values of its parameters, which calls may have as arguments; the names in lower case.
     pretty
         Whether it is laid out over lines, to be read.
 
@@ -61,7 +62,7 @@ def spark_sql(
     if relations is not None:
         check_functions(tree)
     if calls:
-        _put_in(tree, calls)
+        _put_in(tree, calls, parameters or {})
     if relations is not None:
         _check_names(tree, frozenset(relations))
     return _said(tree, pretty)
@@ -147,20 +148,16 @@ def _parsed(statement: str) -> exp.Query:
     return trees[0]
 
 
-def _put_in(tree: exp.Expr, calls: Sequence[Call]) -> None:
+def _put_in(tree: exp.Expr, calls: Sequence[Call], parameters: Mapping[str, object]) -> None:
     """Put the SQL of named queries where a statement calls them as macros."""
-    left = list(calls)
-    for table in list(tree.find_all(exp.Table)):
-        name = table.this.name.lower() if isinstance(table.this, exp.Anonymous) else None
-        place = next((i for i, (macro, *_) in enumerate(left) if macro == name), None)
-        if place is None:
-            continue
-        macro, sql, values = left.pop(place)
-        body = _parsed(sql).copy()
-        for mark in list(body.find_all(exp.Parameter, exp.Placeholder)):
-            mark.replace(exp.convert(values[mark.name]))
-        alias = table.args.get("alias") or exp.TableAlias(this=exp.to_identifier(macro))
-        table.replace(exp.Subquery(this=body, alias=alias.copy()))
+    for table in calls_of(tree):
+        name = table.this.name.lower()
+        for call in (call for call in calls if call.name == name):
+            if arguments_of(table, call.positional, parameters) == call.arguments:
+                alias = table.args.get("alias") or exp.TableAlias(this=exp.to_identifier(name))
+                body = query_of(call, _parsed(call.sql))
+                table.replace(exp.Subquery(this=body, alias=alias.copy()))
+                break
 
 
 def _check_names(tree: exp.Expr, relations: frozenset[str]) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import SparkSession
 
-    from moedb.store.engine.spark.dialect import Call
+    from moedb.store.engine.spark.macros import Call
     from moedb.store.engine.spark.views import SparkViews
 
 _NO_FILE = ("PATH_NOT_FOUND", "FILE_NOT_EXIST", "FileNotFoundException")
@@ -66,7 +66,7 @@ class SparkEngine:
         parameters
             The values of its ``$name``.
         calls
-            The named queries that it calls as macros, in the order of the text.
+            The named queries that it calls as macros.
 
         Raises
         ------
@@ -79,10 +79,11 @@ class SparkEngine:
         """
         from pyspark.errors import PySparkException
 
-        from moedb.store.engine.spark.dialect import parameters_of
+        from moedb.store.engine.spark.dialect import parameters_of, spark_sql
 
-        text = self.said(statement, calls)
         given = {name.lower(): value for name, value in parameters.items()}
+        relations = {*self._definitions, *(table.name for table in TABLES)}
+        text = spark_sql(statement, relations, calls, given)
         args = {name: given[name.lower()] for name in parameters_of(statement)}
         try:
             self._views.define(text)
@@ -91,13 +92,6 @@ class SparkEngine:
             cause = None if self.settings.has_secrets else error
             raise self._explained(error) from cause
         return found
-
-    def said(self, statement: str, calls: "Sequence[Call]" = ()) -> str:
-        """A statement as Spark runs it; see :meth:`run`."""
-        from moedb.store.engine.spark.dialect import spark_sql
-
-        relations = {*self._definitions, *(table.name for table in TABLES)}
-        return spark_sql(statement, relations, calls)
 
     @cached_property
     def _session(self) -> "SparkSession":

@@ -5,6 +5,7 @@ import pytest
 from moedb.errors import SqlError, SqlRefusedError
 from moedb.queries.questions.catalog import catalog
 from moedb.store.engine.spark.dialect import in_steps, parameters_of, spark_sql
+from moedb.store.engine.spark.macros import Call
 from moedb.store.engine.views import derived_view_names, derived_view_texts
 
 RELATIONS = ["t", "u", *derived_view_names()]
@@ -36,13 +37,18 @@ def test_how_it_is_said(given: str, expected: str) -> None:
 
 
 def test_macros_are_put_in() -> None:
-    sql = "select * from m(1) join m(2) as n using (a) where b = $b"
-    calls = [("m", "select a, b from u where b = $b", {"b": value}) for value in (1, "it's")]
-    assert spark_sql(sql, RELATIONS, calls) == (
+    sql = "select * from M(b := 1) join m($B) as n using (a) where b = $b"
+    text = "select a, b from u where b = $b"
+    calls = [Call("m", text, {"b": value}, {"b": value}, ("b",)) for value in ("it's", 1)]
+    assert spark_sql(sql, RELATIONS, calls, {"b": "it's"}) == (
         "SELECT * FROM (SELECT `a`, `b` FROM `u` WHERE `b` = 1) AS `m` JOIN (SELECT `a`, `b` FROM "
         "`u` WHERE `b` = 'it\\'s') AS `n` USING (`a`) WHERE `b` = :b"
     )
-    assert parameters_of(sql) == {"b"}
+    assert parameters_of(sql) == {"b", "B"}
+    with pytest.raises(SqlRefusedError, match="constants, not LOWER"):
+        spark_sql("from m(b := lower('X'))", RELATIONS, calls)
+    with pytest.raises(SqlRefusedError, match="which is no table"):
+        spark_sql("from m(b := 3)", RELATIONS, calls)
 
 
 @pytest.mark.parametrize(
