@@ -178,7 +178,7 @@ def test_a_view_that_few_queries_read(view: str, runs: Twins) -> None:
 EDGES = [
     "1 / 0, -1 / 0, 0 / 0, 0.0 / 0.0, null / 0, 1 / 3.0, 7 / 2, 6 / 3 / 2 / 1.0",
     "cast(2.5 as integer), cast(cast(2.5 as double) as integer), cast('2.6' as bigint)",
-    "cast(cast(-3.5 as double) as bigint), try_cast('x' as integer), cast(cast(1 as hugeint) as bigint)",
+    "cast(cast(-3.5 as double) as bigint), try_cast('x' as int), cast(1::hugeint as bigint)",
     "try_cast('3d' as double), try_cast('7f' as double), try_cast(' 12 ' as double)",
     "try_cast('1e3' as double), try_cast('inf' as double), try_cast('nan' as double)",
     "ln(0), ln(2), log(100), log2(8), log10(1000), sqrt(2), round(2.5), round(-2.5), abs(-1)",

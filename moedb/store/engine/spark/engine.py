@@ -77,6 +77,7 @@ class SparkEngine:
         StoreDamagedError, StoreError
             If a file that it reads is not what was committed, or is gone.
         """
+        from py4j.protocol import Py4JError
         from pyspark.errors import PySparkException
 
         from moedb.store.engine.spark.dialect import parameters_of, spark_sql
@@ -88,7 +89,14 @@ class SparkEngine:
         try:
             self._views.define(text)
             found: pa.Table = self._session.sql(text, args=args).toArrow()
-        except PySparkException as error:
+        except KeyboardInterrupt:
+            if self.settings.remote is not None:
+                self._session.interruptAll()
+            raise
+        except (PySparkException, Py4JError) as error:
+            # a job that Ctrl-C cancels fails, and that is what comes here
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
             cause = None if self.settings.has_secrets else error
             raise self._explained(error) from cause
         return found

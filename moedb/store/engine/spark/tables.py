@@ -60,7 +60,10 @@ class SparkTables:
     def _given(self, table: Table, rows: list[dict[str, Any]]) -> "DataFrame":
         import pyarrow as pa
 
-        # of Arrow, as Spark's optimizer then sees that there are few, or none
+        if not rows:
+            nulls = (f"cast(null as {_spark_type(c.type)}) as `{c.name}`" for c in table.columns)
+            return self._session.sql(f"select {', '.join(nulls)} where false")
+        # of Arrow, as Spark's optimizer then sees that there are few
         schema = pa.schema([(c.name, pa.type_for_alias(c.type)) for c in table.columns])
         return self._session.createDataFrame(pa.Table.from_pylist(rows, schema=schema))
 

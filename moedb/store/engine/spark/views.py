@@ -37,6 +37,7 @@ class SparkViews:
         self._tables = {table.name: table for table in TABLES}
         self._definitions = dict(definitions)
         self._made: list[str] = []
+        self._kept: list[DataFrame] = []
 
     def define(self, sql: str) -> None:
         """Define the views that some SQL names, and those that they name."""
@@ -59,13 +60,16 @@ class SparkViews:
         for name in self._made:
             self._session.catalog.dropTempView(name)
         self._made.clear()
+        self._kept.clear()
 
     def _define_view(self, name: str, definition: str) -> None:
         *steps, (_, body) = in_steps(definition, name)
         for step, sql in steps:
             self.define(sql)
             # what a view reads several times is computed once: Spark would do it each time
-            self._make(step, self._session.sql(sql).localCheckpoint())
+            kept = self._session.sql(sql).localCheckpoint()
+            self._make(step, kept)
+            self._kept.append(kept)  # a server forgets it where nobody has it
         self.define(body)
         # of a frame, as Spark analyses a view that SQL makes each time that it is named
         self._make(name, self._session.sql(body))
