@@ -3,16 +3,18 @@ PYTHON ?= python3
 VENV   ?= .venv
 LOWEST ?= .venv-lowest
 GPTQ   ?= .venv-gptq
+SPARK  ?= .venv-spark
 BIN    := $(VENV)/bin
 STORE  ?= moedb-store
 
-.PHONY: help demo test test-lowest test-gptq lint docs clean
+.PHONY: help demo test test-lowest test-gptq test-spark lint docs clean
 
 help:
 	@echo "make demo   install, capture the embedded model over IOI prompts, print tables"
 	@echo "make test   install, run the tests"
 	@echo "make test-lowest   the same with the lowest versions that pyproject.toml allows"
 	@echo "make test-gptq   install the extra gptq beside it, run the tests that need gptqmodel"
+	@echo "make test-spark   install the extra spark beside it, run the tests that need Spark and Java 17"
 	@echo "make lint   install, run ruff, mypy and import-linter"
 	@echo "make docs   write the generated pages in docs/ again"
 
@@ -34,6 +36,9 @@ $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
 $(GPTQ)/.installed: pyproject.toml constraints-gptq.txt
 	$(call install,$(GPTQ),constraints-gptq.txt,test$(comma)gptq)
 
+$(SPARK)/.installed: pyproject.toml constraints.txt
+	$(call install,$(SPARK),constraints.txt,test$(comma)spark)
+
 demo: $(VENV)/.installed
 	MOEDB_STORE=$(STORE) PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/demo.sh
 
@@ -46,6 +51,9 @@ test-lowest: $(LOWEST)/.installed
 test-gptq: $(GPTQ)/.installed
 	HF_HUB_OFFLINE=1 $(GPTQ)/bin/python -m pytest tests/capture/models/test_gptqmodel.py
 
+test-spark: $(SPARK)/.installed
+	OMP_NUM_THREADS=1 MOEDB_EXPECT_SPARK=1 $(SPARK)/bin/python -m pytest tests/queries/engines tests/store/engine/spark
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -57,4 +65,4 @@ docs: $(VENV)/.installed
 	$(BIN)/python docs/models.py
 
 clean:
-	rm -rf $(VENV) $(LOWEST) $(GPTQ) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) $(GPTQ) $(SPARK) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

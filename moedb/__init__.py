@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     from moedb.queries.database import Database as Database
     from moedb.queries.database import open_database as open
     from moedb.queries.results.result import Result as Result
+    from moedb.store.engine.spark.settings import SparkSettings as SparkSettings
 
 _LAZY = {
     "Database": ("moedb.queries.database", "Database"),
     "MoedbError": ("moedb.errors", "MoedbError"),
     "Result": ("moedb.queries.results.result", "Result"),
+    "SparkSettings": ("moedb.store.engine.spark.settings", "SparkSettings"),
     "capture_cifar": ("moedb.commands.api.capturing", "capture_cifar"),
     "capture_ioi": ("moedb.commands.api.capturing", "capture_ioi"),
     "capture_text": ("moedb.commands.api.capturing", "capture_text"),
@@ -53,6 +55,7 @@ __all__ = [
     "Database",
     "MoedbError",
     "Result",
+    "SparkSettings",
     "__version__",
     "capture_cifar",
     "capture_ioi",

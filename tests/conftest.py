@@ -1,7 +1,7 @@
 """Fixtures shared by all tests: a random model, the embedded one, and stores captured from them."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,8 @@ from hypothesis import settings
 from tests.support.shared import made_once
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
     from tests.support.models.cifar_store import CifarStore
 
 ROOT = Path(__file__).parent.parent
@@ -92,3 +94,13 @@ def cifar_store(tmp_path_factory: pytest.TempPathFactory) -> "CifarStore":
     from tests.support.models.cifar_store import CifarStore, make_cifar_store
 
     return CifarStore.at(made_once(tmp_path_factory, "cifar", make_cifar_store))
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator["SparkSession"]:
+    """A Spark of this process, or skip where it cannot run."""
+    from tests.support.spark import start_spark
+
+    session = start_spark()
+    yield session
+    session.stop()

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from moedb.commands.engines import engine_options
 from moedb.commands.options import (
     COUNT,
     allow_empty_option,
@@ -44,6 +45,7 @@ from moedb.errors import MoedbError, UsageError, did_you_mean
 @refinement_options
 @allow_empty_option
 @table_options
+@engine_options
 @store_option
 def export(
     names: tuple[str, ...],
@@ -158,6 +160,7 @@ def cite(what: tuple[str, ...]) -> None:
 @click.option("--title", help="Title of the figure, in place of a single panel's; '' for none.")
 @click.option("--no-footer", is_flag=True, help="Leave out the line that names the model.")
 @allow_empty_option
+@engine_options
 @store_option
 def plot(
     name: str | None,

@@ -59,9 +59,10 @@ def store_folder() -> Path:
 
 def open_store() -> "Database":
     """Open the store that ``--store`` names, else the default."""
+    from moedb.commands.engines import chosen_spark
     from moedb.queries.database import open_database
 
-    return open_database(store_folder())
+    return open_database(store_folder(), spark=chosen_spark())
 
 
 class FiniteRange(click.FloatRange):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from moedb.commands.engines import chosen_spark, engine_options
 from moedb.commands.options import (
     open_store,
     output_options,
@@ -115,6 +116,7 @@ def say_sources(result: "Result") -> None:
     is_flag=True,
     help="Print the query's SQL, with the values given, instead of running it.",
 )
+@engine_options
 @output_options
 @store_option
 def query(
@@ -147,10 +149,21 @@ def query(
         from moedb.queries.analyses.registry import sql_of
 
         given = dict(parameters) | ({} if run is None else {"run": run})
-        click.echo(sql_of(name, given))
+        click.echo(_as_its_engine_runs(sql_of(name, given)))
         return
     result = ask(name, None, run, parameters, verify, by)
     say_sources(emit(result, **output))
+
+
+def _as_its_engine_runs(sql: str) -> str:
+    if chosen_spark() is None:
+        return sql
+    from moedb.store.engine.spark.session import expect_packages
+
+    expect_packages("sqlglot")
+    from moedb.store.engine.spark.dialect import spark_sql
+
+    return spark_sql(sql, pretty=True) + ";"
 
 
 @click.command(short_help="Run one SQL statement that reads.")
@@ -165,6 +178,7 @@ def query(
 )
 @parameter_option
 @verify_option
+@engine_options
 @output_options
 @store_option
 def sql(

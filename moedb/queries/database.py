@@ -15,6 +15,7 @@ import duckdb
 from moedb.errors import (
     ArrayNotFoundError,
     SqlError,
+    UsageError,
 )
 from moedb.queries.counting.engine import Engine, errors_explained
 from moedb.queries.counting.stand_ins import counts_of
@@ -42,7 +43,7 @@ from moedb.queries.reading.references import SPLITS, SplitSize, SplitSizes, narr
 from moedb.queries.reading.sources.plan_reading import names_a_relation
 from moedb.queries.reading.sources.sql_sources import BoundCall, SourceFinder
 from moedb.queries.reading.sources.statement import MacroCall, Statement, read_statement
-from moedb.queries.results.result import Computed, Provenance, Result, RunReference
+from moedb.queries.results.result import DUCKDB, Computed, Provenance, Result, RunReference
 from moedb.schemas.arrays import array_spec
 from moedb.schemas.version import __version__
 from moedb.store.layout import store_path
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 
     from moedb.queries.analyses.analysis import Analysis
     from moedb.store.arrays import ArrayKey
+    from moedb.store.engine.spark.settings import SparkSettings
 
 logger = logging.getLogger(__name__)
 
@@ -78,13 +80,17 @@ def chosen_store(store: str | Path | None) -> Path:
     return default_store() if store is None else store_path(store)
 
 
-def open_database(store: str | Path | None = None) -> "Database":
+def open_database(
+    store: str | Path | None = None, *, spark: "SparkSettings | None" = None
+) -> "Database":
     """Open a store for reading, as it is now.
 
     Parameters
     ----------
     store
         The store's folder; None for ``MOEDB_STORE``, or ``./moedb-store``.
+    spark
+        The Spark that answers queries and SQL; None for DuckDB.
 
     Returns
     -------
@@ -104,7 +110,7 @@ def open_database(store: str | Path | None = None) -> "Database":
     """
     snapshot = take_snapshot(chosen_store(store))
     warn_of_damage(snapshot)
-    return Database(snapshot)
+    return Database(snapshot, spark=spark)
 
 
 class Database:
@@ -117,17 +123,27 @@ class Database:
     hashed
         The runs of which a table's files are read against their hashes before the table is first
         read; None where that is not asked for. See :meth:`verified`.
+    spark
+        The Spark that answers queries and SQL; None for DuckDB.
 
     Attributes
     ----------
     snapshot
         What is read.
+    spark
+        The Spark that answers; None for DuckDB.
     memo
         What analyses have computed of complete runs.
     """
 
-    def __init__(self, snapshot: Snapshot, hashed: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        hashed: Collection[str] | None = None,
+        spark: "SparkSettings | None" = None,
+    ) -> None:
         self.snapshot = snapshot
+        self.spark = spark
         self.memo = Memo()
         self._hashed = None if hashed is None else frozenset(hashed)
         self._arrays_hashed: set[tuple[str, ArrayKey]] = set()
@@ -156,7 +172,9 @@ class Database:
 
     def close(self) -> None:
         """Close the connection, and forget what was computed."""
-        opened = *self._of_one_run.values(), *self._of_few_runs.values(), *self._verified
+        opened = [*self._of_one_run.values(), *self._of_few_runs.values(), *self._verified]
+        if self.spark is not None and "_in_duckdb" in self.__dict__:
+            opened.append(self._in_duckdb)
         for database in opened:
             database.close()
         self.memo.clear()
@@ -211,8 +229,8 @@ class Database:
                 self._engine.views.define(query.sql)
             create_macros(self._engine.connection, statement, self._beginnings(found), default_runs)
         try:
-            relation = self._engine.run_counted(
-                statement, given, self._engine.counts_of(statement, given, calls)
+            relation = self._engine.answer(
+                statement, given, self._engine.counts_of(statement, given, calls), calls
             )
         except SqlError as error:
             if not isinstance(error.__cause__, duckdb.CatalogException):
@@ -248,7 +266,7 @@ class Database:
             return self
         if run_id not in self._of_one_run:
             hashed = None if self._hashed is None else self._hashed & {run_id}
-            self._of_one_run[run_id] = Database(self.snapshot.only(run_id), hashed)
+            self._of_one_run[run_id] = self._of(self.snapshot.only(run_id), hashed)
         return self._of_one_run[run_id]
 
     def verified(self, runs: Iterable[str] | None = None) -> "Database":
@@ -263,7 +281,7 @@ class Database:
             The runs whose tables are read so, by their whole names; None for every run.
             :meth:`query` adds those that it reads. It is closed with this database.
         """
-        database = Database(self.snapshot, self.snapshot.runs if runs is None else [*runs])
+        database = self._of(self.snapshot, self.snapshot.runs if runs is None else [*runs])
         self._verified.append(database)
         return database
 
@@ -285,7 +303,8 @@ class Database:
             If there is no such query, parameter or run, or the run has no such label, layer,
             expert, split or condition as a parameter names.
         UsageError
-            If the run holds nothing of what the query reads.
+            If the run holds nothing of what the query reads, or Spark was asked for what needs one
+            machine.
         """
         # what SQL alone needs nothing of is imported where it is used
         from moedb.queries.analyses.analysis import Analysis
@@ -296,6 +315,8 @@ class Database:
         if names_several(parameters.get("run")):
             return self.query_runs(name, parameters.pop("run"), **parameters)  # type: ignore[arg-type]
         question = find_question(name)
+        if self.spark is not None and isinstance(question, Analysis) and question.needs_one_machine:
+            raise _needs_one_machine(question)
         bound = self._with_runs(question, bind(question, parameters))
         used = _runs_of(bound)
         if self._hashed is not None:
@@ -318,7 +339,7 @@ class Database:
             splits_read = computed.splits_read
         else:
             splits_read = None
-            relation = reader._engine.run_counted(question.sql, bound, counts_of(question, bound))
+            relation = reader._engine.answer(question.sql, bound, counts_of(question, bound))
             connection, statement = reader._engine.connection, question.sql
             if not used and question.reads_trials:
                 used = self._trials(bound)
@@ -326,7 +347,7 @@ class Database:
         if "split" in bound:
             runs = tuple(narrowed(run, bound["split"], splits_read) for run in runs)
         provenance = self._provenance(question.name, statement, bound, runs)
-        explain = partial(why_empty, reader, question, bound)
+        explain = partial(why_empty, reader._in_duckdb, question, bound)
         return Result(
             relation,
             lambda: provenance,
@@ -483,11 +504,21 @@ class Database:
     def _engine(self) -> Engine:
         if self._is_closed:
             raise SqlError(f"{self!r} is closed", "open it again: moedb.open(...)")
-        return Engine(self.snapshot, self.memo, self._hashed or (), lambda: self.split_sizes)
+        hashed = self._hashed or ()
+        return Engine(self.snapshot, self.memo, hashed, lambda: self.split_sizes, self.spark)
 
     @cached_property
     def _sources(self) -> SourceFinder:
         return SourceFinder(self.snapshot, self._engine.connection, lambda: self.split_sizes)
+
+    def _of(self, snapshot: Snapshot, hashed: Collection[str] | None) -> "Database":
+        """A database over another part of the store, on the same engine."""
+        return Database(snapshot, hashed, self.spark)
+
+    @cached_property
+    def _in_duckdb(self) -> "Database":
+        """The same rows in DuckDB, for the small questions that guidance has."""
+        return self if self.spark is None else Database(self.snapshot, self._hashed)
 
     def _over(self, run_ids: Collection[str]) -> "Database":
         """A database of a few runs, or this one where they are all of them, or none is named."""
@@ -496,7 +527,7 @@ class Database:
             return self
         if key not in self._of_few_runs:
             hashed = None if self._hashed is None else self._hashed & key
-            few = Database(self.snapshot.only(*dict.fromkeys(run_ids)), hashed)
+            few = self._of(self.snapshot.only(*dict.fromkeys(run_ids)), hashed)
             self._of_few_runs[key] = few
             if len(self._of_few_runs) > _MOST_NARROWED:
                 # what was asked of it before keeps it open
@@ -522,9 +553,9 @@ class Database:
         for call in calls:
             if len(call.values) == len(call.query.parameters):
                 counts = counts_of(call.query, call.values)
-                answer = self._engine.run_counted(call.query.sql, call.values, counts)
+                answer = self._engine.answer(call.query.sql, call.values, counts)
                 if not answer.limit(1).fetchall():
-                    reason = why_empty(self, call.query, call.values)
+                    reason = why_empty(self._in_duckdb, call.query, call.values)
                     return f"{call.query.macro_name} gives none: {reason}"
         runs = ", ".join(sorted(self.snapshot.runs)) or "none"
         if not result.provenance.runs and names_a_relation(statement):
@@ -547,7 +578,8 @@ class Database:
             self._warn_if_incomplete(self.snapshot.run(run_id))
         self._check(call.query, values)
         default = None if given.get("run") is not None else values.get("run")
-        return BoundCall(call.query, values, runs, None if default is None else str(default))
+        default = None if default is None else str(default)
+        return BoundCall(call.query, values, runs, default, call.arguments)
 
     def _beginnings(self, statement: Statement) -> dict[str, str]:
         """The beginnings of runs' names that the macros of a statement are called with."""
@@ -593,7 +625,7 @@ class Database:
         reader = self._over(_runs_of(bound)) if isinstance(question, NamedQuery) else self
         key = question.name, repr(sorted(bound.items()))
         if key not in self._checked:
-            check_values(reader, question, bound)
+            check_values(reader._in_duckdb, question, bound)
             self._checked.add(key)
         return reader
 
@@ -638,8 +670,17 @@ class Database:
             runs=runs,
             snapshot=self.snapshot.sha256,
             moedb_version=__version__,
+            engine=DUCKDB if self.spark is None else f"Spark ({self.spark.title})",
             certain=certain,
         )
+
+
+def _needs_one_machine(analysis: "Analysis") -> UsageError:
+    read = " or ".join(analysis.needs_arrays) or "the decisions of single tokens"
+    return UsageError(
+        f"{analysis.name} reads {read} and is computed on one machine, not by Spark",
+        f"moedb query {analysis.name}, without --engine spark; in Python, without spark=",
+    )
 
 
 def _runs_of(bound: Mapping[str, Value]) -> list[str]:

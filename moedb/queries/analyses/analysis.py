@@ -43,6 +43,8 @@ class Analysis(Question):
         Whether it takes so long that its answers are kept on the disk.
     view
         Shows its rows on a terminal; None for a table.
+    reads_decisions
+        Whether it needs the decisions of single tokens, and no counts of them would do.
     """
 
     columns: tuple[AnalysisColumn, ...]
@@ -53,6 +55,12 @@ class Analysis(Question):
     needs_every_array: bool = False
     is_long: bool = False
     view: View | None = None
+    reads_decisions: bool = False
+
+    @property
+    def needs_one_machine(self) -> bool:
+        """Whether what it reads is not there in counts that another engine could make."""
+        return self.reads_decisions or bool(self.needs_arrays)
 
     @property
     def reads(self) -> tuple[str, ...]:

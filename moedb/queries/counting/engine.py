@@ -13,11 +13,15 @@ from moedb.queries.counting.stand_ins import COUNTED, Count, StandIns, counts_of
 from moedb.store.engine.connection import open_engine
 from moedb.store.engine.execution import run_interruptibly
 from moedb.store.engine.missing_files import explain_missing_file
+from moedb.store.engine.quoting import quoted
 
 if TYPE_CHECKING:
     from moedb.queries.reading.memo import Memo
     from moedb.queries.reading.references import SplitSizes
     from moedb.queries.reading.sources.sql_sources import BoundCall
+    from moedb.store.engine.spark.engine import SparkEngine
+    from moedb.store.engine.spark.macros import Call
+    from moedb.store.engine.spark.settings import SparkSettings
     from moedb.store.engine.views import Views
     from moedb.store.reading.snapshot import Snapshot
 
@@ -38,6 +42,8 @@ class Engine:
         The runs whose files are read against their hashes before a table is first read.
     splits
         Returns for each run the sizes of its splits.
+    spark
+        The Spark that answers questions; None for DuckDB.
 
     Attributes
     ----------
@@ -53,18 +59,23 @@ class Engine:
         memo: "Memo",
         hashed: Collection[str],
         splits: "Callable[[], SplitSizes]",
+        spark: "SparkSettings | None" = None,
     ) -> None:
         self.connection: duckdb.DuckDBPyConnection
         self.views: Views
         self.connection, self.views = open_engine(snapshot, hashed)
-        self._snapshot = snapshot
+        self._snapshot, self._hashed = snapshot, hashed
         self._memo = memo
         self._splits = splits
+        self._spark_settings = spark
         self._rows_kept: dict[str, str] = {}
+        self._spark_answers: dict[str, str] = {}
 
     def close(self) -> None:
         """Close the connection."""
         self.connection.close()
+        if "_spark" in self.__dict__:
+            self._spark.close()
 
     def run(self, statement: str, parameters: Mapping[str, object]) -> duckdb.DuckDBPyRelation:
         """Run a statement; the views that it names are defined first.
@@ -83,6 +94,48 @@ class Engine:
             return run_interruptibly(
                 self.connection, lambda: self.connection.sql(statement, params=params)
             )
+
+    def answer(
+        self,
+        statement: str,
+        parameters: Mapping[str, object],
+        counts: Sequence[Count],
+        calls: "Sequence[BoundCall]" = (),
+    ) -> duckdb.DuckDBPyRelation:
+        """Run a question: on Spark, or here with counted decisions in the place of views.
+
+        Raises
+        ------
+        SqlError
+            If it cannot be run.
+        StoreError
+            If a file that it reads is gone or damaged.
+        """
+        if self._spark_settings is None:
+            return self.run_counted(statement, parameters, counts)
+        key = repr((statement, sorted(parameters.items())))
+        if key not in self._spark_answers:
+            described = self.run(f"describe {statement}", parameters).fetchall()
+            found = self._spark.run(statement, parameters, _as_macros(calls))
+            name = f"moedb_spark_{len(self._spark_answers)}"
+            # two may have one name, which a table cannot
+            columns = [f"c{number}" for number in range(len(described))]
+            cells = ", ".join(
+                f"cast({column} as {sql_type}) as {column}"
+                for column, (_, sql_type, *_) in zip(columns, described, strict=True)
+            )
+            self.connection.register("moedb_answer", found.rename_columns(columns))
+            try:
+                made = f"create temp table {name} as select {cells} from moedb_answer"  # noqa: S608
+                self.connection.execute(made)
+            finally:
+                self.connection.unregister("moedb_answer")
+            named = ", ".join(
+                f"{column} as {quoted(str(title))}"
+                for column, (title, *_) in zip(columns, described, strict=True)
+            )
+            self._spark_answers[key] = f"select {named} from temp.{name}"  # noqa: S608
+        return self.run(self._spark_answers[key], {})
 
     def run_counted(
         self, statement: str, parameters: Mapping[str, object], counts: Sequence[Count]
@@ -116,8 +169,31 @@ class Engine:
         return counts
 
     @cached_property
+    def _spark(self) -> "SparkEngine":
+        from moedb.store.engine.spark.engine import SparkEngine
+
+        settings = self._spark_settings
+        assert settings is not None  # noqa: S101
+        return SparkEngine(self._snapshot, settings, self._hashed)
+
+    @cached_property
     def _stand_ins(self) -> StandIns:
         return StandIns(self.connection, self.views, self._snapshot, self._memo, self._splits)
+
+
+def _as_macros(calls: "Sequence[BoundCall]") -> "list[Call]":
+    from moedb.store.engine.spark.macros import Call
+
+    return [
+        Call(
+            call.query.macro_name,
+            call.query.sql,
+            call.values,
+            call.arguments,
+            call.query.positional,
+        )
+        for call in calls
+    ]
 
 
 @contextmanager

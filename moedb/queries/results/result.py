@@ -41,6 +41,9 @@ Table = Callable[[Sequence[str], Sequence[Kind], Sequence[Sequence[str]]], str]
 RUNS_NAMED = 4
 """A footer names up to this many runs one by one, and counts more."""
 
+DUCKDB = "DuckDB"
+"""The engine where none is named."""
+
 CORRUPTED = "corrupted"
 """The split of the corrupted twins."""
 
@@ -151,6 +154,8 @@ class Provenance:
     where, order_by
         The condition that left rows of the SQL out, and what put them in another order; None
         where nothing did.
+    engine
+        What ran the SQL.
     """
 
     name: str | None
@@ -162,6 +167,7 @@ class Provenance:
     certain: bool = True
     where: str | None = None
     order_by: str | None = None
+    engine: str = DUCKDB
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as values that JSON can hold."""
@@ -175,6 +181,7 @@ class Provenance:
             **({} if self.order_by is None else {"order_by": self.order_by}),
             "snapshot": self.snapshot,
             "moedb_version": self.moedb_version,
+            **({} if self.engine == DUCKDB else {"engine": self.engine}),
         }
 
     def footer(self) -> str:
@@ -210,6 +217,8 @@ class Provenance:
             parts.append(f"rows where {self.where}")
         if self.order_by is not None:
             parts.append(f"ordered by {self.order_by}")
+        if self.engine != DUCKDB:
+            parts.append(f"on {self.engine}")
         return " ".join("; ".join([*parts, f"moedb {self.moedb_version}"]).split())
 
 

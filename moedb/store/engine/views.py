@@ -88,10 +88,7 @@ class Views:
     ) -> None:
         self._connection = connection
         self._tables = dict(tables or {})
-        self._undefined = dict(_definitions(major))
-        if latest_run is not None:
-            chosen = f"run_id from runs where run_id = {literal(latest_run)}"
-            self._undefined["latest_run"] = f"create or replace view latest_run as select {chosen}"
+        self._undefined = view_definitions(major, latest_run)
 
     def define(self, sql: str) -> None:
         """Define what some SQL names, and what that needs; all where it may list or look up."""
@@ -132,6 +129,23 @@ _LISTING = frozenset(
 """Words of SQL that lists views, or reads one whose name it puts together."""
 _DESCRIBED = re.compile(r"(?:^|[(;])\s*desc\b(?!\s*[,)])", re.IGNORECASE | re.MULTILINE)
 """``desc`` where a statement begins: in an ordering it comes after something."""
+
+
+def view_definitions(major: int, latest_run: str | None = None) -> dict[str, str]:
+    """Return the SQL that defines each view for stores of a format, by name.
+
+    Parameters
+    ----------
+    major
+        The format.
+    latest_run
+        The run that ``latest_run`` shall be; None for the one that its SQL finds.
+    """
+    found = dict(_definitions(major))
+    if latest_run is not None:
+        chosen = f"run_id from runs where run_id = {literal(latest_run)}"
+        found["latest_run"] = f"create or replace view latest_run as select {chosen}"
+    return found
 
 
 def derived_view_names() -> list[str]:

@@ -86,9 +86,9 @@ join readings as untouched
 where conditions.kind <> 'none'
     and (
         cast($kind as varchar) is null
-        or list_contains(
-            list_transform(string_split(cast($kind as varchar), ','), lambda name: trim(name)),
-            conditions.kind
+        or contains(
+            concat(',', replace(cast($kind as varchar), ' ', ''), ','),
+            concat(',', conditions.kind, ',')
         )
     )
     and selections.selection = coalesce(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import duckdb
 
@@ -33,12 +33,15 @@ class BoundCall:
         The runs it reads; None where the statement computes which.
     default_run
         The run among them that was taken as none was named.
+    arguments
+        The constants that the statement gives, as they stand there.
     """
 
     query: NamedQuery
     values: Mapping[str, Value]
     runs: Sequence[str] | None
     default_run: str | None = None
+    arguments: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

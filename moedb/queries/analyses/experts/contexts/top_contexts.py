@@ -182,4 +182,5 @@ TOP_CONTEXTS = Analysis(
     function=top_contexts,
     row=TopContextsRow,
     view=shaded_contexts,
+    reads_decisions=True,
 )
