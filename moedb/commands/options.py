@@ -23,13 +23,15 @@ Command = Callable[..., Any]
 
 
 class StorePath(click.Path):
-    """The path of a store, which is no URL."""
+    """The folder of a store, or its address."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """Refuse URLs before they are taken for folders."""
-        from moedb.store.layout import store_path
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path | str:
+        """Leave addresses as they are."""
+        from moedb.store.layout import is_url
 
-        return store_path(value)
+        return str(value) if is_url(value) else Path(value)
 
 
 def store_option(command: Command) -> Command:
@@ -38,10 +40,11 @@ def store_option(command: Command) -> Command:
     @click.option(
         "--store",
         type=StorePath(),
-        help="The store's folder.  [default: MOEDB_STORE, or ./moedb-store]",
+        help="The store's folder; to read, also s3://BUCKET/PREFIX.  [default: MOEDB_STORE, or "
+        "./moedb-store]",
     )
     @functools.wraps(command)
-    def with_store(*args: Any, store: Path | None, **kwargs: Any) -> Any:
+    def with_store(*args: Any, store: Path | str | None, **kwargs: Any) -> Any:
         if store is not None:
             click.get_current_context().find_root().params["store"] = store
         return command(*args, **kwargs)
@@ -50,18 +53,17 @@ def store_option(command: Command) -> Command:
 
 
 def store_folder() -> Path:
-    """Return the folder that ``--store`` names, else the default."""
-    from moedb.queries.database import default_store
+    """Return the folder that ``--store`` names, else the default; an address is refused."""
+    from moedb.queries.database import chosen_store
 
-    given = click.get_current_context().find_root().params.get("store")
-    return Path(given) if given is not None else default_store()
+    return chosen_store(click.get_current_context().find_root().params.get("store"))
 
 
 def open_store() -> "Database":
     """Open the store that ``--store`` names, else the default."""
     from moedb.queries.database import open_database
 
-    return open_database(store_folder())
+    return open_database(click.get_current_context().find_root().params.get("store"))
 
 
 class FiniteRange(click.FloatRange):

@@ -42,8 +42,13 @@ DELETED = re.compile(r"\.deleted-.*-[0-9a-f]{16}", re.DOTALL)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # of two letters or more: C:/ is a disk
 
 
+def is_url(store: str | Path) -> bool:
+    """Whether a store is named by an address, and not as a folder."""
+    return isinstance(store, str) and _URL.match(store) is not None
+
+
 def store_path(store: str | Path) -> Path:
-    """Return the path of a store, as its user names it.
+    """Return the folder of a store that is written to, as its user names it.
 
     Raises
     ------
@@ -59,9 +64,9 @@ def store_path(store: str | Path) -> Path:
     if found := _URL.match(text):
         scheme = found[0].removesuffix(":/")
         raise UsageError(
-            f"a store is a folder on a disk, and {text!r} looks like a URL; object storage and "
-            f"other places ({scheme}:) are not supported",
-            "name a folder: --store DIR, or MOEDB_STORE",
+            f"what is written goes to a folder on a disk, and the store is at {scheme}://...; "
+            "stores there are read, and copied to",
+            "write to a folder (--store DIR, or MOEDB_STORE), then: moedb copy DIR URL",
         )
     return Path(store)
 

@@ -16,7 +16,11 @@ def explain_missing_file(error: Exception) -> StoreError | None:
     longer has to open it again.
     """
     found = _FILE.search(str(error))
-    return None if found is None or os.path.lexists(found[1]) else file_is_gone(found[1])
+    if found is None:
+        return None
+    is_elsewhere = "://" in found[1]
+    is_gone = "FileNotFound" in str(error) if is_elsewhere else not os.path.lexists(found[1])
+    return file_is_gone(found[1]) if is_gone else None
 
 
 def file_is_gone(path: str | Path) -> StoreError:
