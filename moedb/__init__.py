@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from moedb.commands.api.capturing import capture_ioi as capture_ioi
     from moedb.commands.api.capturing import capture_text as capture_text
     from moedb.commands.api.capturing import intervene as intervene
+    from moedb.commands.api.copying import copy as copy
     from moedb.commands.api.expert_labels import label_experts as label_experts
     from moedb.commands.api.labelling import label_tokens as label_tokens
     from moedb.commands.api.labelling import remove_addition as remove_addition
@@ -35,6 +36,7 @@ _LAZY = {
     "capture_cifar": ("moedb.commands.api.capturing", "capture_cifar"),
     "capture_ioi": ("moedb.commands.api.capturing", "capture_ioi"),
     "capture_text": ("moedb.commands.api.capturing", "capture_text"),
+    "copy": ("moedb.commands.api.copying", "copy"),
     "export": ("moedb.commands.api.publishing", "export"),
     "intervene": ("moedb.commands.api.capturing", "intervene"),
     "label_experts": ("moedb.commands.api.expert_labels", "label_experts"),
@@ -53,6 +55,7 @@ __all__ = [
     "capture_cifar",
     "capture_ioi",
     "capture_text",
+    "copy",
     "export",
     "intervene",
     "label_experts",

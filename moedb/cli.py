@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from moedb.commands.copying import copy
 from moedb.commands.experts.concepts import label_tokens
 from moedb.commands.experts.labels import label_experts
 from moedb.commands.experts.probes import probe
@@ -57,6 +58,7 @@ for command in (
     verify,
     compact,
     migrate,
+    copy,
     rm,
     label_tokens,
     probe,

@@ -1,7 +1,8 @@
 """Fixtures shared by all tests: a random model, the embedded one, and stores captured from them."""
 
+import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from tests.support.shared import made_once
 
 if TYPE_CHECKING:
     from tests.support.models.cifar_store import CifarStore
+    from tests.support.stores.s3_buckets import Bucket, Server
 
 ROOT = Path(__file__).parent.parent
 
@@ -92,3 +94,26 @@ def cifar_store(tmp_path_factory: pytest.TempPathFactory) -> "CifarStore":
     from tests.support.models.cifar_store import CifarStore, make_cifar_store
 
     return CifarStore.at(made_once(tmp_path_factory, "cifar", make_cifar_store))
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Server]":
+    """A server of S3 on this machine, in a process of its own."""
+    for package in ("s3fs", "moto"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed: pip install 'moedb[remote]'")
+    from tests.support.stores.s3_buckets import serving
+
+    with serving(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3_server: "Server", monkeypatch: pytest.MonkeyPatch) -> "Iterator[Bucket]":
+    """A new bucket there, and the environment that reaches it."""
+    from tests.support.stores.s3_buckets import Bucket
+
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    yield Bucket(s3_server)
+    s3_server.fail()

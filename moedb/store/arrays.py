@@ -25,8 +25,8 @@ from moedb.store.array_metadata import (
 from moedb.store.containment import check_inside, check_tree
 from moedb.store.files import sha256_of_file, sha256_of_json
 from moedb.store.layout import ARRAYS, FIRST_UNIT
-from moedb.store.reading.places.remote_store import metadata_paths
-from moedb.store.reading.snapshot import RunSnapshot, check_sum
+from moedb.store.reading.places.remote_store import fetch_metadata
+from moedb.store.reading.snapshot import RunSnapshot, check_sum, of_run
 
 Activations = NDArray[np.floating[Any]]
 
@@ -154,7 +154,7 @@ def open_array(run: RunSnapshot, key: ArrayKey) -> "zarr.Array[Any]":
     """
     try:
         if run.remote is not None:
-            run.remote.fetch(metadata_paths(run.run_id, [key.path]))
+            fetch_metadata(run.remote, run.run_id, [key.path])
         check_metadata(run, [key])
         check_inside(run.layout.folder, f"{run.layout.arrays.name}/{key.path}/{METADATA}")
         check_tree(run.layout.arrays / key.path)
@@ -162,10 +162,7 @@ def open_array(run: RunSnapshot, key: ArrayKey) -> "zarr.Array[Any]":
         form = array_form(run.manifest, key)
         return _open(run.layout.arrays, key, form, "r", run.format, run.place.arrays())
     except StoreDamagedError as error:
-        raise StoreDamagedError(
-            f"run {run.run_id}: {error.message}",
-            f"restore it, or remove the run: moedb rm {run.run_id}",
-        ) from error
+        raise of_run(run, error) from error
 
 
 def check_shards(run: RunSnapshot, key: ArrayKey) -> None:

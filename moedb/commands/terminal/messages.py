@@ -8,6 +8,7 @@ import textwrap
 import click
 
 from moedb.queries.results.visible import visible_lines
+from moedb.store.reading.places.file_systems import without_secrets
 
 
 def say(text: str) -> None:
@@ -27,11 +28,11 @@ def answer(text: str) -> None:
 
 
 class SafeFormatter(logging.Formatter):
-    """Formats log messages as :func:`say` does."""
+    """Formats log messages as :func:`say` does, without keys."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the message, and the traceback if it has one."""
-        return visible_lines(super().format(record))
+        return visible_lines(without_secrets(super().format(record)))
 
 
 def _wrapped(line: str) -> str:

@@ -344,13 +344,25 @@ def read_run(store: Path, run_id: str) -> RunSnapshot:
     return _read_run(RunLayout(store, run_id), check_store(store))
 
 
-def _of_run(run_id: str, error: StoreDamagedError) -> StoreDamagedError:
-    restore = f"restore it, or remove the run: moedb rm {run_id}"
-    return StoreDamagedError(f"run {run_id}: {error.message}", error.hint or restore)
+def of_run(run: RunSnapshot, error: StoreDamagedError) -> StoreDamagedError:
+    """What is wrong with a run, with its name, and what can be done."""
+    return _of_run(run.run_id, error, run.remote)
+
+
+def _of_run(
+    run_id: str, error: StoreDamagedError, remote: RemoteStore | None = None
+) -> StoreDamagedError:
+    message, restore = error.message, f"restore it, or remove the run: moedb rm {run_id}"
+    if remote is not None:
+        message = remote.shown(message)
+        restore = f"copy it there again, or delete what is at {remote.url}/runs/{run_id}"
+    return StoreDamagedError(f"run {run_id}: {message}", error.hint or restore)
 
 
 def _read_run(layout: RunLayout, major: int, remote: RemoteStore | None = None) -> RunSnapshot:
     try:
+        if remote is not None and layout.run_id in remote.faults:
+            raise remote.faults[layout.run_id]
         manifest, segments, head, strays = read_committed(layout, major)
         run = RunSnapshot(layout, manifest, segments, major, head, strays, remote=remote)
         paths = [
@@ -368,7 +380,7 @@ def _read_run(layout: RunLayout, major: int, remote: RemoteStore | None = None) 
                 f"it says it is complete but lacks manifests in {layout.segments}"
             )
     except StoreDamagedError as error:
-        raise _of_run(layout.run_id, error) from error
+        raise _of_run(layout.run_id, error, remote) from error
     return run
 
 
@@ -405,9 +417,7 @@ def check_sum(run: RunSnapshot, unit: str, entry: FileEntry) -> None:
     """
     if run.place.sha256(entry.path) != entry.sha256:
         path = f"{run.place.root}/{entry.path}"
-        raise _of_run(
-            run.run_id, StoreDamagedError(f"unit {unit}: {path} is not what was committed")
-        )
+        raise of_run(run, StoreDamagedError(f"unit {unit}: {path} is not what was committed"))
 
 
 def check_table(run: RunSnapshot, table: str) -> None:
@@ -421,7 +431,7 @@ def check_table(run: RunSnapshot, table: str) -> None:
     try:
         run.place.check_whole(entry for _, entry in run.table_entries(table))
     except StoreDamagedError as error:
-        raise _of_run(run.run_id, error) from error
+        raise of_run(run, error) from error
 
 
 def check_files(run: RunSnapshot) -> None:
@@ -436,7 +446,7 @@ def check_files(run: RunSnapshot) -> None:
         run.place.check_whole(run.table_files())
         run.place.check_whole(run.shards())
     except StoreDamagedError as error:
-        raise _of_run(run.run_id, error) from error
+        raise of_run(run, error) from error
 
 
 def take_snapshot(store: Path | RemoteStore) -> Snapshot:
@@ -459,7 +469,8 @@ def take_snapshot(store: Path | RemoteStore) -> Snapshot:
     """
     with _without_collection():
         if isinstance(store, RemoteStore):
-            return _take_snapshot(store.folder, store)
+            with store.addressed():
+                return _take_snapshot(store.folder, store)
         return _take_snapshot(store)
 
 
@@ -485,8 +496,9 @@ def _take_snapshot(store: Path, remote: RemoteStore | None = None) -> Snapshot:
     runs: dict[str, RunSnapshot] = {}
     damaged: dict[str, DamagedRun] = {}
     for run_id in run_names(store):
+        address = f"{remote.url}/runs/{run_id}" if remote is not None else ""
         try:
-            runs[run_id] = _read_run(RunLayout(store, run_id), major, remote)
+            runs[run_id] = _read_run(RunLayout(store, run_id, address), major, remote)
         except StoreDamagedError as error:
             if os.path.lexists(RunLayout(store, run_id).folder):  # not deleted at this moment
                 damaged[run_id] = DamagedRun(run_id, error, _known_row(store, run_id, major))

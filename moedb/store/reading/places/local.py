@@ -1,13 +1,16 @@
 """A run's files in a folder of this machine."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from moedb.schemas.manifests import FileEntry
+from moedb.store.containment import check_inside
 from moedb.store.files import sha256_of_file
 from moedb.store.layout import ARRAYS
 from moedb.store.reading.committed_files import check_present, check_whole
+
+BLOCK_BYTES = 1 << 22
 
 
 class LocalPlace:
@@ -42,6 +45,13 @@ class LocalPlace:
     def sha256(self, path: str) -> str:
         """The hash of a file's bytes."""
         return sha256_of_file(self._folder / path)
+
+    def blocks(self, path: str, n_bytes: int) -> Iterator[bytes]:
+        """The bytes of a file, some at a time."""
+        check_inside(self._folder, path)
+        with (self._folder / path).open("rb") as stream:
+            while block := stream.read(BLOCK_BYTES):
+                yield block
 
     def arrays(self) -> Path:
         """The folder of the arrays."""

@@ -1,6 +1,6 @@
 """What readers ask of the place where a run's committed files are."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 from moedb.schemas.manifests import FileEntry
@@ -35,11 +35,15 @@ class Place(Protocol):
         ...
 
     def is_there(self, path: str) -> bool:
-        """Whether a file is there now."""
+        """Whether a file is there; on object storage when its folder was listed."""
         ...
 
     def sha256(self, path: str) -> str:
         """The hash of a file's bytes, which are read."""
+        ...
+
+    def blocks(self, path: str, n_bytes: int) -> Iterator[bytes]:
+        """The bytes of a file of so many, some at a time."""
         ...
 
     def arrays(self) -> Any:

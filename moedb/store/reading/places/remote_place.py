@@ -1,14 +1,16 @@
 """A run's files on object storage."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from moedb.errors import StoreDamagedError
 from moedb.schemas.manifests import FileEntry
 from moedb.store.layout import ARRAYS
-from moedb.store.reading.places.file_systems import zarr_store
+from moedb.store.reading.places.file_systems import cannot_reach, options_of
 from moedb.store.reading.places.remote_store import RemoteStore
+
+BLOCK_BYTES = 1 << 25
 
 
 class RemotePlace:
@@ -49,20 +51,41 @@ class RemotePlace:
                 )
 
     def is_there(self, path: str) -> bool:
-        """Whether a file is there now."""
-        return bool(self._store.file_system.exists(f"{self.root}/{path}"))
+        """Whether a file was there when its folder was listed."""
+        return self._size(path) is not None
 
     def sha256(self, path: str) -> str:
         """The hash of a file's bytes."""
         found = hashlib.sha256()
-        with self._store.file_system.open(f"{self.root}/{path}", "rb") as stream:
-            while block := stream.read(1 << 22):
-                found.update(block)
+        for block in self.blocks(path, self._size(path) or 0):
+            found.update(block)
         return found.hexdigest()
 
+    def blocks(self, path: str, n_bytes: int) -> Iterator[bytes]:
+        """The bytes of a file of so many, a request for each block."""
+        place = f"{self.root}/{path}"
+        for start in range(0, n_bytes, BLOCK_BYTES):
+            end = min(start + BLOCK_BYTES, n_bytes)
+            try:
+                block: bytes = self._store.file_system.cat_file(place, start=start, end=end)
+            except FileNotFoundError:
+                raise
+            except Exception as error:
+                raise cannot_reach(place, error) from error
+            yield block
+
     def arrays(self) -> Any:
-        """A store of zarr's over the arrays."""
-        return zarr_store(f"{self.root}/{ARRAYS}")
+        """A store of zarr's over the arrays; their metadata must have been fetched."""
+        from moedb.store.reading.places.remote_arrays import RemoteArrays
+
+        folder = self._store.folder / "runs" / self._run_id / ARRAYS
+        return RemoteArrays(f"{self.root}/{ARRAYS}", options_of(self._store.url), folder)
 
     def _size(self, path: str) -> int | None:
-        return self._store.sizes(self._run_id, path.partition("/")[0]).get(path)
+        return self._store.sizes(self._run_id, _part(path)).get(path)
+
+
+def _part(path: str) -> str:
+    """The folder of a run that is listed to find a file: of arrays one at a time."""
+    first, *others = path.split("/")
+    return "/".join([first, *others[:2]]) if first == ARRAYS else first
