@@ -3,18 +3,22 @@ PYTHON ?= python3
 VENV   ?= .venv
 LOWEST ?= .venv-lowest
 GPTQ   ?= .venv-gptq
+REMOTE ?= .venv-remote
 BIN    := $(VENV)/bin
 STORE  ?= moedb-store
 
-.PHONY: help demo test test-lowest test-gptq lint docs clean
+.PHONY: help demo test test-lowest test-gptq test-remote lint docs clean
 
 help:
 	@echo "make demo   install, capture the embedded model over IOI prompts, print tables"
 	@echo "make test   install, run the tests"
 	@echo "make test-lowest   the same with the lowest versions that pyproject.toml allows"
 	@echo "make test-gptq   install the extra gptq beside it, run the tests that need gptqmodel"
+	@echo "make test-remote   install the extra s3 and a server of S3, run the tests of object storage"
 	@echo "make lint   install, run ruff, mypy and import-linter"
 	@echo "make docs   write the generated pages in docs/ again"
+
+REMOTE_TESTS := tests/store/reading/places tests/store/copying tests/queries/test_remote_queries.py
 
 # what it is given: folder, constraints, extra
 comma := ,
@@ -34,6 +38,9 @@ $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
 $(GPTQ)/.installed: pyproject.toml constraints-gptq.txt
 	$(call install,$(GPTQ),constraints-gptq.txt,test$(comma)gptq)
 
+$(REMOTE)/.installed: pyproject.toml constraints-remote.txt
+	$(call install,$(REMOTE),constraints-remote.txt,remote)
+
 demo: $(VENV)/.installed
 	MOEDB_STORE=$(STORE) PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/demo.sh
 
@@ -46,6 +53,9 @@ test-lowest: $(LOWEST)/.installed
 test-gptq: $(GPTQ)/.installed
 	HF_HUB_OFFLINE=1 $(GPTQ)/bin/python -m pytest tests/capture/models/test_gptqmodel.py
 
+test-remote: $(REMOTE)/.installed
+	OMP_NUM_THREADS=1 $(REMOTE)/bin/python -m pytest -n auto --dist loadfile $(REMOTE_TESTS)
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -57,4 +67,4 @@ docs: $(VENV)/.installed
 	$(BIN)/python docs/models.py
 
 clean:
-	rm -rf $(VENV) $(LOWEST) $(GPTQ) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) $(GPTQ) $(REMOTE) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from moedb.commands.api.capturing import capture_text as capture_text
     from moedb.commands.api.capturing import intervene as intervene
     from moedb.commands.api.copying import copy as copy
+    from moedb.commands.api.copying import publish as publish
     from moedb.commands.api.expert_labels import label_experts as label_experts
     from moedb.commands.api.labelling import label_tokens as label_tokens
     from moedb.commands.api.labelling import remove_addition as remove_addition
@@ -44,6 +45,7 @@ _LAZY = {
     "plot": ("moedb.commands.api.publishing", "plot"),
     "open": ("moedb.queries.database", "open_database"),
     "probe": ("moedb.commands.api.probing", "probe"),
+    "publish": ("moedb.commands.api.copying", "publish"),
     "remove_addition": ("moedb.commands.api.labelling", "remove_addition"),
 }
 
@@ -63,6 +65,7 @@ __all__ = [
     "open",
     "plot",
     "probe",
+    "publish",
     "remove_addition",
 ]
 

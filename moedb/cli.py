@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from moedb.commands.copying import copy
+from moedb.commands.copying import copy, publish
 from moedb.commands.experts.concepts import label_tokens
 from moedb.commands.experts.labels import label_experts
 from moedb.commands.experts.probes import probe
@@ -55,6 +55,7 @@ for command in (
     export,
     plot,
     report,
+    publish,
     verify,
     compact,
     migrate,

@@ -1,11 +1,12 @@
-"""Bringing runs elsewhere: to another store."""
+"""Bringing runs elsewhere: to another store, and to people who have no moedb."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from moedb.commands.options import StorePath
+from moedb.commands.options import StorePath, store_option
+from moedb.commands.terminal.completion import complete_runs
 from moedb.commands.terminal.messages import answer
 from moedb.errors import StoreDamagedError
 
@@ -56,6 +57,54 @@ def copy(
             f"damaged, and not copied: {', '.join(sorted(found.damaged))}",
             "restore them, and run the same command again",
         )
+
+
+@click.command(short_help="Write runs as plain Parquet with a card, for a hub of data sets.")
+@click.argument("runs", nargs=-1, required=True, shell_complete=complete_runs)
+@click.option(
+    "--to",
+    required=True,
+    metavar="FOLDER|hf://NAME/DATASET",
+    help="A new folder, or a data set of the hub, which is made if need be.",
+)
+@click.option("--with-texts", is_flag=True, help="Write examples.text, tokens.token and requests.")
+@click.option("--arrays", is_flag=True, help="Write the arrays.")
+@click.option("--license", help="What the card says of the licence, such as cc-by-4.0.")
+@click.option("--public", is_flag=True, help="A new data set of the hub is for all to see.")
+@store_option
+def publish(
+    runs: tuple[str, ...],
+    to: str,
+    with_texts: bool,
+    arrays: bool,
+    license: str | None,
+    public: bool,
+) -> None:
+    """Write RUNS as a data set: a folder of plain Parquet for each table, and a card.
+
+    The card, README.md, says what the columns hold, of which models the runs are, and how to read
+    and cite them; the hub of Hugging Face shows the tables by it. Texts are left out, as their
+    licence is seldom yours: those columns are null.
+
+    \b
+    Example:
+      moedb publish qwen-ioi-3f --to routing-of-qwen
+      moedb publish qwen-ioi-3f text-9c --to hf://me/routing --license cc-by-4.0
+    """
+    from moedb.commands.api.copying import publish as published
+
+    store = click.get_current_context().find_root().params.get("store")
+    done = published(
+        runs,
+        to,
+        store,
+        with_texts=with_texts,
+        arrays=arrays,
+        license=license,
+        public=public,
+    )
+    size = f"{done.n_files} files ({done.n_bytes / 1e6:,.1f} MB)"
+    answer(f"{to}: {', '.join(done.runs)}: {size}")
 
 
 def _what_became(done: "Copied", dry_run: bool) -> str:

@@ -62,9 +62,9 @@ def test_arrays_are_the_same(both: tuple[Database, Database]) -> None:
     for name, layers in manifest.arrays.items():
         arrays = [np.asarray(db.array(run, name, layers[-1])[:64]) for db in both]
         np.testing.assert_array_equal(*arrays)
-    tokens = both[0].sql("select token_idx from tokens where run_id = $r limit 9", {"r": run}).df()
-    outputs = [db.expert_outputs(run, 2, list(tokens["token_idx"])) for db in both]
-    np.testing.assert_array_equal(*(np.asarray(each) for each in outputs))
+    outputs = [db.expert_outputs(run, layer=2, where="position = 3") for db in both]
+    assert len(outputs[0].values)
+    np.testing.assert_array_equal(*(np.asarray(each.values) for each in outputs))
 
 
 def test_macros_and_sql_answer_the_same(both: tuple[Database, Database]) -> None:

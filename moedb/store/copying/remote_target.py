@@ -229,7 +229,9 @@ class RemoteRun:
         found = hashlib.sha256()
         for start in range(0, size, LARGE):
             end = min(start + LARGE, size)
-            found.update(patiently(place, partial(self._files.cat_file, place, start, end)))
+            found.update(
+                patiently(place, partial(self._files.cat_file, place, start=start, end=end))
+            )
         return found.hexdigest()
 
     def _create_all(self, texts: dict[str, str], replaces: bool = False) -> list[str]:

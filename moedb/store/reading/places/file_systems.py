@@ -2,6 +2,7 @@
 
 import os
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from moedb.errors import StoreError, UsageError, did_you_mean, first_line
@@ -85,14 +86,13 @@ def _parts(url: str) -> tuple[str, str]:
     return scheme.lower(), rest.removeprefix("//")
 
 
-def options_of(url: str, keeps_listings: bool = False) -> dict[str, Any]:
+def options_of(url: str) -> dict[str, Any]:
     """What the file system that an address is of is made with."""
-    listing = {"skip_instance_cache": True, "use_listings_cache": keeps_listings}
-    return {**listing, **_OPTIONS.get(_parts(url)[0], {})}
+    return dict(_OPTIONS.get(_parts(url)[0], {}))
 
 
 def file_system(url: str, keeps_listings: bool = False) -> "AbstractFileSystem":
-    """Return a new file system that an address is of; keys are found by its own rules.
+    """Return the file system that an address is of; keys are found by its own rules.
 
     Parameters
     ----------
@@ -107,11 +107,10 @@ def file_system(url: str, keeps_listings: bool = False) -> "AbstractFileSystem":
     UsageError
         If the package that reaches it is not installed, or cannot be set up.
     """
-    import fsspec
-
+    environment = tuple(sorted(each for each in os.environ.items() if _SET_BY.match(each[0])))
     scheme = _parts(url)[0]
     try:
-        found: AbstractFileSystem = fsspec.filesystem(scheme, **options_of(url, keeps_listings))
+        return _made(scheme, keeps_listings, environment)
     except ImportError as error:
         raise UsageError(
             f"to reach {scheme}:// takes packages that are not installed: {error}",
@@ -121,6 +120,20 @@ def file_system(url: str, keeps_listings: bool = False) -> "AbstractFileSystem":
         raise UsageError(
             f"{scheme}:// cannot be reached: {without_secrets(first_line(error))}", _KEYS
         ) from error
+
+
+_SET_BY = re.compile(r"AWS_|GOOGLE_|GCLOUD_|AZURE_|HF_|FSSPEC_|HOME$")
+
+
+@lru_cache(maxsize=8)
+def _made(
+    scheme: str, keeps_listings: bool, environment: tuple[tuple[str, str], ...]
+) -> "AbstractFileSystem":
+    """A file system, one for all that is reached with the same keys: its connections are kept."""
+    import fsspec
+
+    listing = {"skip_instance_cache": True, "use_listings_cache": keeps_listings}
+    found: AbstractFileSystem = fsspec.filesystem(scheme, **listing, **_OPTIONS.get(scheme, {}))
     return found
 
 

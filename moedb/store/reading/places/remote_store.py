@@ -147,6 +147,7 @@ class RemoteStore:
             raise cannot_reach(self.url, error) from error
 
     def _fetch(self, runs: Collection[str] | None) -> None:
+        self.file_system.invalidate_cache()
         self._bring({STORE_MANIFEST: UNKNOWN})
         if not (self.folder / STORE_MANIFEST).exists():
             raise StoreNotFoundError(

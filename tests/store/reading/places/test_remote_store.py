@@ -301,5 +301,5 @@ def test_opening_takes_few_requests_however_many_units_there_are(
     with bucket.server.counted() as requests:
         assert db.sql("select count(*) from routing").fetchall() == [(800,)]
     of_files = [each for each in requests if ".parquet" in each]
-    assert len(of_files) <= 3 * 40 and all("/routing/" in each for each in of_files)
+    assert len(of_files) <= 2 * 40 and all("/routing/" in each for each in of_files)
     db.close()
