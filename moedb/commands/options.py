@@ -18,6 +18,7 @@ from moedb.schemas.formats import FONT_SIZES, FORMATS
 if TYPE_CHECKING:
     from moedb.capture.pipeline.units import Shard
     from moedb.queries.database import Database
+    from moedb.store.copying.mirror import Mirror
 
 Command = Callable[..., Any]
 
@@ -290,6 +291,37 @@ def name_options(command: Command) -> Command:
     return name(note_option(command))
 
 
+MIRROR = "moedb.mirror"
+
+
+def _keep_mirror(context: click.Context, option: click.Parameter, given: Path | str | None) -> None:
+    if given is not None:
+        from moedb.store.copying.runs import target_of
+
+        target_of(given)  # before anything expensive: an address, and what reaches it
+    context.meta[MIRROR] = given
+
+
+mirror_option = click.option(
+    "--mirror",
+    type=StorePath(),
+    expose_value=False,
+    callback=_keep_mirror,
+    metavar="STORE",
+    help="Copy units to this store, such as s3://BUCKET/PREFIX, as they are committed.",
+)
+
+
+def mirror_of(run_id: str) -> "Mirror | None":
+    """Return the mirror of a run that ``--mirror`` names; None without it."""
+    given = click.get_current_context().meta.get(MIRROR)
+    if given is None:
+        return None
+    from moedb.store.copying.mirror import Mirror
+
+    return Mirror(store_folder(), run_id, given)
+
+
 def capture_options(batch_size: int) -> Callable[[Command], Command]:
     """Add the options of every capture; ``batch_size`` is the default."""
 
@@ -350,6 +382,7 @@ def capture_options(batch_size: int) -> Callable[[Command], Command]:
                 help="Take share I (from 0) of N, for N processes on one run.  [default: as "
                 "SLURM_ARRAY_TASK_ID or torchrun's RANK says, else everything]",
             ),
+            mirror_option,
             click.option("--dry-run", is_flag=True, help="Say what would be written, and stop."),
         ):
             command = option(command)

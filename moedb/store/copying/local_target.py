@@ -67,6 +67,7 @@ class LocalTarget:
 
     def prepare(self, manifest: StoreManifest) -> None:
         """Make a store of it if it is none, or raise the minor version of one."""
+        self.format()
         with _explained(self.store):
             make_directories(self.store)
             place = self.store / STORE_MANIFEST
@@ -162,10 +163,10 @@ class LocalRun:
         sync_directory(self._layout.folder.parent)
         return True
 
-    def begin(self, contents: RunContents, name: str | None) -> bool:
+    def begin(self, configuration: str) -> bool:
         """Write the run's configuration."""
         make_directories(self._layout.segments)
-        begun = create_exclusively(self._layout.manifest, contents.configuration)
+        begun = create_exclusively(self._layout.manifest, configuration)
         sync_directory(self._layout.folder.parent)
         return begun
 

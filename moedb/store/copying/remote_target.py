@@ -143,9 +143,9 @@ class RemoteRun:
             )
         return not others and self._create("run.json", contents.configuration)
 
-    def begin(self, contents: RunContents, name: str | None) -> bool:
-        """Write the run's configuration, and the arrays' metadata."""
-        return self._create("run.json", contents.configuration)
+    def begin(self, configuration: str) -> bool:
+        """Write the run's configuration."""
+        return self._create("run.json", configuration)
 
     def commit(self, contents: RunContents, piece: Piece, advance: Advance) -> bool:
         """Bring the files of a unit, then its manifest."""

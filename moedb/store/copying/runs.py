@@ -205,7 +205,7 @@ def _attempt(
             return None
         return Copied(run.run_id, "copied", len(missing), n_bytes)
     if there is None:
-        place.begin(contents, name)
+        place.begin(contents.configuration)
         there = place.there()
         if there is None:
             return None

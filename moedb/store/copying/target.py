@@ -43,7 +43,7 @@ class RunTarget(Protocol):
         """
         ...
 
-    def begin(self, contents: RunContents, name: str | None) -> bool:
+    def begin(self, configuration: str) -> bool:
         """Make an incomplete run that has no units yet; False where somebody was first."""
         ...
 
