@@ -295,10 +295,10 @@ MIRROR = "moedb.mirror"
 
 
 def _keep_mirror(context: click.Context, option: click.Parameter, given: Path | str | None) -> None:
-    if given is not None:
-        from moedb.store.copying.runs import target_of
+    if given is not None and isinstance(given, str):
+        from moedb.store.reading.places.file_systems import checked_url
 
-        target_of(given)  # before anything expensive: an address, and what reaches it
+        given = checked_url(given)
     context.meta[MIRROR] = given
 
 
@@ -310,6 +310,15 @@ mirror_option = click.option(
     metavar="STORE",
     help="Copy units to this store, such as s3://BUCKET/PREFIX, as they are committed.",
 )
+
+
+def check_mirror() -> None:
+    """Check that what reaches the store of ``--mirror`` is there, before anything expensive."""
+    given = click.get_current_context().meta.get(MIRROR)
+    if given is not None:
+        from moedb.store.copying.runs import target_of
+
+        target_of(given)
 
 
 def mirror_of(run_id: str) -> "Mirror | None":

@@ -11,6 +11,7 @@ from moedb.commands.options import (
     COUNT,
     OUTPUT,
     capture_options,
+    check_mirror,
     language_model_options,
     mirror_of,
     output_options,
@@ -245,6 +246,7 @@ def _check_store(dry_run: bool) -> None:
 
     if not dry_run:
         check_worth_capturing(store_folder())
+        check_mirror()
 
 
 def _run_captures(
