@@ -4,10 +4,11 @@ VENV   ?= .venv
 LOWEST ?= .venv-lowest
 GPTQ   ?= .venv-gptq
 SPARK  ?= .venv-spark
+REMOTE ?= .venv-remote
 BIN    := $(VENV)/bin
 STORE  ?= moedb-store
 
-.PHONY: help demo test test-lowest test-gptq test-spark lint docs clean
+.PHONY: help demo test test-lowest test-gptq test-spark test-remote lint docs clean
 
 help:
 	@echo "make demo   install, capture the embedded model over IOI prompts, print tables"
@@ -15,8 +16,11 @@ help:
 	@echo "make test-lowest   the same with the lowest versions that pyproject.toml allows"
 	@echo "make test-gptq   install the extra gptq beside it, run the tests that need gptqmodel"
 	@echo "make test-spark   install the extra spark beside it, run the tests that need Spark and Java 17"
+	@echo "make test-remote   install the extra s3 and a server of S3, run the tests of object storage"
 	@echo "make lint   install, run ruff, mypy and import-linter"
 	@echo "make docs   write the generated pages in docs/ again"
+
+REMOTE_TESTS := tests/store/reading/places tests/store/copying tests/queries/test_remote_queries.py
 
 # what it is given: folder, constraints, extra
 comma := ,
@@ -39,6 +43,9 @@ $(GPTQ)/.installed: pyproject.toml constraints-gptq.txt
 $(SPARK)/.installed: pyproject.toml constraints.txt
 	$(call install,$(SPARK),constraints.txt,test$(comma)spark)
 
+$(REMOTE)/.installed: pyproject.toml constraints-remote.txt
+	$(call install,$(REMOTE),constraints-remote.txt,remote)
+
 demo: $(VENV)/.installed
 	MOEDB_STORE=$(STORE) PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/demo.sh
 
@@ -54,6 +61,9 @@ test-gptq: $(GPTQ)/.installed
 test-spark: $(SPARK)/.installed
 	OMP_NUM_THREADS=1 MOEDB_EXPECT_SPARK=1 $(SPARK)/bin/python -m pytest tests/queries/engines tests/store/engine/spark
 
+test-remote: $(REMOTE)/.installed
+	OMP_NUM_THREADS=1 $(REMOTE)/bin/python -m pytest -n auto --dist loadfile $(REMOTE_TESTS)
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -65,4 +75,4 @@ docs: $(VENV)/.installed
 	$(BIN)/python docs/models.py
 
 clean:
-	rm -rf $(VENV) $(LOWEST) $(GPTQ) $(SPARK) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) $(GPTQ) $(SPARK) $(REMOTE) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

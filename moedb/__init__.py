@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from moedb.commands.api.capturing import capture_ioi as capture_ioi
     from moedb.commands.api.capturing import capture_text as capture_text
     from moedb.commands.api.capturing import intervene as intervene
+    from moedb.commands.api.copying import copy as copy
+    from moedb.commands.api.copying import publish as publish
     from moedb.commands.api.expert_labels import label_experts as label_experts
     from moedb.commands.api.importing import import_labels as import_labels
     from moedb.commands.api.label_checks import check_labels as check_labels
@@ -40,6 +42,7 @@ _LAZY = {
     "capture_ioi": ("moedb.commands.api.capturing", "capture_ioi"),
     "capture_text": ("moedb.commands.api.capturing", "capture_text"),
     "check_labels": ("moedb.commands.api.label_checks", "check_labels"),
+    "copy": ("moedb.commands.api.copying", "copy"),
     "export": ("moedb.commands.api.publishing", "export"),
     "import_labels": ("moedb.commands.api.importing", "import_labels"),
     "intervene": ("moedb.commands.api.capturing", "intervene"),
@@ -48,6 +51,7 @@ _LAZY = {
     "plot": ("moedb.commands.api.publishing", "plot"),
     "open": ("moedb.queries.database", "open_database"),
     "probe": ("moedb.commands.api.probing", "probe"),
+    "publish": ("moedb.commands.api.copying", "publish"),
     "remove_addition": ("moedb.commands.api.labelling", "remove_addition"),
 }
 
@@ -61,6 +65,7 @@ __all__ = [
     "capture_ioi",
     "capture_text",
     "check_labels",
+    "copy",
     "export",
     "import_labels",
     "intervene",
@@ -69,6 +74,7 @@ __all__ = [
     "open",
     "plot",
     "probe",
+    "publish",
     "remove_addition",
 ]
 

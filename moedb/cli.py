@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from moedb.commands.copying import copy, publish
 from moedb.commands.experts.checks import check_labels
 from moedb.commands.experts.concepts import label_tokens
 from moedb.commands.experts.importing import import_
@@ -57,9 +58,11 @@ for command in (
     plot,
     cite,
     report,
+    publish,
     verify,
     compact,
     migrate,
+    copy,
     rm,
     label_tokens,
     probe,

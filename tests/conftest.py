@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: a random model, the embedded one, and stores captured from them."""
 
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from tests.support.models.cifar_store import CifarStore
+    from tests.support.stores.s3_buckets import Bucket, Server
 
 ROOT = Path(__file__).parent.parent
 
@@ -104,3 +106,26 @@ def spark() -> Iterator["SparkSession"]:
     session = start_spark()
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Server]":
+    """A server of S3 on this machine, in a process of its own."""
+    for package in ("s3fs", "moto"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed: pip install 'moedb[remote]'")
+    from tests.support.stores.s3_buckets import serving
+
+    with serving(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3_server: "Server", monkeypatch: pytest.MonkeyPatch) -> "Iterator[Bucket]":
+    """A new bucket there, and the environment that reaches it."""
+    from tests.support.stores.s3_buckets import Bucket
+
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    yield Bucket(s3_server)
+    s3_server.fail()

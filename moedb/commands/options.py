@@ -18,18 +18,21 @@ from moedb.schemas.formats import FONT_SIZES, FORMATS
 if TYPE_CHECKING:
     from moedb.capture.pipeline.units import Shard
     from moedb.queries.database import Database
+    from moedb.store.copying.mirror import Mirror
 
 Command = Callable[..., Any]
 
 
 class StorePath(click.Path):
-    """The path of a store, which is no URL."""
+    """The folder of a store, or its address."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """Refuse URLs before they are taken for folders."""
-        from moedb.store.layout import store_path
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path | str:
+        """Leave addresses as they are."""
+        from moedb.store.layout import is_url
 
-        return store_path(value)
+        return str(value) if is_url(value) else Path(value)
 
 
 def store_option(command: Command) -> Command:
@@ -38,10 +41,11 @@ def store_option(command: Command) -> Command:
     @click.option(
         "--store",
         type=StorePath(),
-        help="The store's folder.  [default: MOEDB_STORE, or ./moedb-store]",
+        help="The store's folder; to read, also s3://BUCKET/PREFIX.  [default: MOEDB_STORE, or "
+        "./moedb-store]",
     )
     @functools.wraps(command)
-    def with_store(*args: Any, store: Path | None, **kwargs: Any) -> Any:
+    def with_store(*args: Any, store: Path | str | None, **kwargs: Any) -> Any:
         if store is not None:
             click.get_current_context().find_root().params["store"] = store
         return command(*args, **kwargs)
@@ -50,11 +54,10 @@ def store_option(command: Command) -> Command:
 
 
 def store_folder() -> Path:
-    """Return the folder that ``--store`` names, else the default."""
-    from moedb.queries.database import default_store
+    """Return the folder that ``--store`` names, else the default; an address is refused."""
+    from moedb.queries.database import chosen_store
 
-    given = click.get_current_context().find_root().params.get("store")
-    return Path(given) if given is not None else default_store()
+    return chosen_store(click.get_current_context().find_root().params.get("store"))
 
 
 def open_store() -> "Database":
@@ -62,7 +65,8 @@ def open_store() -> "Database":
     from moedb.commands.engines import chosen_spark
     from moedb.queries.database import open_database
 
-    return open_database(store_folder(), spark=chosen_spark())
+    named = click.get_current_context().find_root().params.get("store")
+    return open_database(named, spark=chosen_spark())
 
 
 class FiniteRange(click.FloatRange):
@@ -309,6 +313,46 @@ def name_options(command: Command) -> Command:
     return name(note_option(command))
 
 
+MIRROR = "moedb.mirror"
+
+
+def _keep_mirror(context: click.Context, option: click.Parameter, given: Path | str | None) -> None:
+    if given is not None and isinstance(given, str):
+        from moedb.store.reading.places.file_systems import checked_url
+
+        given = checked_url(given)
+    context.meta[MIRROR] = given
+
+
+mirror_option = click.option(
+    "--mirror",
+    type=StorePath(),
+    expose_value=False,
+    callback=_keep_mirror,
+    metavar="STORE",
+    help="Copy units to this store, such as s3://BUCKET/PREFIX, as they are committed.",
+)
+
+
+def check_mirror() -> None:
+    """Check that what reaches the store of ``--mirror`` is there, before anything expensive."""
+    given = click.get_current_context().meta.get(MIRROR)
+    if given is not None:
+        from moedb.store.copying.runs import target_of
+
+        target_of(given)
+
+
+def mirror_of(run_id: str) -> "Mirror | None":
+    """Return the mirror of a run that ``--mirror`` names; None without it."""
+    given = click.get_current_context().meta.get(MIRROR)
+    if given is None:
+        return None
+    from moedb.store.copying.mirror import Mirror
+
+    return Mirror(store_folder(), run_id, given)
+
+
 def capture_options(batch_size: int) -> Callable[[Command], Command]:
     """Add the options of every capture; ``batch_size`` is the default."""
 
@@ -370,6 +414,7 @@ def capture_options(batch_size: int) -> Callable[[Command], Command]:
                 help="Take share I (from 0) of N, for N processes on one run.  [default: as "
                 "SLURM_ARRAY_TASK_ID or torchrun's RANK says, else everything]",
             ),
+            mirror_option,
             click.option("--dry-run", is_flag=True, help="Say what would be written, and stop."),
         ):
             command = option(command)

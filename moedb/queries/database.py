@@ -46,7 +46,8 @@ from moedb.queries.reading.sources.statement import MacroCall, Statement, read_s
 from moedb.queries.results.result import DUCKDB, Computed, Provenance, Result, RunReference
 from moedb.schemas.arrays import array_spec
 from moedb.schemas.version import __version__
-from moedb.store.layout import store_path
+from moedb.store.layout import is_url, store_path
+from moedb.store.reading.places.remote_store import RemoteStore
 from moedb.store.reading.snapshot import RunSnapshot, Snapshot, take_snapshot, warn_of_damage
 
 if TYPE_CHECKING:
@@ -65,8 +66,12 @@ DEFAULT_STORE = "moedb-store"
 
 
 def default_store() -> Path:
-    """The store that is used when none is named: ``MOEDB_STORE``, or ``./moedb-store``."""
-    return store_path(os.environ.get("MOEDB_STORE") or DEFAULT_STORE)
+    """The folder that is used when none is named: ``MOEDB_STORE``, or ``./moedb-store``."""
+    return store_path(_named_store())
+
+
+def _named_store() -> str:
+    return os.environ.get("MOEDB_STORE") or DEFAULT_STORE
 
 
 def chosen_store(store: str | Path | None) -> Path:
@@ -88,7 +93,8 @@ def open_database(
     Parameters
     ----------
     store
-        The store's folder; None for ``MOEDB_STORE``, or ``./moedb-store``.
+        The store's folder, or its address on object storage, such as ``s3://bucket/store``; None
+        for ``MOEDB_STORE``, or ``./moedb-store``.
     spark
         The Spark that answers queries and SQL; None for DuckDB.
 
@@ -100,15 +106,18 @@ def open_database(
     Raises
     ------
     StoreError
-        If the store is missing, damaged or newer than this moedb. A run that is damaged is left
-        out, with a warning.
+        If the store is missing, damaged or newer than this moedb, or cannot be reached. A run that
+        is damaged is left out, with a warning.
+    UsageError
+        If that is no address of a store.
 
     Examples
     --------
     >>> db = open_database("moedb-store")  # doctest: +SKIP
     >>> db.query("expert-frequency").df()  # doctest: +SKIP
     """
-    snapshot = take_snapshot(chosen_store(store))
+    named = _named_store() if store is None else store
+    snapshot = take_snapshot(RemoteStore(str(named)) if is_url(named) else Path(named))
     warn_of_damage(snapshot)
     return Database(snapshot, spark=spark)
 
@@ -165,7 +174,7 @@ class Database:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<moedb.Database {self.snapshot.store}: {len(self.snapshot.runs)} runs>"
+        return f"<moedb.Database {self.snapshot.title}: {len(self.snapshot.runs)} runs>"
 
     def _repr_html_(self) -> str:
         return self.runs()._repr_html_()

@@ -33,8 +33,8 @@ from moedb.store.array_metadata import (
 from moedb.store.containment import check_inside, check_tree
 from moedb.store.files import sha256_of_file, sha256_of_json
 from moedb.store.layout import ARRAYS, FIRST_UNIT
-from moedb.store.reading.committed_files import check_committed
-from moedb.store.reading.snapshot import RunSnapshot, check_sum
+from moedb.store.reading.places.remote_store import fetch_metadata
+from moedb.store.reading.snapshot import RunSnapshot, check_sum, of_run
 
 Activations = NDArray[np.floating[Any]]
 
@@ -173,17 +173,16 @@ def open_array(run: RunSnapshot, key: ArrayKey) -> "zarr.Array[Any]":
         in it.
     """
     try:
+        if run.remote is not None:
+            fetch_metadata(run.remote, run.run_id, [key.path])
         check_metadata(run, [key])
         check_inside(run.layout.folder, f"{run.layout.arrays.name}/{key.path}/{METADATA}")
         check_tree(run.layout.arrays / key.path)
-        for _, entry in _shards(run, key):
-            check_committed(run.layout.folder, entry)
-        return _open(run.layout.arrays, key, array_form(run.manifest, key), "r", run.format)
+        run.place.check_whole(entry for _, entry in _shards(run, key))
+        form = array_form(run.manifest, key)
+        return _open(run.layout.arrays, key, form, "r", run.format, run.place.arrays())
     except StoreDamagedError as error:
-        raise StoreDamagedError(
-            f"run {run.run_id}: {error.message}",
-            f"restore it, or remove the run: moedb rm {run.run_id}",
-        ) from error
+        raise of_run(run, error) from error
 
 
 def check_shards(run: RunSnapshot, key: ArrayKey) -> None:
@@ -297,13 +296,22 @@ def _check_form(folder: Path, key: ArrayKey, expected: ArrayForm | None, major: 
 
 
 def _open(
-    folder: Path, key: ArrayKey, expected: ArrayForm | None, mode: Literal["r", "r+"], major: int
+    folder: Path,
+    key: ArrayKey,
+    expected: ArrayForm | None,
+    mode: Literal["r", "r+"],
+    major: int,
+    place: Any = None,
 ) -> "zarr.Array[Any]":
-    """Open an array of the group at ``folder``. Nothing else in moedb opens arrays."""
+    """Open an array of the group at ``folder``. Nothing else in moedb opens arrays.
+
+    ``place`` is where its values are, if not in that folder.
+    """
     path = folder / key.path / METADATA
     try:
         _check_form(folder, key, expected, major)
-        return zarr.open_array(folder, path=key.path, mode=mode, zarr_format=3)
+        where = folder if place is None else place
+        return zarr.open_array(where, path=key.path, mode=mode, zarr_format=3)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise StoreDamagedError(f"{path} is missing") from error
     except (ValueError, TypeError, KeyError, RecursionError) as error:

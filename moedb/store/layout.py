@@ -42,8 +42,13 @@ DELETED = re.compile(r"\.deleted-.*-[0-9a-f]{16}", re.DOTALL)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # of two letters or more: C:/ is a disk
 
 
+def is_url(store: str | Path) -> bool:
+    """Whether a store is named by an address, and not as a folder."""
+    return _URL.match(str(store)) is not None
+
+
 def store_path(store: str | Path) -> Path:
-    """Return the path of a store, as its user names it.
+    """Return the folder of a store that is written to or verified, as its user names it.
 
     Raises
     ------
@@ -59,9 +64,9 @@ def store_path(store: str | Path) -> Path:
     if found := _URL.match(text):
         scheme = found[0].removesuffix(":/")
         raise UsageError(
-            f"a store is a folder on a disk, and {text!r} looks like a URL; object storage and "
-            f"other places ({scheme}:) are not supported",
-            "name a folder: --store DIR, or MOEDB_STORE",
+            f"this takes a store in a folder on a disk, and not one at {scheme}://...; stores "
+            "there are asked, and copied to and from",
+            "name a folder (--store DIR, or MOEDB_STORE), and copy runs: moedb copy DIR URL",
         )
     return Path(store)
 
@@ -74,6 +79,11 @@ def runs_folder(store: Path) -> Path:
 def deleted_folder(store: Path, run_id: str) -> Path:
     """A new name for a run that is being deleted; no reader takes it for a run."""
     return runs_folder(store) / f".deleted-{run_id[:100]}-{secrets.token_hex(8)}"
+
+
+def copying_folder(store: Path, run_id: str) -> Path:
+    """Where a run that is copied into a store is put together; no reader takes it for a run."""
+    return runs_folder(store) / f".copying-{run_id}"
 
 
 def is_segment(name: str) -> bool:
@@ -89,10 +99,11 @@ def unit_name(unit: int) -> str:
 
 @dataclass(frozen=True)
 class RunLayout:
-    """Paths of one run."""
+    """Paths of one run; of one on object storage those of its manifests, and its address."""
 
     store: Path
     run_id: str
+    address: str = ""
 
     @cached_property
     def folder(self) -> Path:
@@ -151,6 +162,10 @@ class RunLayout:
     def head(self, number: int) -> Path:
         """The head of a number."""
         return self.heads / f"{number:06d}.json"
+
+    def shown(self, text: object) -> str:
+        """A text in which the run's folder is called by its address, where it has one."""
+        return str(text).replace(self.root, self.address) if self.address else str(text)
 
     def relative(self, path: Path) -> str:
         """The place of a file of the run in its folder, as manifests name it."""

@@ -48,7 +48,7 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("url", ["s3://bucket/x", "file:///tmp/x"])
+@pytest.mark.parametrize("url", ["s3://bucket/../x", "file:///tmp/x"])
 def test_a_url_is_no_store(
     run: Run,
     command: tuple[str, ...],
@@ -60,17 +60,22 @@ def test_a_url_is_no_store(
     calls = [(*command, "--store", url), ("--store", url, *command)]
     for arguments in calls:
         code, out, err = run(*arguments)
-        assert (code, out) == (2, "") and f"{url!r} looks like a URL" in err, arguments
+        assert (code, out) == (2, "") and _refusal(url) in err, arguments
     monkeypatch.setenv("MOEDB_STORE", url)
     code, out, err = run(*command)
-    assert (code, out) == (2, "") and "looks like a URL" in err
+    assert (code, out) == (2, "") and _refusal(url) in err
     assert list(tmp_path.iterdir()) == []
 
 
+def _refusal(url: str) -> str:
+    """What commands that write say, and what those that read do."""
+    return url.partition(":")[0] + "://"
+
+
 def test_a_url_is_no_store_in_python_either(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MOEDB_STORE", "hf://somebody/store")
-    for store in ("s3://bucket/x", Path("s3://bucket/x"), None):
-        with pytest.raises(UsageError, match="object storage"):
+    monkeypatch.setenv("MOEDB_STORE", "ftp://somebody/store")
+    for store in ("s3://bucket/../x", Path("s3://bucket/x"), None):
+        with pytest.raises(UsageError, match="s3://"):
             moedb.open(store)
 
 

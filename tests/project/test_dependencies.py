@@ -49,11 +49,25 @@ def test_gptqmodel_is_tested_with_what_moedb_is_built_with() -> None:
     assert others == {"numpy"}
 
 
+def test_object_storage_is_tested_with_what_moedb_is_built_with() -> None:
+    """All but python-dateutil, of which botocore wants an older one."""
+    used, beside_it = pinned("constraints.txt"), pinned("constraints-remote.txt")
+    for name, requirement in requirements("s3", "remote", "hub", "labels", "test").items():
+        assert requirement.specifier.contains(beside_it[name]), name
+    others = {name for name in used.keys() & beside_it.keys() if used[name] != beside_it[name]}
+    assert others == {"python-dateutil"}
+
+
 def test_every_version_is_pinned() -> None:
     """What the libraries need in turn is pinned too: the same versions are tested every time."""
     import importlib.metadata
 
-    for file in ("constraints.txt", "constraints-lowest.txt", "constraints-gptq.txt"):
+    for file in (
+        "constraints.txt",
+        "constraints-lowest.txt",
+        "constraints-gptq.txt",
+        "constraints-remote.txt",
+    ):
         versions = pinned(file)
         for name in requirements("hub", "labels", "test"):
             installed = importlib.metadata.distribution(name)

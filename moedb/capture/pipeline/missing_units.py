@@ -127,6 +127,7 @@ def run_missing_units(
     to_write_less: str,
     shard: Shard = EVERYTHING,
     first_decides: bool = False,
+    claim: Callable[[RunManifest], None] | None = None,
 ) -> CaptureOutcome:
     """Run what is missing of a run, or of one shard of it, and commit it unit by unit.
 
@@ -147,6 +148,9 @@ def run_missing_units(
     first_decides
         Whether the first unit can refuse the run as a whole: then there is no run before it has
         gone through the model.
+    claim
+        Called with the run's configuration before the run is begun; it may make the run in the
+        store, which is then gone on with.
 
     Raises
     ------
@@ -169,6 +173,9 @@ def run_missing_units(
     for note in planned.notes:
         progress.note(note)
     with _full_disk_explained(planned.run_id), opened() as ready:
+        manifest = ready.manifest
+        if claim is not None:
+            claim(manifest)
         # Opening a model can take minutes, in which others may have gone on.
         begun = _committed(store, planned.run_id)
         before = range(len(units)) if begun is None else begun.missing_units
@@ -177,7 +184,7 @@ def run_missing_units(
         progress.begin(share, share - sum(units[unit].n_tokens for unit in mine))
         deciding = mine[:1] if first_decides and begun is None else []
         tried = {unit: ready.run_unit(unit) for unit in deciding}
-        writer = RunWriter(store, ready.manifest)
+        writer = RunWriter(store, manifest)
         writer.begin(ready.first_tables, arrays=ready.first_arrays)
         _name(planned, store)
         written = 0

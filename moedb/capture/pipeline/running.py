@@ -39,6 +39,7 @@ def capture(
     store: Path,
     progress: Progress | None = None,
     shard: Shard = EVERYTHING,
+    claim: Callable[[RunManifest], None] | None = None,
 ) -> CaptureOutcome:
     """Run what is missing of a planned capture, or of one shard of it.
 
@@ -52,6 +53,9 @@ def capture(
         Hears how it goes on.
     shard
         Which units are this process's. Whoever commits the last unit of all completes the run.
+    claim
+        Called with the run's configuration before the run is begun, see
+        :func:`~moedb.capture.pipeline.missing_units.run_missing_units`.
 
     Raises
     ------
@@ -75,6 +79,7 @@ def capture(
         to_write_less="keep less (--arrays, --layers, --tokens last) or name another disk "
         "(--store DIR)",
         shard=shard,
+        claim=claim,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     TaskID,
@@ -255,3 +256,44 @@ class TrainingBar(_Shown):
 
     def _write(self, line: str) -> None:
         self._console.print(visible(line), markup=False)
+
+
+class CopyProgress(_Shown):
+    """Shows how much of a run is copied, as a bar or a line now and then, and all notes."""
+
+    def __init__(self) -> None:
+        self._console = _console()
+        self._started = time.monotonic()
+        self._total, self._done = 0, 0
+        self._lock = threading.Lock()
+        self._heartbeat = Heartbeat(self.note, self._state)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not _shows_bars(self._console),
+            transient=True,
+        )
+        self._task = self._bar.add_task("copying", total=None)
+
+    def note(self, text: str) -> None:
+        """Write a line."""
+        self._console.print(visible_lines(text), markup=False)
+
+    def begin(self, n_files: int, n_bytes: int) -> None:
+        """Start the bar of a run."""
+        with self._lock:
+            self._total, self._done, self._started = n_bytes, 0, time.monotonic()
+        self._bar.reset(self._task, total=n_bytes, description=f"{n_files:,} files")
+
+    def advance(self, n_bytes: int) -> None:
+        """Move the bar on."""
+        with self._lock:
+            self._done += n_bytes
+        self._bar.advance(self._task, n_bytes)
+
+    def _state(self) -> str:
+        seconds = time.monotonic() - self._started
+        return how_far("MB", self._done // 10**6, self._total // 10**6, seconds)

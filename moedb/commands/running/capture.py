@@ -1,5 +1,6 @@
 """Capturing: run a model and store what its experts did."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +11,15 @@ from moedb.commands.options import (
     COUNT,
     OUTPUT,
     capture_options,
+    check_mirror,
     language_model_options,
+    mirror_of,
     output_options,
     store_folder,
     store_option,
 )
 from moedb.commands.terminal.emitting import emit
-from moedb.commands.terminal.messages import say
+from moedb.commands.terminal.messages import say, say_of_mirror
 
 if TYPE_CHECKING:
     from moedb.capture.pipeline.plan import CapturePlan
@@ -243,6 +246,7 @@ def _check_store(dry_run: bool) -> None:
 
     if not dry_run:
         check_worth_capturing(store_folder())
+        check_mirror()
 
 
 def _run_captures(
@@ -290,8 +294,10 @@ def _run_capture(planned: "CapturePlan", shard: "Shard") -> None:
     _announce(planned)
     if shard.count > 1:
         say(f"{shard}, from {shard.source}")
-    with RichProgress() as progress:
-        outcome = capture(planned, store_folder(), progress, shard)
+    mirror = mirror_of(planned.run_id)
+    with RichProgress() as progress, mirror or nullcontext():
+        claim = None if mirror is None else mirror.claim
+        outcome = capture(planned, store_folder(), progress, shard, claim)
     run = title_of(outcome.run_id, planned.named.name)
     if outcome.was_complete:
         say(f"run {run} is complete already: nothing to do")
@@ -303,4 +309,5 @@ def _run_capture(planned: "CapturePlan", shard: "Shard") -> None:
             say(f"{shard} of run {run} is done: {written}, {left}")
         else:
             say(f"run {run} is complete: {written}")
+    say_of_mirror(mirror)
     click.echo(outcome.run_id)

@@ -1,5 +1,6 @@
 """Intervening: a captured run's examples again, through a changed model."""
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -9,6 +10,8 @@ from moedb.commands.options import (
     COUNT,
     OUTPUT,
     SEED,
+    mirror_of,
+    mirror_option,
     name_options,
     open_store,
     output_options,
@@ -18,7 +21,7 @@ from moedb.commands.options import (
 )
 from moedb.commands.terminal.completion import complete_runs
 from moedb.commands.terminal.emitting import emit
-from moedb.commands.terminal.messages import say
+from moedb.commands.terminal.messages import say, say_of_mirror
 from moedb.errors import UsageError
 from moedb.schemas.interventions import FORMS, KINDS, SITES
 
@@ -94,6 +97,7 @@ if TYPE_CHECKING:
 )
 @name_options
 @click.option("--dry-run", is_flag=True, help="List the conditions, and stop.")
+@mirror_option
 @output_options
 @store_option
 def intervene(
@@ -207,7 +211,8 @@ def _run(planned: "SweepPlan") -> None:
     from moedb.capture.interventions.running import run_sweep
     from moedb.commands.api.progress import RichProgress
 
-    with RichProgress() as progress:
+    mirror = mirror_of(planned.run_id)
+    with RichProgress() as progress, mirror or nullcontext():
         outcome = run_sweep(planned, store_folder(), progress)
     if outcome.was_complete:
         say(f"run {outcome.run_id} is complete already: nothing to do")
@@ -216,4 +221,5 @@ def _run(planned: "SweepPlan") -> None:
     else:
         resumed = f", {outcome.units_before} were there" if outcome.units_before else ""
         say(f"run {outcome.run_id} is complete: {outcome.units_now} units written{resumed}")
+    say_of_mirror(mirror)
     click.echo(outcome.run_id)

@@ -89,8 +89,11 @@ def _values(context: click.Context, parameter: "Parameter") -> Iterable[str]:
 
 def _store(context: click.Context) -> Any:
     from moedb.queries.database import default_store
+    from moedb.store.layout import store_path
 
-    return context.find_root().params.get("store") or default_store()
+    given = context.find_root().params.get("store")
+    # a key that is pressed reaches for no network
+    return default_store() if given is None else store_path(given)
 
 
 def _words_before() -> list[str]:

@@ -14,6 +14,7 @@ from moedb.commands.terminal.messages import say
 from moedb.errors import MoedbError
 from moedb.store.engine.execution import is_anything_running
 from moedb.store.engine.spilling import delete_spill
+from moedb.store.reading.places.file_systems import without_secrets
 
 INTERRUPTED = 130
 """The exit code of what the user stopped."""
@@ -80,12 +81,12 @@ def run_guarded(command: click.Command, arguments: list[str]) -> int:
         return 0
     except MoedbError as error:
         if verbose:
-            say(traceback.format_exc().rstrip("\n"))
+            say(without_secrets(traceback.format_exc().rstrip("\n")))
         say(f"Error: {error}")
         return error.exit_code
     except Exception as error:
         if verbose:
-            say(traceback.format_exc().rstrip("\n"))
-        say(f"Error: {type(error).__name__}: {error}")
+            say(without_secrets(traceback.format_exc().rstrip("\n")))
+        say(without_secrets(f"Error: {type(error).__name__}: {error}"))
         say("  this is not an error that moedb expects; moedb -v ... shows where it comes from")
         return 1

@@ -4,10 +4,15 @@ import logging
 import shutil
 import sys
 import textwrap
+from typing import TYPE_CHECKING
 
 import click
 
 from moedb.queries.results.visible import visible_lines
+from moedb.store.reading.places.file_systems import without_secrets
+
+if TYPE_CHECKING:
+    from moedb.store.copying.mirror import Mirror
 
 
 def say(text: str) -> None:
@@ -26,12 +31,23 @@ def answer(text: str) -> None:
     click.echo(visible_lines(text))
 
 
+def say_of_mirror(mirror: "Mirror | None") -> None:
+    """Say what became of the mirror of a run, and the command that finishes it, if need be."""
+    if mirror is None:
+        return
+    if mirror.problem is not None:
+        say(f"not mirrored, or not all of it: {mirror.problem.message}\n  {mirror.command}")
+    elif mirror.copied is not None and mirror.copied.others:
+        others = ", ".join(mirror.copied.others[:5])
+        say(f"the mirror has these units from another writer: {others}")
+
+
 class SafeFormatter(logging.Formatter):
-    """Formats log messages as :func:`say` does."""
+    """Formats log messages as :func:`say` does, without keys."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the message, and the traceback if it has one."""
-        return visible_lines(super().format(record))
+        return visible_lines(without_secrets(super().format(record)))
 
 
 def _wrapped(line: str) -> str:

@@ -141,7 +141,8 @@ class Engine:
         self, statement: str, parameters: Mapping[str, object], counts: Sequence[Count]
     ) -> duckdb.DuckDBPyRelation:
         """Run a statement with counted decisions in the place of views; its rows are kept."""
-        if not counts:
+        # counting reads files by itself, on a disk
+        if not counts or self._snapshot.remote is not None:
             return self.run(statement, parameters)
         key = repr((statement, sorted(parameters.items())))
         if key not in self._rows_kept:

@@ -157,12 +157,12 @@ def _newest_first(snapshot: "Snapshot") -> "Iterator[RunSnapshot]":
 def _none_is_complete(snapshot: "Snapshot") -> RunNotFoundError | StoreDamagedError:
     if snapshot.runs:
         return RunNotFoundError(
-            f"no run in {snapshot.store} is complete yet: {', '.join(sorted(snapshot.runs))}",
+            f"no run in {snapshot.title} is complete yet: {', '.join(sorted(snapshot.runs))}",
             "resume it by running its capture command again, or name it: --run RUN",
         )
     if snapshot.damaged:
         return StoreDamagedError(
-            f"every run in {snapshot.store} is damaged: {', '.join(sorted(snapshot.damaged))}",
+            f"every run in {snapshot.title} is damaged: {', '.join(sorted(snapshot.damaged))}",
             "moedb verify",
         )
-    return RunNotFoundError(f"the store {snapshot.store} holds no runs", "moedb capture qwen-ioi")
+    return RunNotFoundError(f"the store {snapshot.title} holds no runs", "moedb capture qwen-ioi")

@@ -45,7 +45,7 @@ def run_list(reader: SnapshotReader) -> Result:
     sound = reader.sql(_RUN_LIST)
     damaged = reader.snapshot.damaged
     if not damaged:
-        empty = f"{reader.snapshot.store} holds no runs; moedb capture qwen-ioi makes one"
+        empty = f"{reader.snapshot.title} holds no runs; moedb capture qwen-ioi makes one"
         return replace(sound, explain=lambda: empty)
     columns = dict(zip(sound.columns, sound.types, strict=True))
     rows = sound.fetchall()

@@ -158,7 +158,7 @@ class _Check:
         trials = trials_of(self.reader)
         if not trials:
             raise RunNotFoundError(
-                f"no trials in {self.reader.snapshot.store}: {self.question.name} reads complete "
+                f"no trials in {self.reader.snapshot.title}: {self.question.name} reads complete "
                 "runs with the labels experts and trial, as captures of cifar-moe have them",
                 "moedb capture cifar-moe",
             )

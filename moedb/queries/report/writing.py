@@ -130,7 +130,7 @@ def _captured(database: "Database", run: str | None) -> "RunSnapshot":
         newest = database.sql(_NEWEST, {"job": _JOB}).fetchall()
         if not newest:
             raise RunNotFoundError(
-                f"no complete run of {_JOB} in {database.snapshot.store}", f"moedb capture {_JOB}"
+                f"no complete run of {_JOB} in {database.snapshot.title}", f"moedb capture {_JOB}"
             )
         return database.snapshot.run(newest[0][0])
     found = captured_run(database, run)

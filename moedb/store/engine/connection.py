@@ -43,6 +43,8 @@ def open_engine(
     # the same SQL prints the same times everywhere
     connection.execute("set TimeZone = 'UTC'")
     connection.execute("set python_enable_replacements = false")
+    if snapshot.remote is not None:
+        connection.register_filesystem(snapshot.remote.file_system)
     # not file by file: to allow ninety thousand takes seconds
     connection.execute("set allowed_directories = ?", [files.folders])
     connection.execute("set enable_external_access = false")

@@ -1,22 +1,36 @@
-"""Files that were there when a snapshot was taken, and are no longer."""
+"""Files that were there when a snapshot was taken, and are no longer, or cannot be reached."""
 
 import os
 import re
 from pathlib import Path
 
 from moedb.errors import StoreError
+from moedb.store.reading.places.file_systems import cannot_reach
 
 _FILE = re.compile(r'"([^"]*/runs/[^"/]+/tables/[^"/]+/[^"/]+\.parquet)')
 
 
+_PYTHON = "Traceback (most recent call last)"
+_RAISED = re.compile(r"^([A-Za-z_.]*(?:Error|Exception|Timeout)\b.*)$", re.MULTILINE)
+
+
 def explain_missing_file(error: Exception) -> StoreError | None:
-    """Say of an error of DuckDB that a file of a run is gone, if that is so.
+    """Say of an error of DuckDB that a file of a run is gone, or out of reach, if that is so.
 
     A compaction replaces files and deletes them after a while; whoever has had the run open for
     longer has to open it again.
     """
-    found = _FILE.search(str(error))
-    return None if found is None or os.path.lexists(found[1]) else file_is_gone(found[1])
+    text = str(error)
+    found = _FILE.search(text)
+    if found is not None:
+        is_elsewhere = "://" in found[1]
+        says_so = "FileNotFound" in text or "No files found" in text
+        if says_so if is_elsewhere else not os.path.lexists(found[1]):
+            return file_is_gone(found[1])
+    if _PYTHON in text:  # of what reads object storage for DuckDB
+        raised = _RAISED.findall(text)
+        return cannot_reach(found[1] if found else "the store", raised[-1] if raised else text)
+    return None
 
 
 def file_is_gone(path: str | Path) -> StoreError:

@@ -1,6 +1,5 @@
 """The files of a snapshot's tables, checked before a table is first read."""
 
-import os
 from collections.abc import Collection
 
 from moedb.errors import StoreDamagedError
@@ -28,7 +27,7 @@ class TableFiles:
     def folders(self) -> list[str]:
         """The folders of the tables' files, which hold no links."""
         return [
-            f"{run.layout.root}/{folder}"
+            f"{run.place.root}/{folder}"
             for _, run in sorted(self._snapshot.runs.items())
             for folder in run.table_folders
         ]
@@ -56,6 +55,6 @@ class TableFiles:
 
 
 def _expect_there(run: RunSnapshot, table: str) -> None:
-    for name in run.file_names(table):
-        if not os.path.lexists(name):
-            raise file_is_gone(name)
+    for _, entry in run.table_entries(table):
+        if not run.place.is_there(entry.path):
+            raise file_is_gone(f"{run.place.root}/{entry.path}")

@@ -95,7 +95,8 @@ def read_committed(
         (partial(_segment, layout, unit, run_sha256, named[unit]) for unit in named), faults
     )
     for path in strays:
-        logger.warning("ignored, as it is no manifest of the run %s: %s", layout.run_id, path)
+        name = layout.shown(path)
+        logger.warning("ignored, as it is no manifest of the run %s: %s", layout.run_id, name)
     return Committed(manifest, segments, head, (*strays, *broken))
 
 
@@ -125,7 +126,8 @@ def newest_head(layout: RunLayout) -> tuple[HeadManifest | None, tuple[Path, ...
             strays.append(path)
             continue
         for broken in errors:
-            logger.warning("run %s: an older head counts: %s", layout.run_id, broken.message)
+            what = layout.shown(broken.message)
+            logger.warning("run %s: an older head counts: %s", layout.run_id, what)
         return head, tuple(strays)
     if errors:
         raise errors[0]

@@ -21,13 +21,16 @@ from moedb.schemas.manifests import (
 from moedb.schemas.run_names import RunName, title_of
 from moedb.schemas.tables import FORMAT_MAJOR, RUNS, TABLES
 from moedb.store.containment import check_folder, read_text
-from moedb.store.files import sha256_of_file, sha256_of_json
+from moedb.store.files import sha256_of_json
 from moedb.store.layout import FINAL_UNIT, FIRST_UNIT, RunLayout, runs_folder, unit_name
 from moedb.store.reading.committed import read_committed
-from moedb.store.reading.committed_files import check_present, check_whole
 from moedb.store.reading.footers import damaged_footers
 from moedb.store.reading.listing import check_store, run_names
 from moedb.store.reading.naming import read_name
+from moedb.store.reading.places.local import LocalPlace
+from moedb.store.reading.places.place import Place
+from moedb.store.reading.places.remote_place import RemotePlace
+from moedb.store.reading.places.remote_store import RemoteStore
 
 LOOKED_AT = 256
 """Of how many files of tables the sizes and the footers are looked at when a store is opened; those
@@ -56,6 +59,8 @@ class RunSnapshot:
         The folders in the run's that hold the files of its tables, and no links.
     named
         What its user calls it.
+    remote
+        The store on object storage that it is in; None for one in a folder.
     """
 
     layout: RunLayout
@@ -66,6 +71,14 @@ class RunSnapshot:
     strays: tuple[Path, ...] = ()
     table_folders: tuple[str, ...] = ()
     named: RunName = field(default_factory=RunName)
+    remote: RemoteStore | None = None
+
+    @cached_property
+    def place(self) -> Place:
+        """Where its committed files are."""
+        if self.remote is not None:
+            return RemotePlace(self.remote, self.run_id)
+        return LocalPlace(self.layout.folder)
 
     @property
     def run_id(self) -> str:
@@ -114,7 +127,7 @@ class RunSnapshot:
 
     def file_names(self, table: str) -> list[str]:
         """The same as texts; making paths of a hundred thousand takes a second."""
-        root = self.layout.root
+        root = self.place.root
         return [
             f"{root}/{entry.path}"
             for _, segment in sorted(self.segments.items())
@@ -194,19 +207,27 @@ class Snapshot:
     Attributes
     ----------
     store
-        The store's folder.
+        The store's folder; of one on object storage that with its manifests.
     runs
         The runs that can be read, by name.
     damaged
         Those that cannot.
     chosen
         The default run, where one was named; else it is the newest complete one.
+    remote
+        The store on object storage; None for a folder.
     """
 
     store: Path
     runs: dict[str, RunSnapshot]
     damaged: dict[str, DamagedRun] = field(default_factory=dict)
     chosen: str | None = None
+    remote: RemoteStore | None = None
+
+    @property
+    def title(self) -> str:
+        """What messages call the store: its folder, or its address."""
+        return str(self.store) if self.remote is None else self.remote.url
 
     @property
     def format(self) -> int:
@@ -262,7 +283,7 @@ class Snapshot:
             raise RunNotFoundError(f"{run_id!r} is {what} of several runs: {', '.join(titles)}")
         known = {*stored, *given.values()}
         raise RunNotFoundError(
-            f"no run named {run_id!r} in {self.store}; {did_you_mean(run_id, known)}",
+            f"no run named {run_id!r} in {self.title}; {did_you_mean(run_id, known)}",
             "moedb runs",
         )
 
@@ -327,31 +348,43 @@ def read_run(store: Path, run_id: str) -> RunSnapshot:
     return _read_run(RunLayout(store, run_id), check_store(store))
 
 
-def _of_run(run_id: str, error: StoreDamagedError) -> StoreDamagedError:
-    restore = f"restore it, or remove the run: moedb rm {run_id}"
-    return StoreDamagedError(f"run {run_id}: {error.message}", error.hint or restore)
+def of_run(run: RunSnapshot, error: StoreDamagedError) -> StoreDamagedError:
+    """What is wrong with a run, with its name, and what can be done."""
+    return _of_run(run.run_id, error, run.remote)
 
 
-def _read_run(layout: RunLayout, major: int) -> RunSnapshot:
+def _of_run(
+    run_id: str, error: StoreDamagedError, remote: RemoteStore | None = None
+) -> StoreDamagedError:
+    message, restore = error.message, f"restore it, or remove the run: moedb rm {run_id}"
+    if remote is not None:
+        message = remote.shown(message)
+        restore = f"copy it there again, or delete what is at {remote.url}/runs/{run_id}"
+    return StoreDamagedError(f"run {run_id}: {message}", error.hint or restore)
+
+
+def _read_run(layout: RunLayout, major: int, remote: RemoteStore | None = None) -> RunSnapshot:
     try:
+        if remote is not None and layout.run_id in remote.faults:
+            raise remote.faults[layout.run_id]
         manifest, segments, head, strays = read_committed(layout, major)
-        run = RunSnapshot(layout, manifest, segments, major, head, strays)
+        run = RunSnapshot(layout, manifest, segments, major, head, strays, remote=remote)
         paths = [
             entry.path
             for segment in segments.values()
             for entries in segment.tables.values()
             for entry in entries
         ]
-        folders = check_present(layout.folder, paths)
+        folders = run.place.check_present(paths)
         run = replace(run, table_folders=folders, named=read_name(layout))
         if len(paths) <= LOOKED_AT:
-            check_whole(layout.folder, run.table_files())
+            run.place.check_whole(run.table_files())
         if run.is_complete and head is None and (run.missing_units or FIRST_UNIT not in segments):
             raise StoreDamagedError(
                 f"it says it is complete but lacks manifests in {layout.segments}"
             )
     except StoreDamagedError as error:
-        raise _of_run(layout.run_id, error) from error
+        raise _of_run(layout.run_id, error, remote) from error
     return run
 
 
@@ -386,11 +419,9 @@ def check_sum(run: RunSnapshot, unit: str, entry: FileEntry) -> None:
     StoreDamagedError
         If it doesn't.
     """
-    path = run.layout.folder / entry.path
-    if sha256_of_file(path) != entry.sha256:
-        raise _of_run(
-            run.run_id, StoreDamagedError(f"unit {unit}: {path} is not what was committed")
-        )
+    if run.place.sha256(entry.path) != entry.sha256:
+        path = f"{run.place.root}/{entry.path}"
+        raise of_run(run, StoreDamagedError(f"unit {unit}: {path} is not what was committed"))
 
 
 def check_table(run: RunSnapshot, table: str) -> None:
@@ -402,9 +433,9 @@ def check_table(run: RunSnapshot, table: str) -> None:
         If one isn't.
     """
     try:
-        check_whole(run.layout.folder, (entry for _, entry in run.table_entries(table)))
+        run.place.check_whole(entry for _, entry in run.table_entries(table))
     except StoreDamagedError as error:
-        raise _of_run(run.run_id, error) from error
+        raise of_run(run, error) from error
 
 
 def check_files(run: RunSnapshot) -> None:
@@ -416,14 +447,19 @@ def check_files(run: RunSnapshot) -> None:
         If one is missing, cut short, or a link.
     """
     try:
-        check_whole(run.layout.folder, run.table_files())
-        check_whole(run.layout.folder, run.shards())
+        run.place.check_whole(run.table_files())
+        run.place.check_whole(run.shards())
     except StoreDamagedError as error:
-        raise _of_run(run.run_id, error) from error
+        raise of_run(run, error) from error
 
 
-def take_snapshot(store: Path) -> Snapshot:
+def take_snapshot(store: Path | RemoteStore) -> Snapshot:
     """Read the manifests of all runs of ``store``, once, and the footers of their tables.
+
+    Parameters
+    ----------
+    store
+        The store's folder, or one on object storage, of which no footers are read.
 
     Returns
     -------
@@ -436,6 +472,9 @@ def take_snapshot(store: Path) -> Snapshot:
         If the store itself is missing, damaged or newer than this moedb.
     """
     with _without_collection():
+        if isinstance(store, RemoteStore):
+            with store.addressed():
+                return _take_snapshot(store.folder, store)
         return _take_snapshot(store)
 
 
@@ -456,16 +495,19 @@ def _without_collection() -> Iterator[None]:
         gc.enable()
 
 
-def _take_snapshot(store: Path) -> Snapshot:
+def _take_snapshot(store: Path, remote: RemoteStore | None = None) -> Snapshot:
     major = check_store(store)
     runs: dict[str, RunSnapshot] = {}
     damaged: dict[str, DamagedRun] = {}
     for run_id in run_names(store):
+        address = f"{remote.url}/runs/{run_id}" if remote is not None else ""
         try:
-            runs[run_id] = _read_run(RunLayout(store, run_id), major)
+            runs[run_id] = _read_run(RunLayout(store, run_id, address), major, remote)
         except StoreDamagedError as error:
             if os.path.lexists(RunLayout(store, run_id).folder):  # not deleted at this moment
                 damaged[run_id] = DamagedRun(run_id, error, _known_row(store, run_id, major))
+    if remote is not None:
+        return Snapshot(store, runs, damaged, remote=remote)
     looked_at = list(_with_few_files(runs.values(), LOOKED_AT))
     files = {table: [p for run in looked_at for p in run.files(table.name)] for table in TABLES}
     for path, wrong in damaged_footers(files, major).items():

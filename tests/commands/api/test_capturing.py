@@ -57,7 +57,7 @@ def test_settings_are_checked_as_the_commands_do(tmp_path: Path) -> None:
         moedb.capture_ioi(tmp_path, n=2, batchsize=3)  # type: ignore[call-arg]
     with pytest.raises(UsageError, match="no_such_array"):
         moedb.capture_ioi(tmp_path, n=2, arrays="no_such_array")
-    with pytest.raises(moedb.MoedbError, match="looks like a URL"):
+    with pytest.raises(moedb.MoedbError, match="takes a store in a folder"):
         moedb.capture_ioi("s3://bucket/store")
     assert not list(tmp_path.iterdir())
 

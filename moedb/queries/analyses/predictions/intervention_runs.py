@@ -72,7 +72,7 @@ def find_interventions(
     children = reader.sql(_CHILDREN, {"run": own.run_id}).fetchall()
     if not children:
         raise RunNotFoundError(
-            f"no complete run in {reader.snapshot.store} has interventions on {own.run_id}"
+            f"no complete run in {reader.snapshot.title} has interventions on {own.run_id}"
             f"{incomplete_interventions(reader, own.run_id)}",
             f"moedb intervene --run {own.run_id} --kind random-routing {options}".rstrip(),
         )

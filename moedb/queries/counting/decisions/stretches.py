@@ -117,11 +117,13 @@ def each_stretch(
     Raises
     ------
     UnorderedError
-        If a file does not hold every layer of consecutive tokens, in the order of the format, lacks
-        values, or names an expert that the layer does not have.
+        If the run is on object storage, or a file does not hold every layer of consecutive tokens,
+        in the order of the format, lacks values, or names an expert that the layer does not have.
     StoreError
         If a file is gone, or damaged.
     """
+    if run.remote is not None:
+        raise UnorderedError
     slabs = slabs_of(run)
     layers = layers_of(run)
     if table == "router_stats":
