@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from moedb.commands.api.capturing import intervene as intervene
     from moedb.commands.api.copying import copy as copy
     from moedb.commands.api.copying import publish as publish
-    from moedb.commands.api.expert_labels import label_experts as label_experts
-    from moedb.commands.api.importing import import_labels as import_labels
-    from moedb.commands.api.label_checks import check_labels as check_labels
-    from moedb.commands.api.labelling import label_tokens as label_tokens
-    from moedb.commands.api.labelling import remove_addition as remove_addition
-    from moedb.commands.api.probing import probe as probe
+    from moedb.commands.api.experts.expert_labels import label_experts as label_experts
+    from moedb.commands.api.experts.importing import import_labels as import_labels
+    from moedb.commands.api.experts.label_checks import check_labels as check_labels
+    from moedb.commands.api.experts.labelling import label_tokens as label_tokens
+    from moedb.commands.api.experts.labelling import remove_addition as remove_addition
+    from moedb.commands.api.experts.probing import probe as probe
     from moedb.commands.api.publishing import export as export
     from moedb.commands.api.publishing import plot as plot
     from moedb.errors import MoedbError as MoedbError
@@ -41,18 +41,18 @@ _LAZY = {
     "capture_cifar": ("moedb.commands.api.capturing", "capture_cifar"),
     "capture_ioi": ("moedb.commands.api.capturing", "capture_ioi"),
     "capture_text": ("moedb.commands.api.capturing", "capture_text"),
-    "check_labels": ("moedb.commands.api.label_checks", "check_labels"),
+    "check_labels": ("moedb.commands.api.experts.label_checks", "check_labels"),
     "copy": ("moedb.commands.api.copying", "copy"),
     "export": ("moedb.commands.api.publishing", "export"),
-    "import_labels": ("moedb.commands.api.importing", "import_labels"),
+    "import_labels": ("moedb.commands.api.experts.importing", "import_labels"),
     "intervene": ("moedb.commands.api.capturing", "intervene"),
-    "label_experts": ("moedb.commands.api.expert_labels", "label_experts"),
-    "label_tokens": ("moedb.commands.api.labelling", "label_tokens"),
+    "label_experts": ("moedb.commands.api.experts.expert_labels", "label_experts"),
+    "label_tokens": ("moedb.commands.api.experts.labelling", "label_tokens"),
     "plot": ("moedb.commands.api.publishing", "plot"),
     "open": ("moedb.queries.database", "open_database"),
-    "probe": ("moedb.commands.api.probing", "probe"),
+    "probe": ("moedb.commands.api.experts.probing", "probe"),
     "publish": ("moedb.commands.api.copying", "publish"),
-    "remove_addition": ("moedb.commands.api.labelling", "remove_addition"),
+    "remove_addition": ("moedb.commands.api.experts.labelling", "remove_addition"),
 }
 
 __all__ = [

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     import zarr
 
     from moedb.queries.analyses.analysis import Analysis
-    from moedb.store.arrays import ArrayKey
+    from moedb.store.arrays.stored import ArrayKey
     from moedb.store.engine.spark.settings import SparkSettings
 
 logger = logging.getLogger(__name__)
@@ -452,7 +452,7 @@ class Database:
         StoreDamagedError
             If what is stored is not the array that the run says it holds.
         """
-        from moedb.store.arrays import ArrayKey, check_shards, open_array
+        from moedb.store.arrays.stored import ArrayKey, check_shards, open_array
 
         array_spec(name)
         found = self._with_array(run, name, layer)

@@ -14,8 +14,8 @@ import zarr
 import moedb
 from moedb.errors import StoreDamagedError
 from moedb.schemas.arrays import SHARD_ROWS
-from moedb.store.array_metadata import ArrayForm
-from moedb.store.arrays import ArrayKey, create_arrays, open_array
+from moedb.store.arrays.metadata import ArrayForm
+from moedb.store.arrays.stored import ArrayKey, create_arrays, open_array
 from moedb.store.layout import RunLayout
 from moedb.store.reading.snapshot import read_run
 from moedb.store.verification.run import verify_run
@@ -171,7 +171,7 @@ def test_a_hole_is_not_read_as_values(store: Path, folder: Path) -> None:
 def test_what_is_made_is_what_is_expected(
     tmp_path: Path, dtype: str, widths: tuple[int, ...]
 ) -> None:
-    from moedb.store.array_metadata import read_form
+    from moedb.store.arrays.metadata import read_form
 
     form = ArrayForm((2 * SHARD_ROWS, *widths), dtype)
     key = ArrayKey("router_logits" if len(widths) == 1 else "expert_outputs", 0)

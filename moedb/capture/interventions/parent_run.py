@@ -14,7 +14,7 @@ from moedb.capture.examples import Example, hash_examples
 from moedb.capture.jobs.tasks import TASKS, Task
 from moedb.capture.models.checkpoints import EMBEDDED_MODEL, Checkpoint, find_checkpoint
 from moedb.errors import DatasetError, ModelError, ModelNotFoundError, UsageError
-from moedb.store.arrays import ArrayKey, open_array
+from moedb.store.arrays.stored import ArrayKey, open_array
 from moedb.store.engine.connection import connect
 from moedb.store.reading.snapshot import RunSnapshot, Snapshot, take_snapshot, warn_of_damage
 

@@ -31,7 +31,7 @@ from moedb.schemas import tables
 from moedb.schemas.interventions import RANDOM
 from moedb.schemas.manifests import RunManifest
 from moedb.schemas.version import __version__
-from moedb.store.arrays import ArrayKey, Rows
+from moedb.store.arrays.stored import ArrayKey, Rows
 from moedb.store.writing.open_run import timestamp
 from moedb.store.writing.tables.parquet import Columns
 

@@ -16,7 +16,7 @@ from moedb.errors import ModelError
 from moedb.schemas import manifests
 from moedb.schemas.arrays import FINAL_NORM, UNEMBEDDING
 from moedb.schemas.tables import VOCABULARY
-from moedb.store.arrays import Activations, ArrayKey, Rows
+from moedb.store.arrays.stored import Activations, ArrayKey, Rows
 from moedb.store.writing.tables.parquet import Columns
 
 _HINT = "leave unembedding out: name the other arrays with --arrays"

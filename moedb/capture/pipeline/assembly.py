@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from moedb.capture.examples import Example
 from moedb.capture.tracing.batch_records import BatchRecords
 from moedb.schemas import tables
-from moedb.store.arrays import Activations, ArrayKey
+from moedb.store.arrays.stored import Activations, ArrayKey
 from moedb.store.writing.tables.parquet import Columns
 
 

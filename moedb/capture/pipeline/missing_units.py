@@ -16,7 +16,7 @@ from moedb.capture.pipeline.units import Shard
 from moedb.errors import CaptureError
 from moedb.schemas.manifests import RunManifest, UnitRange
 from moedb.schemas.run_names import RunName
-from moedb.store.arrays import ArrayKey, Rows
+from moedb.store.arrays.stored import ArrayKey, Rows
 from moedb.store.layout import RunLayout
 from moedb.store.reading.snapshot import RunSnapshot, check_files, read_run
 from moedb.store.writing.naming import check_name_is_free, name_run

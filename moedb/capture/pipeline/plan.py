@@ -28,7 +28,7 @@ from moedb.errors import UsageError
 from moedb.schemas.arrays import arrays_of_tokens
 from moedb.schemas.manifests import ModelEnd, UnitRange
 from moedb.schemas.run_names import RunName, check_name, check_note
-from moedb.store.arrays import ArrayKey, Rows
+from moedb.store.arrays.stored import ArrayKey, Rows
 from moedb.store.files import sha256_of_json
 from moedb.store.writing.tables.parquet import Columns
 

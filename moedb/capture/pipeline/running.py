@@ -27,7 +27,7 @@ from moedb.schemas import tables
 from moedb.schemas.arrays import arrays_of_tokens
 from moedb.schemas.manifests import ModelEnd, RunManifest
 from moedb.schemas.version import __version__
-from moedb.store.arrays import ArrayKey, Rows
+from moedb.store.arrays.stored import ArrayKey, Rows
 from moedb.store.writing.open_run import timestamp
 from moedb.store.writing.tables.parquet import Columns
 

@@ -11,7 +11,7 @@ from moedb.capture.structure.blocks import MoEBlock
 from moedb.schemas import tables
 from moedb.schemas.arrays import UNEMBEDDING, array_spec, arrays_of_tokens
 from moedb.schemas.manifests import UnitRange
-from moedb.store.arrays import ArrayKey, row_shape
+from moedb.store.arrays.stored import ArrayKey, row_shape
 
 
 @dataclass(frozen=True)

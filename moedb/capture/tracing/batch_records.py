@@ -12,7 +12,7 @@ from moedb.capture.structure.wiring import BlockWiring
 from moedb.capture.tracing.activations import LayerActivations
 from moedb.capture.tracing.checks import check_layer
 from moedb.capture.tracing.logit_lens import LensReading, LensRecords, after_attention, entering
-from moedb.store.arrays import Activations, ArrayKey
+from moedb.store.arrays.stored import Activations, ArrayKey
 
 
 def to_numpy(values: torch.Tensor) -> NDArray[Any]:

@@ -124,7 +124,7 @@ def check_labels(
       moedb check-labels text-3f --remove labels-effects
       moedb query label-effects
     """
-    from moedb.commands.api.label_checks import (
+    from moedb.commands.api.experts.label_checks import (
         ModelPlace,
         effects_of,
         plan_model,

@@ -73,7 +73,7 @@ def label_tokens(
       moedb label-tokens text-3f --list
       moedb label-tokens text-3f --remove marks
     """
-    from moedb.commands.api.labelling import rows_of, shown_labelling
+    from moedb.commands.api.experts.labelling import rows_of, shown_labelling
     from moedb.experts.concepts.labelling import Request
     from moedb.experts.concepts.rule_file import read_rules
 

@@ -75,7 +75,7 @@ def labels(
       moedb import labels results/ --run text-3f --name delphi
       moedb query labelled-experts --run text-3f
     """
-    from moedb.commands.api.importing import rows_of_imported
+    from moedb.commands.api.experts.importing import rows_of_imported
     from moedb.experts.importing.adding import ImportRequest, import_labels
     from moedb.experts.importing.found import Choices
 

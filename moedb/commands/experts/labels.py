@@ -191,7 +191,7 @@ def label_experts(
       moedb query labelled-experts --run text-3f
       moedb label-experts text-3f --remove
     """
-    from moedb.commands.api.expert_labels import (
+    from moedb.commands.api.experts.expert_labels import (
         chosen_reader,
         rows_of,
         rows_of_estimate,

@@ -154,7 +154,7 @@ def probe(
       moedb probe text-3f --remove probe
       moedb query probe-curves
     """
-    from moedb.commands.api.probing import best_of, shown_probing
+    from moedb.commands.api.experts.probing import best_of, shown_probing
 
     if remove is not None:
         if concepts:

@@ -7,7 +7,7 @@ from moedb.errors import FaultsError, StoreDamagedError
 from moedb.schemas.arrays import ARRAY_NAMES
 from moedb.schemas.manifests import SEALED_SINCE, FileEntry
 from moedb.schemas.tables import TABLES
-from moedb.store.arrays import (
+from moedb.store.arrays.stored import (
     ArrayKey,
     changed_metadata,
     hash_of_metadata,

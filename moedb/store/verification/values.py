@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from moedb.errors import StoreDamagedError
 from moedb.schemas.manifests import SEALED_SINCE
 from moedb.schemas.tables import TABLES, TOKEN_LABELS, VOCABULARY
-from moedb.store.arrays import ArrayKey, open_array
+from moedb.store.arrays.stored import ArrayKey, open_array
 from moedb.store.engine.connection import connect
 from moedb.store.reading.snapshot import RunSnapshot, Snapshot
 

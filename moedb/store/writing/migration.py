@@ -20,7 +20,7 @@ from moedb.schemas.tables import (
     Table,
     table,
 )
-from moedb.store.arrays import Activations, array_forms, open_array
+from moedb.store.arrays.stored import Activations, array_forms, open_array
 from moedb.store.layout import FIRST_UNIT, unit_name
 from moedb.store.reading.snapshot import RunSnapshot, check_files, check_sum
 from moedb.store.writing.run_writer import RunWriter

@@ -17,8 +17,8 @@ from moedb.schemas.manifests import (
     TableEntry,
 )
 from moedb.schemas.tables import MOE_LAYERS, RUNS, table
-from moedb.store.array_metadata import METADATA
-from moedb.store.arrays import (
+from moedb.store.arrays.metadata import METADATA
+from moedb.store.arrays.stored import (
     ArrayKey,
     Rows,
     array_attributes,

@@ -21,7 +21,7 @@ from moedb.capture.pipeline.running import capture
 from moedb.capture.structure.blocks import find_blocks
 from moedb.capture.tracing.rehearsal import traced
 from moedb.errors import ArrayNotFoundError, ModelError, UsageError
-from moedb.store.arrays import ArrayKey
+from moedb.store.arrays.stored import ArrayKey
 from moedb.store.reading.snapshot import RunSnapshot, read_run
 from moedb.store.verification.run import verify_run
 from tests.support.models.cifar_store import CifarStore

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from moedb.store.arrays import ArrayKey
+from moedb.store.arrays.stored import ArrayKey
 from moedb.store.writing.run_writer import RunWriter
 from tests.support.stores.samples import LAYERS, TOP_K, sample_manifest, unit_rows
 

@@ -10,7 +10,7 @@ import pytest
 from moedb.cli import run_cli
 from moedb.errors import StoreDamagedError, StoreError
 from moedb.schemas.seals import seal
-from moedb.store.arrays import ArrayKey, open_array
+from moedb.store.arrays.stored import ArrayKey, open_array
 from moedb.store.layout import RunLayout
 from moedb.store.reading.snapshot import Snapshot, take_snapshot
 from moedb.store.verification.run import verify_run

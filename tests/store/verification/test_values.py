@@ -9,7 +9,7 @@ import pytest
 
 from moedb.errors import StoreDamagedError
 from moedb.schemas.tables import ROUTER_MASS
-from moedb.store.arrays import ArrayKey
+from moedb.store.arrays.stored import ArrayKey
 from moedb.store.reading.snapshot import read_run
 from moedb.store.verification.run import verify_run
 from moedb.store.writing.run_writer import RunWriter

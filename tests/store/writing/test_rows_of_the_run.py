@@ -12,7 +12,7 @@ import zarr
 import moedb
 from moedb.errors import FaultsError, StoreDamagedError
 from moedb.schemas.manifests import RunManifest
-from moedb.store.arrays import ArrayKey, open_array
+from moedb.store.arrays.stored import ArrayKey, open_array
 from moedb.store.reading.snapshot import RunSnapshot, read_run, take_snapshot
 from moedb.store.verification.run import verify, verify_run
 from moedb.store.writing.complete.compaction import compact_run

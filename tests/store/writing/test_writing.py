@@ -15,8 +15,8 @@ import zarr
 from moedb.errors import StoreError
 from moedb.schemas.arrays import SHARD_ROWS
 from moedb.schemas.tables import TOKENS
-from moedb.store.array_metadata import ArrayForm
-from moedb.store.arrays import ArrayKey, create_arrays, write_rows
+from moedb.store.arrays.metadata import ArrayForm
+from moedb.store.arrays.stored import ArrayKey, create_arrays, write_rows
 from moedb.store.layout import RunLayout
 from moedb.store.reading.snapshot import read_run, take_snapshot
 from moedb.store.writing.removal import remove_run
@@ -144,7 +144,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], FailAt]
         )
         monkeypatch.setattr(
             "moedb.store.writing.run_writer.write_rows",
-            fault.wrap(__import__("moedb.store.arrays", fromlist=["x"]).write_rows),
+            fault.wrap(__import__("moedb.store.arrays.stored", fromlist=["x"]).write_rows),
         )
         return fault
 

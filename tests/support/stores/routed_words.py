@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from moedb.schemas.manifests import ModelEnd, RunManifest, UnitRange
-from moedb.store.arrays import ArrayKey
+from moedb.store.arrays.stored import ArrayKey
 from moedb.store.writing.run_writer import RunWriter
 from tests.support.stores.router_mass import with_router_mass
 from tests.support.stores.samples import sample_manifest

@@ -9,7 +9,7 @@ import numpy as np
 
 from moedb.schemas.arrays import FINAL_NORM, UNEMBEDDING
 from moedb.schemas.manifests import ModelEnd, RunManifest, UnitRange
-from moedb.store.arrays import ArrayKey
+from moedb.store.arrays.stored import ArrayKey
 from moedb.store.layout import RunLayout
 from moedb.store.writing.run_writer import RunWriter
 from tests.support.stores.router_mass import with_router_mass

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from moedb.schemas.manifests import RunManifest, UnitRange
-from moedb.store.arrays import ArrayKey
+from moedb.store.arrays.stored import ArrayKey
 from moedb.store.writing.run_writer import RunWriter
 from tests.support.stores.router_mass import with_router_mass
 

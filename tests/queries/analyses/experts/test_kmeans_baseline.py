@@ -14,7 +14,7 @@ from moedb.queries.analyses.experts.kmeans_baseline import purity
 from moedb.queries.analyses.experts.router_inputs import cluster
 from moedb.queries.analyses.registry import ANALYSES
 from moedb.queries.database import Database
-from moedb.store.arrays import ArrayKey
+from moedb.store.arrays.stored import ArrayKey
 from moedb.store.writing.run_writer import RunWriter
 from tests.support.stores.samples import D_MODEL, LAYERS, N_EXPERTS, sample_manifest, unit_rows
 

@@ -20,7 +20,7 @@ from moedb.queries.analyses.experts.output_overlap import (
 )
 from moedb.queries.analyses.registry import ANALYSES
 from moedb.queries.database import Database
-from moedb.store.arrays import ArrayKey
+from moedb.store.arrays.stored import ArrayKey
 from moedb.store.writing.run_writer import RunWriter
 from tests.support.stores.samples import LAYERS, N_EXPERTS, sample_manifest, unit_rows
 

@@ -18,7 +18,7 @@ import moedb
 from moedb.errors import StoreDamagedError, StoreError, StoreNotFoundError
 from moedb.schemas.additions import Addition
 from moedb.schemas.seals import seal
-from moedb.store.arrays import array_forms
+from moedb.store.arrays.stored import array_forms
 from moedb.store.layout import RunLayout
 from moedb.store.reading.additions import additions_of
 from moedb.store.reading.places.remote_store import LARGEST_MANIFEST

@@ -23,7 +23,7 @@ from moedb.queries.analyses.experts.contexts.choosing import Choice
 from moedb.queries.analyses.experts.promoted import reading, unembedding
 from moedb.queries.analyses.experts.promoted.reading import promoted_by_experts
 from moedb.schemas.manifests import ModelEnd
-from moedb.store.arrays import ArrayKey
+from moedb.store.arrays.stored import ArrayKey
 from moedb.store.reading.snapshot import read_run
 from moedb.store.writing.run_writer import RunWriter
 from tests.support.shared import made_once

@@ -22,7 +22,7 @@ from moedb.schemas.arrays import (
 )
 from moedb.schemas.manifests import FileEntry, RunManifest
 from moedb.schemas.tables import FORMAT_MAJOR
-from moedb.store.array_metadata import (
+from moedb.store.arrays.metadata import (
     COMPRESSION,
     COMPRESSION_LEVEL,
     METADATA,

@@ -11,7 +11,7 @@ import pytest
 import moedb
 from moedb.errors import MoedbError, SqlError, SqlRefusedError
 from moedb.queries.database import Database
-from tests.queries.test_database import SETTINGS
+from tests.queries.reading.test_database import SETTINGS
 from tests.support.stores.s3_buckets import Bucket, Server
 from tests.support.stores.samples import write_sample
 

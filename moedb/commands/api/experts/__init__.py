@@ -1,0 +1,1 @@
+"""What commands about experts do, for scripts and notebooks."""
