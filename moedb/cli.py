@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from moedb.commands.copying import copy, publish
 from moedb.commands.experts.checks import check_labels
 from moedb.commands.experts.concepts import label_tokens
 from moedb.commands.experts.importing import import_
@@ -18,7 +17,8 @@ from moedb.commands.query import query, sql
 from moedb.commands.running.capture import capture
 from moedb.commands.running.intervene import intervene
 from moedb.commands.running.train import train
-from moedb.commands.store import compact, migrate, name, rm, runs, schema, show, verify
+from moedb.commands.stores.copying import copy, publish
+from moedb.commands.stores.managing import compact, migrate, name, rm, runs, schema, show, verify
 from moedb.commands.terminal.guard import GuardedGroup, leave, run_guarded
 from moedb.commands.terminal.messages import SafeFormatter
 from moedb.schemas.version import __version__

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from tests.support.models.cifar_store import CifarStore
-    from tests.support.stores.s3_buckets import Bucket, Server
+    from tests.support.servers.s3_buckets import Bucket, Server
 
 ROOT = Path(__file__).parent.parent
 
@@ -101,7 +101,7 @@ def cifar_store(tmp_path_factory: pytest.TempPathFactory) -> "CifarStore":
 @pytest.fixture(scope="session")
 def spark() -> Iterator["SparkSession"]:
     """A Spark of this process, or skip where it cannot run."""
-    from tests.support.spark import start_spark
+    from tests.support.servers.spark import start_spark
 
     session = start_spark()
     yield session
@@ -114,7 +114,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Server]":
     for package in ("s3fs", "moto"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed: pip install 'moedb[remote]'")
-    from tests.support.stores.s3_buckets import serving
+    from tests.support.servers.s3_buckets import serving
 
     with serving(tmp_path_factory.mktemp("s3")) as server:
         yield server
@@ -123,7 +123,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Server]":
 @pytest.fixture
 def bucket(s3_server: "Server", monkeypatch: pytest.MonkeyPatch) -> "Iterator[Bucket]":
     """A new bucket there, and the environment that reaches it."""
-    from tests.support.stores.s3_buckets import Bucket
+    from tests.support.servers.s3_buckets import Bucket
 
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)

@@ -14,7 +14,7 @@ from moedb.queries.questions.catalog import catalog, named_query
 from moedb.schemas.tables import TABLES
 from moedb.store.engine.spark.dialect import spark_sql
 from moedb.store.engine.views import derived_view_names, view_definitions
-from tests.support.spark import assert_same_rows, frame_of
+from tests.support.servers.spark import assert_same_rows, frame_of
 from tests.support.stores import synthetic, synthetic_trials
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import moedb
 from moedb.errors import MoedbError, SqlError, SqlRefusedError
 from moedb.queries.database import Database
 from tests.queries.reading.test_database import SETTINGS
-from tests.support.stores.s3_buckets import Bucket, Server
+from tests.support.servers.s3_buckets import Bucket, Server
 from tests.support.stores.samples import write_sample
 
 pytestmark = pytest.mark.model

@@ -20,8 +20,8 @@ from moedb.queries.analyses.registry import ANALYSES
 from moedb.queries.database import Database
 from moedb.queries.results.result import Result
 from moedb.store.writing.complete.compaction import compact_run
+from tests.support.servers.spark import assert_same_rows
 from tests.support.shared import made_once
-from tests.support.spark import assert_same_rows
 from tests.support.stores.golden import unpack
 from tests.support.stores.samples import RUN_ID, write_texts
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.spark import QUICK_JAVA, skip_without_spark
+from tests.support.servers.spark import QUICK_JAVA, skip_without_spark
 from tests.support.stores.samples import RUN_ID, write_texts
 
 _MAIN = "from moedb.cli import main; main()"

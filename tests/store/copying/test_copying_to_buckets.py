@@ -25,8 +25,8 @@ from moedb.store.writing.complete.compaction import compact_run
 from moedb.store.writing.run_writer import RunWriter
 from tests.store.copying.places import counting_files, files_of
 from tests.store.copying.test_copying_locally import garble, labels
+from tests.support.servers.s3_buckets import Bucket
 from tests.support.stores.golden import unpack
-from tests.support.stores.s3_buckets import Bucket
 from tests.support.stores.samples import RUN_ID, sample_manifest, unfinish, unit_rows, write_sample
 
 AT_ONCE = timedelta(0)

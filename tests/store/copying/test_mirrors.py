@@ -14,7 +14,7 @@ from moedb.store.reading.snapshot import read_run, take_snapshot
 from moedb.store.verification.run import verify_run
 from moedb.store.writing.run_writer import RunWriter
 from tests.store.copying.places import counting_files
-from tests.support.stores.s3_buckets import Bucket
+from tests.support.servers.s3_buckets import Bucket
 from tests.support.stores.samples import RUN_ID, sample_manifest, unit_rows, write_sample
 
 

@@ -12,7 +12,7 @@ import pytest
 import moedb
 from moedb.cli import run_cli
 from moedb.errors import StoreError
-from tests.support.stores.s3_buckets import KEY, SECRET, Bucket
+from tests.support.servers.s3_buckets import KEY, SECRET, Bucket
 from tests.support.stores.samples import RUN_ID, write_sample
 
 Run = Callable[..., tuple[int, str, str]]

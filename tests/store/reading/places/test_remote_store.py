@@ -25,8 +25,8 @@ from moedb.store.reading.places.remote_store import LARGEST_MANIFEST
 from moedb.store.writing.complete.additions import add
 from moedb.store.writing.complete.compaction import compact_run
 from tests.store.reading.test_damaged_runs import DAMAGE
+from tests.support.servers.s3_buckets import Bucket
 from tests.support.stores.golden import unpack
-from tests.support.stores.s3_buckets import Bucket
 from tests.support.stores.samples import RUN_ID, unfinish, write_sample
 
 OLD, NEW = RUN_ID, "text-ffffffffff"

@@ -1,4 +1,4 @@
-"""Buckets of a server of S3 beside the tests, see :mod:`tests.support.stores.s3_server`."""
+"""Buckets of a server of S3 beside the tests, see :mod:`tests.support.servers.s3_server`."""
 
 import json
 import os
