@@ -1,8 +1,8 @@
 """Time named queries on Spark beside DuckDB, each in a process of its own, over a stored run.
 
-Opening the store, the query and its rows as Arrow count; Spark's start is timed apart. Each
-question is put to a process twice, through a newly opened database: the second time Java has
-compiled what it runs. The answers have to be equal, doubles within 1e-9.
+Opening the store, the query and its rows as Arrow count; Spark's start is timed apart. A process is
+asked twice, through a newly opened database each: the second time Java has compiled what it runs.
+The answers have to be equal, doubles within 1e-9.
 
     python -m benchmarks.queries --decisions 48M --write-only --store /tmp/stores
     python benchmarks/spark.py /tmp/stores/48m text-bcadfb49f7 --master 'local[2]'

@@ -232,7 +232,7 @@ def test_what_an_address_says_besides_stays_secret(
     written = out.read_text() + Path(f"{out}.provenance.json").read_text()
     assert f"Spark ({server})" in written
     failed = moedb(store, "-v", "sql", "select cast(token as int) from tokens", *remote)
-    assert failed.returncode == 1, failed.stderr
+    assert failed.returncode == 2 and "CAST_INVALID_INPUT" in failed.stderr
     nowhere = "sc://127.0.0.1:1/;token=s3cret;user_id=geheim"
     lost = moedb(store, "-v", "sql", "select max(layer) from routing", *remote[:-1], nowhere)
     assert lost.returncode == 2, lost.stderr

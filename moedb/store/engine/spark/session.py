@@ -80,6 +80,8 @@ def open_session(settings: SparkSettings, n_bytes: int = 0) -> "SparkSession":
         If Java is missing, or Spark cannot be started or reached.
     """
     warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning)
+    # what it logs of an error is in the error
+    logging.getLogger("SQLQueryContextLogger").disabled = True
     from pyspark.errors import PySparkException
 
     try:
@@ -112,8 +114,6 @@ def _own(settings: SparkSettings, n_bytes: int) -> Any:
         _expect_master(running, settings.master)
         return running.newSession()
     session = _start(settings.master)
-    # what it logs of an error is in the error
-    logging.getLogger("SQLQueryContextLogger").disabled = True
     context = session.sparkContext
     if context.master.startswith("local") and not context.getConf().contains(_PARTITIONS):
         n_partitions = max(2 * context.defaultParallelism, n_bytes // _PARTITION_BYTES)
