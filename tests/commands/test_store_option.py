@@ -41,7 +41,7 @@ COMMANDS = (
     ("sql", "select 1"),
     ("export", "expert-frequency", "-o", "x.csv"),
     ("plot", "expert-frequency", "-o", "x.pdf"),
-    ("report", "ioi", "x"),
+    ("report", "ioi", "-o", "x"),
     ("verify",),
     ("rm", "x", "--yes"),
 )
