@@ -29,6 +29,8 @@ def explain_missing_file(error: Exception) -> StoreError | None:
             return file_is_gone(found[1])
     if _PYTHON in text:  # of what reads object storage for DuckDB
         raised = _RAISED.findall(text)
+        if raised and "FileNotFoundError" in raised[-1]:
+            return file_is_gone(found[1] if found else "a file of a run")
         return cannot_reach(found[1] if found else "the store", raised[-1] if raised else text)
     return None
 

@@ -141,9 +141,8 @@ def test_a_file_that_is_gone_since_is_told_of(tmp_path: Path, bucket: Bucket) ->
     with moedb.open(url) as db:
         (name,) = db.snapshot.file_names("routing")
         bucket.files.rm_file(name)
-        with pytest.raises(StoreError, match=r"missing|gone|no longer") as caught:
+        with pytest.raises(StoreError, match="is gone: the run was compacted or deleted"):
             db.sql("select * from routing").fetchall()
-        assert name in str(caught.value)
 
 
 def test_arrays_that_are_missing_or_cut_short_are_damaged(tmp_path: Path, bucket: Bucket) -> None:
