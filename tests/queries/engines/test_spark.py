@@ -231,6 +231,15 @@ def test_a_spark_that_runs_already_is_used(db: Database, store: Path) -> None:
         assert same.sql("select count(*) from moe_layers").fetchall()
 
 
+def test_a_folder_named_like_a_pattern_is_read_once(
+    spark: "SparkSession", store: Path, tmp_path: Path
+) -> None:
+    odd = shutil.copytree(store, tmp_path / "a [b] {c,d} *?")
+    with moedb.open(odd, spark=moedb.SparkSettings()) as database:
+        found = database.sql("select count(*) from examples").fetchall()
+    assert found == moedb.open(store).sql("select count(*) from examples").fetchall()
+
+
 def test_views_of_a_database_go_with_it(spark: "SparkSession", store: Path) -> None:
     with moedb.open(store, spark=moedb.SparkSettings()) as database:
         database.sql("select count(*) from routing")

@@ -1,5 +1,6 @@
 """The tables of a snapshot as Spark's frames."""
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from moedb.schemas.tables import RUN_LABELS, RUNS, Table
@@ -8,6 +9,12 @@ from moedb.store.reading.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+
+_S3 = re.compile(r"^s3://")
+"""Which Spark calls ``s3a``: ``s3`` was another file system."""
+
+_PATTERN = re.compile(r"([\[\]{}*?\\])")
+"""What Spark takes for a pattern in a path."""
 
 _TYPES = {"int32": "int", "int64": "bigint", "float": "float", "double": "double"}
 
@@ -48,7 +55,8 @@ class SparkTables:
         # a schema that is given spares Spark the footers
         stored = [c for c in table.columns if c.since <= self._snapshot.format]
         schema = ", ".join(f"`{c.name}` {_spark_type(c.type)}" for c in stored)
-        frame = self._session.read.schema(schema).parquet(*files)
+        names = [_PATTERN.sub(r"\\\1", _S3.sub("s3a://", name)) for name in files]
+        frame = self._session.read.schema(schema).parquet(*names)
         return frame.selectExpr(
             *(
                 f"cast({f'`{c.name}`' if c in stored else 'null'} as {_spark_type(c.type)})"
