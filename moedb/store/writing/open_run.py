@@ -121,7 +121,13 @@ class OpenRun:
 
     def _make_staging(self, folder: Path, lock: FileLock) -> bool:
         """Make a folder and lock it; False where another writer swept it away meanwhile."""
-        self.layout.staging.mkdir(parents=True, exist_ok=True)
+        staging = self.layout.staging
+        try:
+            staging.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            if os.path.lexists(staging) and not staging.is_dir():
+                raise
+            return False  # it was there, and when mkdir looked what it was it was gone
         with suppress(FileNotFoundError):
             lock.acquire()
             if Path(lock.lock_file).exists():

@@ -185,7 +185,8 @@ def test_its_size_is_counted_once(random_model: Path) -> None:
 def test_it_is_opened_as_other_arrays_are(random_model: Path, tmp_path: Path) -> None:
     planned = plan_qwen_ioi(CaptureOptions(str(random_model), arrays=("unembedding",)), n=2, seed=0)
     capture(planned, tmp_path / "store")
-    with moedb.open(tmp_path / "store", verify="data") as db:
+    with moedb.open(tmp_path / "store") as whole:
+        db = whole.verified()
         assert db.array(None, "unembedding", 3).shape == (4096, 32)
         with pytest.raises(ArrayNotFoundError, match=r"kept are layers \[3\]") as caught:
             db.array(None, "unembedding", 1)

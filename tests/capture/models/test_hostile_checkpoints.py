@@ -388,7 +388,10 @@ def test_nothing_unpickles() -> None:
         for name, call in calls(tree):
             shown = ast.unparse(call.func)
             assert shown not in ("torch.load", "np.load", "pd.read_pickle"), (path, call.lineno)
-            assert name not in ("apply_chat_template", "generate"), (path, call.lineno)
+            # a template is Jinja of transformers' sandbox, and only --local has one run
+            if path.name != "chat.py":
+                assert name not in ("apply_chat_template", "generate"), (path, call.lineno)
+            assert "custom_generate" not in {each.arg for each in call.keywords}
 
 
 def test_datasets_runs_no_scripts() -> None:

@@ -199,7 +199,10 @@ def test_what_needs_one_machine_says_it_before_anything_runs(name: str, store: P
             with pytest.raises(UsageError, match="one machine, not by Spark") as raised:
                 nowhere.query(name)
             assert f"moedb query {name}, without --engine spark" in str(raised.value)
-    alone = {"expert-attribution", "kmeans-baseline", "output-overlap", "state-and-function"}
+    alone = {
+        *("expert-attribution", "jsd-specialization", "kmeans-baseline", "output-overlap"),
+        *("promoted-tokens", "state-and-function"),
+    }
     assert ANALYSES[name].needs_one_machine == (name in {*alone, "top-contexts"})
 
 

@@ -126,8 +126,8 @@ def test_a_changed_bit_is_found(store: Path, number: int) -> None:
     with pytest.raises(FaultsError, match=rf"unit first: {path} is not what was committed"):
         verify(take_snapshot(store), RUN_ID)
     key = GAIN if "final_norm" in str(path) else WEIGHT
-    with pytest.raises(StoreDamagedError), moedb.open(store, verify="data") as db:
-        db.array(RUN_ID, key.name, N_LAYERS)
+    with moedb.open(store) as db, pytest.raises(StoreDamagedError):
+        db.verified().array(RUN_ID, key.name, N_LAYERS)
 
 
 def test_a_missing_file_is_no_hole(store: Path) -> None:
