@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import sys
 import tempfile
 import warnings
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from moedb.errors import UsageError
 from moedb.store.engine.spark.settings import SparkSettings
@@ -64,6 +66,11 @@ def expect_packages(*names: str) -> None:
         )
 
 
+_CONNECT_PORT = 15002
+_PATIENCE = 20.0
+"""Seconds in which a server of Spark Connect has to take a connection."""
+
+
 def open_session(settings: SparkSettings, n_bytes: int = 0) -> "SparkSession":
     """Start Spark, or reach it, and return a session with views of its own.
 
@@ -100,6 +107,10 @@ def open_session(settings: SparkSettings, n_bytes: int = 0) -> "SparkSession":
 def _remote(settings: SparkSettings) -> Any:
     from pyspark.sql import SparkSession
 
+    # its client asks a server that is not there again for ten minutes
+    place = urlsplit(settings.title)
+    with socket.create_connection((place.hostname, place.port or _CONNECT_PORT), _PATIENCE):
+        pass
     # its own messages of a server that cannot be reached say the same, many times
     logging.getLogger("pyspark.sql.connect.client").setLevel(logging.CRITICAL)
     return SparkSession.builder.remote(settings.remote).create()
