@@ -7,6 +7,7 @@ import sys
 import threading
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -246,6 +247,22 @@ def test_two_at_once_both_come_in(store: Path) -> None:
     assert additions_of(run)["parts"].about.parts == ("3", "4")
     assert labels_of(store) == [(n, f"k{n}", "yes") for n in range(3)]
     verify_run(run)
+
+
+def test_a_staging_folder_that_goes_between_two_looks_is_made_again(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failed = Path.mkdir, []
+
+    def mkdir(path: Path, *args: Any, **kwargs: Any) -> None:
+        if path.name == ".staging" and not failed:
+            failed.append(path)
+            raise FileExistsError(17, "File exists")
+        real(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    add(store, RUN_ID, concepts("a"), {"token_labels": [labels("k", 1)]})
+    assert failed and labels_of(store) == [(1, "k", "yes")]
 
 
 def test_the_same_key_twice_at_once_comes_in_once(store: Path) -> None:
