@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moedb.experts.agreement import f1
-from moedb.queries.analyses.uncertainty.bootstrap import bootstrap, number_or_none
+from moedb.queries.analyses.uncertainty.bootstrap import bootstrap
 
 
 class Score(NamedTuple):
@@ -80,5 +80,4 @@ def interval(
     samples, seed
         Draws of the bootstrap, 0 for none, and their seed.
     """
-    low, high = bootstrap(counted, samples, seed).combined(f1).intervals()[:, 0]
-    return number_or_none(low), number_or_none(high)
+    return bootstrap(counted, samples, seed).combined(f1).interval()

@@ -119,10 +119,12 @@ def jsd_specialization(reader: "SnapshotReader", parameters: "Mapping[str, Value
     found: list[JsdSpecializationRow] = []
     of_output = parameters["of"] == "promoted"
     layer = None if parameters["layer"] is None else int(parameters["layer"])
-    layers = promoting_layers(run, layer) if of_output else _layers(run, layer)
+    n_experts = {int(row["layer"]): int(row["n_experts"]) for row in run.manifest.layers}
+    known = [each for each in sorted(n_experts) if layer in (None, each)]
+    layers = promoting_layers(run, layer) if of_output else known
     for each in each_part(layers, "layers"):
         asked = {"run": run.run_id, "split": parameters["split"], "layer": each}
-        counts = np.zeros((_n_experts(run, each), number["clusters"]))
+        counts = np.zeros((n_experts[each], number["clusters"]))
         pairs = (
             _promoted_ids(reader, run, unembedding, asked, number["n"])
             if of_output
@@ -131,8 +133,8 @@ def jsd_specialization(reader: "SnapshotReader", parameters: "Mapping[str, Value
         for expert, token_ids, times in pairs:
             places = np.searchsorted(unembedding.token_ids, token_ids) % len(clusters)
             # ids that the vocabulary does not have are of no cluster
-            known = unembedding.token_ids[places] == token_ids
-            np.add.at(counts, (expert[known], clusters[places[known]]), times[known])
+            is_known = unembedding.token_ids[places] == token_ids
+            np.add.at(counts, (expert[is_known], clusters[places[is_known]]), times[is_known])
         found += _rows(each, counts, number["draws"], number["seed"])
     sql = KEPT_DECISIONS if of_output else _INPUT_IDS
     return Computed(found, sql, (run.run_id,))
@@ -198,16 +200,6 @@ def _promoted_ids(
         ids = unembedding.token_ids[largest.places]
         own = np.repeat(experts[here], ids.shape[1])
         yield own, ids.ravel(), np.ones(ids.size, np.int64)
-
-
-def _layers(run: "RunSnapshot", layer: int | None) -> list[int]:
-    return sorted(
-        int(row["layer"]) for row in run.manifest.layers if layer in (None, int(row["layer"]))
-    )
-
-
-def _n_experts(run: "RunSnapshot", layer: int) -> int:
-    return next(int(row["n_experts"]) for row in run.manifest.layers if int(row["layer"]) == layer)
 
 
 JSD_SPECIALIZATION = Analysis(

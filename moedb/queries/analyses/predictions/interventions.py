@@ -252,7 +252,7 @@ def effects_of(
             measured |= {measure: average[measure], change: average[change]}
             measured |= {f"{change}_low": low, f"{change}_high": high}
         ratio = _restored(resampled)
-        low, high = map(number_or_none, ratio.intervals()[:, 0])
+        low, high = ratio.interval()
         rows.append(
             InterventionEffectRow(
                 **condition_of(own)._asdict(),

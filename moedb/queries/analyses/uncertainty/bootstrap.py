@@ -156,6 +156,11 @@ class Bootstrap:
                     bounds[:, column] = self._interval(column, n_clusters)
         return bounds
 
+    def interval(self) -> tuple[float | None, float | None]:
+        """Return the interval of the one column that there is; None where it has none."""
+        [low], [high] = self.intervals()
+        return number_or_none(low), number_or_none(high)
+
     def _interval(self, column: int, n_clusters: int) -> "NDArray[np.float64]":
         import numpy as np
         from scipy.special import ndtr, ndtri, stdtrit

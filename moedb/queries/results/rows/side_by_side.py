@@ -1,5 +1,6 @@
 """The rows of one question over several runs, one run after the other, as one result."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -55,9 +56,9 @@ def side_by_side(
     names = [name if name not in columns[:at] else f"{name}_" for at, name in enumerate(columns)]
     numbers = None if key is None else _numbers([each.label for each in found])
     if numbers is not None:
-        types = ["VARCHAR", "DOUBLE" if numbers.is_real else "BIGINT"]
-        order = sorted(range(len(found)), key=numbers.values.__getitem__)
-        labels: Sequence[object] = numbers.values
+        types = ["VARCHAR", "BIGINT" if isinstance(numbers[0], int) else "DOUBLE"]
+        order = sorted(range(len(found)), key=numbers.__getitem__)
+        labels: Sequence[object] = numbers
     else:
         types = ["VARCHAR", *(["VARCHAR"] if key is not None else [])]
         order = list(range(len(found)))
@@ -102,20 +103,13 @@ def side_by_side(
     )
 
 
-class _Numbers(NamedTuple):
-    values: list[float]
-    is_real: bool
-
-
-def _numbers(labels: Sequence[str | None]) -> _Numbers | None:
-    """The labels as numbers, if all of them are."""
+def _numbers(labels: Sequence[str | None]) -> list[int] | list[float] | None:
+    """The labels as numbers, if all of them are: whole ones where all are."""
     try:
         values = [float(label) for label in labels if label is not None]
     except ValueError:
         return None
-    if len(values) < len(labels) or any(value != value for value in values):
+    if len(values) < len(labels) or not all(map(math.isfinite, values)):
         return None
-    is_real = any(value != int(value) for value in values if abs(value) < 2**53) or any(
-        abs(value) >= 2**53 for value in values
-    )
-    return _Numbers(values if is_real else [int(value) for value in values], is_real)
+    is_whole = all(value.is_integer() and abs(value) < 2**53 for value in values)
+    return [int(value) for value in values] if is_whole else values

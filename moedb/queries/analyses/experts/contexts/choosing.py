@@ -3,9 +3,29 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from moedb.queries.questions.parameters import Parameter
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+QUANTILES = Parameter(
+    "quantiles",
+    "integer",
+    5,
+    False,
+    "groups of equal size, by score; where there is a remainder, the first have one more",
+    least=1,
+    most=1000,
+)
+PER_CLUSTER = Parameter(
+    "per_cluster",
+    "integer",
+    1,
+    False,
+    "contexts of one cluster at most, in each quantile where by is quantile; 0 for any",
+    least=0,
+)
 
 By = Literal["top", "quantile", "random"]
 """How contexts are chosen."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from moedb.queries.analyses.analysis import RUN, SPLIT, Analysis, AnalysisColumn
-from moedb.queries.analyses.experts.contexts.choosing import By, Choice
+from moedb.queries.analyses.experts.contexts.choosing import PER_CLUSTER, QUANTILES, By, Choice
 from moedb.queries.analyses.experts.contexts.reading import DECISIONS, expert_contexts
 from moedb.queries.analyses.experts.contexts.shaded import shaded_contexts
 from moedb.queries.analyses.uncertainty.clusters import CLUSTER
@@ -131,23 +131,8 @@ TOP_CONTEXTS = Analysis(
             least=1,
             most=4096,
         ),
-        Parameter(
-            "quantiles",
-            "integer",
-            5,
-            False,
-            "groups of equal size, by score; where n is no multiple, the first have one more",
-            least=1,
-            most=1000,
-        ),
-        Parameter(
-            "per_cluster",
-            "integer",
-            1,
-            False,
-            "contexts of one cluster at most, in each quantile where by is quantile; 0 for any",
-            least=0,
-        ),
+        QUANTILES,
+        PER_CLUSTER,
         CLUSTER,
         Parameter("seed", "integer", 0, False, "the seed of what is drawn"),
     ),

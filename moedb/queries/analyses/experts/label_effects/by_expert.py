@@ -11,7 +11,6 @@ from moedb.queries.analyses.experts.label_effects.groups import (
     RUN_EFFECTS,
     Difference,
     Sums,
-    interval,
     read_effects,
 )
 from moedb.queries.analyses.uncertainty.bootstrap import (
@@ -142,7 +141,7 @@ def _row(effects: "pd.DataFrame", samples: int, seed: int) -> "dict[str, Any]":
         found[group] = number_or_none(drawn.estimates[0])
         found[f"n_{group}"] = sums.size(group)
         if group in _WITH_INTERVAL:
-            found[f"{group}_low"], found[f"{group}_high"] = interval(drawn)
+            found[f"{group}_low"], found[f"{group}_high"] = drawn.interval()
     for name, groups in COMPARISONS.items():
         compared = Difference.of(sums, groups, samples, seed)
         found[name], found[f"{name}_low"], found[f"{name}_high"] = compared

@@ -11,7 +11,6 @@ from moedb.queries.analyses.experts.label_effects.groups import (
     RUN_EFFECTS,
     Difference,
     Sums,
-    interval,
     read_effects,
 )
 from moedb.queries.analyses.uncertainty.bootstrap import (
@@ -84,7 +83,7 @@ def _rows(
         found = [Difference.of(sums, groups, samples, seed) for sums in experts]
         compared = [each for each in found if each.estimate is not None]
         drawn = together.drawn(groups, samples if compared else 0, seed)
-        low, high = interval(drawn)
+        low, high = drawn.interval()
         yield LabelEffectCountsRow(
             effect_set=effect_set,
             layer=layer,

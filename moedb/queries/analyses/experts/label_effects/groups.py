@@ -207,14 +207,6 @@ class Sums:
         return Bootstrap(found.estimates, found.drawn[known], found.left_out)
 
 
-def interval(found: "Bootstrap") -> tuple[float | None, float | None]:
-    """The ends of the interval of one column; None where there is none."""
-    from moedb.queries.analyses.uncertainty.bootstrap import number_or_none
-
-    low, high = found.intervals()[:, 0].tolist()
-    return number_or_none(low), number_or_none(high)
-
-
 class Difference(NamedTuple):
     """The difference of two groups' means for one expert; None where there is none.
 
@@ -235,4 +227,4 @@ class Difference(NamedTuple):
 
         enough = min(map(sums.n_documents, groups)) >= LEAST_DOCUMENTS
         drawn = sums.drawn(groups, samples if enough else 0, seed)
-        return cls(number_or_none(drawn.estimates[0]), *interval(drawn))
+        return cls(number_or_none(drawn.estimates[0]), *drawn.interval())

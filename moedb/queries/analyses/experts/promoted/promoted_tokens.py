@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from moedb.queries.analyses.analysis import RUN, SPLIT, Analysis, AnalysisColumn
-from moedb.queries.analyses.experts.contexts.choosing import By, Choice
+from moedb.queries.analyses.experts.contexts.choosing import PER_CLUSTER, QUANTILES, By, Choice
 from moedb.queries.analyses.experts.promoted.reading import (
     KEPT_DECISIONS,
     promoted_by_experts,
@@ -133,23 +133,8 @@ PROMOTED_TOKENS = Analysis(
             least=1,
             most=100_000,
         ),
-        Parameter(
-            "quantiles",
-            "integer",
-            5,
-            False,
-            "groups of equal size, by score; where there is a remainder, the first have one more",
-            least=1,
-            most=1000,
-        ),
-        Parameter(
-            "per_cluster",
-            "integer",
-            1,
-            False,
-            "contexts of one cluster at most, in each quantile where by is quantile; 0 for any",
-            least=0,
-        ),
+        QUANTILES,
+        PER_CLUSTER,
         CLUSTER,
         Parameter(
             "outputs",
