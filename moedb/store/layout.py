@@ -2,9 +2,10 @@
 
 import re
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from moedb.errors import UsageError
 from moedb.schemas.manifests import ADDED
@@ -18,6 +19,8 @@ COMPACTED = "compacted"
 """How the names of segments begin that stand for all units before them."""
 ARRAYS = "arrays.zarr"
 """The folder of the arrays, in a run's."""
+METADATA = "zarr.json"
+"""The file that describes an array, or a group of them."""
 
 STAGED = re.compile(r"\d+-[0-9a-f]+")
 """Names of the folders in which writers stage."""
@@ -90,6 +93,20 @@ def is_segment(name: str) -> bool:
     """Whether a file's name is one of a segment's manifest."""
     kinds = (SEGMENT, COMPACTED_SEGMENT, ADDED_SEGMENT)
     return any(kind.fullmatch(name) for kind in kinds)
+
+
+def metadata_paths(arrays: Iterable[str]) -> list[str]:
+    """Where in a run the metadata of arrays are, and those of the groups that they are in.
+
+    Examples
+    --------
+    >>> metadata_paths(["router_input/3"])[1:]
+    ['arrays.zarr/router_input/zarr.json', 'arrays.zarr/router_input/3/zarr.json']
+    """
+    places = {""}
+    for array in arrays:
+        places |= {array, array.partition("/")[0]}
+    return [(PurePosixPath(ARRAYS) / place / METADATA).as_posix() for place in sorted(places)]
 
 
 def unit_name(unit: int) -> str:

@@ -14,8 +14,8 @@ from moedb.errors import StoreDamagedError
 from moedb.schemas.arrays import CHUNK_ROWS, SHARD_ROWS
 from moedb.schemas.tables import FORMAT_MAJOR
 from moedb.store.containment import read_text
+from moedb.store.layout import METADATA
 
-METADATA = "zarr.json"
 COMPRESSION: Final = "zstd"
 COMPRESSION_LEVEL: Final = 1
 SHUFFLE: Final = "shuffle"

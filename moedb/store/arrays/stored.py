@@ -25,14 +25,13 @@ from moedb.schemas.tables import FORMAT_MAJOR
 from moedb.store.arrays.metadata import (
     COMPRESSION,
     COMPRESSION_LEVEL,
-    METADATA,
     SHUFFLE,
     ArrayForm,
     read_form,
 )
 from moedb.store.containment import check_inside, check_tree
 from moedb.store.files import sha256_of_file, sha256_of_json
-from moedb.store.layout import ARRAYS, FIRST_UNIT
+from moedb.store.layout import ARRAYS, FIRST_UNIT, METADATA, metadata_paths
 from moedb.store.reading.places.remote_store import fetch_metadata
 from moedb.store.reading.snapshot import RunSnapshot, check_sum, of_run
 
@@ -215,11 +214,9 @@ def metadata_files(manifest: RunManifest, folder: Path) -> tuple[FileEntry, ...]
     """
     if not manifest.arrays:
         return ()
-    places = {"", *manifest.arrays, *(key.path for key in array_forms(manifest))}
-    paths = [Path(ARRAYS) / place / METADATA for place in sorted(places)]
     return tuple(
-        FileEntry(path.as_posix(), (folder / path).stat().st_size, sha256_of_file(folder / path))
-        for path in paths
+        FileEntry(path, (folder / path).stat().st_size, sha256_of_file(folder / path))
+        for path in metadata_paths(key.path for key in array_forms(manifest))
     )
 
 

@@ -10,11 +10,9 @@ from moedb.errors import StoreDamagedError, StoreError
 from moedb.schemas.manifests import SEALED_SINCE, FileEntry, SegmentManifest
 from moedb.store.containment import read_text
 from moedb.store.files import sha256_of_text
-from moedb.store.layout import ARRAYS, FINAL_UNIT, FIRST_UNIT
+from moedb.store.layout import ARRAYS, FINAL_UNIT, FIRST_UNIT, METADATA, metadata_paths
 from moedb.store.reading.places.remote_store import fetch_metadata
 from moedb.store.reading.snapshot import RunSnapshot, of_run
-
-METADATA = "zarr.json"
 
 
 @dataclass(frozen=True)
@@ -149,9 +147,7 @@ def _metadata(run: RunSnapshot) -> dict[str, str]:
     keys = [f"{name}/{at}" for name, layers in run.manifest.arrays.items() for at in layers]
     if run.remote is not None:
         fetch_metadata(run.remote, run.run_id, keys)
-    places = sorted({"", *run.manifest.arrays, *keys})
-    paths = [str(PurePosixPath(ARRAYS) / place / METADATA) for place in places]
-    found = {path: _text(run.layout.folder / path) for path in paths}
+    found = {path: _text(run.layout.folder / path) for path in metadata_paths(keys)}
     known = run.head or first
     if run.format >= SEALED_SINCE and known is not None:
         hashes = {entry.path: entry.sha256 for entry in known.metadata}

@@ -17,7 +17,6 @@ from moedb.schemas.manifests import (
     TableEntry,
 )
 from moedb.schemas.tables import MOE_LAYERS, RUNS, table
-from moedb.store.arrays.metadata import METADATA
 from moedb.store.arrays.stored import (
     ArrayKey,
     Rows,
@@ -45,6 +44,7 @@ from moedb.store.layout import (
     FINAL_UNIT,
     FIRST_UNIT,
     RunLayout,
+    metadata_paths,
     unit_name,
 )
 from moedb.store.reading.committed import head_numbers
@@ -214,10 +214,8 @@ class RunWriter(OpenRun):
 
     def _move_metadata(self, folder: Path, keys: Sequence[ArrayKey]) -> None:
         """Put the metadata of arrays, and of the groups that they are in, to their places."""
-        groups = ("", *sorted({key.name for key in keys}))
-        places = [Path(ARRAYS) / group / METADATA for group in groups]
-        places += [Path(ARRAYS) / key.path / METADATA for key in keys]
-        move_into(self.layout.folder, {str(place): folder / place for place in places})
+        paths = metadata_paths(key.path for key in keys)
+        move_into(self.layout.folder, {path: folder / path for path in paths})
 
     def _create_arrays_in(self, folder: Path) -> None:
         attributes = {"run_id": self.manifest.run_id, "model": self.manifest.row["model"]}

@@ -121,6 +121,6 @@ class SparkEngine:
         if any(word in said for word in _NO_FILE):
             return StoreError(
                 f"Spark does not find the store's files: {said}",
-                f"every machine of Spark has to read {self._snapshot.store} under this path",
+                f"every machine of Spark has to read {self._snapshot.title} under this path",
             )
         return SqlError(f"Spark: {said}")

@@ -7,7 +7,7 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
-METADATA = "zarr.json"
+from moedb.store.layout import METADATA
 
 
 class RemoteArrays(WrapperStore[FsspecStore]):

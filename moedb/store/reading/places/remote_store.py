@@ -12,8 +12,10 @@ from moedb.errors import MoedbError, StoreDamagedError, StoreNotFoundError
 from moedb.store.layout import (
     ARRAYS,
     HEAD,
+    METADATA,
     STORE_MANIFEST,
     is_segment,
+    metadata_paths,
 )
 from moedb.store.reading.places.file_systems import cannot_reach, checked_url, file_system
 
@@ -276,9 +278,7 @@ def fetch_metadata(store: RemoteStore, run_id: str, keys: Iterable[str]) -> None
         If they cannot be read.
     """
     keys = list(keys)
-    of_arrays = {f"{ARRAYS}/{key}/zarr.json" for key in keys}
+    of_arrays = {f"{ARRAYS}/{key}/{METADATA}" for key in keys}
     listed = {path: n for key in keys for path, n in store.sizes(run_id, f"{ARRAYS}/{key}").items()}
-    groups = {"", *(key.partition("/")[0] for key in keys)}
-    found = {path: listed[path] for path in of_arrays if path in listed}
-    found.update({str(PurePosixPath(ARRAYS) / group / "zarr.json"): UNKNOWN for group in groups})
-    store.fetch(run_id, found)
+    wanted = (path for path in metadata_paths(keys) if path in listed or path not in of_arrays)
+    store.fetch(run_id, {path: listed.get(path, UNKNOWN) for path in wanted})
