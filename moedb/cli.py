@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
+from moedb.commands.asking.export import cite, export, plot, report
+from moedb.commands.asking.query import query, sql
 from moedb.commands.experts.checks import check_labels
 from moedb.commands.experts.concepts import label_tokens
 from moedb.commands.experts.importing import import_
 from moedb.commands.experts.labels import label_experts
 from moedb.commands.experts.probes import probe
-from moedb.commands.export import cite, export, plot, report
 from moedb.commands.options import StorePath
-from moedb.commands.query import query, sql
 from moedb.commands.running.capture import capture
 from moedb.commands.running.intervene import intervene
 from moedb.commands.running.train import train

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     import zarr
 
     from moedb.queries.analyses.analysis import Analysis
+    from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
     from moedb.store.arrays.stored import ArrayKey
     from moedb.store.engine.spark.settings import SparkSettings
 
@@ -134,6 +135,8 @@ class Database:
         read; None where that is not asked for. See :meth:`verified`.
     spark
         The Spark that answers queries and SQL; None for DuckDB.
+    resampling
+        How the intervals of named queries are found; None for none. See :meth:`resampled`.
 
     Attributes
     ----------
@@ -141,6 +144,8 @@ class Database:
         What is read.
     spark
         The Spark that answers; None for DuckDB.
+    resampling
+        How the intervals of named queries are found; None for none.
     memo
         What analyses have computed of complete runs.
     """
@@ -150,9 +155,11 @@ class Database:
         snapshot: Snapshot,
         hashed: Collection[str] | None = None,
         spark: "SparkSettings | None" = None,
+        resampling: "Resampling | None" = None,
     ) -> None:
         self.snapshot = snapshot
         self.spark = spark
+        self.resampling = resampling
         self.memo = Memo()
         self._hashed = None if hashed is None else frozenset(hashed)
         self._arrays_hashed: set[tuple[str, ArrayKey]] = set()
@@ -160,7 +167,7 @@ class Database:
         self._checked: set[tuple[str, str]] = set()
         self._of_one_run: dict[str, Database] = {}
         self._of_few_runs: OrderedDict[frozenset[str], Database] = OrderedDict()
-        self._verified: list[Database] = []
+        self._opened: list[Database] = []
 
     def __enter__(self) -> Self:
         return self
@@ -181,7 +188,7 @@ class Database:
 
     def close(self) -> None:
         """Close the connection, and forget what was computed."""
-        opened = [*self._of_one_run.values(), *self._of_few_runs.values(), *self._verified]
+        opened = [*self._of_one_run.values(), *self._of_few_runs.values(), *self._opened]
         if self.spark is not None and "_in_duckdb" in self.__dict__:
             opened.append(self._in_duckdb)
         for database in opened:
@@ -291,7 +298,32 @@ class Database:
             :meth:`query` adds those that it reads. It is closed with this database.
         """
         database = self._of(self.snapshot, self.snapshot.runs if runs is None else [*runs])
-        self._verified.append(database)
+        self._opened.append(database)
+        return database
+
+    def resampled(self, resampling: "Resampling | None" = None) -> "Database":
+        """Return a database whose named queries give intervals beside their estimates.
+
+        Behind a column such as ``share`` stand ``share_low`` and ``share_high``, the ends of its
+        95 % interval: of clusters of examples that are drawn again.
+
+        Parameters
+        ----------
+        resampling
+            How they are found; None for a BCa bootstrap of 1000 draws. It is closed with this
+            database.
+
+        Raises
+        ------
+        UsageError
+            If Spark answers: clusters are drawn on one machine.
+        """
+        from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
+
+        if self.spark is not None:
+            raise UsageError("intervals are found on one machine", "--ci without --engine spark")
+        database = Database(self.snapshot, self._hashed, None, resampling or Resampling())
+        self._opened.append(database)
         return database
 
     def query(self, name: str, **parameters: object) -> Result:
@@ -357,7 +389,7 @@ class Database:
             runs = tuple(narrowed(run, bound["split"], splits_read) for run in runs)
         provenance = self._provenance(question.name, statement, bound, runs)
         explain = partial(why_empty, reader._in_duckdb, question, bound)
-        return Result(
+        result = Result(
             relation,
             lambda: provenance,
             connection,
@@ -365,6 +397,11 @@ class Database:
             caution(question.name),
             question.view if isinstance(question, Analysis) else None,
         )
+        if self.resampling is None:
+            return result
+        from moedb.queries.analyses.uncertainty.resampling.results import with_intervals
+
+        return with_intervals(reader, question, bound, result, self.resampling)
 
     def query_runs(
         self,
@@ -522,7 +559,7 @@ class Database:
 
     def _of(self, snapshot: Snapshot, hashed: Collection[str] | None) -> "Database":
         """A database over another part of the store, on the same engine."""
-        return Database(snapshot, hashed, self.spark)
+        return Database(snapshot, hashed, self.spark, self.resampling)
 
     @cached_property
     def _in_duckdb(self) -> "Database":

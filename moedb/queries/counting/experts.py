@@ -117,7 +117,7 @@ def pair_chances(usage: Rows, run: RunSnapshot) -> Rows:
     for layer in layers_of(run):
         of_layer = np.asarray(usage["layer"]) == layer.layer
         expert, n = np.asarray(usage["expert"])[of_layer], usage["n_decisions"][of_layer]
-        expected = _expected_pairs(n, n.sum() // layer.top_k, layer.top_k)
+        expected = expected_pairs(n, n.sum() // layer.top_k, layer.top_k)
         a, b = np.triu_indices(len(expert), 1)
         low, high = np.minimum(expert[a], expert[b]), np.maximum(expert[a], expert[b])
         parts.append(
@@ -191,7 +191,7 @@ def layer_pairs(connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selecti
     return joined(("layer", "next_layer", "expert", "next_expert", "n_both", "n_aligned"), parts)
 
 
-def _expected_pairs(n: NDArray[np.int64], n_tokens: int, top_k: int) -> NDArray[np.float64]:
+def expected_pairs(n: NDArray[np.int64], n_tokens: int, top_k: int) -> NDArray[np.float64]:
     """(expert, expert): how many tokens choose both by chance, as the view's SQL explains."""
     import numpy as np
 

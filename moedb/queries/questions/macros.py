@@ -85,7 +85,8 @@ def create_macros(
 
 def queries_named_in(sql: str) -> list[NamedQuery]:
     """The named queries whose macros some SQL may call: their names stand in it."""
-    return [query for query in catalog().values() if query.macro_name in sql.lower()]
+    words = set(re.findall(r"\w+", sql.lower()))
+    return [query for query in catalog().values() if query.macro_name in words]
 
 
 def describe_macro(connection: duckdb.DuckDBPyConnection, query: NamedQuery) -> dict[str, str]:

@@ -12,8 +12,16 @@ Python call and a DuckDB table macro::
     -- param top integer = 5 from 1 to 100: the most used; never fewer or more than these
     -- param by_key varchar naming example-label: what of the run it names, see ``Named``
     -- column layer: the MoE layer
+    -- rows: layer, expert
+    -- shares: frequency
+    -- estimates: lift
     -- source: OLMoE
     --   a line indented so goes on with the item above it
+
+``rows`` names the columns that tell rows apart, ``shares`` and ``estimates`` those that intervals
+can be asked for, the first from 0 to 1; a query without them has none. An estimate may be negative
+only where ``signed`` names it. One that ``absent`` names is 0 where its row is left out, as nothing
+was counted for it.
 
 Two rules keep the macro the same as the query. A parameter is written ``cast($name as type)``,
 since a macro's parameters have no types. A column that is named as one of the query's parameters
@@ -23,7 +31,7 @@ is written with its table, since a bare name would be the parameter.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast, get_args
@@ -31,7 +39,7 @@ from typing import cast, get_args
 from moedb.errors import MoedbError, did_you_mean
 from moedb.queries.questions.header import malformed, read_columns, read_header
 from moedb.queries.questions.parameters import Named, Parameter, ParameterType, Value
-from moedb.queries.questions.question import SUBJECTS, Question, Subject
+from moedb.queries.questions.question import SUBJECTS, OutputColumn, Question, Subject
 from moedb.schemas.tables import TABLES
 from moedb.store.engine.quoting import literal
 
@@ -42,7 +50,8 @@ LATEST_RUN = "(select latest_run.run_id from latest_run)"
 """The run that a query of one run reads where none is named, in SQL."""
 
 _SINGLE = ("title", "answers", "subject", "source")
-_KINDS = ("title", "answers", "subject", "param", "column", "source")
+_LISTS = ("rows", "shares", "estimates", "signed", "absent")
+_KINDS = ("title", "answers", "subject", "param", "column", *_LISTS, "source")
 _PARAMETER = re.compile(
     r"(?P<name>[a-z]\w*) (?P<type>varchar|integer|double)"
     r"(?: = (?P<default>'(?:[^']|'')*'|[^\s:]+))?"
@@ -97,9 +106,24 @@ class NamedQuery(Question):
     ----------
     sql
         The whole text, header included, without a semicolon at its end.
+    row_columns
+        The columns that tell its rows apart, where it has estimates.
+    estimates
+        The columns that intervals can be asked for.
+    shares
+        Those of them that are from 0 to 1.
+    signed
+        Those of them that may be negative.
+    absent
+        Those of them that are 0 where a row is left out.
     """
 
     sql: str
+    row_columns: tuple[str, ...] = ()
+    estimates: tuple[str, ...] = ()
+    shares: frozenset[str] = frozenset()
+    signed: frozenset[str] = frozenset()
+    absent: frozenset[str] = frozenset()
 
     @property
     def macro_name(self) -> str:
@@ -199,6 +223,10 @@ def parse_query(name: str, text: str) -> NamedQuery:
         if twice:
             raise _malformed(name, f"{what} {', '.join(twice)} is declared twice")
     _check_marks(name, sql, parameters)
+    listed = {kind: _listed(name, kind, single.get(kind), columns) for kind in _LISTS}
+    if bool(listed["rows"]) != bool(listed["shares"] or listed["estimates"]):
+        raise _malformed(name, "rows are told apart for shares or estimates, and for these alone")
+    estimates = {*listed["shares"], *listed["estimates"]}
     return NamedQuery(
         name=name,
         title=single["title"],
@@ -208,7 +236,25 @@ def parse_query(name: str, text: str) -> NamedQuery:
         columns=columns,
         source=single["source"],
         sql=sql,
+        row_columns=listed["rows"],
+        estimates=tuple(column.name for column in columns if column.name in estimates),
+        shares=frozenset(listed["shares"]),
+        signed=frozenset(listed["signed"]),
+        absent=frozenset(listed["absent"]),
     )
+
+
+def _listed(
+    query_name: str, kind: str, text: str | None, columns: Sequence[OutputColumn]
+) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in (text or "").split(",") if part.strip())
+    known = [column.name for column in columns]
+    for name in names:
+        if name not in known:
+            raise _malformed(
+                query_name, f"{kind} {name!r} is no column; {did_you_mean(name, known)}"
+            )
+    return names
 
 
 def _parse_parameter(query_name: str, text: str) -> Parameter:

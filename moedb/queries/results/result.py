@@ -130,6 +130,22 @@ class RunReference:
 
 
 @dataclass(frozen=True)
+class Intervals:
+    """How the intervals of a result were found.
+
+    Attributes
+    ----------
+    title
+        In words.
+    settings
+        What was asked for, by which they can be found again.
+    """
+
+    title: str
+    settings: Mapping[str, object]
+
+
+@dataclass(frozen=True)
 class Provenance:
     """Where a result comes from, enough to compute it again.
 
@@ -156,6 +172,8 @@ class Provenance:
         where nothing did.
     engine
         What ran the SQL.
+    intervals
+        How the intervals beside its estimates were found; None without any.
     """
 
     name: str | None
@@ -168,6 +186,7 @@ class Provenance:
     where: str | None = None
     order_by: str | None = None
     engine: str = DUCKDB
+    intervals: Intervals | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as values that JSON can hold."""
@@ -182,6 +201,7 @@ class Provenance:
             "snapshot": self.snapshot,
             "moedb_version": self.moedb_version,
             **({} if self.engine == DUCKDB else {"engine": self.engine}),
+            **({} if self.intervals is None else {"intervals": asdict(self.intervals)}),
         }
 
     def footer(self) -> str:
@@ -219,6 +239,8 @@ class Provenance:
             parts.append(f"ordered by {self.order_by}")
         if self.engine != DUCKDB:
             parts.append(f"on {self.engine}")
+        if self.intervals is not None:
+            parts.append(self.intervals.title)
         return " ".join("; ".join([*parts, f"moedb {self.moedb_version}"]).split())
 
 

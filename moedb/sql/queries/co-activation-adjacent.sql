@@ -19,6 +19,10 @@
 -- column expected: 2 / k of what co-activation expects of the pair: k different experts drawn at
 --   random with the same frequencies, and ranked at random
 -- column lift: n_adjacent / expected; 1 is chance
+-- rows: layer, expert_a, expert_b
+-- shares: p_b_given_a, p_a_given_b, jaccard
+-- estimates: lift
+-- absent: p_b_given_a, p_a_given_b, jaccard, lift
 -- source: OLMoE, as its code counts; chance as in co-activation
 with selected_layers as (
     select

@@ -20,6 +20,10 @@
 --   each expert keeps its frequency. k(k-1) T / (E(E-1)) where all are chosen alike; over the pairs
 --   of a layer it adds up to k(k-1)/2 T, over those of expert_a to (k-1) N_a
 -- column lift: n_both / expected; 1 is chance
+-- rows: layer, expert_a, expert_b
+-- shares: p_b_given_a, p_a_given_b, jaccard
+-- estimates: lift
+-- absent: p_b_given_a, p_a_given_b, jaccard, lift
 -- source: OLMoE; chance is conditional Poisson sampling (Hajek 1964): of all ways to draw k with
 --   these frequencies the one of largest entropy. Its expectation is exact where all are chosen
 --   alike, else approximated: within 0.3 % for every pair at the frequencies of the embedded model,

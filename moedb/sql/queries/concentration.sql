@@ -11,6 +11,9 @@
 -- column experts_50: smallest number of experts that take at least 50 % of the decisions
 -- column experts_90: smallest number of experts that take at least 90 %
 -- column experts_99: smallest number of experts that take at least 99 %
+-- rows: layer, n_top
+-- shares: share
+-- estimates: experts_50, experts_90, experts_99
 -- source: Divák & Velja
 with selected_experts as (
     select

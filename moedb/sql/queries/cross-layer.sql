@@ -17,6 +17,10 @@
 -- column expected: n_both if the two layers chose independently, each rank alike
 -- column lift: n_both / expected
 -- column information: mutual information of the two layers' experts, in bits, over their pairs
+-- rows: layer, expert, next_expert
+-- shares: p_next_given
+-- estimates: lift
+-- absent: p_next_given, lift
 -- source: OLMoE; moe-router-study (rank-aligned)
 with token_total as (
     select coalesce(max(selection_sizes.n_tokens), 0) as n_tokens

@@ -10,6 +10,8 @@
 -- column frequency: N / T
 -- column share: N / (k T), the expert's share of the layer's decisions
 -- column uniform: k / E, the frequency of every expert if all were chosen alike
+-- rows: layer, expert
+-- shares: frequency, share
 -- source: Divák & Velja; OLMoE
 with selected_experts as (
     select

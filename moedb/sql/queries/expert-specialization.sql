@@ -16,6 +16,10 @@
 -- column conditional_entropy: H(c given this e) in bits; 0 for an expert of one value
 -- column normalized_entropy: the same over log2 of the number of values in the selection
 -- column pmi: log2 of P(c given e) / P(c) of that value, P(c) over the layer's labelled decisions
+-- rows: layer, expert
+-- shares: exclusivity
+-- estimates: conditional_entropy, normalized_entropy, pmi
+-- signed: pmi
 -- source: moedb, after OLMoE, domain specialization
 with class_counts as (
     select

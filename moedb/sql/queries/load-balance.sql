@@ -14,6 +14,9 @@
 -- column cv: standard deviation of the experts' decisions over their mean
 -- column max_over_mean: decisions of the most used expert over the mean
 -- column switch_loss: E times the sum of share and mean router probability; 1 when even
+-- rows: layer
+-- estimates: normalized_entropy, effective_experts, gini, cv, max_over_mean,
+--   switch_loss
 -- source: Fedus et al. 2022, equation 4, for the loss
 with selected_experts as (
     select

@@ -17,6 +17,9 @@
 -- column overlap_coefficient: n_shared over the size of the smaller of the two sets
 -- column weighted_jaccard: sum over all experts of the smaller share, over that of the larger
 -- column jensen_shannon: Jensen-Shannon divergence (bits) of the shares of decisions; 0 when equal
+-- rows: layer
+-- shares: jaccard, overlap_coefficient, weighted_jaccard
+-- estimates: jensen_shannon
 -- source: Divák & Velja
 with groups as (
     select

@@ -12,6 +12,8 @@
 -- column mean_topk_mass: mean router probability that the chosen experts hold together
 -- column sd_entropy: sample standard deviation of the entropy; null for a single token
 -- column mean_logsumexp: mean log-sum-exp (nats) of the router's logits
+-- rows: layer, value
+-- estimates: mean_entropy, mean_margin, mean_topk_mass, sd_entropy, mean_logsumexp
 -- source: the table router_stats, averaged
 with final as (
     select

@@ -15,6 +15,9 @@
 -- column weight_share: the same with each decision counted by its weight
 -- column frequency: N(e) / T over all tokens in the selection, labelled or not
 -- column lift: rate / frequency; null for an expert never chosen
+-- rows: layer, value, expert
+-- shares: rate, share, weight_share, frequency
+-- estimates: lift
 -- source: Poetzscher, tables 2 and 3; OLMoE, domain specialization
 with selected_experts as (
     select

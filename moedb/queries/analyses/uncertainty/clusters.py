@@ -82,7 +82,9 @@ class Clusters:
         )
 
 
-def clusters_of(reader: "SnapshotReader", run: str, name: str, key: "Value") -> Clusters:
+def clusters_of(
+    reader: "SnapshotReader", run: str, name: str, key: "Value", option: str = "-p cluster KEY"
+) -> Clusters:
     """Return the clusters of a run's examples.
 
     Parameters
@@ -95,6 +97,8 @@ def clusters_of(reader: "SnapshotReader", run: str, name: str, key: "Value") -> 
         The analysis that asks.
     key
         The label that tells them; None for that of documents, or else that of twins.
+    option
+        How another one is named on the command line.
 
     Raises
     ------
@@ -113,7 +117,7 @@ def clusters_of(reader: "SnapshotReader", run: str, name: str, key: "Value") -> 
         raise ParameterError(
             f"{name}: cluster is {chosen!r}, but no example of {run} has a label of this key; "
             f"{did_you_mean(chosen, known)}",
-            f"moedb query {name} --run {run} -p cluster KEY",
+            f"moedb query {name} --run {run} {option}",
         )
     return Clusters(chosen, _values(reader, run, name, chosen))
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from moedb.commands.asking.intervals import interval_options, with_chosen_intervals
 from moedb.commands.engines import chosen_spark, engine_options
 from moedb.commands.options import (
     open_store,
@@ -58,7 +59,7 @@ def ask(
                 "give it once",
             )
         given[key] = value
-    database = open_store()
+    database = with_chosen_intervals(open_store())
     if by is not None:
         if run is None or name is None:
             raise UsageError("--by is for a query over several runs", "--run RUN,RUN --by KEY")
@@ -116,6 +117,7 @@ def say_sources(result: "Result") -> None:
     is_flag=True,
     help="Print the query's SQL, with the values given, instead of running it.",
 )
+@interval_options
 @engine_options
 @output_options
 @store_option
@@ -138,6 +140,7 @@ def query(
       moedb query routing-by-class -p key role -p layer 3
       moedb query co-activation --show-sql
       moedb query load-balance --run 'text-*' --by step
+      moedb query expert-frequency --ci
     """
     if name is None:
         from moedb.queries.guidance.overview import query_list

@@ -1,0 +1,1 @@
+"""Asking a store: queries, SQL, and what is published of their answers."""

@@ -1,0 +1,242 @@
+"""A named query asked again of drawn clusters, for the intervals of what it gave."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from moedb.queries.analyses.uncertainty.resampling.draws import drawn_again, left_out
+from moedb.queries.analyses.uncertainty.resampling.ends import Ranges, ends_of
+from moedb.queries.analyses.uncertainty.resampling.of_examples import OF_EXAMPLES
+from moedb.queries.analyses.uncertainty.resampling.of_pairs import OF_PAIRS
+from moedb.queries.analyses.uncertainty.resampling.of_run import DERIVED, KEYED, OfRun
+from moedb.queries.analyses.uncertainty.resampling.replicates import (
+    STATICS,
+    Replicates,
+    chunks_of,
+)
+from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
+from moedb.queries.analyses.waiting.progress import each_part
+from moedb.queries.questions.parameters import RUN_PARAMETERS
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from moedb.queries.counting.decisions.rows import Rows
+    from moedb.queries.questions.parameters import Value
+    from moedb.queries.questions.query_file import NamedQuery
+    from moedb.queries.reading.reader import SnapshotReader
+
+_LAYER = "layer"
+
+
+def can_be_asked_again(query: "NamedQuery") -> bool:
+    """Whether all that a query reads is known cluster by cluster."""
+    known = {*STATICS, *OF_EXAMPLES, *OF_PAIRS, *DERIVED}
+    return bool(query.estimates) and query.relations <= known
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """The ends of the intervals of a query's rows.
+
+    Attributes
+    ----------
+    low, high
+        By the name of an estimate, (row,): NaN where there is no interval.
+    title
+        How they were found.
+    """
+
+    low: "Mapping[str, NDArray[np.float64]]"
+    high: "Mapping[str, NDArray[np.float64]]"
+    title: str
+
+
+class AskedAgain:
+    """A named query, and the runs that it was asked of, cluster by cluster.
+
+    Parameters
+    ----------
+    reader
+        Reads the store.
+    query
+        The query; see :func:`can_be_asked_again`.
+    values
+        The values of its parameters, runs by their whole names.
+    given
+        The rows that it gave.
+    resampling
+        How intervals are asked for.
+    """
+
+    def __init__(
+        self,
+        reader: "SnapshotReader",
+        query: "NamedQuery",
+        values: "Mapping[str, Value]",
+        given: "pa.Table",
+        resampling: Resampling,
+    ) -> None:
+        self._query, self._values, self._given = query, values, given
+        self._resampling = resampling
+        self._sides: dict[str, OfRun] = {}
+        for name in RUN_PARAMETERS:
+            if values.get(name) is not None:
+                self._sides[name] = OfRun(reader, query, values, name, resampling)
+
+    def intervals(self) -> Intervals:
+        """Find the ends of the intervals of all estimates."""
+        import numpy as np
+
+        shape = self._given.num_rows, len(self._query.estimates)
+        low, high = np.full((2, *shape), np.nan)
+        estimates = np.column_stack(
+            [_numbers(self._given, name) for name in self._query.estimates]
+        ).reshape(shape)
+        n_samples = len(next(iter(self.weights.values()))) - self.n_left_out
+        for places, drawn in self._drawn():
+            n_estimates = len(places) * shape[1]
+            ends = ends_of(
+                self._resampling.method,
+                estimates[places].ravel(),
+                drawn[:n_samples].reshape(n_samples, n_estimates),
+                drawn[n_samples:].reshape(self.n_left_out, n_estimates),
+                Ranges(*(np.tile(of_estimates, len(places)) for of_estimates in self._ranges)),
+            )
+            low[places] = ends.low.reshape(-1, shape[1])
+            high[places] = ends.high.reshape(-1, shape[1])
+        names = self._query.estimates
+        return Intervals(
+            {name: low[:, at] for at, name in enumerate(names)},
+            {name: high[:, at] for at, name in enumerate(names)},
+            self.title,
+        )
+
+    @property
+    def key(self) -> str | None:
+        """The label that tells clusters; None where each example is one of its own."""
+        return next(iter(self._sides.values())).key
+
+    @property
+    def n_clusters(self) -> int:
+        """How many clusters there are, of two runs of other examples together."""
+        return sum(side.n_clusters for side in self._apart)
+
+    @property
+    def title(self) -> str:
+        """How intervals are found, and of what."""
+        n_drawn = sum(side.n_drawn for side in self._apart)
+        return self._resampling.title(self.key, self.n_clusters, n_drawn)
+
+    @property
+    def _apart(self) -> "list[OfRun]":
+        sides = list(self._sides.values())
+        return sides[:1] if self._are_paired else sides
+
+    @cached_property
+    def weights(self) -> "Mapping[str, NDArray[np.float64]]":
+        """By the parameter that names a run, (draw, cluster): draws, then all but one group.
+
+        Two runs of the same examples have the same draws.
+        """
+        import numpy as np
+
+        settings = self._resampling
+        samples = 0 if settings.method == "jackknife" else settings.samples
+        found: dict[str, NDArray[np.float64]] = {}
+        without = {
+            name: left_out(side.n_drawn, settings.seed) for name, side in self._sides.items()
+        }
+        for stream, (name, side) in enumerate(self._sides.items()):
+            if stream and self._are_paired:
+                found[name] = next(iter(found.values()))
+                continue
+            parts = [drawn_again(side.n_drawn, samples, settings.seed, stream)]
+            for other, weights in without.items():
+                if self._are_paired and other != name:
+                    continue
+                whole = np.ones((len(weights), side.n_drawn))
+                parts.append(weights if other == name else whole)
+            found[name] = np.concatenate(parts)
+        return found
+
+    @property
+    def n_left_out(self) -> int:
+        """Of the draws, those at the end that leave something out."""
+        samples = 0 if self._resampling.method == "jackknife" else self._resampling.samples
+        return len(next(iter(self.weights.values()))) - samples
+
+    @cached_property
+    def _ranges(self) -> Ranges:
+        import numpy as np
+
+        query = self._query
+        least = [-np.inf if name in query.signed else 0.0 for name in query.estimates]
+        most = [1.0 if name in query.shares else np.inf for name in query.estimates]
+        return Ranges(np.array(least), np.array(most))
+
+    @property
+    def _are_paired(self) -> bool:
+        return len({side.examples_sha256 for side in self._sides.values()}) == 1
+
+    def _drawn(self) -> "Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]":
+        """For some of the rows their places, and (draw, row, estimate)."""
+        import numpy as np
+
+        of_rows = (
+            _numbers(self._given, _LAYER).astype(np.int64)
+            if _LAYER in self._query.row_columns
+            else np.zeros(self._given.num_rows, np.int64)
+        )
+        replicates = Replicates(self._query, self._values)
+        try:
+            for layer in each_part(np.unique(of_rows).tolist(), "layers"):
+                (places,) = np.nonzero(of_rows == layer)
+                replicates.ask_about(self._given.take(places))
+                yield (
+                    places,
+                    self._at(replicates, layer if _LAYER in self._query.row_columns else None),
+                )
+        finally:
+            replicates.close()
+
+    def _at(self, replicates: Replicates, layer: int | None) -> "NDArray[np.float64]":
+        import numpy as np
+
+        for view in self._query.relations:
+            if view in STATICS:
+                rows = {name: side.static(view, layer) for name, side in self._sides.items()}
+                replicates.let_stand(view, rows)
+        counted = sorted(self._query.relations - set(STATICS))
+        n_cells = max(
+            (side.n_cells(view, layer) for side in self._sides.values() for view in counted),
+            default=1,
+        )
+        n_draws = len(next(iter(self.weights.values())))
+        found = []
+        for chunk in chunks_of(n_draws, max(n_cells, replicates.n_rows)):
+            for view in counted:
+                rows_of: dict[str, Rows] = {
+                    name: side.drawn(view, layer, self.weights[name][chunk])
+                    for name, side in self._sides.items()
+                }
+                replicates.let_draws_stand(view, rows_of, self._constants(view))
+            found.append(replicates.run(chunk.stop - chunk.start))
+        return np.concatenate(found)
+
+    def _constants(self, view: str) -> "dict[str, str]":
+        found = {"selection": str(self._values.get("split") or "default")}
+        if view in KEYED:
+            found["key"] = str(self._values.get("key") or "")
+        return found
+
+
+def _numbers(table: "pa.Table", name: str) -> "NDArray[np.float64]":
+    """(row,): the values of a column; NaN for null."""
+    import numpy as np
+
+    values = table[name].cast("double").to_numpy(zero_copy_only=False)
+    return np.asarray(values, np.float64)

@@ -1,0 +1,135 @@
+"""What each cluster of examples adds to the rows of the counted views."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_array
+
+    from moedb.queries.counting.decisions.rows import Rows
+
+_LAYER = "layer"
+
+
+@dataclass(frozen=True)
+class ClusterCounts:
+    """What clusters add to the rows of a view, at one layer where the view has layers.
+
+    Attributes
+    ----------
+    cells
+        The columns that tell rows apart, each (cell,).
+    added
+        By the names of columns of counts and sums, (cell, cluster). The first of them counts: a row
+        where it is 0 is not there.
+    """
+
+    cells: "Rows"
+    added: "Mapping[str, csr_array]"
+
+    @property
+    def n_cells(self) -> int:
+        """How many rows there may be."""
+        return int(next(iter(self.added.values())).shape[0])
+
+    def drawn(self, weights: "NDArray[np.float64]") -> "Rows":
+        """Add up the clusters, each as often as it counts.
+
+        Parameters
+        ----------
+        weights
+            (draw, cluster).
+
+        Returns
+        -------
+        Rows
+            The rows of all draws, ``draw`` the number of each.
+        """
+        import numpy as np
+
+        totals = {name: np.asarray(of @ weights.T) for name, of in self.added.items()}
+        counted = next(iter(totals.values()))
+        cell, draw = np.nonzero(counted > 0)
+        rows: Rows = {"draw": draw}
+        rows |= {name: values[cell] for name, values in self.cells.items()}
+        rows |= {name: values[cell, draw] for name, values in totals.items()}
+        return rows
+
+
+def by_layer(
+    rows: "Rows",
+    keys: Sequence[str],
+    sums: Sequence[str],
+    clusters: "NDArray[np.int64]",
+    n_clusters: int,
+) -> "dict[int | None, ClusterCounts]":
+    """Add up rows of examples by cluster.
+
+    Parameters
+    ----------
+    rows
+        A row for each example, or cluster, and cell of the view.
+    keys
+        The columns that tell cells apart.
+    sums
+        The columns to be added up, the one that counts first.
+    clusters
+        (row,): the cluster of each.
+    n_clusters
+        How many clusters there are.
+
+    Returns
+    -------
+    dict
+        By the layer; all under None where ``keys`` holds none.
+    """
+    import numpy as np
+
+    if _LAYER not in keys or not len(clusters):
+        return {None: _counts(rows, keys, sums, clusters, n_clusters)}
+    found: dict[int | None, ClusterCounts] = {}
+    layers = np.asarray(rows[_LAYER])
+    order = np.argsort(layers, kind="stable")
+    numbers, starts = np.unique(layers[order], return_index=True)
+    for layer, of_layer in zip(numbers, np.split(order, starts[1:]), strict=True):
+        part = {name: np.asarray(values)[of_layer] for name, values in rows.items()}
+        found[int(layer)] = _counts(part, keys, sums, clusters[of_layer], n_clusters)
+    return found
+
+
+def _counts(
+    rows: "Rows",
+    keys: Sequence[str],
+    sums: Sequence[str],
+    clusters: "NDArray[np.int64]",
+    n_clusters: int,
+) -> ClusterCounts:
+    import numpy as np
+    from scipy.sparse import coo_array
+
+    cell, first = _numbered([np.asarray(rows[key]) for key in keys], len(clusters))
+    shape = len(first), n_clusters
+    added = {
+        name: coo_array((np.asarray(rows[name], np.float64), (cell, clusters)), shape).tocsr()
+        for name in sums
+    }
+    return ClusterCounts({key: np.asarray(rows[key])[first] for key in keys}, added)
+
+
+def _numbered(
+    columns: "Sequence[NDArray[Any]]", n_rows: int
+) -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
+    """(row,) the number of each row's values, and (number,) the first row that has them."""
+    import numpy as np
+
+    if not columns:
+        return np.zeros(n_rows, np.int64), np.zeros(min(n_rows, 1), np.int64)
+    number = np.zeros(n_rows, np.int64)
+    for values in columns:
+        _, coded = np.unique(values, return_inverse=True)
+        number = number * (int(coded.max()) + 1 if n_rows else 1) + coded
+    _, first, cell = np.unique(number, return_index=True, return_inverse=True)
+    return cell, first

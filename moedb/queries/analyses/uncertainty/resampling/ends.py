@@ -1,0 +1,221 @@
+"""The ends of intervals, of many estimates at once.
+
+Quantiles of draws lie too close together where an estimate rests on few clusters, or on a few that
+have most of it to say: then an interval reaches as far as Student's t does with as many degrees of
+freedom, of a share on the scale of its log odds, which keeps it between 0 and 1.
+"""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from moedb.queries.analyses.uncertainty.bootstrap import TAIL
+from moedb.queries.analyses.uncertainty.resampling.settings import Method
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_TIE = 1e-9
+_TAILS = (TAIL, 1 - TAIL)
+_FEW_DRAWS = 0.5
+"""Of an estimate that fewer of the draws than this have, there is no interval."""
+_FEW = 15
+"""Degrees of freedom below which an interval of quantiles is widened."""
+
+
+class Ends(NamedTuple):
+    """The ends of intervals, each (estimate,); NaN where there is none."""
+
+    low: "NDArray[np.float64]"
+    high: "NDArray[np.float64]"
+
+
+class Ranges(NamedTuple):
+    """What estimates can be, each (estimate,): a share is from 0 to 1, most others at least 0."""
+
+    least: "NDArray[np.float64]"
+    most: "NDArray[np.float64]"
+
+
+def ends_of(
+    method: Method,
+    estimates: "NDArray[np.float64]",
+    drawn: "NDArray[np.float64]",
+    without: "NDArray[np.float64]",
+    ranges: Ranges,
+) -> Ends:
+    """Return the ends of 95 % intervals.
+
+    Parameters
+    ----------
+    method
+        How they are found.
+    estimates
+        (estimate,): of all clusters; NaN where there is none.
+    drawn
+        (draw, estimate): of clusters drawn again; NaN where a draw has none.
+    without
+        (group, estimate): of all clusters but one group; NaN where the rest has none.
+    ranges
+        What the estimates can be. A share that is the same in every draw has Wilson's interval for
+        as many as there are clusters: one that was never seen may still be.
+
+    Returns
+    -------
+    Ends
+        NaN where an estimate rests on fewer than two clusters, or on what too few draws have, and
+        where it is no share and never varies.
+
+    References
+    ----------
+    Efron 1987, "Better bootstrap confidence intervals"; Hesterberg 2015, "What teachers should know
+    about the bootstrap", section 5.3, for the widening by the number of clusters; Wilson 1927.
+    """
+    import numpy as np
+
+    # without the only cluster that it rests on there is none
+    known = np.isfinite(estimates) & np.isfinite(without).all(axis=0) & (len(without) > 1)
+    low, high = np.full((2, len(estimates)), np.nan)
+    if method != "jackknife":
+        known &= np.isfinite(drawn).mean(axis=0) >= _FEW_DRAWS
+    if not known.any():
+        return Ends(low, high)
+    estimates, drawn, without = estimates[known], drawn[:, known], without[:, known]
+    ranges = Ranges(ranges.least[known], ranges.most[known])
+    influence = without.mean(axis=0) - without
+    # differences of rounding are none
+    influence[np.abs(influence) <= _TIE * np.abs(estimates)] = 0
+    degrees = np.maximum(_clusters_behind(influence) - 1, 1)
+    ends = _by_t(estimates, influence, degrees, ranges)
+    varies = (influence != 0).any(axis=0)
+    if method != "jackknife":
+        by_t = ends
+        ends = _by_quantiles(method, estimates, drawn, influence, degrees)
+        varies = np.nanmax(drawn, axis=0) > np.nanmin(drawn, axis=0)
+        if method == "bca":
+            few = degrees < _FEW
+            ends = Ends(
+                np.where(few, np.minimum(ends.low, by_t.low), ends.low),
+                np.where(few, np.maximum(ends.high, by_t.high), ends.high),
+            )
+    ends = Ends(*(np.clip(end, *ranges) for end in ends))
+    low[known], high[known] = _or_wilson(estimates, len(without), ranges, varies, ends)
+    return Ends(low, high)
+
+
+def _or_wilson(
+    estimates: "NDArray[np.float64]",
+    n_clusters: int,
+    ranges: Ranges,
+    varies: "NDArray[np.bool_]",
+    ends: Ends,
+) -> Ends:
+    """Put in the place of intervals without a width what can be said where nothing varies."""
+    import numpy as np
+    from scipy.special import ndtri
+
+    squared = float(ndtri(TAIL)) ** 2 / n_clusters
+    middle = (estimates + squared / 2) / (1 + squared)
+    spread = np.maximum(estimates * (1 - estimates), 0) * squared + squared**2 / 4
+    half = np.sqrt(spread) / (1 + squared)
+    is_share = ranges.most == 1
+    return Ends(
+        np.where(varies, ends.low, np.where(is_share, np.maximum(middle - half, 0), np.nan)),
+        np.where(varies, ends.high, np.where(is_share, np.minimum(middle + half, 1), np.nan)),
+    )
+
+
+def _clusters_behind(influence: "NDArray[np.float64]") -> "NDArray[np.float64]":
+    """(estimate,): the clusters that an estimate rests on, as if all had as much to say.
+
+    Three times the squared sum of squares over the sum of fourth powers: n where influences are
+    normal, fewer where a few have most of it; never more than those that change it.
+    """
+    import numpy as np
+
+    squares = influence**2
+    second, fourth = squares.sum(axis=0), (squares**2).sum(axis=0)
+    changes = (influence != 0).sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        told = 3 * second**2 / fourth
+    found: NDArray[np.float64] = np.where(fourth > 0, np.minimum(told, changes), len(influence))
+    return found
+
+
+def _by_t(
+    estimates: "NDArray[np.float64]",
+    influence: "NDArray[np.float64]",
+    degrees: "NDArray[np.float64]",
+    ranges: Ranges,
+) -> Ends:
+    """Student's t of the jackknife's error; of a share on the scale of its log odds."""
+    import numpy as np
+    from scipy.special import expit, logit, stdtrit
+
+    n = len(influence)
+    error = np.sqrt((n - 1) / n * (influence**2).sum(axis=0))
+    t = stdtrit(degrees, 1 - TAIL)
+    inner = (ranges.most == 1) & (estimates > 0) & (estimates < 1)
+    share = np.where(inner, estimates, 0.5)
+    half = t * error / (share * (1 - share))
+    low, high = (expit(logit(share) + sign * half) for sign in (-1, 1))
+    return Ends(
+        np.where(inner, low, estimates - t * error), np.where(inner, high, estimates + t * error)
+    )
+
+
+def _by_quantiles(
+    method: Method,
+    estimates: "NDArray[np.float64]",
+    drawn: "NDArray[np.float64]",
+    influence: "NDArray[np.float64]",
+    degrees: "NDArray[np.float64]",
+) -> Ends:
+    import numpy as np
+    from scipy.special import ndtr, ndtri, stdtrit
+
+    ordered = np.sort(drawn, axis=0)  # draws without one come last
+    n_drawn = np.isfinite(drawn).sum(axis=0)
+    if method == "percentile":
+        tails = (np.full_like(estimates, tail) for tail in _TAILS)
+        return Ends(*(_quantile(ordered, n_drawn, tail) for tail in tails))
+    # draws of values that are alike differ by rounding: those are ties, on any machine
+    spread = ordered[n_drawn - 1, np.arange(len(estimates))] - ordered[0]
+    tie = _TIE * np.maximum(spread, np.abs(estimates))
+    smaller = (drawn < estimates - tie).sum(axis=0)
+    alike = (np.abs(drawn - estimates) <= tie).sum(axis=0)
+    below = (smaller + alike / 2) / n_drawn
+    least = 0.5 / n_drawn
+    bias = ndtri(np.clip(below, least, 1 - least))
+    middle, deviation = np.nanmean(drawn, axis=0), np.nanstd(drawn, axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # of plug-in estimates that are biased all draws may be on one side
+        is_beyond = (below < least) | (below > 1 - least)
+        bias = np.where(is_beyond, (estimates - middle) / deviation, bias)
+        skewed = (influence**3).sum(axis=0) / (6 * (influence**2).sum(axis=0) ** 1.5)
+    acceleration = np.where(np.isfinite(skewed), skewed, 0.0)
+    wide = np.sqrt((degrees + 1) / degrees) * stdtrit(degrees, 1 - TAIL)
+    ends = []
+    for sign in (-1, 1):
+        shifted = bias + sign * wide
+        # beyond the pole a quantile is the last draw
+        at = bias + shifted / np.maximum(1 - acceleration * shifted, 1e-12)
+        is_within = np.abs(at) <= -ndtri(least)
+        within = _quantile(ordered, n_drawn, ndtr(at))
+        outside = ~is_within & is_beyond & np.isfinite(at)
+        ends.append(np.where(outside, middle + at * deviation, within))
+    return Ends(*ends)
+
+
+def _quantile(
+    ordered: "NDArray[np.float64]", n_drawn: "NDArray[np.int64]", at: "NDArray[np.float64]"
+) -> "NDArray[np.float64]":
+    """(estimate,): the quantile ``at`` of each column, of its first ``n_drawn`` rows."""
+    import numpy as np
+
+    place = np.nan_to_num(at) * (n_drawn - 1)
+    lower = np.floor(place).astype(np.int64)
+    upper = np.minimum(lower + 1, n_drawn - 1)
+    columns = np.arange(len(at))
+    low, high = ordered[lower, columns], ordered[upper, columns]
+    found: NDArray[np.float64] = low + (place - lower) * (high - low)
+    return found

@@ -1,0 +1,244 @@
+"""What a query reads of one run, cluster by cluster."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from moedb.errors import UsageError
+from moedb.queries.analyses.uncertainty.clusters import Clusters, clusters_of
+from moedb.queries.analyses.uncertainty.resampling.cluster_counts import ClusterCounts, by_layer
+from moedb.queries.analyses.uncertainty.resampling.draws import numbered_groups
+from moedb.queries.analyses.uncertainty.resampling.of_examples import OF_EXAMPLES, means_of_sums
+from moedb.queries.analyses.uncertainty.resampling.of_pairs import (
+    OF_PAIRS,
+    count_pairs,
+    groups_for,
+)
+from moedb.queries.analyses.uncertainty.resampling.replicates import STATICS
+from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
+from moedb.queries.counting.decisions.layers import layers_of
+from moedb.queries.counting.decisions.order import UnorderedError
+from moedb.queries.counting.decisions.rows import joined
+from moedb.queries.counting.experts import expected_pairs
+from moedb.queries.reading.selection import SELECTED_EXAMPLES
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from moedb.queries.counting.decisions.rows import Rows
+    from moedb.queries.questions.parameters import Value
+    from moedb.queries.questions.query_file import NamedQuery
+    from moedb.queries.reading.reader import SnapshotReader
+
+DERIVED: Mapping[str, str] = MappingProxyType({"pair_chances": "expert_usage"})
+"""The views that follow from the rows of another one."""
+
+KEYED = ("class_routing", "class_sizes", "class_router_stats")
+"""The views that hold the classes of a label's key."""
+
+_MEANS = ("class_router_stats", "selection_router_stats")
+_EXAMPLES = f"""
+select examples.example_id
+from examples
+where examples.run_id = cast($run as varchar) and examples.example_id in {SELECTED_EXAMPLES}
+order by examples.example_id
+"""  # noqa: S608
+_TOKENS = """
+select tokens.token_idx, tokens.example_id
+from tokens
+where tokens.run_id = cast($run as varchar)
+order by tokens.token_idx
+"""
+
+
+class OfRun:
+    """The counts of a run's clusters.
+
+    Parameters
+    ----------
+    reader
+        Reads the store.
+    query
+        The query that is asked.
+    values
+        The values of its parameters.
+    side
+        The parameter that names the run.
+    resampling
+        How intervals are asked for.
+    """
+
+    def __init__(
+        self,
+        reader: "SnapshotReader",
+        query: "NamedQuery",
+        values: "Mapping[str, Value]",
+        side: str,
+        resampling: Resampling,
+    ) -> None:
+        self._reader, self._name = reader, query.name
+        self._run = reader.snapshot.run(str(values[side]))
+        self._asked = {"run": self._run.run_id, "split": values.get("split")}
+        self._key = values.get("key")
+        self._settings = resampling
+        self._pairs = sorted(query.relations & set(OF_PAIRS))
+        self._counted: dict[str, dict[int | None, ClusterCounts]] = {}
+
+    @property
+    def examples_sha256(self) -> str:
+        """The hash over its examples: two runs of the same may be compared example by example."""
+        return str(self._run.row["dataset_sha256"])
+
+    @property
+    def key(self) -> str | None:
+        """The label that tells its clusters; None where each example is one of its own."""
+        return self._clusters.key
+
+    @cached_property
+    def n_clusters(self) -> int:
+        """How many clusters its examples are of."""
+        _, of_example = self._of_example
+        return int(of_example.max()) + 1 if len(of_example) else 0
+
+    @cached_property
+    def n_drawn(self) -> int:
+        """How many are drawn: fewer where pairs of decisions are counted for groups of them."""
+        if not self._pairs:
+            return self.n_clusters
+        return min(self.n_clusters, groups_for(self._run))
+
+    def static(self, name: str, layer: int | None) -> "pa.Table":
+        """Return what does not depend on the examples, at a layer and the one after it."""
+        import pyarrow.compute as pc
+
+        rows = self._reader.sql(STATICS[name], {"run": self._run.run_id}).arrow()
+        if layer is None:
+            return rows
+        return rows.filter(pc.is_in(rows["layer"], _among(self._at(layer))))
+
+    def n_cells(self, view: str, layer: int | None) -> int:
+        """How many rows a view may have at a layer."""
+        if view in DERIVED:
+            return self.n_cells(DERIVED[view], layer) ** 2 // 2
+        return sum(counts.n_cells for counts in self._counts(view, layer))
+
+    def drawn(self, view: str, layer: int | None, weights: "NDArray[np.float64]") -> "Rows":
+        """Return the rows of a view at a layer for draws (draw, cluster), ``draw`` their number."""
+        import numpy as np
+
+        if view == "pair_chances":
+            top_k = {each.layer: each.top_k for each in layers_of(self._run)}
+            return _chances(self.drawn("expert_usage", layer, weights), top_k)
+        parts = [counts.drawn(weights) for counts in self._counts(view, layer)]
+        names = list(parts[0])
+        rows: Rows = {name: np.concatenate([part[name] for part in parts]) for name in names}
+        return means_of_sums(rows) if view in _MEANS else rows
+
+    def _counts(self, view: str, layer: int | None) -> list[ClusterCounts]:
+        if view not in self._counted:
+            self._counted[view] = self._count(view)
+        tables = self._counted[view]
+        if None in tables:
+            return [tables[None]]
+        wanted = tables if layer is None else self._at(layer)
+        found = [tables[each] for each in wanted if each in tables]
+        return found or [_without_cells(next(iter(tables.values())))]
+
+    def _at(self, layer: int) -> list[int]:
+        """The layer, and where a query is about two of them the next."""
+        numbers = [each.layer for each in layers_of(self._run)]
+        if "layer_pairs" not in self._pairs:
+            return [layer]
+        return numbers[numbers.index(layer) :][:2] if layer in numbers else []
+
+    def _count(self, view: str) -> dict[int | None, ClusterCounts]:
+        import numpy as np
+
+        if view in OF_PAIRS:
+            try:
+                return count_pairs(self._run, view, self._group_of_token, self.n_drawn)
+            except UnorderedError as error:
+                raise UsageError(
+                    f"{self._name} has intervals only where the decisions of run "
+                    f"{self._run.title} are in order, on this machine",
+                    f"moedb copy the store here, or moedb compact {self._run.run_id}",
+                ) from error
+        added = OF_EXAMPLES[view]
+        given = {**self._asked, **({"key": self._key} if view in KEYED else {})}
+        table = self._reader.sql(added.sql, given).arrow()
+        rows = {name: table[name].to_numpy() for name in table.column_names}
+        examples, of_example = self._of_example
+        places = np.searchsorted(examples, rows["example_id"])
+        clusters = self._group_of_cluster[of_example[places]]
+        return by_layer(rows, added.keys, added.sums, clusters, self.n_drawn)
+
+    @cached_property
+    def _clusters(self) -> Clusters:
+        key, run = self._settings.cluster, self._run.run_id
+        return clusters_of(self._reader, run, self._name, key, "--ci --cluster KEY")
+
+    @cached_property
+    def _of_example(self) -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
+        """The examples that are read, ascending, and the cluster of each."""
+        examples = self._reader.sql(_EXAMPLES, self._asked).arrow()["example_id"].to_numpy()
+        return examples, self._clusters.of(examples)
+
+    @cached_property
+    def _group_of_cluster(self) -> "NDArray[np.int64]":
+        return numbered_groups(self.n_clusters, self.n_drawn, self._settings.seed)
+
+    @cached_property
+    def _group_of_token(self) -> "NDArray[np.int32]":
+        """(token,): the group of each token of the run; -1 for those that are not read."""
+        import numpy as np
+
+        tokens = self._reader.sql(_TOKENS, {"run": self._run.run_id}).arrow()
+        numbers, of = tokens["token_idx"].to_numpy(), tokens["example_id"].to_numpy()
+        found = np.full(int(numbers.max()) + 1 if len(numbers) else 0, -1, np.int32)
+        examples, of_example = self._of_example
+        places = np.minimum(np.searchsorted(examples, of), max(len(examples) - 1, 0))
+        if len(examples):
+            is_read = examples[places] == of
+            found[numbers[is_read]] = self._group_of_cluster[of_example[places[is_read]]]
+        return found
+
+
+def _chances(usage: "Rows", top_k: Mapping[int, int]) -> "Rows":
+    """The rows of ``pair_chances`` for the usage of each draw."""
+    import numpy as np
+
+    parts = []
+    names = ("draw", "layer", "expert_a", "expert_b", "expected")
+    order = np.lexsort((usage["expert"], usage["draw"], usage["layer"]))
+    keys = np.stack([usage["layer"][order], usage["draw"][order]])
+    starts = np.flatnonzero((np.diff(keys, axis=1, prepend=-1) != 0).any(axis=0))
+    for rows in np.split(order, starts[1:]):
+        layer, n = int(usage["layer"][rows[0]]), usage["n_decisions"][rows]
+        expert, k = usage["expert"][rows], top_k[layer]
+        expected = expected_pairs(n, n.sum() // k, k)
+        a, b = np.triu_indices(len(expert), 1)
+        parts.append(
+            {
+                "draw": np.full(len(a), usage["draw"][rows[0]]),
+                "layer": np.full(len(a), layer),
+                "expert_a": expert[a],
+                "expert_b": expert[b],
+                "expected": expected[a, b],
+            }
+        )
+    return joined(names, parts)
+
+
+def _without_cells(counts: ClusterCounts) -> ClusterCounts:
+    """The same columns without a row."""
+    cells = {name: values[:0] for name, values in counts.cells.items()}
+    return ClusterCounts(cells, {name: of[:0] for name, of in counts.added.items()})
+
+
+def _among(layers: list[int]) -> "pa.Array":
+    import pyarrow as pa
+
+    return pa.array(layers, pa.int32())
