@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     import zarr
 
     from moedb.queries.analyses.analysis import Analysis
-    from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
+    from moedb.queries.analyses.uncertainty.resampling.settings import Null, Resampling
     from moedb.store.arrays.stored import ArrayKey
     from moedb.store.engine.spark.settings import SparkSettings
 
@@ -135,8 +135,9 @@ class Database:
         read; None where that is not asked for. See :meth:`verified`.
     spark
         The Spark that answers queries and SQL; None for DuckDB.
-    resampling
-        How the intervals of named queries are found; None for none. See :meth:`resampled`.
+    resampling, null
+        How the intervals of named queries are found, and what chance gives; None for none. See
+        :meth:`resampled`.
 
     Attributes
     ----------
@@ -144,8 +145,8 @@ class Database:
         What is read.
     spark
         The Spark that answers; None for DuckDB.
-    resampling
-        How the intervals of named queries are found; None for none.
+    resampling, null
+        How the intervals of named queries are found, and what chance gives; None for none.
     memo
         What analyses have computed of complete runs.
     """
@@ -156,10 +157,12 @@ class Database:
         hashed: Collection[str] | None = None,
         spark: "SparkSettings | None" = None,
         resampling: "Resampling | None" = None,
+        null: "Null | None" = None,
     ) -> None:
         self.snapshot = snapshot
         self.spark = spark
         self.resampling = resampling
+        self.null = null
         self.memo = Memo()
         self._hashed = None if hashed is None else frozenset(hashed)
         self._arrays_hashed: set[tuple[str, ArrayKey]] = set()
@@ -301,17 +304,28 @@ class Database:
         self._opened.append(database)
         return database
 
-    def resampled(self, resampling: "Resampling | None" = None) -> "Database":
-        """Return a database whose named queries give intervals beside their estimates.
+    def resampled(
+        self, resampling: "Resampling | None" = None, null: "Null | None" = None
+    ) -> "Database":
+        """Return a database whose named queries say how sure they are, and what chance gives.
 
         Behind a column such as ``share`` stand ``share_low`` and ``share_high``, the ends of its
-        95 % interval: of clusters of examples that are drawn again.
+        95 % interval: of clusters of examples that are drawn again. Behind one such as ``rate``
+        stand ``rate_null``, the mean of what chance gives, ``rate_null_low`` and
+        ``rate_null_high``, the ends of the middle 95 % of it, ``rate_p`` and ``rate_q``.
 
         Parameters
         ----------
         resampling
-            How they are found; None for a BCa bootstrap of 1000 draws. It is closed with this
-            database.
+            How intervals are found; None for none, or for a BCa bootstrap of 1000 draws where
+            ``null`` is not given either.
+        null
+            How what chance gives is found; None where that is not asked for.
+
+        Returns
+        -------
+        Database
+            Closed with this one.
 
         Raises
         ------
@@ -321,8 +335,13 @@ class Database:
         from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
 
         if self.spark is not None:
-            raise UsageError("intervals are found on one machine", "--ci without --engine spark")
-        database = Database(self.snapshot, self._hashed, None, resampling or Resampling())
+            raise UsageError(
+                "intervals, and what chance gives, are found on one machine",
+                "--ci and --null without --engine spark",
+            )
+        if resampling is None and null is None:
+            resampling = Resampling()
+        database = Database(self.snapshot, self._hashed, None, resampling, null)
         self._opened.append(database)
         return database
 
@@ -397,11 +416,11 @@ class Database:
             caution(question.name),
             question.view if isinstance(question, Analysis) else None,
         )
-        if self.resampling is None:
-            return result
-        from moedb.queries.analyses.uncertainty.resampling.results import with_intervals
+        if self.resampling is not None or self.null is not None:
+            from moedb.queries.analyses.uncertainty.resampling.results import with_doubt
 
-        return with_intervals(reader, question, bound, result, self.resampling)
+            return with_doubt(reader, question, bound, result, self.resampling, self.null)
+        return result
 
     def query_runs(
         self,
@@ -559,7 +578,7 @@ class Database:
 
     def _of(self, snapshot: Snapshot, hashed: Collection[str] | None) -> "Database":
         """A database over another part of the store, on the same engine."""
-        return Database(snapshot, hashed, self.spark, self.resampling)
+        return Database(snapshot, hashed, self.spark, self.resampling, self.null)
 
     @cached_property
     def _in_duckdb(self) -> "Database":

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from moedb.commands.asking.intervals import interval_options
+from moedb.commands.asking.doubt import doubt_options
 from moedb.commands.asking.query import ask, say_sources
 from moedb.commands.engines import engine_options
 from moedb.commands.options import (
@@ -46,7 +46,7 @@ from moedb.errors import MoedbError, UsageError, did_you_mean
 @refinement_options
 @allow_empty_option
 @table_options
-@interval_options
+@doubt_options
 @engine_options
 @store_option
 def export(
@@ -162,7 +162,7 @@ def cite(what: tuple[str, ...]) -> None:
 @click.option("--title", help="Title of the figure, in place of a single panel's; '' for none.")
 @click.option("--no-footer", is_flag=True, help="Leave out the line that names the model.")
 @allow_empty_option
-@interval_options
+@doubt_options
 @engine_options
 @store_option
 def plot(

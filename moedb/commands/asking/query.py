@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moedb.commands.asking.intervals import interval_options, with_chosen_intervals
+from moedb.commands.asking.doubt import doubt_options, with_chosen_doubt
 from moedb.commands.engines import chosen_spark, engine_options
 from moedb.commands.options import (
     open_store,
@@ -59,7 +59,7 @@ def ask(
                 "give it once",
             )
         given[key] = value
-    database = with_chosen_intervals(open_store())
+    database = with_chosen_doubt(open_store())
     if by is not None:
         if run is None or name is None:
             raise UsageError("--by is for a query over several runs", "--run RUN,RUN --by KEY")
@@ -117,7 +117,7 @@ def say_sources(result: "Result") -> None:
     is_flag=True,
     help="Print the query's SQL, with the values given, instead of running it.",
 )
-@interval_options
+@doubt_options
 @engine_options
 @output_options
 @store_option

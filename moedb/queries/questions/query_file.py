@@ -19,9 +19,10 @@ Python call and a DuckDB table macro::
     --   a line indented so goes on with the item above it
 
 ``rows`` names the columns that tell rows apart, ``shares`` and ``estimates`` those that intervals
-can be asked for, the first from 0 to 1; a query without them has none. An estimate may be negative
-only where ``signed`` names it. One that ``absent`` names is 0 where its row is left out, as nothing
-was counted for it.
+can be asked for, the first from 0 to 1; a query without them has none. Among these ``signed`` may
+be negative, ``steps`` change only in steps, as sets of experts do, and ``absent`` are 0 where their
+row is left out, as nothing was counted for it. Of those that ``shuffled`` names one can ask what
+shuffled labels give, and of those that ``even`` names what experts give that are chosen alike.
 
 Two rules keep the macro the same as the query. A parameter is written ``cast($name as type)``,
 since a macro's parameters have no types. A column that is named as one of the query's parameters
@@ -50,7 +51,7 @@ LATEST_RUN = "(select latest_run.run_id from latest_run)"
 """The run that a query of one run reads where none is named, in SQL."""
 
 _SINGLE = ("title", "answers", "subject", "source")
-_LISTS = ("rows", "shares", "estimates", "signed", "absent")
+_LISTS = ("rows", "shares", "estimates", "signed", "steps", "absent", "shuffled", "even")
 _KINDS = ("title", "answers", "subject", "param", "column", *_LISTS, "source")
 _PARAMETER = re.compile(
     r"(?P<name>[a-z]\w*) (?P<type>varchar|integer|double)"
@@ -114,8 +115,13 @@ class NamedQuery(Question):
         Those of them that are from 0 to 1.
     signed
         Those of them that may be negative.
+    steps
+        Those of them that change only in steps.
     absent
         Those of them that are 0 where a row is left out.
+    shuffled, even
+        Those of them whose values by chance are known: where labels are shuffled, and where experts
+        are chosen alike.
     """
 
     sql: str
@@ -123,7 +129,10 @@ class NamedQuery(Question):
     estimates: tuple[str, ...] = ()
     shares: frozenset[str] = frozenset()
     signed: frozenset[str] = frozenset()
+    steps: frozenset[str] = frozenset()
     absent: frozenset[str] = frozenset()
+    shuffled: tuple[str, ...] = ()
+    even: tuple[str, ...] = ()
 
     @property
     def macro_name(self) -> str:
@@ -240,7 +249,10 @@ def parse_query(name: str, text: str) -> NamedQuery:
         estimates=tuple(column.name for column in columns if column.name in estimates),
         shares=frozenset(listed["shares"]),
         signed=frozenset(listed["signed"]),
+        steps=frozenset(listed["steps"]),
         absent=frozenset(listed["absent"]),
+        shuffled=listed["shuffled"],
+        even=listed["even"],
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from moedb.errors import MoedbError, UsageError
-from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
+from moedb.queries.analyses.uncertainty.resampling.settings import Null, Resampling
 from moedb.queries.database import Database
 from moedb.queries.figures.drawing import draw
 from moedb.queries.figures.parts.layout import Layout
@@ -133,8 +133,10 @@ def _asked_again(database: Database, told: Mapping[str, Any]) -> Result:
         run = run_ids[0] if len(run_ids) == 1 else None
         return database.sql(str(told["sql"]), parameters, run=run)
     label = parameters.pop("by_label", None)
-    if told.get("intervals"):
-        database = database.resampled(Resampling(**told["intervals"]["settings"]))
+    asked = {"intervals": Resampling, "chance": Null}
+    doubt = {key: make(**told[key]["settings"]) for key, make in asked.items() if told.get(key)}
+    if doubt:
+        database = database.resampled(doubt.get("intervals"), doubt.get("chance"))
     if isinstance(parameters.get("run"), list):
         return database.query_runs(
             str(told["name"]), parameters.pop("run"), label and str(label), **parameters

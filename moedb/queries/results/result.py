@@ -130,8 +130,8 @@ class RunReference:
 
 
 @dataclass(frozen=True)
-class Intervals:
-    """How the intervals of a result were found.
+class Resampled:
+    """How something was found by drawing at random.
 
     Attributes
     ----------
@@ -172,8 +172,9 @@ class Provenance:
         where nothing did.
     engine
         What ran the SQL.
-    intervals
-        How the intervals beside its estimates were found; None without any.
+    intervals, chance
+        How the intervals beside its estimates were found, and what chance gives in their place;
+        None without any.
     """
 
     name: str | None
@@ -186,7 +187,8 @@ class Provenance:
     where: str | None = None
     order_by: str | None = None
     engine: str = DUCKDB
-    intervals: Intervals | None = None
+    intervals: Resampled | None = None
+    chance: Resampled | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as values that JSON can hold."""
@@ -202,6 +204,7 @@ class Provenance:
             "moedb_version": self.moedb_version,
             **({} if self.engine == DUCKDB else {"engine": self.engine}),
             **({} if self.intervals is None else {"intervals": asdict(self.intervals)}),
+            **({} if self.chance is None else {"chance": asdict(self.chance)}),
         }
 
     def footer(self) -> str:
@@ -239,8 +242,7 @@ class Provenance:
             parts.append(f"ordered by {self.order_by}")
         if self.engine != DUCKDB:
             parts.append(f"on {self.engine}")
-        if self.intervals is not None:
-            parts.append(self.intervals.title)
+        parts += [how.title for how in (self.intervals, self.chance) if how is not None]
         return " ".join("; ".join([*parts, f"moedb {self.moedb_version}"]).split())
 
 

@@ -14,6 +14,8 @@
 -- rows: layer, n_top
 -- shares: share
 -- estimates: experts_50, experts_90, experts_99
+-- steps: experts_50, experts_90, experts_99
+-- even: share
 -- source: Divák & Velja
 with selected_experts as (
     select

@@ -20,6 +20,7 @@
 -- shares: exclusivity
 -- estimates: conditional_entropy, normalized_entropy, pmi
 -- signed: pmi
+-- shuffled: exclusivity, conditional_entropy
 -- source: moedb, after OLMoE, domain specialization
 with class_counts as (
     select

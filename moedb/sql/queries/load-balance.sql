@@ -17,6 +17,7 @@
 -- rows: layer
 -- estimates: normalized_entropy, effective_experts, gini, cv, max_over_mean,
 --   switch_loss
+-- even: normalized_entropy, gini, cv, max_over_mean
 -- source: Fedus et al. 2022, equation 4, for the loss
 with selected_experts as (
     select

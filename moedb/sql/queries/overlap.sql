@@ -20,6 +20,8 @@
 -- rows: layer
 -- shares: jaccard, overlap_coefficient, weighted_jaccard
 -- estimates: jensen_shannon
+-- steps: jaccard, overlap_coefficient
+-- shuffled: jaccard, weighted_jaccard, jensen_shannon
 -- source: Divák & Velja
 with groups as (
     select

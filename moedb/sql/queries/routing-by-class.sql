@@ -18,6 +18,7 @@
 -- rows: layer, value, expert
 -- shares: rate, share, weight_share, frequency
 -- estimates: lift
+-- shuffled: rate
 -- source: Poetzscher, tables 2 and 3; OLMoE, domain specialization
 with selected_experts as (
     select

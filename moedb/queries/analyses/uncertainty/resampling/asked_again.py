@@ -5,18 +5,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from moedb.queries.analyses.uncertainty.resampling.counts.of_examples import OF_EXAMPLES
+from moedb.queries.analyses.uncertainty.resampling.counts.of_pairs import OF_PAIRS
+from moedb.queries.analyses.uncertainty.resampling.counts.of_run import DERIVED, KEYED, OfRun
 from moedb.queries.analyses.uncertainty.resampling.draws import drawn_again, left_out
-from moedb.queries.analyses.uncertainty.resampling.ends import Ranges, ends_of
-from moedb.queries.analyses.uncertainty.resampling.of_examples import OF_EXAMPLES
-from moedb.queries.analyses.uncertainty.resampling.of_pairs import OF_PAIRS
-from moedb.queries.analyses.uncertainty.resampling.of_run import DERIVED, KEYED, OfRun
+from moedb.queries.analyses.uncertainty.resampling.ends import Kinds, ends_of
 from moedb.queries.analyses.uncertainty.resampling.replicates import (
     STATICS,
     Replicates,
     chunks_of,
+    numbers_of,
+    rows_by_layer,
 )
 from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
-from moedb.queries.analyses.waiting.progress import each_part
 from moedb.queries.questions.parameters import RUN_PARAMETERS
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from moedb.queries.questions.parameters import Value
     from moedb.queries.questions.query_file import NamedQuery
     from moedb.queries.reading.reader import SnapshotReader
-
-_LAYER = "layer"
 
 
 def can_be_asked_again(query: "NamedQuery") -> bool:
@@ -94,7 +93,7 @@ class AskedAgain:
         shape = self._given.num_rows, len(self._query.estimates)
         low, high = np.full((2, *shape), np.nan)
         estimates = np.column_stack(
-            [_numbers(self._given, name) for name in self._query.estimates]
+            [numbers_of(self._given, name) for name in self._query.estimates]
         ).reshape(shape)
         n_samples = len(next(iter(self.weights.values()))) - self.n_left_out
         for places, drawn in self._drawn():
@@ -104,7 +103,7 @@ class AskedAgain:
                 estimates[places].ravel(),
                 drawn[:n_samples].reshape(n_samples, n_estimates),
                 drawn[n_samples:].reshape(self.n_left_out, n_estimates),
-                Ranges(*(np.tile(of_estimates, len(places)) for of_estimates in self._ranges)),
+                self._kinds.repeated(len(places)),
             )
             low[places] = ends.low.reshape(-1, shape[1])
             high[places] = ends.high.reshape(-1, shape[1])
@@ -170,13 +169,14 @@ class AskedAgain:
         return len(next(iter(self.weights.values()))) - samples
 
     @cached_property
-    def _ranges(self) -> Ranges:
+    def _kinds(self) -> Kinds:
         import numpy as np
 
         query = self._query
         least = [-np.inf if name in query.signed else 0.0 for name in query.estimates]
         most = [1.0 if name in query.shares else np.inf for name in query.estimates]
-        return Ranges(np.array(least), np.array(most))
+        in_steps = [name in query.steps for name in query.estimates]
+        return Kinds(np.array(least), np.array(most), np.array(in_steps))
 
     @property
     def _are_paired(self) -> bool:
@@ -184,22 +184,11 @@ class AskedAgain:
 
     def _drawn(self) -> "Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]":
         """For some of the rows their places, and (draw, row, estimate)."""
-        import numpy as np
-
-        of_rows = (
-            _numbers(self._given, _LAYER).astype(np.int64)
-            if _LAYER in self._query.row_columns
-            else np.zeros(self._given.num_rows, np.int64)
-        )
-        replicates = Replicates(self._query, self._values)
+        replicates = Replicates(self._query, self._values, self._query.estimates)
         try:
-            for layer in each_part(np.unique(of_rows).tolist(), "layers"):
-                (places,) = np.nonzero(of_rows == layer)
+            for layer, places in rows_by_layer(self._given, self._query):
                 replicates.ask_about(self._given.take(places))
-                yield (
-                    places,
-                    self._at(replicates, layer if _LAYER in self._query.row_columns else None),
-                )
+                yield places, self._at(replicates, layer)
         finally:
             replicates.close()
 
@@ -232,11 +221,3 @@ class AskedAgain:
         if view in KEYED:
             found["key"] = str(self._values.get("key") or "")
         return found
-
-
-def _numbers(table: "pa.Table", name: str) -> "NDArray[np.float64]":
-    """(row,): the values of a column; NaN for null."""
-    import numpy as np
-
-    values = table[name].cast("double").to_numpy(zero_copy_only=False)
-    return np.asarray(values, np.float64)

@@ -29,11 +29,27 @@ class Ends(NamedTuple):
     high: "NDArray[np.float64]"
 
 
-class Ranges(NamedTuple):
-    """What estimates can be, each (estimate,): a share is from 0 to 1, most others at least 0."""
+class Kinds(NamedTuple):
+    """What estimates are like, each (estimate,).
+
+    Attributes
+    ----------
+    least, most
+        What they can be: a share is from 0 to 1, most others at least 0.
+    in_steps
+        Whether they change only in steps: what is left out tells nothing of their spread.
+    """
 
     least: "NDArray[np.float64]"
     most: "NDArray[np.float64]"
+    in_steps: "NDArray[np.bool_]"
+
+    def repeated(self, times: int) -> "Kinds":
+        """Return them so many times, one after the other."""
+        import numpy as np
+
+        least, most = (np.tile(of, times) for of in (self.least, self.most))
+        return Kinds(least, most, np.tile(self.in_steps, times))
 
 
 def ends_of(
@@ -41,7 +57,7 @@ def ends_of(
     estimates: "NDArray[np.float64]",
     drawn: "NDArray[np.float64]",
     without: "NDArray[np.float64]",
-    ranges: Ranges,
+    kinds: Kinds,
 ) -> Ends:
     """Return the ends of 95 % intervals.
 
@@ -55,15 +71,15 @@ def ends_of(
         (draw, estimate): of clusters drawn again; NaN where a draw has none.
     without
         (group, estimate): of all clusters but one group; NaN where the rest has none.
-    ranges
-        What the estimates can be. A share that is the same in every draw has Wilson's interval for
-        as many as there are clusters: one that was never seen may still be.
+    kinds
+        What the estimates are like. A share that is the same in every draw has Wilson's interval
+        for as many as there are clusters: what was never seen may still be.
 
     Returns
     -------
     Ends
-        NaN where an estimate rests on fewer than two clusters, or on what too few draws have, and
-        where it is no share and never varies.
+        NaN where an estimate rests on fewer than two clusters, or on what too few draws have; where
+        it is no share and never varies; and of the jackknife where it goes in steps.
 
     References
     ----------
@@ -80,32 +96,32 @@ def ends_of(
     if not known.any():
         return Ends(low, high)
     estimates, drawn, without = estimates[known], drawn[:, known], without[:, known]
-    ranges = Ranges(ranges.least[known], ranges.most[known])
+    kinds = Kinds(kinds.least[known], kinds.most[known], kinds.in_steps[known])
     influence = without.mean(axis=0) - without
     # differences of rounding are none
-    influence[np.abs(influence) <= _TIE * np.abs(estimates)] = 0
+    influence[(np.abs(influence) <= _TIE * np.abs(estimates)) | kinds.in_steps] = 0
     degrees = np.maximum(_clusters_behind(influence) - 1, 1)
-    ends = _by_t(estimates, influence, degrees, ranges)
+    ends = _by_t(estimates, influence, degrees, kinds)
     varies = (influence != 0).any(axis=0)
     if method != "jackknife":
         by_t = ends
         ends = _by_quantiles(method, estimates, drawn, influence, degrees)
         varies = np.nanmax(drawn, axis=0) > np.nanmin(drawn, axis=0)
         if method == "bca":
-            few = degrees < _FEW
+            few = (degrees < _FEW) & ~kinds.in_steps
             ends = Ends(
                 np.where(few, np.minimum(ends.low, by_t.low), ends.low),
                 np.where(few, np.maximum(ends.high, by_t.high), ends.high),
             )
-    ends = Ends(*(np.clip(end, *ranges) for end in ends))
-    low[known], high[known] = _or_wilson(estimates, len(without), ranges, varies, ends)
+    ends = Ends(*(np.clip(end, kinds.least, kinds.most) for end in ends))
+    low[known], high[known] = _or_wilson(estimates, len(without), kinds, varies, ends)
     return Ends(low, high)
 
 
 def _or_wilson(
     estimates: "NDArray[np.float64]",
     n_clusters: int,
-    ranges: Ranges,
+    kinds: Kinds,
     varies: "NDArray[np.bool_]",
     ends: Ends,
 ) -> Ends:
@@ -117,7 +133,7 @@ def _or_wilson(
     middle = (estimates + squared / 2) / (1 + squared)
     spread = np.maximum(estimates * (1 - estimates), 0) * squared + squared**2 / 4
     half = np.sqrt(spread) / (1 + squared)
-    is_share = ranges.most == 1
+    is_share = (kinds.most == 1) & ~kinds.in_steps
     return Ends(
         np.where(varies, ends.low, np.where(is_share, np.maximum(middle - half, 0), np.nan)),
         np.where(varies, ends.high, np.where(is_share, np.minimum(middle + half, 1), np.nan)),
@@ -145,7 +161,7 @@ def _by_t(
     estimates: "NDArray[np.float64]",
     influence: "NDArray[np.float64]",
     degrees: "NDArray[np.float64]",
-    ranges: Ranges,
+    kinds: Kinds,
 ) -> Ends:
     """Student's t of the jackknife's error; of a share on the scale of its log odds."""
     import numpy as np
@@ -154,7 +170,7 @@ def _by_t(
     n = len(influence)
     error = np.sqrt((n - 1) / n * (influence**2).sum(axis=0))
     t = stdtrit(degrees, 1 - TAIL)
-    inner = (ranges.most == 1) & (estimates > 0) & (estimates < 1)
+    inner = (kinds.most == 1) & (estimates > 0) & (estimates < 1)
     share = np.where(inner, estimates, 0.5)
     half = t * error / (share * (1 - share))
     low, high = (expit(logit(share) + sign * half) for sign in (-1, 1))

@@ -5,11 +5,12 @@ told apart by ``run_id``, and its macro is called for each of them by a lateral 
 interval is of is what the query's own SQL says.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from moedb.queries.analyses.waiting.progress import each_part
 from moedb.queries.questions.macros import create_macros
 from moedb.queries.questions.parameters import RUN_PARAMETERS
 from moedb.store.engine.connection import connect_to_nothing
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from moedb.queries.counting.decisions.rows import Rows
     from moedb.queries.questions.parameters import Value
     from moedb.queries.questions.query_file import NamedQuery
+
+_LAYER = "layer"
 
 MOST_AT_ONCE = 2_000_000
 """Rows of a relation for all draws that a query is run over together."""
@@ -48,10 +51,14 @@ class Replicates:
         The query.
     values
         The values of its parameters.
+    columns
+        The columns that are asked about.
     """
 
-    def __init__(self, query: "NamedQuery", values: "Mapping[str, Value]") -> None:
-        self._query, self._values = query, values
+    def __init__(
+        self, query: "NamedQuery", values: "Mapping[str, Value]", columns: Sequence[str]
+    ) -> None:
+        self._query, self._values, self._columns = query, values, columns
         self._sides = [name for name in RUN_PARAMETERS if values.get(name) is not None]
         self._connection = connect_to_nothing()
         self._statics: dict[str, Mapping[str, pa.Table]] = {}
@@ -104,7 +111,7 @@ class Replicates:
 
         Returns
         -------
-        (draw, row, estimate): NaN where a draw has null, or no such row; 0 in the place of a row
+        (draw, row, column): NaN where a draw has null, or no such row; 0 in the place of a row
         that is left out as nothing was counted.
         """
         import numpy as np
@@ -115,11 +122,11 @@ class Replicates:
                 with self._registered(rows) as name:
                     chosen = f"{_run_of('moedb_draw', side)} as run_id, {name}.*"
                     self._put(relation, f"select {chosen} from {name}, {draws}", at)  # noqa: S608
-        without = [0.0 if name in self._query.absent else np.nan for name in self._query.estimates]
+        without = [0.0 if name in self._query.absent else np.nan for name in self._columns]
         found = np.tile(np.array(without), (n_draws, self.n_rows, 1))
         cells = self._connection.execute(self._statement(n_draws)).fetchnumpy()
         draw, row = cells["moedb_draw"], cells["moedb_row"]
-        for at, name in enumerate(self._query.estimates):
+        for at, name in enumerate(self._columns):
             values = np.ma.asarray(cells[name]).astype(np.float64)
             found[draw, row, at] = np.ma.filled(values, np.nan)
         return found
@@ -152,7 +159,7 @@ class Replicates:
             f"answer.{quoted(name)} is not distinct from given.{quoted(name)}"
             for name in query.row_columns
         )
-        estimates = ", ".join(f"answer.{quoted(name)}" for name in query.estimates)
+        estimates = ", ".join(f"answer.{quoted(name)}" for name in self._columns)
         macro = f"{quoted(query.macro_name)}({', '.join(arguments)})"
         return f"""
             with draws as materialized (
@@ -185,3 +192,25 @@ def chunks_of(n_draws: int, rows_of_draw: int) -> Iterator[slice]:
     step = max(1, MOST_AT_ONCE // max(rows_of_draw, 1))
     for start in range(0, n_draws, step):
         yield slice(start, min(start + step, n_draws))
+
+
+def rows_by_layer(
+    given: "pa.Table", query: "NamedQuery"
+) -> "Iterator[tuple[int | None, NDArray[np.int64]]]":
+    """Go through the layers of rows, with the places of each; None for rows of no layer."""
+    import numpy as np
+
+    if _LAYER not in query.row_columns:
+        yield None, np.arange(given.num_rows)
+        return
+    of_rows = numbers_of(given, _LAYER).astype(np.int64)
+    for layer in each_part(np.unique(of_rows).tolist(), "layers"):
+        yield layer, np.flatnonzero(of_rows == layer)
+
+
+def numbers_of(table: "pa.Table", name: str) -> "NDArray[np.float64]":
+    """(row,): the values of a column; NaN for null."""
+    import numpy as np
+
+    values = table[name].cast("double").to_numpy(zero_copy_only=False)
+    return np.asarray(values, np.float64)

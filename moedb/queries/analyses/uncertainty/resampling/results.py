@@ -1,4 +1,4 @@
-"""The result of a named query with the ends of intervals beside its estimates."""
+"""The result of a named query with intervals, and with what chance gives, beside its estimates."""
 
 import logging
 from collections.abc import Mapping
@@ -11,16 +11,17 @@ from moedb.queries.analyses.uncertainty.resampling.asked_again import (
     AskedAgain,
     can_be_asked_again,
 )
-from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
+from moedb.queries.analyses.uncertainty.resampling.null.asked_of_chance import AskedOfChance
+from moedb.queries.analyses.uncertainty.resampling.null.chances import false_discovery_rates
+from moedb.queries.analyses.uncertainty.resampling.settings import Null, Resampling
 from moedb.queries.questions.query_file import NamedQuery
 from moedb.queries.questions.question import Question
-from moedb.queries.results.result import Intervals, Result
+from moedb.queries.results.result import Provenance, Resampled, Result
 from moedb.store.engine.connection import connect_to_nothing
 from moedb.store.engine.quoting import quoted
 
 if TYPE_CHECKING:
     import numpy as np
-    import pyarrow as pa
     from numpy.typing import NDArray
 
     from moedb.queries.questions.parameters import Value
@@ -31,8 +32,34 @@ logger = logging.getLogger(__name__)
 LOW, HIGH = "_low", "_high"
 """What the names of the columns of ends have behind that of their estimate."""
 
+NULL, P_VALUE, Q_VALUE = "_null", "_p", "_q"
+"""What those have of what chance gives: its mean, a p-value, a rate of false discoveries."""
+
 _OWN = ("samples", "permutations")
 """Parameters of a question that tells by itself how sure it is."""
+
+
+def with_doubt(
+    reader: "SnapshotReader",
+    question: Question,
+    values: "Mapping[str, Value]",
+    result: Result,
+    resampling: Resampling | None,
+    null: Null | None,
+) -> Result:
+    """Return a result with intervals, with what chance gives, or with both beside its estimates.
+
+    Raises
+    ------
+    UsageError
+        As of :func:`with_intervals` and :func:`with_chance`.
+    """
+    found = result
+    if null is not None:
+        found = with_chance(reader, question, values, found, null)
+    if resampling is not None:
+        found = with_intervals(reader, question, values, found, resampling)
+    return found
 
 
 def with_intervals(
@@ -64,25 +91,80 @@ def with_intervals(
     """
     if not isinstance(question, NamedQuery) or not can_be_asked_again(question):
         raise _no_intervals(question)
-    given = result.arrow()
-    asked = AskedAgain(reader, question, values, given, resampling)
+    asked = AskedAgain(reader, question, values, result.arrow(), resampling)
     found = asked.intervals()
     _warn_of_few(question, asked)
+    ends = {name: {LOW: found.low[name], HIGH: found.high[name]} for name in found.low}
+    intervals = Resampled(found.title, asdict(resampling))
+    return _beside(result, ends, replace(result.provenance, intervals=intervals))
+
+
+def with_chance(
+    reader: "SnapshotReader",
+    question: Question,
+    values: "Mapping[str, Value]",
+    result: Result,
+    null: Null,
+) -> Result:
+    """Return a result with columns behind those that chance is known of.
+
+    They are the mean of what chance gives, the ends of the middle 95 % of it, the p-value, and the
+    rate of false discoveries at which a row is one, over all rows of the result.
+
+    Parameters
+    ----------
+    reader
+        Reads the runs that the question was asked of.
+    question
+        The question.
+    values
+        The values of its parameters, runs by their whole names.
+    result
+        What it gave.
+    null
+        How what chance gives is asked for.
+
+    Raises
+    ------
+    UsageError
+        If chance is not known of any of its columns.
+    """
+    if not isinstance(question, NamedQuery):
+        raise _no_chance(question)
+    asked = AskedOfChance(reader, question, values, result.arrow(), null)
+    columns = {
+        name: {
+            NULL: found.mean,
+            f"{NULL}{LOW}": found.low,
+            f"{NULL}{HIGH}": found.high,
+            P_VALUE: found.p_value,
+            Q_VALUE: false_discovery_rates(found.p_value),
+        }
+        for name, found in asked.chances().items()
+    }
+    chance = Resampled(asked.title, asdict(null))
+    return _beside(result, columns, replace(result.provenance, chance=chance))
+
+
+def _beside(
+    result: Result,
+    columns: "Mapping[str, Mapping[str, NDArray[np.float64]]]",
+    provenance: Provenance,
+) -> Result:
+    """Return a result with more columns behind some of its own."""
+    import pyarrow as pa
+
+    table = result.arrow()
+    cells = []
+    for name, sql_type in zip(result.columns, result.types, strict=True):
+        cells.append(f"cast({quoted(name)} as {sql_type}) as {quoted(name)}")
+        for ending, values in columns.get(name, {}).items():
+            table = table.append_column(f"{name}{ending}", pa.array(values, from_pandas=True))
+            cells.append(quoted(f"{name}{ending}"))
     connection = connect_to_nothing()
-    connection.register("incoming", _beside(given, found.low, found.high))
-    types = dict(zip(result.columns, result.types, strict=True))
-    cells = ", ".join(
-        part
-        for name, sql_type in types.items()
-        for part in (
-            f"cast({quoted(name)} as {sql_type}) as {quoted(name)}",
-            *(quoted(f"{name}{end}") for end in (LOW, HIGH) if name in found.low),
-        )
-    )
-    connection.execute(f"create table given as select {cells} from incoming")  # noqa: S608
+    connection.register("incoming", table)
+    connection.execute(f"create table given as select {', '.join(cells)} from incoming")  # noqa: S608
     connection.unregister("incoming")
-    intervals = Intervals(found.title, asdict(resampling))
-    provenance = replace(result.provenance, intervals=intervals)
     return replace(
         result,
         relation=connection.table("given"),
@@ -106,20 +188,6 @@ def _warn_of_few(question: Question, asked: AskedAgain) -> None:
         )
 
 
-def _beside(
-    given: "pa.Table",
-    low: "Mapping[str, NDArray[np.float64]]",
-    high: "Mapping[str, NDArray[np.float64]]",
-) -> "pa.Table":
-    import pyarrow as pa
-
-    table = given
-    for name in low:
-        for end, values in ((LOW, low[name]), (HIGH, high[name])):
-            table = table.append_column(f"{name}{end}", pa.array(values, from_pandas=True))
-    return table
-
-
 def _no_intervals(question: Question) -> UsageError:
     own = [parameter.name for parameter in question.parameters if parameter.name in _OWN]
     if own:
@@ -130,4 +198,17 @@ def _no_intervals(question: Question) -> UsageError:
     return UsageError(
         f"{question.name} has no estimates that examples could be drawn again for",
         "moedb query NAME --help says which columns --ci gives intervals of",
+    )
+
+
+def _no_chance(question: Question) -> UsageError:
+    own = [parameter.name for parameter in question.parameters if parameter.name in _OWN]
+    if "permutations" in own:
+        return UsageError(
+            f"{question.name} says by itself what chance gives, without --null",
+            f"moedb query {question.name} -p permutations N",
+        )
+    return UsageError(
+        f"what chance gives is not known of any column of {question.name}",
+        "moedb query NAME --help says of which columns --null tells it",
     )

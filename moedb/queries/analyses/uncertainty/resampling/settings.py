@@ -80,3 +80,42 @@ class Resampling:
         name = {"bca": "BCa", "percentile": "percentile"}[self.method]
         drawn = f"{self.samples} draws, seed {self.seed}"
         return f"95 % intervals: {name} bootstrap {over}, {drawn}"
+
+
+@dataclass(frozen=True)
+class Null:
+    """How what chance gives is found: labels are shuffled, or experts chosen alike.
+
+    Attributes
+    ----------
+    samples
+        How often.
+    seed
+        The seed of it.
+    cluster
+        The key of the label of examples that tells the clusters; None for that of documents, or
+        else of twins.
+    """
+
+    samples: int = 1000
+    seed: int = 0
+    cluster: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.samples <= _MOST_SAMPLES:
+            raise UsageError(
+                f"what chance gives is asked for {self.samples} times, not 1 to {_MOST_SAMPLES}",
+                "--null 1000",
+            )
+        if self.seed < 0:
+            raise UsageError(f"seed is {self.seed}, not 0 or more", "--seed 0")
+
+    def title(self, how: str) -> str:
+        """Say what chance was.
+
+        Examples
+        --------
+        >>> Null(200).title("labels shuffled over examples")
+        'chance: labels shuffled over examples, 200 times, seed 0'
+        """
+        return f"chance: {how}, {self.samples} times, seed {self.seed}"

@@ -1,4 +1,4 @@
-"""How sure: intervals beside what a query gives."""
+"""How sure: intervals, and what chance gives, beside what a query tells."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., object])
 
 METHODS = ("bca", "percentile", "jackknife")
-_KEPT = "moedb.intervals"
+_KEPT = "moedb.doubt"
 
 
 def _keep(context: click.Context, option: click.Parameter, given: object) -> None:
     context.meta.setdefault(_KEPT, {})[str(option.name)] = given
 
 
-def interval_options(command: Command) -> Command:
-    """Add ``--ci`` and what it goes by."""
+def doubt_options(command: Command) -> Command:
+    """Add ``--ci`` and ``--null``, and what they go by."""
     for option in (
         click.option(
             "--seed",
             type=SEED,
             expose_value=False,
             callback=_keep,
-            help="With --ci, the seed of the drawing.  [default: 0]",
+            help="With --ci or --null, the seed of the drawing.  [default: 0]",
         ),
         click.option(
             "--samples",
@@ -43,8 +43,19 @@ def interval_options(command: Command) -> Command:
             metavar="KEY",
             expose_value=False,
             callback=_keep,
-            help="With --ci, the label whose examples of one value are drawn together.  [default: "
+            help="The label whose examples of one value are drawn together.  [default: "
             "document, or a prompt and its twin]",
+        ),
+        click.option(
+            "--null",
+            is_flag=False,
+            flag_value=1000,
+            type=COUNT,
+            expose_value=False,
+            callback=_keep,
+            metavar="[TIMES]",
+            help="Say what chance gives, in columns *_null, *_p and *_q: labels shuffled, or "
+            "experts chosen alike.  [1000 times unless said]",
         ),
         click.option(
             "--ci",
@@ -63,15 +74,20 @@ def interval_options(command: Command) -> Command:
     return command
 
 
-def with_chosen_intervals(database: "Database") -> "Database":
-    """Return the database with the intervals that the command line asks for."""
+def with_chosen_doubt(database: "Database") -> "Database":
+    """Return the database with the intervals, and the chance, that the command line asks for."""
     given = click.get_current_context().meta.get(_KEPT, {})
     chosen = {name: value for name, value in given.items() if value is not None}
-    if "method" not in chosen:
+    null_samples = chosen.pop("null", None)
+    if "method" not in chosen and null_samples is None:
         if chosen:
             name = next(iter(chosen))
             raise UsageError(f"--{name} is for intervals", f"--ci --{name} {chosen[name]}")
         return database
-    from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
+    from moedb.queries.analyses.uncertainty.resampling.settings import Null, Resampling
 
-    return database.resampled(Resampling(**chosen))
+    alike = {name: chosen[name] for name in ("seed", "cluster") if name in chosen}
+    return database.resampled(
+        Resampling(**chosen) if "method" in chosen else None,
+        None if null_samples is None else Null(null_samples, **alike),
+    )

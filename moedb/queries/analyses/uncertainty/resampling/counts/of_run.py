@@ -7,14 +7,20 @@ from typing import TYPE_CHECKING
 
 from moedb.errors import UsageError
 from moedb.queries.analyses.uncertainty.clusters import Clusters, clusters_of
-from moedb.queries.analyses.uncertainty.resampling.cluster_counts import ClusterCounts, by_layer
-from moedb.queries.analyses.uncertainty.resampling.draws import numbered_groups
-from moedb.queries.analyses.uncertainty.resampling.of_examples import OF_EXAMPLES, means_of_sums
-from moedb.queries.analyses.uncertainty.resampling.of_pairs import (
+from moedb.queries.analyses.uncertainty.resampling.counts.cluster_counts import (
+    ClusterCounts,
+    by_layer,
+)
+from moedb.queries.analyses.uncertainty.resampling.counts.of_examples import (
+    OF_EXAMPLES,
+    means_of_sums,
+)
+from moedb.queries.analyses.uncertainty.resampling.counts.of_pairs import (
     OF_PAIRS,
     count_pairs,
     groups_for,
 )
+from moedb.queries.analyses.uncertainty.resampling.draws import numbered_groups
 from moedb.queries.analyses.uncertainty.resampling.replicates import STATICS
 from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
 from moedb.queries.counting.decisions.layers import layers_of

@@ -6,7 +6,7 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from moedb.queries.analyses.uncertainty.resampling.cluster_counts import ClusterCounts
+from moedb.queries.analyses.uncertainty.resampling.counts.cluster_counts import ClusterCounts
 from moedb.queries.counting.decisions.layers import layers_of
 from moedb.queries.counting.decisions.stretches import each_stretch
 from moedb.queries.counting.decisions.tables import contingency_table

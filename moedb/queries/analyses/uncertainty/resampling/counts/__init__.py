@@ -1,0 +1,1 @@
+"""What clusters of examples add to what a named query reads."""

@@ -1,0 +1,1 @@
+"""What chance gives of what a named query tells."""

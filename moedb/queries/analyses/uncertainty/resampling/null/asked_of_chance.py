@@ -1,0 +1,136 @@
+"""A named query asked of what chance gives: of shuffled labels, or of experts chosen alike."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from moedb.errors import UsageError
+from moedb.queries.analyses.uncertainty.resampling.null.chances import Chances, chances_of
+from moedb.queries.analyses.uncertainty.resampling.null.even_counts import EvenCounts
+from moedb.queries.analyses.uncertainty.resampling.null.shuffled_counts import ShuffledCounts
+from moedb.queries.analyses.uncertainty.resampling.replicates import (
+    STATICS,
+    Replicates,
+    chunks_of,
+    numbers_of,
+    rows_by_layer,
+)
+from moedb.queries.analyses.uncertainty.resampling.settings import Null
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from moedb.queries.questions.parameters import Value
+    from moedb.queries.questions.query_file import NamedQuery
+    from moedb.queries.reading.reader import SnapshotReader
+
+_FIXED = """
+select * exclude (run_id)
+from {view}
+where {view}.run_id = cast($run as varchar)
+    and {view}.selection = coalesce(cast($split as varchar), 'default')
+"""
+"""What chance leaves as it is."""
+
+
+class AskedOfChance:
+    """A named query, and what chance gives in the place of what it reads.
+
+    Parameters
+    ----------
+    reader
+        Reads the store.
+    query
+        The query.
+    values
+        The values of its parameters, runs by their whole names.
+    given
+        The rows that it gave.
+    null
+        How what chance gives is asked for.
+
+    Raises
+    ------
+    UsageError
+        If chance is not known of any column of the query, or it compares two runs.
+    """
+
+    def __init__(
+        self,
+        reader: "SnapshotReader",
+        query: "NamedQuery",
+        values: "Mapping[str, Value]",
+        given: "pa.Table",
+        null: Null,
+    ) -> None:
+        self._reader, self._query, self._values, self._given = reader, query, values, given
+        self._null = null
+        self.columns: Sequence[str] = query.shuffled or query.even
+        if not self.columns:
+            raise UsageError(
+                f"what chance gives is not known of any column of {query.name}",
+                "moedb query NAME --help says of which columns --null tells it",
+            )
+        if values.get("run_b") is not None:
+            raise UsageError(
+                f"{query.name}: labels are shuffled within one run, and there are two",
+                f"moedb query {query.name} --null -p key KEY -p value_a A -p value_b B",
+            )
+        make = ShuffledCounts if query.shuffled else EvenCounts
+        self._counts: ShuffledCounts | EvenCounts = make(reader, query.name, values, null)
+
+    @property
+    def title(self) -> str:
+        """What chance is."""
+        return self._null.title(self._counts.title)
+
+    def chances(self) -> "dict[str, Chances]":
+        """Find for each column how its rows stand among what chance gives."""
+        import numpy as np
+
+        shape = self._given.num_rows, len(self.columns)
+        estimates = np.column_stack([numbers_of(self._given, name) for name in self.columns])
+        found = np.full((len(Chances._fields), *shape), np.nan)
+        replicates = Replicates(self._query, self._values, self.columns)
+        try:
+            for layer, places in rows_by_layer(self._given, self._query):
+                replicates.ask_about(self._given.take(places))
+                drawn = self._at(replicates, layer)
+                chances = chances_of(
+                    estimates[places].ravel(),
+                    drawn.reshape(len(drawn), len(places) * len(self.columns)),
+                )
+                found[:, places] = np.reshape(chances, (len(chances), -1, len(self.columns)))
+        finally:
+            replicates.close()
+        return {name: Chances(*found[:, :, at]) for at, name in enumerate(self.columns)}
+
+    def _at(self, replicates: Replicates, layer: int | None) -> "NDArray[np.float64]":
+        import numpy as np
+
+        given = {"run": self._values["run"], "split": self._values.get("split")}
+        for relation in self._query.relations - set(self._counts.views):
+            statement = STATICS.get(relation) or _FIXED.format(view=relation)
+            asked = {"run": given["run"]} if relation in STATICS else given
+            rows = at_layer(self._reader.sql(statement, asked).arrow(), layer)
+            replicates.let_stand(relation, {"run": rows})
+        views = self._query.relations & set(self._counts.views)
+        selection = str(self._values.get("split") or "default")
+        key = {"key": str(self._values["key"])} if self._query.shuffled else {}
+        found = []
+        for chunk in chunks_of(self._null.samples, self._counts.n_cells(layer)):
+            for view in sorted(views):
+                rows_of = {"run": self._counts.rows(view, layer, chunk)}
+                replicates.let_draws_stand(view, rows_of, {"selection": selection, **key})
+            found.append(replicates.run(chunk.stop - chunk.start))
+        return np.concatenate(found)
+
+
+def at_layer(rows: "pa.Table", layer: int | None) -> "pa.Table":
+    """Return those of the rows that are of a layer; all where they are of none."""
+    import pyarrow.compute as pc
+
+    if layer is None or "layer" not in rows.column_names:
+        return rows
+    return rows.filter(pc.equal(rows["layer"], layer))
