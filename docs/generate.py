@@ -3,6 +3,7 @@
 Run by ``make docs``; a test fails when a page is out of date.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -10,6 +11,7 @@ import click
 from moedb.cli import cli
 from moedb.queries.analyses.registry import ANALYSES
 from moedb.queries.questions.catalog import catalog
+from moedb.queries.questions.query_file import NamedQuery
 from moedb.schemas.arrays import ARRAYS, CHUNK_ROWS, SHARD_ROWS
 from moedb.schemas.manifests import FORMAT_VERSION
 from moedb.schemas.tables import TABLES
@@ -60,7 +62,23 @@ def queries_text() -> str:
         parts.append("\n| column | is |\n|---|---|")
         parts += [f"| `{column.name}` | {cell(column.doc)} |" for column in query.columns]
         parts.append("")
+        if isinstance(query, NamedQuery) and query.estimates:
+            parts.append(doubt_text(query))
     return "\n".join(parts)
+
+
+def doubt_text(query: NamedQuery) -> str:
+    """What can be asked of a query's columns beside their values."""
+    told = [f"`--ci` gives intervals of {_names(query.estimates)}"]
+    if query.shuffled:
+        told.append(f"`--null` what shuffled labels give of {_names(query.shuffled)}")
+    if query.even:
+        told.append(f"`--null` what experts that are chosen alike give of {_names(query.even)}")
+    return "; ".join(told) + ". [How sure](uncertainty.md).\n"
+
+
+def _names(columns: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in columns)
 
 
 def data_model() -> str:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from moedb.commands.api.publishing import export as export
     from moedb.commands.api.publishing import plot as plot
     from moedb.errors import MoedbError as MoedbError
+    from moedb.queries.analyses.uncertainty.resampling.settings import Null as Null
+    from moedb.queries.analyses.uncertainty.resampling.settings import Resampling as Resampling
     from moedb.queries.database import Database as Database
     from moedb.queries.database import open_database as open
     from moedb.queries.results.result import Result as Result
@@ -37,6 +39,8 @@ _LAZY = {
     "Database": ("moedb.queries.database", "Database"),
     "MoedbError": ("moedb.errors", "MoedbError"),
     "Result": ("moedb.queries.results.result", "Result"),
+    "Null": ("moedb.queries.analyses.uncertainty.resampling.settings", "Null"),
+    "Resampling": ("moedb.queries.analyses.uncertainty.resampling.settings", "Resampling"),
     "SparkSettings": ("moedb.store.engine.spark.settings", "SparkSettings"),
     "capture_cifar": ("moedb.commands.api.capturing", "capture_cifar"),
     "capture_ioi": ("moedb.commands.api.capturing", "capture_ioi"),
@@ -58,6 +62,8 @@ _LAZY = {
 __all__ = [
     "Database",
     "MoedbError",
+    "Null",
+    "Resampling",
     "Result",
     "SparkSettings",
     "__version__",

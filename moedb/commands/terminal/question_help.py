@@ -8,6 +8,7 @@ from moedb.queries.results.visible import visible
 
 if TYPE_CHECKING:
     from moedb.queries.questions.parameters import Parameter
+    from moedb.queries.questions.query_file import NamedQuery
 
 _NAME = "moedb.question"
 
@@ -68,8 +69,21 @@ def write_question(name: str, command: str, formatter: click.HelpFormatter) -> N
             )
     with formatter.section("Columns"):
         formatter.write_dl([(column.name, visible(column.doc)) for column in asked.columns])
+    if isinstance(asked, NamedQuery) and asked.estimates:
+        with formatter.section("How sure"):
+            formatter.write_dl(_doubt(asked))
     with formatter.section("Options"):
         formatter.write_text(f"As those of every query: {command} --help")
+
+
+def _doubt(asked: "NamedQuery") -> list[tuple[str, str]]:
+    """What options tell of which columns."""
+    told = [("--ci", f"intervals of {', '.join(asked.estimates)}")]
+    if asked.shuffled:
+        told.append(("--null", f"what shuffled labels give of {', '.join(asked.shuffled)}"))
+    if asked.even:
+        told.append(("--null", f"what experts chosen alike give of {', '.join(asked.even)}"))
+    return told
 
 
 def _told(parameter: "Parameter") -> str:
