@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from moedb.commands.asking.comparing import compare
 from moedb.commands.asking.export import cite, export, plot, report
 from moedb.commands.asking.query import query, sql
 from moedb.commands.experts.checks import check_labels
@@ -57,6 +58,7 @@ for command in (
     export,
     plot,
     cite,
+    compare,
     report,
     publish,
     verify,

@@ -422,6 +422,52 @@ class Database:
             return with_doubt(reader, question, bound, result, self.resampling, self.null)
         return result
 
+    def compare(self, name: str, one: str, other: str, **parameters: object) -> Result:
+        """Compare what a named query gives for two label values, layers, splits or runs.
+
+        Parameters
+        ----------
+        name
+            Its name.
+        one, other
+            The two sides: ``value=code`` and ``value=prose`` of a column that tells rows apart, or
+            ``split=clean`` and ``split=held`` of a parameter.
+        **parameters
+            Its other parameters.
+
+        Returns
+        -------
+        Result
+            For each row of both sides, and each estimate X, ``X_a``, ``X_b`` and ``X_difference``,
+            the first less the second, with the ends of its 95 % interval. Clusters of examples
+            that both sides have are drawn together.
+
+        Raises
+        ------
+        UsageError
+            If a side cannot be read, or intervals cannot be asked for.
+        QueryNotFoundError, ParameterError, RunNotFoundError
+            As of :meth:`query`.
+        """
+        from moedb.queries.analyses.registry import find_question
+        from moedb.queries.analyses.uncertainty.resampling.compared import read_sides
+        from moedb.queries.analyses.uncertainty.resampling.results import compared, no_intervals
+        from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
+
+        question = find_question(name)
+        if not isinstance(question, NamedQuery) or not question.estimates:
+            raise no_intervals(question)
+        sides = read_sides(question, one, other)
+        plain = self._of_plain_answers
+        of_column = sides.key in question.row_columns
+        given = [{}] if of_column else [{sides.key: sides.one}, {sides.key: sides.other}]
+        asked = []
+        for of_side in given:
+            result = plain.query(name, **{**parameters, **of_side})
+            bound = plain._with_runs(question, bind(question, {**parameters, **of_side}))
+            asked.append((plain._over(_runs_of(bound)), bound, result))
+        return compared(question, sides, asked, self.resampling or Resampling())
+
     def query_runs(
         self,
         name: str,
@@ -579,6 +625,15 @@ class Database:
     def _of(self, snapshot: Snapshot, hashed: Collection[str] | None) -> "Database":
         """A database over another part of the store, on the same engine."""
         return Database(snapshot, hashed, self.spark, self.resampling, self.null)
+
+    @cached_property
+    def _of_plain_answers(self) -> "Database":
+        """The same without intervals."""
+        if self.resampling is None and self.null is None:
+            return self
+        plain = Database(self.snapshot, self._hashed)
+        self._opened.append(plain)
+        return plain
 
     @cached_property
     def _in_duckdb(self) -> "Database":

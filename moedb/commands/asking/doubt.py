@@ -21,8 +21,8 @@ def _keep(context: click.Context, option: click.Parameter, given: object) -> Non
     context.meta.setdefault(_KEPT, {})[str(option.name)] = given
 
 
-def doubt_options(command: Command) -> Command:
-    """Add ``--ci`` and ``--null``, and what they go by."""
+def draw_options(command: Command) -> Command:
+    """Add what is drawn, how often and from where."""
     for option in (
         click.option(
             "--seed",
@@ -45,6 +45,24 @@ def doubt_options(command: Command) -> Command:
             callback=_keep,
             help="The label whose examples of one value are drawn together.  [default: "
             "document, or a prompt and its twin]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def doubt_options(command: Command) -> Command:
+    """Add ``--ci``, ``--null`` and ``--compare``, and what they go by."""
+    for option in (
+        draw_options,
+        click.option(
+            "--compare",
+            nargs=2,
+            expose_value=False,
+            callback=_keep,
+            metavar="KEY=A KEY=B",
+            help="Give the differences of two label values, layers, splits or runs with their "
+            "intervals: --compare split=clean split=held.",
         ),
         click.option(
             "--null",
@@ -74,12 +92,17 @@ def doubt_options(command: Command) -> Command:
     return command
 
 
-def with_chosen_doubt(database: "Database") -> "Database":
-    """Return the database with the intervals, and the chance, that the command line asks for."""
+def with_chosen_doubt(database: "Database", always: bool = False) -> "Database":
+    """Return the database with the intervals, and the chance, that the command line asks for.
+
+    Where there are ``always`` intervals, it says only how they are found.
+    """
     given = click.get_current_context().meta.get(_KEPT, {})
     chosen = {name: value for name, value in given.items() if value is not None}
     null_samples = chosen.pop("null", None)
-    if "method" not in chosen and null_samples is None:
+    chosen.pop("compare", None)
+    is_compared = always or compared_sides() is not None
+    if "method" not in chosen and null_samples is None and not is_compared:
         if chosen:
             name = next(iter(chosen))
             raise UsageError(f"--{name} is for intervals", f"--ci --{name} {chosen[name]}")
@@ -88,6 +111,12 @@ def with_chosen_doubt(database: "Database") -> "Database":
 
     alike = {name: chosen[name] for name in ("seed", "cluster") if name in chosen}
     return database.resampled(
-        Resampling(**chosen) if "method" in chosen else None,
+        Resampling(**chosen) if "method" in chosen or is_compared else None,
         None if null_samples is None else Null(null_samples, **alike),
     )
+
+
+def compared_sides() -> tuple[str, str] | None:
+    """What ``--compare`` names; None without it."""
+    given: tuple[str, str] | None = click.get_current_context().meta.get(_KEPT, {}).get("compare")
+    return given

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moedb.commands.asking.doubt import doubt_options, with_chosen_doubt
+from moedb.commands.asking.doubt import compared_sides, doubt_options, with_chosen_doubt
 from moedb.commands.engines import chosen_spark, engine_options
 from moedb.commands.options import (
     open_store,
@@ -60,6 +60,13 @@ def ask(
             )
         given[key] = value
     database = with_chosen_doubt(open_store())
+    sides = compared_sides()
+    if sides is not None:
+        if name is None or by is not None:
+            raise UsageError("--compare is for one named query", "moedb query NAME --compare A B")
+        database = database if verify == "sizes" else database.verified()
+        one, other = sides
+        return database.compare(name, one, other, **given)
     if by is not None:
         if run is None or name is None:
             raise UsageError("--by is for a query over several runs", "--run RUN,RUN --by KEY")

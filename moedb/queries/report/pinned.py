@@ -137,6 +137,9 @@ def _asked_again(database: Database, told: Mapping[str, Any]) -> Result:
     doubt = {key: make(**told[key]["settings"]) for key, make in asked.items() if told.get(key)}
     if doubt:
         database = database.resampled(doubt.get("intervals"), doubt.get("chance"))
+    if isinstance(parameters.get("compare"), list):
+        one, other = map(str, parameters.pop("compare"))
+        return database.compare(str(told["name"]), one, other, **parameters)
     if isinstance(parameters.get("run"), list):
         return database.query_runs(
             str(told["name"]), parameters.pop("run"), label and str(label), **parameters

@@ -15,7 +15,12 @@ LIKED = {"x": (4.0, 2, 1, 1, 1, 1), "y": (1.0, 1, 1, 1, 2, 4)}
 
 
 def write_planted(
-    store: Path, n_examples: int, seed: int, run_id: str = "text-0000000a1d", bent: float = 1.0
+    store: Path,
+    n_examples: int,
+    seed: int,
+    run_id: str = "text-0000000a1d",
+    bent: float = 1.0,
+    dataset_sha256: str = "cd" * 32,
 ) -> None:
     """Write the run: examples of 5 to 40 tokens, with topics and coins in equal numbers.
 
@@ -26,7 +31,8 @@ def write_planted(
     topics = np.array(["x", "y"])[np.arange(n_examples) % 2]
     coins = rng.permutation(np.array(["heads", "tails"])[np.arange(n_examples) // 2 % 2])
     made = sample_manifest(n_units=1, arrays=())
-    row = {**made.row, "n_examples": n_examples, "n_tokens": int(lengths.sum())}
+    sizes = {"n_examples": n_examples, "n_tokens": int(lengths.sum())}
+    row = {**made.row, **sizes, "dataset_sha256": dataset_sha256}
     units = tuple(UnitRange(at, at + 1, int(n), 0) for at, n in enumerate(lengths))
     layers = ({**made.layers[0], "layer": LAYER, "n_experts": N_EXPERTS, "top_k": TOP_K},)
     writer = RunWriter(store, RunManifest(run_id, row, 64, units, layers, {}))

@@ -74,12 +74,13 @@ class Clusters:
 
         numbers: dict[str | int, int] = {}
         return np.array(
-            [
-                numbers.setdefault(self._of_example.get(example, example), len(numbers))
-                for example in example_ids.tolist()
-            ],
+            [numbers.setdefault(name, len(numbers)) for name in self.names_of(example_ids)],
             dtype=np.int64,
         )
+
+    def names_of(self, example_ids: "NDArray[np.integer[Any]]") -> list[str | int]:
+        """Return what tells the cluster of each example: a value, or the example itself."""
+        return [self._of_example.get(example, example) for example in example_ids.tolist()]
 
 
 def clusters_of(

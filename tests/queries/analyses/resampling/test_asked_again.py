@@ -66,9 +66,9 @@ def estimates_of(db: Database, name: str, weights: np.ndarray, **parameters: Any
     result = db.query(name, run=RUN, split="all", **parameters)
     values = dict(result.provenance.parameters)
     asked = AskedAgain(db, catalog()[name], values, result.arrow(), Resampling())
-    asked.__dict__["weights"] = dict.fromkeys(asked._sides, weights)
+    asked.weights = dict.fromkeys(asked.sides, weights)
     found = np.full((len(weights), len(result.fetchall()), len(catalog()[name].estimates)), np.nan)
-    for places, drawn in asked._drawn():
+    for places, drawn in asked.drawn():
         found[:, places] = drawn
     return found
 

@@ -69,6 +69,8 @@ class AskedAgain:
         The rows that it gave.
     resampling
         How intervals are asked for.
+    counted
+        The same question about other rows, which has counted already; None to count.
     """
 
     def __init__(
@@ -78,32 +80,33 @@ class AskedAgain:
         values: "Mapping[str, Value]",
         given: "pa.Table",
         resampling: Resampling,
+        counted: "AskedAgain | None" = None,
     ) -> None:
         self._query, self._values, self._given = query, values, given
         self._resampling = resampling
-        self._sides: dict[str, OfRun] = {}
-        for name in RUN_PARAMETERS:
+        self.sides: dict[str, OfRun] = {}
+        for name in RUN_PARAMETERS if counted is None else ():
             if values.get(name) is not None:
-                self._sides[name] = OfRun(reader, query, values, name, resampling)
+                self.sides[name] = OfRun(reader, query, values, name, resampling)
+        if counted is not None:
+            self.sides = counted.sides
 
     def intervals(self) -> Intervals:
         """Find the ends of the intervals of all estimates."""
         import numpy as np
 
-        shape = self._given.num_rows, len(self._query.estimates)
+        estimates = self.estimates()
+        shape = estimates.shape
         low, high = np.full((2, *shape), np.nan)
-        estimates = np.column_stack(
-            [numbers_of(self._given, name) for name in self._query.estimates]
-        ).reshape(shape)
-        n_samples = len(next(iter(self.weights.values()))) - self.n_left_out
-        for places, drawn in self._drawn():
+        n_samples = self.n_samples
+        for places, drawn in self.drawn():
             n_estimates = len(places) * shape[1]
             ends = ends_of(
                 self._resampling.method,
                 estimates[places].ravel(),
                 drawn[:n_samples].reshape(n_samples, n_estimates),
-                drawn[n_samples:].reshape(self.n_left_out, n_estimates),
-                self._kinds.repeated(len(places)),
+                drawn[n_samples:].reshape(-1, n_estimates),
+                self.kinds.repeated(len(places)),
             )
             low[places] = ends.low.reshape(-1, shape[1])
             high[places] = ends.high.reshape(-1, shape[1])
@@ -114,10 +117,17 @@ class AskedAgain:
             self.title,
         )
 
+    def estimates(self) -> "NDArray[np.float64]":
+        """(row, estimate): what the query gave."""
+        import numpy as np
+
+        columns = [numbers_of(self._given, name) for name in self._query.estimates]
+        return np.column_stack(columns).reshape(-1, len(columns))
+
     @property
     def key(self) -> str | None:
         """The label that tells clusters; None where each example is one of its own."""
-        return next(iter(self._sides.values())).key
+        return next(iter(self.sides.values())).key
 
     @property
     def n_clusters(self) -> int:
@@ -132,7 +142,7 @@ class AskedAgain:
 
     @property
     def _apart(self) -> "list[OfRun]":
-        sides = list(self._sides.values())
+        sides = list(self.sides.values())
         return sides[:1] if self._are_paired else sides
 
     @cached_property
@@ -143,13 +153,10 @@ class AskedAgain:
         """
         import numpy as np
 
-        settings = self._resampling
-        samples = 0 if settings.method == "jackknife" else settings.samples
+        settings, samples = self._resampling, self.n_samples
         found: dict[str, NDArray[np.float64]] = {}
-        without = {
-            name: left_out(side.n_drawn, settings.seed) for name, side in self._sides.items()
-        }
-        for stream, (name, side) in enumerate(self._sides.items()):
+        without = {name: left_out(side.n_drawn, settings.seed) for name, side in self.sides.items()}
+        for stream, (name, side) in enumerate(self.sides.items()):
             if stream and self._are_paired:
                 found[name] = next(iter(found.values()))
                 continue
@@ -163,13 +170,13 @@ class AskedAgain:
         return found
 
     @property
-    def n_left_out(self) -> int:
-        """Of the draws, those at the end that leave something out."""
-        samples = 0 if self._resampling.method == "jackknife" else self._resampling.samples
-        return len(next(iter(self.weights.values()))) - samples
+    def n_samples(self) -> int:
+        """How many of the draws are of clusters drawn again; the rest leave some out."""
+        return 0 if self._resampling.method == "jackknife" else self._resampling.samples
 
     @cached_property
-    def _kinds(self) -> Kinds:
+    def kinds(self) -> Kinds:
+        """What the estimates are like."""
         import numpy as np
 
         query = self._query
@@ -180,9 +187,13 @@ class AskedAgain:
 
     @property
     def _are_paired(self) -> bool:
-        return len({side.examples_sha256 for side in self._sides.values()}) == 1
+        sides = list(self.sides.values())
+        return all(
+            side.examples_sha256 == sides[0].examples_sha256 and side.names == sides[0].names
+            for side in sides[1:]
+        )
 
-    def _drawn(self) -> "Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]":
+    def drawn(self) -> "Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]":
         """For some of the rows their places, and (draw, row, estimate)."""
         replicates = Replicates(self._query, self._values, self._query.estimates)
         try:
@@ -197,11 +208,11 @@ class AskedAgain:
 
         for view in self._query.relations:
             if view in STATICS:
-                rows = {name: side.static(view, layer) for name, side in self._sides.items()}
+                rows = {name: side.static(view, layer) for name, side in self.sides.items()}
                 replicates.let_stand(view, rows)
         counted = sorted(self._query.relations - set(STATICS))
         n_cells = max(
-            (side.n_cells(view, layer) for side in self._sides.values() for view in counted),
+            (side.n_cells(view, layer) for side in self.sides.values() for view in counted),
             default=1,
         )
         n_draws = len(next(iter(self.weights.values())))
@@ -210,7 +221,7 @@ class AskedAgain:
             for view in counted:
                 rows_of: dict[str, Rows] = {
                     name: side.drawn(view, layer, self.weights[name][chunk])
-                    for name, side in self._sides.items()
+                    for name, side in self.sides.items()
                 }
                 replicates.let_draws_stand(view, rows_of, self._constants(view))
             found.append(replicates.run(chunk.stop - chunk.start))

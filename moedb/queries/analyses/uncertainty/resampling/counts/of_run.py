@@ -110,6 +110,12 @@ class OfRun:
         return int(of_example.max()) + 1 if len(of_example) else 0
 
     @cached_property
+    def names(self) -> list[str | int]:
+        """What tells its clusters, in the order of their numbers."""
+        examples, _ = self._of_example
+        return list(dict.fromkeys(self._clusters.names_of(examples)))
+
+    @cached_property
     def n_drawn(self) -> int:
         """How many are drawn: fewer where pairs of decisions are counted for groups of them."""
         if not self._pairs:

@@ -1,0 +1,155 @@
+"""The differences of a named query between two label values, layers, splits or runs."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from moedb.errors import UsageError, did_you_mean
+from moedb.queries.analyses.uncertainty.resampling.asked_again import AskedAgain
+from moedb.queries.analyses.uncertainty.resampling.draws import drawn_again, left_out
+from moedb.queries.analyses.uncertainty.resampling.ends import Ends, Kinds, ends_of
+from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from moedb.queries.questions.query_file import NamedQuery
+
+
+class Sides(NamedTuple):
+    """What is compared.
+
+    Attributes
+    ----------
+    key
+        A column that tells rows apart, such as ``value``, or a parameter, such as ``split``.
+    one, other
+        Its two values.
+    """
+
+    key: str
+    one: str
+    other: str
+
+    @property
+    def title(self) -> str:
+        """What is compared, in words."""
+        return f"{self.key} {self.one} less {self.key} {self.other}"
+
+
+def read_sides(query: "NamedQuery", one: str, other: str) -> Sides:
+    """Read two sides such as ``value=code`` and ``value=prose``.
+
+    Raises
+    ------
+    UsageError
+        If they are of two keys, of one that the query does not have, or the same.
+    """
+    parts = [side.partition("=") for side in (one, other)]
+    (key, sign, first), (other_key, other_sign, second) = parts
+    hint = f"moedb query {query.name} --compare split=clean split=corrupted"
+    if not (sign and other_sign and first and second):
+        raise UsageError(f"--compare {one!r} {other!r}: a side is KEY=VALUE", hint)
+    if key != other_key:
+        raise UsageError(f"--compare: the sides are of two keys, {key!r} and {other_key!r}", hint)
+    known = [*query.row_columns, *(parameter.name for parameter in query.parameters)]
+    if key not in known:
+        raise UsageError(
+            f"--compare: {query.name} has no column that tells rows apart, and no parameter, "
+            f"called {key!r}; {did_you_mean(key, dict.fromkeys(known))}",
+            hint,
+        )
+    if first == second:
+        raise UsageError(f"--compare: both sides are {one}", hint)
+    return Sides(key, first, second)
+
+
+class Differences(NamedTuple):
+    """Differences of estimates between two sides, each (row, estimate).
+
+    Attributes
+    ----------
+    one, other
+        The estimates of the two.
+    low, high
+        The ends of the interval of the first less the second; NaN where there is none.
+    """
+
+    one: "NDArray[np.float64]"
+    other: "NDArray[np.float64]"
+    low: "NDArray[np.float64]"
+    high: "NDArray[np.float64]"
+
+
+def differences(one: AskedAgain, other: AskedAgain, resampling: Resampling) -> Differences:
+    """Find the differences of two answers, row by row, with their intervals.
+
+    Parameters
+    ----------
+    one, other
+        The query of either side; their rows stand in the same order.
+    resampling
+        How intervals are asked for.
+    """
+    import numpy as np
+
+    of_one, of_other = one.estimates(), other.estimates()
+    low, high = np.full((2, *of_one.shape), np.nan)
+    n_samples = one.n_samples
+    steps = one.kinds.in_steps
+    for (places, drawn), (_, others) in zip(one.drawn(), other.drawn(), strict=True):
+        n_estimates = of_one[places].size
+        apart = (drawn - others).reshape(len(drawn), n_estimates)
+        endless = np.full(n_estimates, np.inf)
+        ends: Ends = ends_of(
+            resampling.method,
+            (of_one - of_other)[places].ravel(),
+            apart[:n_samples],
+            apart[n_samples:],
+            Kinds(-endless, endless, np.tile(steps, len(places))),
+        )
+        low[places], high[places] = (end.reshape(-1, of_one.shape[1]) for end in ends)
+    return Differences(of_one, of_other, low, high)
+
+
+def share_draws(one: AskedAgain, other: AskedAgain, resampling: Resampling) -> bool:
+    """Let two answers have the same draws of the clusters that both have.
+
+    Returns
+    -------
+    Whether there are such clusters, as examples of both are the same; else both are drawn apart.
+
+    Raises
+    ------
+    UsageError
+        If either compares two runs by itself.
+    """
+    import numpy as np
+
+    if len(one.sides) != 1 or len(other.sides) != 1:
+        raise UsageError(
+            "--compare: what compares two runs by itself cannot be compared with another such",
+            "leave out run_b",
+        )
+    (name, of_one), (_, of_other) = *one.sides.items(), *other.sides.items()
+    samples, seed = one.n_samples, resampling.seed
+    are_grouped = of_one.n_drawn < of_one.n_clusters or of_other.n_drawn < of_other.n_clusters
+    # examples of two data sets may bear the same numbers
+    are_alike = of_one.examples_sha256 == of_other.examples_sha256
+    if are_alike and of_one.names == of_other.names:
+        other.weights = one.weights
+        return True
+    places = {each: at for at, each in enumerate(dict.fromkeys([*of_one.names, *of_other.names]))}
+    if are_grouped or not are_alike or len(places) == len(of_one.names) + len(of_other.names):
+        without = [left_out(side.n_drawn, seed) for side in (of_one, of_other)]
+        first, second = (len(of) for of in without)
+        one.weights = {name: np.concatenate([
+            drawn_again(of_one.n_drawn, samples, seed), without[0],
+            np.ones((second, of_one.n_drawn))])}  # fmt: skip
+        other.weights = {name: np.concatenate([
+            drawn_again(of_other.n_drawn, samples, seed, 1), np.ones((first, of_other.n_drawn)),
+            without[1]])}  # fmt: skip
+        return False
+    whole = np.concatenate([drawn_again(len(places), samples, seed), left_out(len(places), seed)])
+    one.weights = {name: whole[:, [places[each] for each in of_one.names]]}
+    other.weights = {name: whole[:, [places[each] for each in of_other.names]]}
+    return True
