@@ -12,7 +12,7 @@ from collections.abc import Callable
 import click
 import numpy as np
 
-from moedb.queries.analyses.uncertainty.resampling.draws import drawn_again, left_out
+from moedb.queries.analyses.uncertainty.resampling.draws import MOST_LEFT_OUT, drawn_again, left_out
 from moedb.queries.analyses.uncertainty.resampling.ends import Kinds, ends_of
 from moedb.queries.analyses.uncertainty.resampling.settings import METHODS, Method
 
@@ -88,6 +88,7 @@ def coverage(
             estimates(drawn_again(n, samples, 0), drawn),
             estimates(left_out(n, 0), drawn),
             kinds,
+            np.full(len(truth), min(n, MOST_LEFT_OUT)),
         )
         known += np.isfinite(ends.low)
         held += (ends.low <= truth) & (truth <= ends.high)

@@ -19,10 +19,12 @@ Python call and a DuckDB table macro::
     --   a line indented so goes on with the item above it
 
 ``rows`` names the columns that tell rows apart, ``shares`` and ``estimates`` those that intervals
-can be asked for, the first from 0 to 1; a query without them has none. Among these ``signed`` may
-be negative, ``steps`` change only in steps, as sets of experts do, and ``absent`` are 0 where their
-row is left out, as nothing was counted for it. Of those that ``shuffled`` names one can ask what
-shuffled labels give, and of those that ``even`` names what experts give that are chosen alike.
+can be asked for, the first from 0 to 1; a query without them has none. ``size`` is the column that
+says of how many tokens or examples a row is, where not all rows are of the same ones. Of estimates
+``signed`` may be negative, ``steps`` change only in steps, as sets of experts do, and ``absent`` are
+0 where their row is left out, as nothing was counted for it. Of those that ``shuffled`` names one
+can ask what shuffled labels give, and of those that ``even`` names what experts give that are chosen
+alike.
 
 Two rules keep the macro the same as the query. A parameter is written ``cast($name as type)``,
 since a macro's parameters have no types. A column that is named as one of the query's parameters
@@ -51,7 +53,7 @@ LATEST_RUN = "(select latest_run.run_id from latest_run)"
 """The run that a query of one run reads where none is named, in SQL."""
 
 _SINGLE = ("title", "answers", "subject", "source")
-_LISTS = ("rows", "shares", "estimates", "signed", "steps", "absent", "shuffled", "even")
+_LISTS = ("rows", "size", "shares", "estimates", "signed", "steps", "absent", "shuffled", "even")
 _KINDS = ("title", "answers", "subject", "param", "column", *_LISTS, "source")
 _PARAMETER = re.compile(
     r"(?P<name>[a-z]\w*) (?P<type>varchar|integer|double)"
@@ -109,6 +111,8 @@ class NamedQuery(Question):
         The whole text, header included, without a semicolon at its end.
     row_columns
         The columns that tell its rows apart, where it has estimates.
+    size
+        The column that says of how much a row is; None where all are of the same examples.
     estimates
         The columns that intervals can be asked for.
     shares
@@ -126,6 +130,7 @@ class NamedQuery(Question):
 
     sql: str
     row_columns: tuple[str, ...] = ()
+    size: str | None = None
     estimates: tuple[str, ...] = ()
     shares: frozenset[str] = frozenset()
     signed: frozenset[str] = frozenset()
@@ -246,6 +251,7 @@ def parse_query(name: str, text: str) -> NamedQuery:
         source=single["source"],
         sql=sql,
         row_columns=listed["rows"],
+        size=next(iter(listed["size"]), None),
         estimates=tuple(column.name for column in columns if column.name in estimates),
         shares=frozenset(listed["shares"]),
         signed=frozenset(listed["signed"]),

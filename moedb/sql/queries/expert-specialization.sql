@@ -17,6 +17,7 @@
 -- column normalized_entropy: the same over log2 of the number of values in the selection
 -- column pmi: log2 of P(c given e) / P(c) of that value, P(c) over the layer's labelled decisions
 -- rows: layer, expert
+-- size: n_decisions
 -- shares: exclusivity
 -- estimates: conditional_entropy, normalized_entropy, pmi
 -- signed: pmi

@@ -15,6 +15,11 @@
 -- column n_top1: prompts whose most likely next token is the target
 -- column top1_accuracy: n_top1 / n_prompts
 -- column mean_target_logprob: mean log-probability (nats) of the target
+-- rows: value
+-- size: n_prompts
+-- shares: accuracy, top1_accuracy
+-- estimates: mean_logit_diff, sd_logit_diff, mean_target_logprob
+-- signed: mean_logit_diff, mean_target_logprob
 -- source: Wang et al. 2022
 with selected_examples as (
     select selections.example_id
@@ -31,11 +36,11 @@ selected_predictions as (
         cast(predictions.target_logprob as double) as target_logprob,
         cast(predictions.logit_diff as double) as logit_diff
     from predictions
+    join selected_examples using (example_id)
     where
         predictions.run_id = cast($run as varchar)
         and predictions.condition_id = cast($condition as integer)
         and predictions.logit_diff is not null
-        and predictions.example_id in (select selected_examples.example_id from selected_examples)
 ),
 
 grouped_predictions as (

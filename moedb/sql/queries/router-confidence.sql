@@ -13,6 +13,7 @@
 -- column sd_entropy: sample standard deviation of the entropy; null for a single token
 -- column mean_logsumexp: mean log-sum-exp (nats) of the router's logits
 -- rows: layer, value
+-- size: n_tokens
 -- estimates: mean_entropy, mean_margin, mean_topk_mass, sd_entropy, mean_logsumexp
 -- source: the table router_stats, averaged
 with final as (

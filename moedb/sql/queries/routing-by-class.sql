@@ -16,6 +16,7 @@
 -- column frequency: N(e) / T over all tokens in the selection, labelled or not
 -- column lift: rate / frequency; null for an expert never chosen
 -- rows: layer, value, expert
+-- size: n_tokens
 -- shares: rate, share, weight_share, frequency
 -- estimates: lift
 -- shuffled: rate

@@ -68,14 +68,14 @@ def estimates_of(db: Database, name: str, weights: np.ndarray, **parameters: Any
     asked = AskedAgain(db, catalog()[name], values, result.arrow(), Resampling())
     asked.weights = dict.fromkeys(asked.sides, weights)
     found = np.full((len(weights), len(result.fetchall()), len(catalog()[name].estimates)), np.nan)
-    for places, drawn in asked.drawn():
+    for places, drawn, _ in asked.drawn():
         found[:, places] = drawn
     return found
 
 
 def test_every_query_with_estimates_is_tried() -> None:
     known = {name for name, query in catalog().items() if query.estimates}
-    assert set(ASKED) == known
+    assert {*ASKED, "ioi-logit-diff"} == known
     assert all(can_be_asked_again(catalog()[name]) for name in known)
 
 
@@ -142,6 +142,33 @@ def test_an_example_that_is_drawn_twice_counts_twice(db: Database) -> None:
             assert drawn[draw, at, 0] == pytest.approx(both / one if one else 0)
 
 
+@pytest.mark.model
+def test_answers_of_a_prompt_that_is_drawn_twice_count_twice(mini_store: Path) -> None:
+    with moedb.open(mini_store) as database:
+        result = database.query("ioi-logit-diff", key="template")
+        rows, values = result.df(), dict(result.provenance.parameters)
+        query = catalog()["ioi-logit-diff"]
+        asked = AskedAgain(database, query, values, result.arrow(), Resampling())
+        prompts = database.sql(
+            "select logit_diff, template.value from predictions "
+            "join example_labels as template using (run_id, example_id) "
+            "join examples using (run_id, example_id) "
+            "where split <> 'corrupted' and template.key = 'template' and condition_id = 0 "
+            "and run_id = $run order by example_id",
+            {"run": values["run"]},
+        ).df()
+        weights = np.random.default_rng(1).integers(0, 3, (4, len(prompts))).astype(float)
+        asked.weights = {"run": weights}
+        ((places, drawn, _),) = asked.drawn()
+    assert places.tolist() == list(range(len(rows)))
+    at = list(query.estimates).index("mean_logit_diff")
+    for draw, of_draw in enumerate(weights):
+        for place, value in enumerate(rows["value"]):
+            own = of_draw * (prompts["value"] == value if value != "all" else 1)
+            wanted = own @ prompts["logit_diff"] / own.sum() if own.sum() else np.nan
+            np.testing.assert_allclose(drawn[draw, place, at], wanted, rtol=1e-9)
+
+
 def test_two_runs_of_the_same_examples_are_drawn_together(db: Database) -> None:
     result = db.query("overlap", run=RUN, run_b=OTHER, split="all")
     values = dict(result.provenance.parameters)
@@ -203,6 +230,16 @@ class TestIntervals:
         assert (never["frequency_low"] == 0).all()
         # Wilson's upper end of none of six
         np.testing.assert_allclose(never["frequency_high"], 0.390334, rtol=1e-5)
+
+    def test_what_never_varies_in_a_class_is_as_sure_as_its_examples_allow(
+        self, db: Database
+    ) -> None:
+        rows = db.resampled().query("routing-by-class", run=RUN, split="all", key="kind").df()
+        never = rows[(rows["rate"] == 0) & (rows["layer"] == 4)].groupby("value")["rate_high"]
+        squared = 1.959964**2
+        # the run itself has b
+        for value, n in {"a": 4, "b": 8, "c": 2}.items():
+            assert never.max()[value] == pytest.approx(squared / (n + squared), rel=1e-5)
 
     def test_few_clusters_are_warned_of(
         self, db: Database, caplog: pytest.LogCaptureFixture

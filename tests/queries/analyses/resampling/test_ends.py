@@ -35,7 +35,8 @@ def ends_for(
     estimates = statistic(np.ones((1, n_clusters)))[0]
     drawn = statistic(drawn_again(n_clusters, samples, 0))
     without = statistic(left_out(n_clusters, 0))
-    return ends_of(method, estimates, drawn, without, kinds_of(len(estimates), **kinds))
+    behind = np.full(len(estimates), len(without))
+    return ends_of(method, estimates, drawn, without, kinds_of(len(estimates), **kinds), behind)
 
 
 def mean_of(values: np.ndarray) -> Statistic:

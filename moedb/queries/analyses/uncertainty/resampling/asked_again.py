@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 
 from moedb.queries.analyses.uncertainty.resampling.counts.of_examples import OF_EXAMPLES
 from moedb.queries.analyses.uncertainty.resampling.counts.of_pairs import OF_PAIRS
-from moedb.queries.analyses.uncertainty.resampling.counts.of_run import DERIVED, KEYED, OfRun
+from moedb.queries.analyses.uncertainty.resampling.counts.of_run import (
+    DERIVED,
+    KEYED,
+    SELECTIONS,
+    OfRun,
+)
 from moedb.queries.analyses.uncertainty.resampling.draws import drawn_again, left_out
 from moedb.queries.analyses.uncertainty.resampling.ends import Kinds, ends_of
 from moedb.queries.analyses.uncertainty.resampling.replicates import (
@@ -33,7 +38,7 @@ if TYPE_CHECKING:
 
 def can_be_asked_again(query: "NamedQuery") -> bool:
     """Whether all that a query reads is known cluster by cluster."""
-    known = {*STATICS, *OF_EXAMPLES, *OF_PAIRS, *DERIVED}
+    known = {*STATICS, *OF_EXAMPLES, *OF_PAIRS, *DERIVED, SELECTIONS}
     return bool(query.estimates) and query.relations <= known
 
 
@@ -99,7 +104,7 @@ class AskedAgain:
         shape = estimates.shape
         low, high = np.full((2, *shape), np.nan)
         n_samples = self.n_samples
-        for places, drawn in self.drawn():
+        for places, drawn, sized in self.drawn():
             n_estimates = len(places) * shape[1]
             ends = ends_of(
                 self._resampling.method,
@@ -107,6 +112,7 @@ class AskedAgain:
                 drawn[:n_samples].reshape(n_samples, n_estimates),
                 drawn[n_samples:].reshape(-1, n_estimates),
                 self.kinds.repeated(len(places)),
+                np.repeat(sized, shape[1]),
             )
             low[places] = ends.low.reshape(-1, shape[1])
             high[places] = ends.high.reshape(-1, shape[1])
@@ -193,23 +199,37 @@ class AskedAgain:
             for side in sides[1:]
         )
 
-    def drawn(self) -> "Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]":
-        """For some of the rows their places, and (draw, row, estimate)."""
-        replicates = Replicates(self._query, self._values, self._query.estimates)
+    def drawn(
+        self,
+    ) -> "Iterator[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]]":
+        """For some of the rows their places, (draw, row, estimate), and (row,) clusters of each."""
+        import numpy as np
+
+        query = self._query
+        n_estimates = len(query.estimates)
+        sizes = () if query.size is None else (query.size,)
+        replicates = Replicates(query, self._values, (*query.estimates, *sizes))
         try:
-            for layer, places in rows_by_layer(self._given, self._query):
+            for layer, places in rows_by_layer(self._given, query):
                 replicates.ask_about(self._given.take(places))
-                yield places, self._at(replicates, layer)
+                drawn = self._at(replicates, layer)
+                without = drawn[self.n_samples :]
+                behind = np.full(len(places), len(without))
+                if query.size is not None:
+                    whole = numbers_of(self._given, query.size)[places]
+                    behind = (without[:, :, n_estimates] != whole).sum(axis=0)
+                yield places, drawn[:, :, :n_estimates], behind
         finally:
             replicates.close()
 
     def _at(self, replicates: Replicates, layer: int | None) -> "NDArray[np.float64]":
         import numpy as np
 
-        for view in self._query.relations:
-            if view in STATICS:
-                rows = {name: side.static(view, layer) for name, side in self.sides.items()}
-                replicates.let_stand(view, rows)
+        n_static = 0
+        for view in self._query.relations & set(STATICS):
+            rows = {name: side.static(view, layer) for name, side in self.sides.items()}
+            replicates.let_stand(view, rows)
+            n_static = max(n_static, *(len(of) for of in rows.values()))
         counted = sorted(self._query.relations - set(STATICS))
         n_cells = max(
             (side.n_cells(view, layer) for side in self.sides.values() for view in counted),
@@ -217,7 +237,7 @@ class AskedAgain:
         )
         n_draws = len(next(iter(self.weights.values())))
         found = []
-        for chunk in chunks_of(n_draws, max(n_cells, replicates.n_rows)):
+        for chunk in chunks_of(n_draws, max(n_cells, n_static, replicates.n_rows)):
             for view in counted:
                 rows_of: dict[str, Rows] = {
                     name: side.drawn(view, layer, self.weights[name][chunk])

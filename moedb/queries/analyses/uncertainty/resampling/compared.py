@@ -96,9 +96,11 @@ def differences(one: AskedAgain, other: AskedAgain, resampling: Resampling) -> D
     low, high = np.full((2, *of_one.shape), np.nan)
     n_samples = one.n_samples
     steps = one.kinds.in_steps
-    for (places, drawn), (_, others) in zip(one.drawn(), other.drawn(), strict=True):
+    for (places, drawn, behind), (_, others, others_behind) in zip(
+        one.drawn(), other.drawn(), strict=True
+    ):
         n_estimates = of_one[places].size
-        apart = (drawn - others).reshape(len(drawn), n_estimates)
+        apart = (drawn - others[1]).reshape(len(drawn), n_estimates)
         endless = np.full(n_estimates, np.inf)
         ends: Ends = ends_of(
             resampling.method,
@@ -106,6 +108,7 @@ def differences(one: AskedAgain, other: AskedAgain, resampling: Resampling) -> D
             apart[:n_samples],
             apart[n_samples:],
             Kinds(-endless, endless, np.tile(steps, len(places))),
+            np.repeat(np.maximum(behind, others[2]), of_one.shape[1]),
         )
         low[places], high[places] = (end.reshape(-1, of_one.shape[1]) for end in ends)
     return Differences(of_one, of_other, low, high)

@@ -58,6 +58,7 @@ def ends_of(
     drawn: "NDArray[np.float64]",
     without: "NDArray[np.float64]",
     kinds: Kinds,
+    behind: "NDArray[np.int64]",
 ) -> Ends:
     """Return the ends of 95 % intervals.
 
@@ -74,6 +75,8 @@ def ends_of(
     kinds
         What the estimates are like. A share that is the same in every draw has Wilson's interval
         for as many as there are clusters: what was never seen may still be.
+    behind
+        (estimate,): how many of the groups have anything that it is of.
 
     Returns
     -------
@@ -89,18 +92,19 @@ def ends_of(
     import numpy as np
 
     # without the only cluster that it rests on there is none
-    known = np.isfinite(estimates) & np.isfinite(without).all(axis=0) & (len(without) > 1)
+    known = np.isfinite(estimates) & np.isfinite(without).all(axis=0) & (behind > 1)
     low, high = np.full((2, len(estimates)), np.nan)
     if method != "jackknife":
         known &= np.isfinite(drawn).mean(axis=0) >= _FEW_DRAWS
     if not known.any():
         return Ends(low, high)
     estimates, drawn, without = estimates[known], drawn[:, known], without[:, known]
+    behind = behind[known]
     kinds = Kinds(kinds.least[known], kinds.most[known], kinds.in_steps[known])
     influence = without.mean(axis=0) - without
     # differences of rounding are none
     influence[(np.abs(influence) <= _TIE * np.abs(estimates)) | kinds.in_steps] = 0
-    degrees = np.maximum(_clusters_behind(influence) - 1, 1)
+    degrees = np.maximum(np.minimum(_clusters_behind(influence), behind) - 1, 1)
     ends = _by_t(estimates, influence, degrees, kinds)
     varies = (influence != 0).any(axis=0)
     if method != "jackknife":
@@ -114,13 +118,13 @@ def ends_of(
                 np.where(few, np.maximum(ends.high, by_t.high), ends.high),
             )
     ends = Ends(*(np.clip(end, kinds.least, kinds.most) for end in ends))
-    low[known], high[known] = _or_wilson(estimates, len(without), kinds, varies, ends)
+    low[known], high[known] = _or_wilson(estimates, behind, kinds, varies, ends)
     return Ends(low, high)
 
 
 def _or_wilson(
     estimates: "NDArray[np.float64]",
-    n_clusters: int,
+    behind: "NDArray[np.int64]",
     kinds: Kinds,
     varies: "NDArray[np.bool_]",
     ends: Ends,
@@ -129,7 +133,7 @@ def _or_wilson(
     import numpy as np
     from scipy.special import ndtri
 
-    squared = float(ndtri(TAIL)) ** 2 / n_clusters
+    squared = float(ndtri(TAIL)) ** 2 / behind
     middle = (estimates + squared / 2) / (1 + squared)
     spread = np.maximum(estimates * (1 - estimates), 0) * squared + squared**2 / 4
     half = np.sqrt(spread) / (1 + squared)

@@ -33,9 +33,17 @@ MOST_AT_ONCE = 2_000_000
 
 STATICS: Mapping[str, str] = MappingProxyType(
     {
+        "example_labels": """
+            select example_id, key, value from example_labels where run_id = cast($run as varchar)
+        """,
         "experts": "select layer, expert from experts where run_id = cast($run as varchar)",
         "moe_layers": """
             select layer, n_experts, top_k from moe_layers where run_id = cast($run as varchar)
+        """,
+        "predictions": """
+            select example_id, condition_id, correct, target_logprob, logit_diff
+            from predictions
+            where run_id = cast($run as varchar)
         """,
     }
 )

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 DERIVED: Mapping[str, str] = MappingProxyType({"pair_chances": "expert_usage"})
 """The views that follow from the rows of another one."""
 
+SELECTIONS = "selections"
+"""The view of the examples that are read: joined with, it gives one as often as it is drawn."""
+
 KEYED = ("class_routing", "class_sizes", "class_router_stats")
 """The views that hold the classes of a label's key."""
 
@@ -127,12 +130,14 @@ class OfRun:
         import pyarrow.compute as pc
 
         rows = self._reader.sql(STATICS[name], {"run": self._run.run_id}).arrow()
-        if layer is None:
+        if layer is None or "layer" not in rows.column_names:
             return rows
         return rows.filter(pc.is_in(rows["layer"], _among(self._at(layer))))
 
     def n_cells(self, view: str, layer: int | None) -> int:
         """How many rows a view may have at a layer."""
+        if view == SELECTIONS:
+            return len(self._of_example[0])
         if view in DERIVED:
             return self.n_cells(DERIVED[view], layer) ** 2 // 2
         return sum(counts.n_cells for counts in self._counts(view, layer))
@@ -141,6 +146,8 @@ class OfRun:
         """Return the rows of a view at a layer for draws (draw, cluster), ``draw`` their number."""
         import numpy as np
 
+        if view == SELECTIONS:
+            return self._examples_drawn(weights)
         if view == "pair_chances":
             top_k = {each.layer: each.top_k for each in layers_of(self._run)}
             return _chances(self.drawn("expert_usage", layer, weights), top_k)
@@ -148,6 +155,16 @@ class OfRun:
         names = list(parts[0])
         rows: Rows = {name: np.concatenate([part[name] for part in parts]) for name in names}
         return means_of_sums(rows) if view in _MEANS else rows
+
+    def _examples_drawn(self, weights: "NDArray[np.float64]") -> "Rows":
+        """Each example as often as its cluster counts."""
+        import numpy as np
+
+        examples, of_example = self._of_example
+        times = weights[:, self._group_of_cluster[of_example]].astype(np.int64)
+        draw, place = np.nonzero(times)
+        repeated = np.repeat(np.arange(len(draw)), times[draw, place])
+        return {"draw": draw[repeated], "example_id": examples[place[repeated]]}
 
     def _counts(self, view: str, layer: int | None) -> list[ClusterCounts]:
         if view not in self._counted:
