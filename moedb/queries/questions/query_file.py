@@ -21,10 +21,10 @@ Python call and a DuckDB table macro::
 ``rows`` names the columns that tell rows apart, ``shares`` and ``estimates`` those that intervals
 can be asked for, the first from 0 to 1; a query without them has none. ``size`` is the column that
 says of how many tokens or examples a row is, where not all rows are of the same ones. Of estimates
-``signed`` may be negative, ``steps`` change only in steps, as sets of experts do, and ``absent`` are
-0 where their row is left out, as nothing was counted for it. Of those that ``shuffled`` names one
-can ask what shuffled labels give, and of those that ``even`` names what experts give that are chosen
-alike.
+``signed`` may be negative, ``steps`` change only in steps, as sets of experts do, and ``absent``
+are 0 where their row is left out, as nothing was counted for it. Of those that ``shuffled`` names
+one can ask what shuffled labels give, and of those that ``even`` names what experts give that are
+chosen alike.
 
 Two rules keep the macro the same as the query. A parameter is written ``cast($name as type)``,
 since a macro's parameters have no types. A column that is named as one of the query's parameters

@@ -96,9 +96,8 @@ def differences(one: AskedAgain, other: AskedAgain, resampling: Resampling) -> D
     low, high = np.full((2, *of_one.shape), np.nan)
     n_samples = one.n_samples
     steps = one.kinds.in_steps
-    for (places, drawn, behind), (_, others, others_behind) in zip(
-        one.drawn(), other.drawn(), strict=True
-    ):
+    for of_layer, others in zip(one.drawn(), other.drawn(), strict=True):
+        places, drawn, behind = of_layer
         n_estimates = of_one[places].size
         apart = (drawn - others[1]).reshape(len(drawn), n_estimates)
         endless = np.full(n_estimates, np.inf)
