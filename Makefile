@@ -20,7 +20,7 @@ help:
 	@echo "make lint   install, run ruff, mypy and import-linter"
 	@echo "make docs   write the generated pages in docs/ again"
 
-REMOTE_TESTS := tests/store/reading/places tests/store/copying tests/queries/engines/test_remote_queries.py
+REMOTE_TESTS := tests/store/reading/places tests/store/copying tests/store/verification/test_buckets.py tests/queries/engines/test_remote_queries.py
 
 # what it is given: folder, constraints, extra
 comma := ,

@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("store")
     parser.add_argument("run")
     parser.add_argument("--master", default=None)
+    parser.add_argument("--only", nargs="+", metavar="QUERY", help="only these of the queries")
     parser.add_argument("--ask", nargs=2, default=None, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.ask is not None:
@@ -84,6 +85,8 @@ def main() -> None:
     print("| query | rows | DuckDB s | Spark s | again | Spark's start |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for number, (name, _) in enumerate(QUESTIONS):
+        if given.only is not None and name not in given.only:
+            continue
         plain, expected = asked([given.store, given.run], None, number)
         spark, found = asked([given.store, given.run], given.master or "local[*]", number)
         cells = f"{check(name, found, expected):,} | {plain['first']:.2f} | {spark['first']:.1f}"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from moedb.capture.pipeline.units import Shard
     from moedb.queries.database import Database
     from moedb.store.copying.mirror import Mirror
+    from moedb.store.reading.snapshot import Snapshot
 
 Command = Callable[..., Any]
 
@@ -58,6 +59,13 @@ def store_folder() -> Path:
     from moedb.queries.database import chosen_store
 
     return chosen_store(click.get_current_context().find_root().params.get("store"))
+
+
+def store_snapshot() -> "Snapshot":
+    """The runs of the store that ``--store`` names, else the default."""
+    from moedb.queries.database import chosen_snapshot
+
+    return chosen_snapshot(click.get_current_context().find_root().params.get("store"))
 
 
 def open_store() -> "Database":

@@ -86,6 +86,20 @@ def chosen_store(store: str | Path | None) -> Path:
     return default_store() if store is None else store_path(store)
 
 
+def chosen_snapshot(store: str | Path | None) -> Snapshot:
+    """The runs of a store as it is given, in a folder or elsewhere; None as for the folder.
+
+    Raises
+    ------
+    StoreError
+        If the store is missing, damaged or newer than this moedb, or cannot be reached.
+    UsageError
+        If that is no address of a store.
+    """
+    named = _named_store() if store is None else store
+    return take_snapshot(RemoteStore(str(named)) if is_url(named) else Path(named))
+
+
 def open_database(
     store: str | Path | None = None, *, spark: "SparkSettings | None" = None
 ) -> "Database":
@@ -117,8 +131,7 @@ def open_database(
     >>> db = open_database("moedb-store")  # doctest: +SKIP
     >>> db.query("expert-frequency").df()  # doctest: +SKIP
     """
-    named = _named_store() if store is None else store
-    snapshot = take_snapshot(RemoteStore(str(named)) if is_url(named) else Path(named))
+    snapshot = chosen_snapshot(store)
     warn_of_damage(snapshot)
     return Database(snapshot, spark=spark)
 

@@ -51,7 +51,7 @@ def is_url(store: str | Path) -> bool:
 
 
 def store_path(store: str | Path) -> Path:
-    """Return the folder of a store that is written to or verified, as its user names it.
+    """Return the folder of a store that is written to, as its user names it.
 
     Raises
     ------

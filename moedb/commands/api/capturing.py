@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
+from moedb.commands.api.mirroring import check_mirror, mirrored
 from moedb.commands.api.plans import in_bytes, options_of, plan_cifar, plan_text
 from moedb.errors import UsageError
 
@@ -82,6 +83,7 @@ def capture_ioi(
     templates: str | Path | None = None,
     twins: bool = True,
     lens: "Positions" = "last",
+    mirror: str | Path | None = None,
     **settings: Unpack[LanguageModelSettings],
 ) -> str:
     """Run indirect object identification prompts through a language model.
@@ -100,6 +102,10 @@ def capture_ioi(
         Whether there are corrupted twins too.
     lens
         Tokens whose residual stream is read through the logit lens.
+    mirror
+        Another store, a folder or an address such as ``s3://bucket/store``, to which units are
+        copied as they are committed. One that cannot be written to stops nothing: that is logged
+        at the end.
     **settings
         See :class:`LanguageModelSettings` and :class:`CaptureSettings`.
 
@@ -121,7 +127,7 @@ def capture_ioi(
     """
     from moedb.capture.jobs.qwen_ioi.job import plan_qwen_ioi
 
-    place = _checked_store(store)
+    place = _checked_store(store, mirror)
     with _with_model(settings) as (given, outline):
         dense = given.pop("dense", False)
         planned = plan_qwen_ioi(
@@ -134,7 +140,7 @@ def capture_ioi(
             outline=outline,
             dense=dense,
         )
-        return _run(planned, place)
+        return _run(planned, place, mirror)
 
 
 def capture_text(
@@ -156,6 +162,7 @@ def capture_text(
     max_tokens: int | None = None,
     shuffle: bool = False,
     seed: int = 0,
+    mirror: str | Path | None = None,
     **settings: Unpack[LanguageModelSettings],
 ) -> str:
     """Run texts through a language model.
@@ -183,6 +190,10 @@ def capture_text(
         Where to stop.
     shuffle, seed
         Whether documents are shuffled, and how.
+    mirror
+        Another store, a folder or an address such as ``s3://bucket/store``, to which units are
+        copied as they are committed. One that cannot be written to stops nothing: that is logged
+        at the end.
     **settings
         See :class:`LanguageModelSettings` and :class:`CaptureSettings`.
 
@@ -198,7 +209,7 @@ def capture_text(
     """
     from moedb.capture.jobs.text.documents import TextColumns
 
-    place = _checked_store(store)
+    place = _checked_store(store, mirror)
     columns = TextColumns(text_column, tuple(label), words_column, tuple(token_label))
     with _with_model(settings) as (given, outline):
         dense = given.pop("dense", False)
@@ -220,7 +231,7 @@ def capture_text(
             shuffle=shuffle,
             seed=seed,
         )
-        return _run(planned, place)
+        return _run(planned, place, mirror)
 
 
 def capture_cifar(
@@ -231,6 +242,7 @@ def capture_cifar(
     n: int | None = None,
     draws: int = 10,
     seed: int = 0,
+    mirror: str | Path | None = None,
     **settings: Unpack[CaptureSettings],
 ) -> list[str]:
     """Run CIFAR-10's test images through CIFAR MoEs, each model a run.
@@ -249,6 +261,10 @@ def capture_cifar(
         Random routers, and experts, to average over.
     seed
         Seed of what is drawn.
+    mirror
+        Another store, a folder or an address such as ``s3://bucket/store``, to which units are
+        copied as they are committed. One that cannot be written to stops nothing: that is logged
+        at the end.
     **settings
         See :class:`CaptureSettings`; a name is for one model.
 
@@ -262,7 +278,7 @@ def capture_cifar(
     MoedbError
         As the command ``moedb capture cifar-moe`` says.
     """
-    place = _checked_store(store)
+    place = _checked_store(store, mirror)
     models = [model] if isinstance(model, str | Path) else model
     plans = plan_cifar(
         [Path(each) for each in models],
@@ -272,7 +288,7 @@ def capture_cifar(
         draws=draws,
         seed=seed,
     )
-    return [_run(planned, place) for planned in plans]
+    return [_run(planned, place, mirror) for planned in plans]
 
 
 def intervene(
@@ -300,6 +316,7 @@ def intervene(
     device_map: str | None = None,
     name: str | None = None,
     note: str | None = None,
+    mirror: str | Path | None = None,
 ) -> str:
     """Run a captured run's examples again while something is changed in the model.
 
@@ -319,6 +336,8 @@ def intervene(
         Where the model is, and what it runs on.
     name, note
         What the new run is called, and what it is.
+    mirror
+        Another store, as of a capture; the run that it was made of is not copied there.
 
     Returns
     -------
@@ -341,6 +360,7 @@ def intervene(
     check_name(name)
     check_note(note)
     place = chosen_store(store)
+    check_mirror(mirror)
     choices = Choices(
         kinds=(kind,) if isinstance(kind, str) else tuple(kind),
         layers=layers,
@@ -359,7 +379,7 @@ def intervene(
     resources = Resources(model, batch_size, device, in_bytes(max_memory), device_map)
     named = RunName(name, note)
     planned = plan_sweep(open_parent(place, run), choices, resources, lens, named)
-    with RichProgress() as progress:
+    with mirrored(place, planned.run_id, mirror), RichProgress() as progress:
         return run_sweep(planned, place, progress).run_id
 
 
@@ -382,19 +402,20 @@ def _with_model(
         yield {**given, "model": outline.checkpoint.name}, outline
 
 
-def _checked_store(store: str | Path | None) -> Path:
-    """The store's folder, after checking that there is a use in planning."""
+def _checked_store(store: str | Path | None, mirror: str | Path | None) -> Path:
+    """The store's folder, after checking that there is a use in planning, and the mirror."""
     from moedb.queries.database import chosen_store
     from moedb.store.writing.writability import check_worth_capturing
 
     place = chosen_store(store)
     check_worth_capturing(place)
+    check_mirror(mirror)
     return place
 
 
-def _run(planned: "CapturePlan", store: Path) -> str:
+def _run(planned: "CapturePlan", store: Path, mirror: str | Path | None) -> str:
     from moedb.capture.pipeline.running import capture
     from moedb.commands.api.progress import RichProgress
 
-    with RichProgress() as progress:
-        return capture(planned, store, progress).run_id
+    with mirrored(store, planned.run_id, mirror) as claim, RichProgress() as progress:
+        return capture(planned, store, progress, claim=claim).run_id

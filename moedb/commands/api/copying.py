@@ -52,14 +52,14 @@ def copy(
     UsageError
         If a run, or an address, is none.
     """
-    from moedb.commands.api.progress import CopyProgress
+    from moedb.commands.api.progress import FilesProgress
     from moedb.store.copying.runs import copy_runs, source_of, target_of
     from moedb.store.reading.snapshot import warn_of_damage
 
     chosen = [runs] if isinstance(runs, str) else list(runs)
     found = source_of(source)
     warn_of_damage(found)
-    with CopyProgress() as progress:
+    with FilesProgress("copying") as progress:
         return list(
             copy_runs(
                 found,

@@ -258,10 +258,16 @@ class TrainingBar(_Shown):
         self._console.print(visible(line), markup=False)
 
 
-class CopyProgress(_Shown):
-    """Shows how much of a run is copied, as a bar or a line now and then, and all notes."""
+class FilesProgress(_Shown):
+    """Shows how far a run's files are, as a bar or a line now and then, and all notes.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    what
+        What is done to them, such as ``copying``.
+    """
+
+    def __init__(self, what: str) -> None:
         self._console = _console()
         self._started = time.monotonic()
         self._total, self._done = 0, 0
@@ -276,7 +282,7 @@ class CopyProgress(_Shown):
             disable=not _shows_bars(self._console),
             transient=True,
         )
-        self._task = self._bar.add_task("copying", total=None)
+        self._task = self._bar.add_task(what, total=None)
 
     def note(self, text: str) -> None:
         """Write a line."""

@@ -42,11 +42,11 @@ def copy(
       moedb copy s3://bucket/moe moedb-store --run qwen-ioi-3f
       moedb copy moedb-store /mnt/backup --dry-run
     """
-    from moedb.commands.api.progress import CopyProgress
+    from moedb.commands.api.progress import FilesProgress
     from moedb.store.copying.runs import copy_runs, source_of, target_of
 
     found = source_of(source)
-    with CopyProgress() as progress:
+    with FilesProgress("copying") as progress:
         place = target_of(target)
         for done in copy_runs(
             found, place, runs, take_over=take_over, dry_run=dry_run, progress=progress

@@ -12,6 +12,7 @@ from moedb.commands.options import (
     output_options,
     store_folder,
     store_option,
+    store_snapshot,
 )
 from moedb.commands.terminal.completion import complete_runs
 from moedb.commands.terminal.emitting import emit
@@ -118,34 +119,40 @@ def verify(run: str | None) -> None:
     """Read RUN, or every run, again: checksums, and what must hold of the values.
 
     Everything that is wrong is named, each file with its unit. The values are looked at where
-    every file is what was committed.
+    every file is what was committed. A store on object storage is read where it is.
 
     \b
     Example:
       moedb verify
+      moedb verify --store s3://bucket/moe
     """
-    from moedb.store.reading.snapshot import take_snapshot
+    from moedb.commands.api.progress import FilesProgress
     from moedb.store.verification.run import verify as verified
 
-    snapshot = take_snapshot(store_folder())
+    snapshot = store_snapshot()
+
+    def soundness(run_id: str) -> str:
+        with FilesProgress("verifying") as progress:
+            found = verified(snapshot, run_id, progress)
+        return _soundness(snapshot.runs[run_id], found)
+
     if run:
-        run_id = snapshot.whole_name(run)
-        found = verified(snapshot, run_id)
-        answer(_soundness(snapshot.runs[run_id], found))
+        answer(soundness(snapshot.whole_name(run)))
         return
     damaged = []
     for run_id in sorted({**snapshot.runs, **snapshot.damaged}):
         try:
-            found = verified(snapshot, run_id)
-            answer(_soundness(snapshot.runs[run_id], found))
+            answer(soundness(run_id))
         except FaultsError as error:
             for fault in error.faults:
                 answer(f"{run_id}: damaged: {fault.message}")
             damaged.append(run_id)
     if damaged:
-        raise StoreDamagedError(
-            f"damaged: {', '.join(damaged)}", "restore them, or remove them: moedb rm RUN"
-        )
+        remedy = "restore them, or remove them: moedb rm RUN"
+        if snapshot.remote is not None:
+            url = snapshot.remote.url
+            remedy = f"delete what is at {url}/runs/RUN, and copy it there: moedb copy DIR {url}"
+        raise StoreDamagedError(f"damaged: {', '.join(damaged)}", remedy)
 
 
 def _soundness(run: "RunSnapshot", found: "Verification") -> str:

@@ -175,7 +175,11 @@ class Engine:
 
         settings = self._spark_settings
         assert settings is not None  # noqa: S101
-        return SparkEngine(self._snapshot, settings, self._hashed)
+        return SparkEngine(self._snapshot, settings, self._token_keys, self._hashed)
+
+    def _token_keys(self) -> list[str]:
+        found = self.run("select distinct key from token_labels order by key", {})
+        return [str(key) for (key,) in found.fetchall()]
 
     @cached_property
     def _stand_ins(self) -> StandIns:

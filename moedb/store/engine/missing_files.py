@@ -5,13 +5,9 @@ import re
 from pathlib import Path
 
 from moedb.errors import StoreError
-from moedb.store.reading.places.file_systems import cannot_reach
+from moedb.store.reading.places.file_systems import cannot_reach, raised_by_file_system
 
 _FILE = re.compile(r'"([^"]*/runs/[^"/]+/tables/[^"/]+/[^"/]+\.parquet)')
-
-
-_PYTHON = "Traceback (most recent call last)"
-_RAISED = re.compile(r"^([A-Za-z_.]*(?:Error|Exception|Timeout)\b.*)$", re.MULTILINE)
 
 
 def explain_missing_file(error: Exception) -> StoreError | None:
@@ -27,12 +23,12 @@ def explain_missing_file(error: Exception) -> StoreError | None:
         says_so = "FileNotFound" in text or "No files found" in text
         if says_so if is_elsewhere else not os.path.lexists(found[1]):
             return file_is_gone(found[1])
-    if _PYTHON in text:  # of what reads object storage for DuckDB
-        raised = _RAISED.findall(text)
-        if raised and "FileNotFoundError" in raised[-1]:
-            return file_is_gone(found[1] if found else "a file of a run")
-        return cannot_reach(found[1] if found else "the store", raised[-1] if raised else text)
-    return None
+    raised = raised_by_file_system(text)
+    if raised is None:
+        return None
+    if "FileNotFoundError" in raised:
+        return file_is_gone(found[1] if found else "a file of a run")
+    return cannot_reach(found[1] if found else "the store", raised)
 
 
 def file_is_gone(path: str | Path) -> StoreError:

@@ -2,12 +2,16 @@
 
 from collections.abc import Iterable, Mapping
 from functools import cache
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 
 from moedb.errors import StoreDamagedError
 from moedb.schemas.tables import Table
+from moedb.store.reading.places.file_systems import cannot_reach, raised_by_file_system
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 _PHYSICAL_TYPES = {
     "int32": "INT32",
@@ -28,8 +32,10 @@ _COUNTS = "select file_name, num_rows from parquet_file_metadata($files)"
 
 
 def damaged_footers(
-    files: Mapping[Table, Iterable[Path]], major: int
-) -> dict[Path, StoreDamagedError]:
+    files: Mapping[Table, Iterable[str]],
+    major: int,
+    elsewhere: "AbstractFileSystem | None" = None,
+) -> dict[str, StoreDamagedError]:
     """Find the files whose footers would keep every query on their table from running.
 
     Parameters
@@ -38,16 +44,23 @@ def damaged_footers(
         For each table its files.
     major
         The format that they are of.
+    elsewhere
+        What reads them, where they are not on a disk.
 
     Returns
     -------
     dict
         For each damaged file what is wrong with it.
+
+    Raises
+    ------
+    StoreError
+        If object storage cannot be reached.
     """
     pairs = [(table, path) for table, paths in files.items() for path in paths]
     if not pairs:
         return {}
-    with _connection().cursor() as connection:
+    with _cursor(elsewhere) as connection:
         try:
             found = _columns(connection, {path for _, path in pairs})
         except duckdb.Error:
@@ -58,6 +71,7 @@ def damaged_footers(
                 columns = found.get(path) or _columns(connection, [path])[path]
                 _check(path, table, columns, major)
             except (duckdb.Error, KeyError) as error:
+                _expect_reached(path, error)
                 what = " ".join(str(error).split())
                 damaged[path] = StoreDamagedError(f"{path} is no Parquet file: {what}")
             except StoreDamagedError as error:
@@ -65,40 +79,63 @@ def damaged_footers(
     return damaged
 
 
-def row_counts(files: Iterable[Path]) -> dict[Path, int]:
+def row_counts(
+    files: Iterable[str], elsewhere: "AbstractFileSystem | None" = None
+) -> dict[str, int]:
     """How many rows Parquet files hold, by their footers.
 
     Raises
     ------
     StoreDamagedError
         If a footer cannot be read.
+    StoreError
+        If object storage cannot be reached.
     """
-    listed = [str(path) for path in files]
+    listed = list(files)
     if not listed:
         return {}
-    with _connection().cursor() as connection:
+    with _cursor(elsewhere) as connection:
         try:
             rows = connection.execute(_COUNTS, {"files": listed}).fetchall()
         except duckdb.Error as error:
+            _expect_reached(listed[0], error)
             what = " ".join(str(error).split())
             raise StoreDamagedError(f"a footer cannot be read: {what}") from error
-    return {Path(name): count for name, count in rows}
+    return dict(rows)
+
+
+def _expect_reached(path: str, error: Exception) -> None:
+    raised = raised_by_file_system(str(error))
+    if raised is not None:
+        raise cannot_reach(path, raised) from error
+
+
+def _cursor(elsewhere: "AbstractFileSystem | None") -> duckdb.DuckDBPyConnection:
+    if elsewhere is None:
+        return _connection().cursor()
+    connection = _opened()
+    connection.register_filesystem(elsewhere)
+    return connection
 
 
 @cache
 def _connection() -> duckdb.DuckDBPyConnection:
     # one for the process: to open another takes longer than to read the footers of a hundred files
+    return _opened()
+
+
+def _opened() -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(":memory:")
     connection.execute("set enable_progress_bar = false")
     return connection
 
 
-def _columns(connection: duckdb.DuckDBPyConnection, files: Iterable[Path]) -> dict[Path, set[str]]:
-    rows = connection.execute(_COLUMNS, {"files": [str(path) for path in files]}).fetchall()
-    return {Path(name): set(columns) for name, columns in rows}
+def _columns(connection: duckdb.DuckDBPyConnection, files: Iterable[str]) -> dict[str, set[str]]:
+    rows = connection.execute(_COLUMNS, {"files": list(files)}).fetchall()
+    return {name: set(columns) for name, columns in rows}
 
 
-def _check(path: Path, table: Table, columns: set[str], major: int) -> None:
+def _check(path: str, table: Table, columns: set[str], major: int) -> None:
     expected = [
         f"{column.name} {_PHYSICAL_TYPES[column.type]}"
         for column in table.columns

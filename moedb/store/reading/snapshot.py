@@ -389,7 +389,7 @@ def _read_run(layout: RunLayout, major: int, remote: RemoteStore | None = None) 
 
 
 def read_what_is_sound(
-    store: Path, run_id: str
+    store: Path, run_id: str, remote: RemoteStore | None = None
 ) -> tuple[RunSnapshot | None, list[StoreDamagedError]]:
     """Read of a damaged run the manifests that are sound; no file is looked at.
 
@@ -403,12 +403,18 @@ def read_what_is_sound(
     faults: list[StoreDamagedError] = []
     run = None
     try:
-        layout = RunLayout(store, run_id)
+        if remote is not None and run_id in remote.faults:
+            raise remote.faults[run_id]
+        layout = _layout(store, run_id, remote)
         manifest, segments, head, strays = read_committed(layout, major, faults)
-        run = RunSnapshot(layout, manifest, segments, major, head, strays)
+        run = RunSnapshot(layout, manifest, segments, major, head, strays, remote=remote)
     except StoreDamagedError as error:
         faults.append(error)
-    return run, [_of_run(run_id, fault) for fault in faults]
+    return run, [_of_run(run_id, fault, remote) for fault in faults]
+
+
+def _layout(store: Path, run_id: str, remote: RemoteStore | None) -> RunLayout:
+    return RunLayout(store, run_id, f"{remote.url}/runs/{run_id}" if remote is not None else "")
 
 
 def check_sum(run: RunSnapshot, unit: str, entry: FileEntry) -> None:
@@ -500,18 +506,20 @@ def _take_snapshot(store: Path, remote: RemoteStore | None = None) -> Snapshot:
     runs: dict[str, RunSnapshot] = {}
     damaged: dict[str, DamagedRun] = {}
     for run_id in run_names(store):
-        address = f"{remote.url}/runs/{run_id}" if remote is not None else ""
         try:
-            runs[run_id] = _read_run(RunLayout(store, run_id, address), major, remote)
+            runs[run_id] = _read_run(_layout(store, run_id, remote), major, remote)
         except StoreDamagedError as error:
             if os.path.lexists(RunLayout(store, run_id).folder):  # not deleted at this moment
                 damaged[run_id] = DamagedRun(run_id, error, _known_row(store, run_id, major))
     if remote is not None:
         return Snapshot(store, runs, damaged, remote=remote)
     looked_at = list(_with_few_files(runs.values(), LOOKED_AT))
-    files = {table: [p for run in looked_at for p in run.files(table.name)] for table in TABLES}
-    for path, wrong in damaged_footers(files, major).items():
-        run_id = path.relative_to(runs_folder(store)).parts[0]
+    files = {
+        table: [name for run in looked_at for name in run.file_names(table.name)]
+        for table in TABLES
+    }
+    for name, wrong in damaged_footers(files, major).items():
+        run_id = Path(name).relative_to(runs_folder(store)).parts[0]
         run = runs.pop(run_id, None)
         if run is not None and os.path.lexists(run.layout.folder):
             damaged[run_id] = DamagedRun(run_id, _of_run(run_id, wrong), run.row)

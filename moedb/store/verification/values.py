@@ -11,6 +11,9 @@ from moedb.schemas.manifests import SEALED_SINCE
 from moedb.schemas.tables import TABLES, TOKEN_LABELS, VOCABULARY
 from moedb.store.arrays.stored import ArrayKey, open_array
 from moedb.store.engine.connection import connect
+from moedb.store.engine.missing_files import explain_missing_file
+from moedb.store.layout import ARRAYS
+from moedb.store.reading.places.file_systems import cannot_reach
 from moedb.store.reading.snapshot import RunSnapshot, Snapshot
 
 EPSILON = {
@@ -117,11 +120,17 @@ def check_values(run: RunSnapshot) -> tuple[int, list[StoreDamagedError]]:
     -------
     tuple
         At how many layers the outputs were added up, and what does not hold.
+
+    Raises
+    ------
+    StoreError
+        If object storage cannot be reached.
     """
     faults = []
     n_layers = 0
     try:
-        with connect(Snapshot(run.layout.store, {run.run_id: run})) as connection:
+        snapshot = Snapshot(run.layout.store, {run.run_id: run}, remote=run.remote)
+        with connect(snapshot) as connection:
             held = run.format >= SEALED_SINCE and run.n_rows("router_mass") > 0
             statements = {**_INVARIANTS, **(_SINCE_FORMAT_2 if held else {}), **_of_added(run)}
             statements |= _OF_VOCABULARY if run.n_rows(VOCABULARY.name) else {}
@@ -137,6 +146,8 @@ def check_values(run: RunSnapshot) -> tuple[int, list[StoreDamagedError]]:
     except StoreDamagedError as error:
         faults.append(error)
     except (duckdb.Error, IndexError, KeyError, ValueError) as error:
+        if run.remote is not None and (unreached := explain_missing_file(error)):
+            raise unreached from error
         what = " ".join(str(error).split())
         unread = StoreDamagedError(f"run {run.run_id}: its values cannot be read: {what}")
         # what contradicts itself may not be readable to the end
@@ -212,7 +223,12 @@ def _check_layer(run: RunSnapshot, connection: Any, row: dict[str, Any]) -> int:
 
 def _rows(run: RunSnapshot, name: str, layer: int, rows: NDArray[Any]) -> NDArray[np.float64]:
     stored = open_array(run, ArrayKey(name, layer))
-    return np.asarray(stored.oindex[rows]).astype(np.float64)
+    try:
+        return np.asarray(stored.oindex[rows]).astype(np.float64)
+    except Exception as error:  # of any kind: each file system has its own
+        if run.remote is None:
+            raise
+        raise cannot_reach(f"{run.place.root}/{ARRAYS}/{stored.path}", error) from error
 
 
 def _weights(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import pytest
 
 import moedb
@@ -19,6 +20,8 @@ from moedb.errors import (
 from moedb.queries.analyses.registry import ANALYSES
 from moedb.queries.database import Database
 from moedb.queries.results.result import Result
+from moedb.schemas.additions import Addition
+from moedb.store.writing.complete.additions import add
 from moedb.store.writing.complete.compaction import compact_run
 from tests.support.servers.spark import assert_same_rows
 from tests.support.shared import made_once
@@ -33,6 +36,13 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.model
 
 LABELS = {'it\'s "so"': "a\\b\n$c :d é", "kind": "猫", "n": "007"}
+ODD_KEY = "back\\slash 'n' \"q\"\n:x é"
+TOKEN_LABELS = {
+    "token_idx": [0, 1, 2, 3, 0, 4],
+    "key": ["kind", "kind", ODD_KEY, ODD_KEY, "pos", "pos"],
+    # token 0 has this label by itself and as one of its example's
+    "value": ["猫", "dog", "x", "y\\", "noun", "verb"],
+}
 TEXTS = ("One more, two more.", "Ünïcode 'quoted' $run :x", "a_b 100 % sure")
 
 
@@ -40,6 +50,7 @@ def make(folder: Path, random_model: Path) -> None:
     """Runs of 60, of 12 and of 4 experts, and interventions on the first, which is compacted."""
     store = folder / "store"
     write_texts(store, TEXTS, example_labels=LABELS)
+    add(store, RUN_ID, Addition("odd", "made"), {"token_labels": [pa.table(TOKEN_LABELS)]})
     run = moedb.capture_ioi(store, n=6, name="small")
     moedb.capture_ioi(store, model=str(random_model), n=5, name="random")
     moedb.intervene(
@@ -83,7 +94,10 @@ def assert_same(found: Result, expected: Result) -> None:
         ("routing-by-class", {"run": "small", "key": "role"}),
         ("co-activation", {"run": "random", "split": "all"}),
         ("top-tokens", {"run": RUN_ID, "min_count": 1}),
-        ("routing-by-class", {"run": RUN_ID, "key": next(iter(LABELS))}),
+        ("routing-by-class", {"run": "small", "key": "template"}),
+        *(("routing-by-class", {"run": RUN_ID, "key": key}) for key in [*LABELS, ODD_KEY, "pos"]),
+        ("expert-specialization", {"run": RUN_ID, "key": "kind", "min_decisions": 1}),
+        ("overlap", {"run": RUN_ID, "key": "kind", "value_a": "猫", "value_b": "dog"}),
         ("label-information", {"run": "small", "key": "role", "layer": 2, "permutations": 5}),
         ("logit-lens", {"run": "small"}),
         ("intervention-effect", {"run": "small", "samples": 20}),
@@ -112,6 +126,11 @@ def test_a_store_of_the_first_format(spark: "SparkSession", tmp_path: Path) -> N
         assert_same(db.query("expert-frequency"), plain.query("expert-frequency"))
         rows = "select * from router_mass order by all limit 5"
         assert_same(db.sql(rows), plain.sql(rows))
+        for view in ("class_sizes", "class_routing"):
+            keys = "select distinct key from labels order by key"
+            for (key,) in plain.sql(keys).fetchall():
+                rows = f"select * from {view} where key = $key order by all"
+                assert_same(db.sql(rows, {"key": key}), plain.sql(rows, {"key": key}))
 
 
 @pytest.mark.parametrize(
@@ -221,6 +240,26 @@ def test_files_are_checked(spark: "SparkSession", store: Path, tmp_path: Path) -
         file.unlink()
         with pytest.raises(StoreError):
             db.query("expert-frequency", run="small").fetchall()
+
+
+def test_a_label_of_examples_is_counted_without_the_decisions(
+    spark: "SparkSession", store: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "store"
+    shutil.copytree(store, copy)
+    question = "select * from class_routing where key = $key order by all"
+    with moedb.open(copy) as plain:
+        expected = plain.sql(question, {"key": "n"}, run=RUN_ID).fetchall()
+    with moedb.open(copy, spark=moedb.SparkSettings()) as db:
+        for file in db.snapshot.run(RUN_ID).files("routing"):
+            content = bytearray(file.read_bytes())
+            end = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+            content[4:end] = bytes(end - 4)  # all but what the footer says
+            file.write_bytes(content)
+        assert_same_rows(db.sql(question, {"key": "n"}, run=RUN_ID).fetchall(), expected)
+        for key in ("pos", "kind"):
+            with pytest.raises(SqlError, match="Spark: "):
+                db.sql(question, {"key": key}, run=RUN_ID).fetchall()
 
 
 def test_a_spark_that_runs_already_is_used(db: Database, store: Path) -> None:

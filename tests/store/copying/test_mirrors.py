@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+import moedb
 from moedb.cli import run_cli
+from moedb.errors import UsageError
 from moedb.store.copying import mirror as mirror_module
 from moedb.store.copying.mirror import Mirror
 from moedb.store.copying.runs import copy_runs, source_of, target_of
@@ -100,6 +102,70 @@ def test_a_capture_is_mirrored(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     assert run_cli(arguments) == 0
     _, err = capfd.readouterr()
     assert "not mirrored, or not all of it" in err and f"--run {run_id}" in err
+
+
+@pytest.mark.model
+def test_interventions_are_mirrored(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """By the command and by the function; the run that they change is not copied."""
+    store, target, other = (tmp_path / name for name in ("store", "target", "other"))
+    run = moedb.capture_ioi(store, n=2)
+    asked = ["--run", run, "--kind", "knock-out-shared", "--layers", "2"]
+    arguments = ["intervene", *asked, "--store", str(store), "--mirror", str(target)]
+    capfd.readouterr()
+    assert run_cli(arguments) == 0
+    out, err = capfd.readouterr()
+    made = out.strip()
+    assert "not mirrored" not in err
+    assert [*take_snapshot(target).runs] == [made]
+    assert counting_files(target, made) == counting_files(store, made)
+    settings = {"kind": "knock-out-shared", "layers": "2", "mirror": other}
+    assert moedb.intervene(run, store, **settings) == made  # type: ignore[arg-type]
+    assert counting_files(other, made) == counting_files(store, made)
+    (tmp_path / "file").write_text("")
+    arguments[-1] = str(tmp_path / "file")
+    assert run_cli(arguments) == 0
+    _, err = capfd.readouterr()
+    assert "not mirrored, or not all of it" in err and f"--run {made}" in err
+
+
+@pytest.mark.model
+def test_captures_from_python_are_mirrored(tmp_path: Path, bucket: Bucket) -> None:
+    """Two machines' captures with one mirror have one configuration."""
+    stores = tmp_path / "here", tmp_path / "there"
+    runs = {moedb.capture_ioi(store, n=2, mirror=bucket.url) for store in stores}
+    (run,) = runs
+    assert counting_files(stores[0], run).keys() == counting_files(stores[1], run).keys()
+    configurations = {(store / "runs" / run / "run.json").read_text() for store in stores}
+    assert len(configurations) == 1
+    for path, content in counting_files(stores[0], run).items():
+        assert bucket.contents()[path] == content
+
+
+@pytest.mark.model
+def test_a_mirror_that_fails_is_logged_by_functions(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("The cat saw it.\nA dog ran home.\n")
+    store, target = tmp_path / "store", tmp_path / "file"
+    run = moedb.capture_text(texts, store, lines=True, mirror=tmp_path / "target")
+    assert counting_files(tmp_path / "target", run) == counting_files(store, run)
+    assert "mirror" not in caplog.text
+    target.write_text("")
+    assert moedb.capture_text(texts, store, lines=True, mirror=target) == run
+    said = f"to finish it: moedb copy {store} {target} --run {run}"
+    assert "not mirrored, or not all of it" in caplog.text and said in caplog.text
+
+
+def test_functions_refuse_an_address_that_is_none_at_once(tmp_path: Path) -> None:
+    for call in (
+        lambda: moedb.capture_ioi(tmp_path / "store", mirror="ftp://x/y"),
+        lambda: moedb.capture_cifar(store=tmp_path / "store", mirror="ftp://x/y"),
+        lambda: moedb.intervene("r", tmp_path / "store", kind="patch", mirror="ftp://x/y"),
+    ):
+        with pytest.raises(UsageError, match="s3://"):
+            call()
+    assert not (tmp_path / "store").exists()
 
 
 def test_an_address_that_is_none_is_refused_at_once(

@@ -1,6 +1,6 @@
 """Runs statements on Spark, with the tables and views of a snapshot."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -32,15 +32,22 @@ class SparkEngine:
         What is read.
     settings
         Which Spark.
+    token_keys
+        Returns the keys of the labels of its tokens.
     hashed
         The runs whose files are read against their hashes before a table is first read.
     """
 
     def __init__(
-        self, snapshot: Snapshot, settings: SparkSettings, hashed: Collection[str] = ()
+        self,
+        snapshot: Snapshot,
+        settings: SparkSettings,
+        token_keys: Callable[[], Sequence[str]],
+        hashed: Collection[str] = (),
     ) -> None:
         expect_spark(settings)
         self.settings = settings
+        self._token_keys = token_keys
         self._snapshot, self._hashed = snapshot, hashed
         self._definitions = view_definitions(snapshot.format, snapshot.chosen)
 
@@ -112,7 +119,7 @@ class SparkEngine:
         from moedb.store.engine.spark.views import SparkViews
 
         files = TableFiles(self._snapshot, self._hashed)
-        tables = SparkTables(self._session, self._snapshot, files)
+        tables = SparkTables(self._session, self._snapshot, files, self._token_keys)
         return SparkViews(self._session, self._definitions, tables.frame)
 
     def _explained(self, error: Exception) -> MoedbError:

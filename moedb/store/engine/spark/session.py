@@ -35,8 +35,16 @@ _STARTED = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.log.level": "ERROR",
+    # by the bytes of the files, the counts of all examples would be handed to everybody
+    "spark.sql.sources.fileCompressionFactor": "10.0",
+    "spark.moedb.started": "true",
 }
-_STARTED_HERE = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
+_STARTED_HERE = {
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+    # to look at files is quicker than to share that out
+    "spark.sql.sources.parallelPartitionDiscovery.threshold": "10000",
+}
 
 
 def expect_spark(settings: SparkSettings) -> None:
@@ -123,13 +131,22 @@ def _own(settings: SparkSettings, n_bytes: int) -> Any:
     running = SparkSession.getActiveSession()
     if running is not None:
         _expect_master(running, settings.master)
-        return running.newSession()
-    session = _start(settings.master)
+        session = running.newSession()
+    else:
+        session = _start(settings.master)
+    if "connect" not in type(session).__module__:
+        _share_out(session, n_bytes)
+    return session
+
+
+def _share_out(session: Any, n_bytes: int) -> None:
+    """Choose into how many parts shuffles go, of a Spark on this machine that was started here."""
     context = session.sparkContext
-    if context.master.startswith("local") and not context.getConf().contains(_PARTITIONS):
+    conf = context.getConf()
+    is_ours = conf.contains("spark.moedb.started") and not conf.contains(_PARTITIONS)
+    if is_ours and context.master.startswith("local"):
         n_partitions = max(2 * context.defaultParallelism, n_bytes // _PARTITION_BYTES)
         session.conf.set(_PARTITIONS, str(n_partitions))
-    return session
 
 
 def _expect_master(running: Any, master: str | None) -> None:

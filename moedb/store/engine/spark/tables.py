@@ -1,9 +1,10 @@
 """The tables of a snapshot as Spark's frames."""
 
 import re
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from moedb.schemas.tables import RUN_LABELS, RUNS, Table
+from moedb.schemas.tables import RUN_LABELS, RUNS, TOKEN_LABELS, Table
 from moedb.store.engine.table_files import TableFiles
 from moedb.store.reading.snapshot import Snapshot
 
@@ -15,6 +16,9 @@ _S3 = re.compile(r"^s3://")
 
 _PATTERN = re.compile(r"([\[\]{}*?\\])")
 """What Spark takes for a pattern in a path."""
+
+_MOST_KEYS = 100
+"""Keys of labels that are told Spark at most."""
 
 _TYPES = {"int32": "int", "int64": "bigint", "float": "float", "double": "double"}
 
@@ -28,10 +32,19 @@ class SparkTables:
         Where they are made.
     snapshot, files
         What is read, and its files.
+    token_keys
+        Returns the keys of the labels of its tokens.
     """
 
-    def __init__(self, session: "SparkSession", snapshot: Snapshot, files: TableFiles) -> None:
+    def __init__(
+        self,
+        session: "SparkSession",
+        snapshot: Snapshot,
+        files: TableFiles,
+        token_keys: Callable[[], Sequence[str]],
+    ) -> None:
         self._session, self._snapshot, self._files = session, snapshot, files
+        self._token_keys = token_keys
 
     def frame(self, table: Table) -> "DataFrame":
         """The rows of a table.
@@ -46,7 +59,23 @@ class SparkTables:
         frame = self._read(table)
         if table is RUN_LABELS:
             frame = frame.unionByName(self._given(table, self._names()))
+        if table is TOKEN_LABELS:
+            frame = self._of_known_keys(frame)
         return frame
+
+    def _of_known_keys(self, frame: "DataFrame") -> "DataFrame":
+        """All rows; where a question's key is none of theirs Spark knows it before it runs.
+
+        Then it leaves out what would be joined with them, such as all decisions. It puts the key
+        into comparisons with ``=`` alone, not into ``in``.
+        """
+        from sqlglot import exp
+
+        keys = self._token_keys()
+        if not 0 < len(keys) <= _MOST_KEYS:
+            return frame
+        texts = (exp.Literal.string(key).sql("spark") for key in keys)
+        return frame.filter(" or ".join(f"`key` = {text}" for text in texts))
 
     def _read(self, table: Table) -> "DataFrame":
         files = self._files.of_table(table.name)

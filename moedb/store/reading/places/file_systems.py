@@ -148,6 +148,18 @@ def cannot_reach(url: str, error: Exception | str) -> StoreError:
     return StoreError(f"{url} cannot be reached: {without_secrets(what)}", _KEYS)
 
 
+def raised_by_file_system(text: str) -> str | None:
+    """What a file system raised while DuckDB read through it, by DuckDB's message; else None."""
+    if _PYTHON not in text:
+        return None
+    raised = _RAISED.findall(text)
+    return raised[-1] if raised else text
+
+
+_PYTHON = "Traceback (most recent call last)"
+_RAISED = re.compile(r"^([A-Za-z_.]*(?:Error|Exception|Timeout)\b.*)$", re.MULTILINE)
+
+
 def without_secrets(text: str) -> str:
     """A text without what may be keys: those of the environment, and those in addresses.
 

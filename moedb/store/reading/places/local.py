@@ -4,11 +4,12 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from moedb.errors import StoreDamagedError
 from moedb.schemas.manifests import FileEntry
 from moedb.store.containment import check_inside
 from moedb.store.files import sha256_of_file
 from moedb.store.layout import ARRAYS
-from moedb.store.reading.committed_files import check_present, check_whole
+from moedb.store.reading.committed_files import check_present, check_whole, faults_among
 
 BLOCK_BYTES = 1 << 22
 
@@ -30,6 +31,11 @@ class LocalPlace:
         """The folder."""
         return str(self._folder)
 
+    @property
+    def n_readers(self) -> int:
+        """One, as for a disk."""
+        return 1
+
     def check_present(self, paths: Iterable[str]) -> tuple[str, ...]:
         """Check that files are there, by listing their folders, and return these."""
         return check_present(self._folder, paths)
@@ -37,6 +43,12 @@ class LocalPlace:
     def check_whole(self, entries: Iterable[FileEntry]) -> None:
         """Check that files are there, plain, and as long as they were."""
         check_whole(self._folder, entries)
+
+    def faults_among(
+        self, entries: Iterable[FileEntry]
+    ) -> Iterator[tuple[FileEntry, StoreDamagedError]]:
+        """Those of the files that are not there, plain, and as long as they were."""
+        return faults_among(self._folder, entries)
 
     def is_there(self, path: str) -> bool:
         """Whether a file is there now."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
+from moedb.errors import StoreDamagedError
 from moedb.schemas.manifests import FileEntry
 
 
@@ -12,6 +13,11 @@ class Place(Protocol):
     @property
     def root(self) -> str:
         """What the names of its files begin with, for engines; without a slash at the end."""
+        ...
+
+    @property
+    def n_readers(self) -> int:
+        """How many of its files are best read at a time."""
         ...
 
     def check_present(self, paths: Iterable[str]) -> tuple[str, ...]:
@@ -32,6 +38,12 @@ class Place(Protocol):
         StoreDamagedError
             If one isn't.
         """
+        ...
+
+    def faults_among(
+        self, entries: Iterable[FileEntry]
+    ) -> Iterator[tuple[FileEntry, StoreDamagedError]]:
+        """Those of the files that are not there, or not as long as they were, and what is wrong."""
         ...
 
     def is_there(self, path: str) -> bool:

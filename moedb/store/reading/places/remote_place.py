@@ -30,6 +30,11 @@ class RemotePlace:
         """The run's address."""
         return f"{self._store.url}/runs/{self._run_id}"
 
+    @property
+    def n_readers(self) -> int:
+        """Several, as each waits for the server."""
+        return 8
+
     def check_present(self, paths: Iterable[str]) -> tuple[str, ...]:
         """Check that files were listed, and return their folders."""
         folders: dict[str, None] = {}
@@ -41,14 +46,20 @@ class RemotePlace:
 
     def check_whole(self, entries: Iterable[FileEntry]) -> None:
         """Check that files were listed, as long as they were."""
+        for _, error in self.faults_among(entries):
+            raise error
+
+    def faults_among(
+        self, entries: Iterable[FileEntry]
+    ) -> Iterator[tuple[FileEntry, StoreDamagedError]]:
+        """Those of the files that were not listed, or not as long as they were."""
         for entry in entries:
-            found = self._size(entry.path)
+            found, place = self._size(entry.path), f"{self.root}/{entry.path}"
             if found is None:
-                raise StoreDamagedError(f"the committed file {self.root}/{entry.path} is missing")
-            if found != entry.n_bytes:
-                raise StoreDamagedError(
-                    f"{self.root}/{entry.path} has {found} bytes, committed were {entry.n_bytes}"
-                )
+                yield entry, StoreDamagedError(f"the committed file {place} is missing")
+            elif found != entry.n_bytes:
+                what = f"{place} has {found} bytes, committed were {entry.n_bytes}"
+                yield entry, StoreDamagedError(what)
 
     def is_there(self, path: str) -> bool:
         """Whether a file was there when its folder was listed."""

@@ -131,7 +131,6 @@ WRITING = (
     ("compact", RUN_ID),
     ("migrate", "s3://bucket/x", "new"),
     ("migrate", "old", "s3://bucket/x"),
-    ("verify",),
 )
 
 
