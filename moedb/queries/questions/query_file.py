@@ -68,6 +68,7 @@ _ESSENTIAL = (
 )
 _OF_ROUTING = (
     "adjacent_pairs",
+    "class_pairs",
     "class_routing",
     "example_routing",
     "expert_pairs",

@@ -28,6 +28,7 @@ OF_RUNS: dict[str, list[Given]] = {
     "concentration": [{"split": "held-out"}],
     "routing-by-class": [{"key": "template"}, {"key": "role", "split": "all"}, {"key": "model"}],
     "expert-specialization": [{"key": "role", "min_decisions": 0}, {"key": "no such key"}],
+    "pair-specialization": [{"key": "role", "min_decisions": 2}, {"key": "no such key"}],
     "routing-by-example": [
         {"position": 3, "scope": "example", "key": "template", "layer": 2},
         {"key": "kind"},
