@@ -24,6 +24,7 @@ from moedb.queries.figures.experts.concentration import CONCENTRATION
 from moedb.queries.figures.experts.label_effects import LABEL_EFFECTS
 from moedb.queries.figures.experts.labels import LABELLED_EXPERTS
 from moedb.queries.figures.experts.load_balance import LOAD_BALANCE
+from moedb.queries.figures.experts.saturation import SATURATION
 from moedb.queries.figures.experts.state_and_function import STATE_AND_FUNCTION
 from moedb.queries.figures.experts.use import EXPERT_FREQUENCY
 from moedb.queries.figures.pairs.co_activation import CO_ACTIVATION
@@ -65,6 +66,7 @@ PLOTS: Mapping[str, Plot] = {
     "routing-by-class": ROUTING_BY_CLASS,
     "routing-by-example": ROUTING_BY_EXAMPLE,
     "routing-by-class-over-trials": ROUTING_BY_CLASS_OVER_TRIALS,
+    "saturation": SATURATION,
     "state-and-function": STATE_AND_FUNCTION,
 }
 

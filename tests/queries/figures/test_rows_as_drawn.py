@@ -11,9 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import moedb
+from moedb.errors import UsageError
 from moedb.queries.database import Database
 from moedb.queries.figures.drawing import style_file
 from moedb.queries.figures.registry import PLOTS
+from tests.support.drawn.figure_frames import saturations
 
 pytestmark = pytest.mark.model
 
@@ -137,6 +139,54 @@ def test_output_overlap(database: Database, value: str) -> None:
         assert ax.get_title() == f"layer {layer}"
     scale = figure.axes[0].images[0].norm
     assert scale.vmin == (-(scale.vmax or 0.0) if value == "cosine" else 0.0)
+
+
+@pytest.mark.parametrize("value", ["saturation", "first_saturation"])
+def test_saturation_of_one_run(database: Database, value: str) -> None:
+    first, last = sorted(database.snapshot.runs)
+    asked = {"run": first, "run_b": last}
+    figure, rows = painted(database, "saturation", {"value": value}, **asked)
+    ax = figure.axes[0]
+    (drawn,) = [each for each in ax.lines if each.get_marker() == "o"]
+    np.testing.assert_array_equal(drawn.get_xydata(), [(r["layer"], r[value]) for r in rows])
+    assert 0 < max(row[value] for row in rows) < 1
+    # of 60 experts a random router has 4, and 1 in the first place
+    chance = {"saturation": 4 / 60, "first_saturation": 1 / 60}[value]
+    assert [height for _, height in line(ax, "routers that choose at random")] == [
+        pytest.approx(chance)
+    ] * 2
+    assert ax.get_xlabel() == "layer"
+
+
+def test_saturation_over_runs(database: Database) -> None:
+    last, first = sorted(database.snapshot.runs)
+    figure, rows = painted(database, "saturation", {}, run=[first, last], run_b=last)
+    ax = figure.axes[0]
+    for layer in range(6):
+        own = [row["saturation"] for row in rows if row["layer"] == layer]
+        assert line(ax, f"layer {layer}") == [(0.0, own[0]), (1.0, own[1])]
+        assert own[0] < own[1] == 1.0
+    names = [text.get_text() for text in ax.get_xticklabels()]
+    assert [name.rstrip("…") for name in names] == [row["run"][:15] for row in rows[::6]]
+    assert ax.get_xlabel() == "run"
+    assert figure.axes[1].get_ylabel() == "layer"
+
+
+def test_saturation_over_a_number_of_runs(database: Database) -> None:
+    frame = saturations(3, (800, 100, 300))
+    with matplotlib.style.context(["default", style_file()]):
+        figure = PLOTS["saturation"].paint(frame)
+    ax = figure.axes[0]
+    for layer in range(3):
+        own = frame[frame["layer"] == layer]
+        expected = list(zip(own["step"], own["saturation"], strict=True))
+        assert sorted(line(ax, f"layer {layer}")) == sorted(expected)
+    assert (ax.get_xlabel(), ax.get_xscale()) == ("step", "linear")
+    with pytest.raises(UsageError, match="more than one row for a layer and a step") as caught:
+        PLOTS["saturation"].paint(frame.assign(step=100))
+    assert caught.value.hint == "tell the runs apart: --by KEY"
+    with pytest.raises(UsageError, match="no token in common"):
+        PLOTS["saturation"].paint(frame.assign(saturation=np.nan))
 
 
 def test_overlap(database: Database) -> None:
