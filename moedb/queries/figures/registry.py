@@ -29,6 +29,7 @@ from moedb.queries.figures.experts.state_and_function import STATE_AND_FUNCTION
 from moedb.queries.figures.experts.use import EXPERT_FREQUENCY
 from moedb.queries.figures.pairs.co_activation import CO_ACTIVATION
 from moedb.queries.figures.pairs.cross_layer import CROSS_LAYER
+from moedb.queries.figures.pairs.expert_similarity import EXPERT_SIMILARITY
 from moedb.queries.figures.pairs.output_overlap import OUTPUT_OVERLAP
 from moedb.queries.figures.parts.figure import Plot
 from moedb.queries.figures.predictions.experts import EXPERT_ATTRIBUTION, EXPERT_EFFECT
@@ -44,6 +45,7 @@ PLOTS: Mapping[str, Plot] = {
     "load-balance": LOAD_BALANCE,
     "co-activation": CO_ACTIVATION,
     "cross-layer": CROSS_LAYER,
+    "expert-similarity": EXPERT_SIMILARITY,
     "output-overlap": OUTPUT_OVERLAP,
     "overlap": OVERLAP,
     "router-confidence": ROUTER_CONFIDENCE,

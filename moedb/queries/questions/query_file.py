@@ -65,6 +65,7 @@ _ESSENTIAL = (
     "expert_labels",
     "label_verdicts",
     "label_effects",
+    "expert_cosines",
 )
 _OF_ROUTING = (
     "adjacent_pairs",

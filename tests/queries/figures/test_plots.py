@@ -42,6 +42,7 @@ from tests.support.drawn.figure_frames import (
     concentrations,
     confidences,
     cross_layers,
+    expert_similarities,
     informations,
     label_effects,
     labelled_experts,
@@ -570,6 +571,14 @@ DRAWN = {
         lambda: frame_result(output_overlaps(6, 8)),
         {"value": "cka"},
     ),
+    **{
+        f"expert-similarity-{n}-{value}": (
+            "expert-similarity",
+            lambda n=n: frame_result(expert_similarities(n, 12)),
+            {"value": value},
+        )
+        for n, value in ((1, "router_cosine"), (6, "matched_cosine"), (24, "gate_cosine"))
+    },
     "saturation-24": ("saturation", lambda: frame_result(saturations(24)), {}),
     "saturation-steps": (
         "saturation",
@@ -716,6 +725,7 @@ SMALL = {
     "overlap": lambda: frame_result(overlaps()),
     "router-confidence": lambda: frame_result(confidences()),
     "label-information": lambda: frame_result(informations()),
+    "expert-similarity": lambda: frame_result(expert_similarities(2, 5)),
     "saturation": lambda: frame_result(saturations(6, (100, 200, 900))),
     "state-and-function": lambda: frame_result(states_and_functions()),
     "label-effects": lambda: frame_result(label_effects()),

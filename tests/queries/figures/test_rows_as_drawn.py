@@ -15,7 +15,7 @@ from moedb.errors import UsageError
 from moedb.queries.database import Database
 from moedb.queries.figures.drawing import style_file
 from moedb.queries.figures.registry import PLOTS
-from tests.support.drawn.figure_frames import saturations
+from tests.support.drawn.figure_frames import expert_similarities, saturations
 
 pytestmark = pytest.mark.model
 
@@ -170,6 +170,42 @@ def test_saturation_over_runs(database: Database) -> None:
     assert [name.rstrip("…") for name in names] == [row["run"][:15] for row in rows[::6]]
     assert ax.get_xlabel() == "run"
     assert figure.axes[1].get_ylabel() == "layer"
+
+
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [
+        ("expert_cosine", "cosine of all weights (random: 0 ± 0.006)"),
+        ("up_cosine", "cosine of the up projections (random: 0 ± 0.01)"),
+        ("router_cosine", "cosine of the router's rows (random: 0 ± 0.02)"),
+        ("matched_cosine", "cosine of matched neurons (random: 0.1)"),
+    ],
+)
+def test_expert_similarity(value: str, label: str) -> None:
+    frame = expert_similarities(3, 5)
+    frame.loc[frame["layer"] == 1, value] = np.nan
+    with matplotlib.style.context(["default", style_file()]):
+        figure = PLOTS["expert-similarity"].paint(frame, value=value)
+    *panels, bar = [ax for ax in figure.axes if ax.axison]
+    assert bar.get_ylabel() == label
+    for layer, ax in enumerate(panels):
+        drawn, mask = cells(ax), np.ma.getmaskarray(cells(ax))
+        assert ax.get_title() == f"layer {layer}" and mask.diagonal().all()
+        for row in frame[frame["layer"] == layer].to_dict("records"):
+            a, b = row["expert_a"], row["expert_b"]
+            assert mask[a, b] == mask[b, a] == (layer == 1)
+            if layer != 1:
+                assert drawn[a, b] == drawn[b, a] == row[value]
+    limits = panels[0].images[0].get_clim()
+    lowest = frame[value].min() if value == "matched_cosine" else -frame[value].abs().max()
+    assert limits == (lowest, frame[value].abs().max())
+
+
+def test_weights_that_could_not_be_compared_are_not_drawn() -> None:
+    frame = expert_similarities(1, 3).assign(up_cosine=None, reason="they are away")
+    with pytest.raises(UsageError, match="up_cosine: no pair of experts has one") as caught:
+        PLOTS["expert-similarity"].paint(frame, value="up_cosine")
+    assert caught.value.hint == "they are away"
 
 
 def test_saturation_over_a_number_of_runs(database: Database) -> None:

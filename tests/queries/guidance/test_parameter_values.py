@@ -250,6 +250,12 @@ def test_a_run_of_interventions_is_asked_of_the_run_that_it_is_on(
     assert caught.value.hint == "intervene again, with --lens"
 
 
+def test_a_run_whose_experts_were_not_compared_says_how_they_are(db: Database) -> None:
+    with pytest.raises(UsageError, match="has no cosines of experts' weights") as caught:
+        db.query("expert-similarity", run="text")
+    assert str(caught.value).endswith("the command that captured the run, with --expert-similarity")
+
+
 EMPTY: list[tuple[str, dict[str, Any], str]] = [
     ("expert-specialization", {**TEXT, "key": "domain", "min_decisions": 10**6}, "no expert has"),
     ("pair-specialization", {**TEXT, "key": "domain", "min_decisions": 10**6}, "no two experts"),

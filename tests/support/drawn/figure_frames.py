@@ -62,6 +62,21 @@ def output_overlaps(layers: int = 6, n: int = 60) -> pd.DataFrame:
     )
 
 
+def expert_similarities(layers: int = 6, n: int = 60) -> pd.DataFrame:
+    rng = np.random.default_rng(5)
+    rows = [
+        (layer, a, b, *rng.normal(0, 0.1, 5), 0.01, 0.006, 0.02, float(rng.uniform(0.1, 0.4)), 0.1)
+        for layer in range(layers)
+        for a in range(n)
+        for b in range(a + 1, n)
+    ]
+    names = (
+        "layer expert_a expert_b gate_cosine up_cosine down_cosine expert_cosine router_cosine "
+        "chance_sd expert_chance_sd router_chance_sd matched_cosine matched_chance"
+    )
+    return pd.DataFrame(rows, columns=names.split()).assign(reason=None)
+
+
 def saturations(
     layers: int = 6, steps: tuple[int, ...] | None = None, by: str | None = "step"
 ) -> pd.DataFrame:
