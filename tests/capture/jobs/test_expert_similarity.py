@@ -22,7 +22,7 @@ from moedb.capture.jobs.qwen_ioi.job import plan_qwen_ioi
 from moedb.capture.jobs.similarity.cosines import similarity_columns
 from moedb.capture.jobs.similarity.layers import expert_similarity
 from moedb.capture.jobs.similarity.matching import expected_largest
-from moedb.capture.jobs.similarity.weights import listed_weights
+from moedb.capture.jobs.similarity.weights import expert_weights, listed_weights
 from moedb.capture.models.checkpoints import find_checkpoint
 from moedb.capture.pipeline.plan import CaptureOptions, CapturePlan
 from moedb.capture.pipeline.running import capture
@@ -353,6 +353,19 @@ def test_experts_with_a_forward_of_their_own_have_routers_alone(name: str) -> No
         assert frame[column].isna().all()
     (reason,) = set(frame["reason"])
     assert "does not show whose weights are whose" in reason
+
+
+def test_weights_that_are_not_there_to_be_compared() -> None:
+    model = tiny_model("mixtral", FAMILIES["mixtral"].settings)
+    block = find_blocks(model)[0]
+    experts: Any = model.get_submodule(block.experts_path)
+    experts.down_proj = nn.Parameter(experts.down_proj.detach().to(torch.float8_e4m3fn))
+    assert "a format that nothing is computed in" in str(expert_weights(model, block).reason)
+    away = expert_weights(model.to("meta"), block)
+    assert away.reason == "the weights are not in memory" and away.down is None
+    frame = pd.DataFrame(similarity_columns(0, 8, away, None, neurons=True))
+    assert len(frame) == 28 and set(frame["reason"]) == {away.reason}
+    assert frame.drop(columns=["layer", "expert_a", "expert_b", "reason"]).isna().all(axis=None)
 
 
 def test_cifar_moes(cifar_store: CifarStore, tmp_path: Path) -> None:

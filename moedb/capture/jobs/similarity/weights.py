@@ -18,6 +18,7 @@ from moedb.capture.structure.feed_forward import FeedForward, feed_forward
 
 OWN = "the experts have a forward of their own, which does not show whose weights are whose"
 AWAY = "the weights are not in memory"
+CODES = "the weights are kept in a format that nothing is computed in"
 UNTOLD = "the gate cannot be told from the up projection"
 
 
@@ -151,6 +152,8 @@ def _stacked(experts: Any) -> ExpertWeights:
         return weight.transpose(1, 2) if experts.is_transposed else weight
 
     down = Stacked(by_output("down_proj"))
+    if not down.weight.is_floating_point() or down.weight.element_size() < 2:
+        return ExpertWeights(reason=CODES)
     if not experts.has_gate:
         return ExpertWeights(up=Stacked(by_output("up_proj")), down=down)
     both = by_output("gate_up_proj")
