@@ -113,6 +113,8 @@ _OVER_TRIALS = (
 _ALONE = (
     Case("ioi-logit-diff", run="ioi"),
     *(Case(query, run="trials") for query in _OVER_TRIALS),
+    Case("pair-specialization", "domain", DOMAIN),
+    Case("pair-specialization", "upos", {"key": "upos"}),
 )
 
 CASES = (*_BY_HAND, *_ALONE)

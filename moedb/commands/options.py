@@ -410,6 +410,13 @@ def capture_options(batch_size: int) -> Callable[[Command], Command]:
                 "shared_neurons and unembedding only where named.  [default: what fits]",
             ),
             click.option(
+                "--expert-similarity",
+                type=click.Choice(["weights", "neurons"]),
+                help="Compare the weights of every two experts of a layer once, and keep the "
+                "cosines; with neurons, each neuron with all of the other expert too, which for "
+                "a large model wants a GPU. A model that is read layer by layer is read once more.",
+            ),
+            click.option(
                 "--layers",
                 default="all",
                 show_default=True,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.shared import made_once
-from tests.support.stores.routed_words import write_routed_words
+from tests.support.stores.made.routed_words import write_routed_words
 
 
 @pytest.fixture(scope="session")

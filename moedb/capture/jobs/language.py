@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from moedb.capture.examples import Dataset, Example
 from moedb.capture.jobs.model_outline import ModelOutline
+from moedb.capture.jobs.similarity.layers import expert_similarity
 from moedb.capture.jobs.unembedding import KeptUnembedding, kept_unembedding
 from moedb.capture.models.checkpoints import Checkpoint, find_checkpoint
 from moedb.capture.models.device import chosen_device, use_large_pages
@@ -30,6 +31,7 @@ from moedb.capture.tracing.rehearsal import traced
 from moedb.capture.tracing.traced_model import TracedModel
 from moedb.errors import ModelError, UsageError
 from moedb.schemas.arrays import ARRAY_NAMES, FINAL_NORM, UNEMBEDDING
+from moedb.store.writing.tables.parquet import Columns
 
 MakeDataset = Callable[[Any], Dataset]
 """Makes a job's dataset with the model's tokenizer."""
@@ -263,6 +265,10 @@ class LanguageModel:
     def blocks(self) -> tuple[BlockWiring, ...]:
         """Its MoE blocks."""
         return self.traced.wiring.blocks
+
+    def expert_similarity(self, *, neurons: bool) -> dict[str, Columns]:
+        """Compare the weights of every two experts of a layer."""
+        return expert_similarity(self.traced.model, self.traced.wiring, neurons=neurons)
 
     def record(self, batch: Batch) -> BatchRecords:
         """Run a batch, check it, and reduce it to what is stored.

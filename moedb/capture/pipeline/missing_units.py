@@ -185,7 +185,8 @@ def run_missing_units(
         deciding = mine[:1] if first_decides and begun is None else []
         tried = {unit: ready.run_unit(unit) for unit in deciding}
         writer = RunWriter(store, manifest)
-        writer.begin(ready.first_tables, arrays=ready.first_arrays)
+        if not writer.has_begun():  # what describes the run may take long to make
+            writer.begin(ready.first_tables, arrays=ready.first_arrays)
         _name(planned, store)
         written = 0
         with UnitWriter() as queue:

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from math import comb
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,9 @@ DEFAULT_BUDGET = 4 << 30
 """Bytes of arrays, before compression, that a capture keeps when not told which to keep."""
 
 
+Similarity = Literal["weights", "neurons"]
+
+
 @dataclass(frozen=True)
 class CaptureOptions:
     """What a user can choose about a capture, whatever the job.
@@ -65,6 +69,9 @@ class CaptureOptions:
         Bytes of weights to hold in memory at most; None for what the machine has free.
     device_map
         How transformers spreads the layers over several devices; None for one device.
+    expert_similarity
+        What of every two experts of a layer is compared, once: their ``weights``, or their
+        ``neurons`` one by one too; None for nothing.
     name, note
         What the run is called, and what it is, in the user's words; they change nothing of it.
     """
@@ -81,6 +88,7 @@ class CaptureOptions:
     budget: int = DEFAULT_BUDGET
     max_bytes: int | None = None
     device_map: str | None = None
+    expert_similarity: Similarity | None = None
     name: str | None = None
     note: str | None = None
 
@@ -88,6 +96,10 @@ class CaptureOptions:
         check_name(self.name)
         check_note(self.note)
         check_placement(self.device, self.max_bytes, self.device_map)
+        if self.expert_similarity not in (None, *get_args(Similarity)):
+            raise UsageError(
+                f"--expert-similarity {self.expert_similarity}: expected weights or neurons"
+            )
         if self.batch_size < 1:
             raise UsageError(f"--batch-size {self.batch_size}: expected 1 or more")
 
@@ -144,6 +156,9 @@ class CapturedModel(Protocol):
     def blocks(self) -> tuple[BlockWiring, ...]:
         """Its MoE blocks."""
 
+    def expert_similarity(self, *, neurons: bool) -> Mapping[str, Columns]:
+        """The table ``expert_cosines``, computed from its weights now."""
+
     def record(self, batch: Batch) -> BatchRecords:
         """Run a batch, check it, and reduce it to what is stored."""
 
@@ -177,6 +192,7 @@ class CapturePlan:
     @property
     def config(self) -> dict[str, Any]:
         """The resolved configuration; what it leaves out does not change a result."""
+        compared = self.options.expert_similarity
         return {
             "job": self.dataset.job,
             "model_sha256": self.checkpoint.sha256,
@@ -190,6 +206,7 @@ class CapturePlan:
             "device": self.device.partition(":")[0],
             "unit_rows": self.unit_rows,
             "unit_tokens": UNIT_TOKENS,
+            **({"expert_similarity": compared} if compared else {}),
             **self.settings,
         }
 
@@ -251,6 +268,13 @@ def complete_plan(
     UsageError
         If an option does not fit the model or the dataset.
     """
+    n_pairs = sum(comb(block.n_experts, 2) for block in shape.blocks)
+    if options.expert_similarity and not n_pairs:
+        raise UsageError(
+            f"--expert-similarity {options.expert_similarity}: no layer of this model has two "
+            "experts to compare",
+            "leave --expert-similarity out",
+        )
     selection = TokenSelection.parse(options.tokens, options.per_value)
     selection = selection.draw(dataset.examples, options.seed)
     found = survey(dataset, selection)
@@ -278,7 +302,14 @@ def complete_plan(
         unit_rows=unit_rows,
         dtype=dtype,
         device=device,
-        estimate=estimate(found, shape, arrays, len(conditions), n_lens_tokens),
+        estimate=estimate(
+            found,
+            shape,
+            arrays,
+            len(conditions),
+            n_lens_tokens,
+            n_pairs if options.expert_similarity else 0,
+        ),
         open_model=open_model,
         conditions=tuple(conditions),
         run_labels=dict(run_labels or {}),

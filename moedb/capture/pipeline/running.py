@@ -100,6 +100,10 @@ class _ReadyCapture:
         if self._planned.run_labels:
             labels = self._planned.run_labels
             first[tables.RUN_LABELS.name] = {"key": [*labels], "value": [*labels.values()]}
+        compared = self._planned.options.expert_similarity
+        if compared is not None:
+            self._progress.note("comparing the weights of experts, layer by layer")
+            first |= self._model.expert_similarity(neurons=compared == "neurons")
         return first | dict(self._model.kept.tables if self._model.kept else {})
 
     @property

@@ -79,7 +79,7 @@ class Estimate:
     def bytes_of(self, units: Sequence[UnitRange]) -> int:
         """The bytes of some of the units; with the first what is of no unit."""
         tokens, rows = sum(unit.n_tokens for unit in units), sum(unit.n_rows for unit in units)
-        own = self.table_bytes.get(tables.VOCABULARY.name, 0)
+        own = sum(self.table_bytes.get(name, 0) for name in _OF_RUN)
         of_tables = (sum(self.table_bytes.values()) - own) * tokens / max(self.n_tokens, 1)
         of_tokens = sum(
             n_bytes for name, n_bytes in self.array_bytes.items() if not array_spec(name).is_of_run
@@ -100,6 +100,9 @@ class Estimate:
             for name, n_bytes in self.array_bytes.items()
         ]
 
+
+_OF_RUN = (tables.VOCABULARY.name, tables.EXPERT_COSINES.name)
+"""The tables that a run has once, whatever its examples."""
 
 _WIDTHS = {"int32": 4, "int64": 8, "float": 4, "double": 8}
 
@@ -130,6 +133,7 @@ def estimate(
     arrays: Mapping[str, tuple[int, ...]],
     n_conditions: int = 1,
     n_lens_tokens: int = 0,
+    n_pairs: int = 0,
 ) -> Estimate:
     """Work out rows and bytes of every table and array, before compression.
 
@@ -141,6 +145,8 @@ def estimate(
         Conditions that predictions are stored for.
     n_lens_tokens
         Tokens whose residual stream is read through the logit lens.
+    n_pairs
+        Pairs of experts whose weights are compared.
     """
     n_examples, n_tokens, n_layers = found.n_examples, found.n_tokens, len(shape.blocks)
     n_rows = found.n_kept if arrays_of_tokens(arrays) else 0
@@ -155,6 +161,8 @@ def estimate(
         tables.PREDICTIONS.name: n_conditions * found.n_targets,
         tables.LOGIT_LENS.name: lens_rows(n_lens_tokens, shape.n_layers, n_layers),
     }
+    if n_pairs:
+        rows[tables.EXPERT_COSINES.name] = n_pairs
     if UNEMBEDDING in arrays:
         rows[tables.VOCABULARY.name] = shape.n_vocabulary
     text_bytes = {

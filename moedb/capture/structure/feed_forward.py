@@ -19,11 +19,18 @@ class FeedForward:
         Width of its hidden layer: what the down projection reads.
     d_model
         What it reads and writes.
+    ups
+        Paths of the linear layers before it, in the order in which they are registered: up and
+        gate, in either order, or the one that is both, or up alone.
+    is_joined
+        Whether the one before it is both.
     """
 
     down: str
     d_hidden: int
     d_model: int
+    ups: tuple[str, ...]
+    is_joined: bool
 
 
 def feed_forward(module: nn.Module) -> FeedForward | None:
@@ -42,10 +49,11 @@ def feed_forward(module: nn.Module) -> FeedForward | None:
         return None
     # Where all are square, the last to be registered is the last to run.
     for down, (d_hidden, d_model) in reversed(linears.items()):
-        ups = [sizes for path, sizes in linears.items() if path != down]
+        ups = {path: sizes for path, sizes in linears.items() if path != down}
         allowed = {d_hidden, 2 * d_hidden} if len(ups) == 1 else {d_hidden}
-        if all(reads == d_model and writes in allowed for reads, writes in ups):
-            return FeedForward(down, d_hidden, d_model)
+        if all(reads == d_model and writes in allowed for reads, writes in ups.values()):
+            is_joined = all(writes == 2 * d_hidden for _, writes in ups.values())
+            return FeedForward(down, d_hidden, d_model, tuple(ups), is_joined)
     return None
 
 
@@ -81,7 +89,8 @@ def _linear_sizes(module: Any) -> tuple[int, int] | None:
 
 
 def _takes_hidden_states_alone(module: nn.Module) -> bool:
-    parameters = list(inspect.signature(module.forward).parameters.values())
+    # the class's, as tools put a forward of their own into an instance
+    parameters = list(inspect.signature(type(module).forward).parameters.values())[1:]
     needed = [
         parameter
         for parameter in parameters

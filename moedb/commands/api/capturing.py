@@ -34,6 +34,8 @@ class CaptureSettings(TypedDict, total=False):
         None for what suits the model and the machine.
     budget
         GB of arrays to keep where ``arrays`` is empty.
+    expert_similarity
+        What of every two experts of a layer is compared: ``weights``, or ``neurons`` too.
     name, note
         What the run is called, and what it is.
     """
@@ -46,6 +48,7 @@ class CaptureSettings(TypedDict, total=False):
     dtype: str | None
     device: str | None
     budget: float
+    expert_similarity: Literal["weights", "neurons"] | None
     name: str | None
     note: str | None
 

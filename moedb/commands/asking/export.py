@@ -149,7 +149,7 @@ def cite(what: tuple[str, ...]) -> None:
 
 @click.command(short_help="Draw the figure of a named query.")
 @click.argument("name", required=False, shell_complete=complete_figures)
-@run_option
+@runs_options
 @parameter_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Figure; NAME needs it.")
 @click.option("--value", help="Which column the colours, lines or bars show.")
@@ -168,6 +168,7 @@ def cite(what: tuple[str, ...]) -> None:
 def plot(
     name: str | None,
     run: str | None,
+    by: str | None,
     parameters: tuple[tuple[str, str], ...],
     output: Path | None,
     value: str | None,
@@ -186,6 +187,7 @@ def plot(
       moedb plot
       moedb plot expert-frequency -o frequency.pdf
       moedb plot co-activation -o pairs.png -p layer 3 --value lift --width text --title "Pairs"
+      moedb plot saturation --run 'checkpoint-*' --by note -p run_b final -o saturation.pdf
     """
     from moedb.queries.figures.registry import PLOTS, figure_list
 
@@ -203,10 +205,15 @@ def plot(
     from moedb.queries.figures.parts.layout import Layout, read_width
     from moedb.queries.guidance.many_runs import names_several
 
-    if names_several(run):
-        raise UsageError(f"a figure is of one run, and --run is {run!r}", "moedb runs")
+    if not PLOTS[name].over_runs and (by is not None or names_several(run)):
+        over = ", ".join(each for each, plot in PLOTS.items() if plot.over_runs)
+        several = f"--run is {run!r}" if by is None else f"--by is {by!r}"
+        raise UsageError(
+            f"the figure of {name} is of one run, and {several}; over several runs are: {over}",
+            "moedb runs",
+        )
     layout = Layout(None if width is None else read_width(width), title, not no_footer)
-    result = ask(name, None, run, parameters)
+    result = ask(name, None, run, parameters, by=by)
     given = {key: each for key, each in (("value", value), ("top", top)) if each is not None}
     for path in draw(name, result, output, layout, allow_empty=allow_empty, **given):
         say(f"wrote {path}")

@@ -1,9 +1,10 @@
-"""How often the tokens with each value of a label choose each expert."""
+"""How often the tokens with each value of a label choose each expert, or two of them."""
 
 from __future__ import annotations
 
 from functools import partial
 from itertools import chain
+from math import prod
 from typing import TYPE_CHECKING
 
 from moedb.queries.counting.decisions.layers import is_rolled_up, layers_of, slabs_of
@@ -51,6 +52,10 @@ join selected_values using (example_id)
 where example_routing.run_id = cast($run as varchar)
 group by selected_values.value, example_routing.layer, example_routing.expert
 """  # noqa: S608
+
+
+_MOST_CELLS = 1 << 24
+"""Cells of a table (value, expert, expert) of all layers that is held in memory."""
 
 
 def class_routing(
@@ -123,6 +128,70 @@ def class_sizes(of_classes: Rows, run: RunSnapshot) -> Rows:
     decisions = np.zeros(len(names), np.int64)
     np.add.at(decisions, number, np.asarray(of_classes["n_decisions"])[at_first])
     return {"value": names, "n_tokens": decisions // layers[0].top_k}
+
+
+def class_pairs(
+    connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selection: str, key: str
+) -> Rows:
+    """Count as the view ``class_pairs`` does, its columns from ``value`` on.
+
+    Raises
+    ------
+    UnorderedError
+        If the label has too many values for tables of all pairs, or the run is not in order.
+    """
+    import numpy as np
+
+    tokens = labelled_tokens(connection, run, selection, key)
+    shapes = [
+        (len(layers), len(tokens.names), layers[0].n_experts, layers[0].n_experts)
+        for layers in slabs_of(run)
+    ]
+    if sum(prod(shape) for shape in shapes) > _MOST_CELLS:
+        raise UnorderedError
+    pairs = [np.zeros(shape, np.int64) for shape in shapes]
+    for of_stretch in each_stretch(run, partial(_pairs_by_group, tokens)):
+        for place, counted in enumerate(of_stretch):
+            pairs[place] += counted
+    parts: list[Part] = []
+    for layer, of_layer in zip(layers_of(run), chain(*pairs), strict=True):
+        # the expert of the smaller rank need not be that of the smaller index
+        counts = of_layer + of_layer.swapaxes(1, 2)
+        value, a, b = np.triu(counts, 1).nonzero()
+        parts.append(
+            {
+                "value": tokens.names[value],
+                "layer": layer.layer,
+                "expert_a": a,
+                "expert_b": b,
+                "n_both": counts[value, a, b],
+            }
+        )
+    return joined(("value", "layer", "expert_a", "expert_b", "n_both"), parts)
+
+
+def _pairs_by_group(tokens: Grouped, stretch: Stretch) -> list[NDArray[np.int64]]:
+    """For each slab (layer, group, expert, expert): those of smaller and of larger rank."""
+    import numpy as np
+
+    _, groups = tokens.within(stretch.first_token, stretch.n_tokens)
+    n_groups = len(tokens.names)
+    found = []
+    for slab in tokens.chosen_by(stretch):
+        n_layers, n_experts = len(slab.layers), slab.n_experts
+        first = np.arange(n_layers, dtype=np.int32)[:, None] * np.int32(n_groups)
+        by_rank = slab.experts.transpose(2, 0, 1)
+        experts = scratch("experts by rank", by_rank.shape, np.int32)
+        np.copyto(experts, by_rank)
+        rows = scratch("rows by rank", by_rank.shape, np.int32)
+        np.add(experts, (groups.astype(np.int32) + first) * np.int32(n_experts), out=rows)
+        table = n_layers * n_groups * n_experts, n_experts
+        counts = np.zeros(table, np.int64)
+        # every pair of ranks is r and r + apart for one distance
+        for apart in range(1, slab.top_k):
+            counts += contingency_table(rows[:-apart], experts[apart:], table)
+        found.append(counts.reshape(n_layers, n_groups, n_experts, n_experts))
+    return found
 
 
 def _by_group(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from moedb.queries.counting.classes import class_routing, class_sizes
+from moedb.queries.counting.classes import class_pairs, class_routing, class_sizes
 from moedb.queries.counting.confidence import (
     class_router_stats,
     expert_mass,
@@ -120,6 +120,9 @@ _COUNTERS: dict[str, Callable[[duckdb.DuckDBPyConnection, Snapshot, Count], Rows
     "adjacent_pairs": lambda c, snapshot, count: adjacent_pairs(
         c, snapshot.runs[count.run], count.selection
     ),
+    "class_pairs": lambda c, snapshot, count: class_pairs(
+        c, snapshot.runs[count.run], count.selection, str(count.of)
+    ),
     "class_routing": lambda c, snapshot, count: class_routing(
         c, snapshot.runs[count.run], count.selection, str(count.of), count.weighted
     ),
@@ -173,7 +176,7 @@ _TABLES = {
 }
 """What is counted where it is not decisions."""
 
-_OF_LABELS = ("class_router_stats", "class_routing", "class_sizes")
+_OF_LABELS = ("class_pairs", "class_router_stats", "class_routing", "class_sizes")
 _COLUMN_OF = {
     **dict.fromkeys(_OF_LABELS, "key"),
     "shared_decisions": "run_b",

@@ -24,10 +24,12 @@ from moedb.queries.figures.experts.concentration import CONCENTRATION
 from moedb.queries.figures.experts.label_effects import LABEL_EFFECTS
 from moedb.queries.figures.experts.labels import LABELLED_EXPERTS
 from moedb.queries.figures.experts.load_balance import LOAD_BALANCE
+from moedb.queries.figures.experts.saturation import SATURATION
 from moedb.queries.figures.experts.state_and_function import STATE_AND_FUNCTION
 from moedb.queries.figures.experts.use import EXPERT_FREQUENCY
 from moedb.queries.figures.pairs.co_activation import CO_ACTIVATION
 from moedb.queries.figures.pairs.cross_layer import CROSS_LAYER
+from moedb.queries.figures.pairs.expert_similarity import EXPERT_SIMILARITY
 from moedb.queries.figures.pairs.output_overlap import OUTPUT_OVERLAP
 from moedb.queries.figures.parts.figure import Plot
 from moedb.queries.figures.predictions.experts import EXPERT_ATTRIBUTION, EXPERT_EFFECT
@@ -43,6 +45,7 @@ PLOTS: Mapping[str, Plot] = {
     "load-balance": LOAD_BALANCE,
     "co-activation": CO_ACTIVATION,
     "cross-layer": CROSS_LAYER,
+    "expert-similarity": EXPERT_SIMILARITY,
     "output-overlap": OUTPUT_OVERLAP,
     "overlap": OVERLAP,
     "router-confidence": ROUTER_CONFIDENCE,
@@ -65,6 +68,7 @@ PLOTS: Mapping[str, Plot] = {
     "routing-by-class": ROUTING_BY_CLASS,
     "routing-by-example": ROUTING_BY_EXAMPLE,
     "routing-by-class-over-trials": ROUTING_BY_CLASS_OVER_TRIALS,
+    "saturation": SATURATION,
     "state-and-function": STATE_AND_FUNCTION,
 }
 

@@ -39,4 +39,5 @@ _CAUTIONS: Mapping[str, Callable[[Result], str | None]] = {
     "expert-specialization": _of_one_value,
     "kmeans-baseline": _of_one_value,
     "label-information": _of_one_value,
+    "pair-specialization": _of_one_value,
 }

@@ -157,6 +157,14 @@ def _specialization(asked: _Asked) -> str | None:
     return f"no expert has {least} labelled decisions or more; lower -p min_decisions"
 
 
+def _specialized_pairs(asked: _Asked) -> str | None:
+    least = asked.number("min_decisions")
+    return _pairs(asked) or (
+        f"no two experts were chosen together by {least} labelled tokens or more; lower "
+        "-p min_decisions"
+    )
+
+
 def _pairs(asked: _Asked) -> str | None:
     if all(top_k == 1 for top_k in asked.layers.values()):
         return (
@@ -259,6 +267,7 @@ _REASONS: Mapping[str, Callable[[_Asked], str | None]] = {
     "top-tokens": _token_ids,
     "vocabulary-specialization": _token_ids,
     "expert-specialization": _specialization,
+    "pair-specialization": _specialized_pairs,
     "co-activation": _pairs,
     "co-activation-adjacent": _pairs,
     "cross-layer": _next_layers,

@@ -49,6 +49,7 @@ _MADE_BY = {
     "probe_scores": "moedb probe RUN --key KEY",
     "expert_labels": "moedb label-experts",
     "vocabulary": f"{_CAPTURE} text --arrays unembedding,expert_outputs",
+    "expert_cosines": "the command that captured the run, with --expert-similarity",
     "label_verdicts": "moedb label-experts",
     "label_effects": "moedb check-labels RUN --labels NAME",
 }
@@ -64,6 +65,7 @@ _HOLDS = {
     "router_stats": "statistics of the router",
     "router_mass": "probabilities of the router",
     "probe_scores": "probes",
+    "expert_cosines": "cosines of experts' weights",
     "vocabulary": "vocabulary, as it keeps no unembedding",
 }
 

@@ -77,9 +77,11 @@ _ESSENTIAL = (
     "expert_labels",
     "label_verdicts",
     "label_effects",
+    "expert_cosines",
 )
 _OF_ROUTING = (
     "adjacent_pairs",
+    "class_pairs",
     "class_routing",
     "example_routing",
     "expert_pairs",

@@ -19,6 +19,7 @@ from moedb.schemas.tables.captured import (
     CONDITIONS,
     EXAMPLE_LABELS,
     EXAMPLES,
+    EXPERT_COSINES,
     LOGIT_LENS,
     MOE_LAYERS,
     PREDICTIONS,
@@ -55,6 +56,7 @@ __all__ = [
     "EXAMPLE_ID",
     "EXAMPLE_LABELS",
     "EXPERT",
+    "EXPERT_COSINES",
     "EXPERT_LABELS",
     "EXPERT_LABEL_SCORES",
     "FORMAT_MAJOR",
@@ -91,6 +93,7 @@ __all__ = [
 TABLES: tuple[Table, ...] = (
     RUNS,
     MOE_LAYERS,
+    EXPERT_COSINES,
     EXAMPLES,
     TOKENS,
     VOCABULARY,

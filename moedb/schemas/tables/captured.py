@@ -68,6 +68,53 @@ MOE_LAYERS = Table(
     ("layer",),
 )
 
+EXPERT_COSINES = Table(
+    "expert_cosines",
+    "two experts of a layer, their weights compared, in a run that was captured with "
+    "--expert-similarity; without biases, each weight as one long vector",
+    (
+        RUN_ID,
+        LAYER,
+        Column("expert_a", "int32", "index of an expert in its layer"),
+        Column("expert_b", "int32", "another expert of the layer, of larger index"),
+        Column(
+            "gate_cosine",
+            "double",
+            "cosine of their gate projections; null where experts have no gate",
+            nullable=True,
+        ),
+        Column("up_cosine", "double", "cosine of their up projections", nullable=True),
+        Column("down_cosine", "double", "cosine of their down projections", nullable=True),
+        Column("expert_cosine", "double", "cosine of all their weights together", nullable=True),
+        Column(
+            "matched_cosine",
+            "double",
+            "mean over the neurons of both of the cosine with the likest one of the other expert; "
+            "null where neurons were not compared",
+            nullable=True,
+        ),
+        Column(
+            "matched_chance",
+            "double",
+            "what matched_cosine is on average between experts of random weights",
+            nullable=True,
+        ),
+        Column(
+            "router_cosine",
+            "double",
+            "cosine of their rows of the router's weight; null without such a weight",
+            nullable=True,
+        ),
+        Column("norm_a", "double", "Euclidean norm of all weights of expert_a", nullable=True),
+        Column("norm_b", "double", "that of expert_b", nullable=True),
+        Column("n_projection", "int64", "values of a gate, up or down projection", nullable=True),
+        Column("n_weights", "int64", "values of all weights of an expert", nullable=True),
+        Column("n_router", "int64", "values of a row of the router's weight", nullable=True),
+        Column("reason", "string", "why cosines are null that experts would have", nullable=True),
+    ),
+    ("layer", "expert_a", "expert_b"),
+)
+
 EXAMPLES = Table(
     "examples",
     "an example: a prompt, a document, an image",

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from moedb.errors import StoreDamagedError
 from moedb.schemas.manifests import SEALED_SINCE
-from moedb.schemas.tables import TABLES, TOKEN_LABELS, VOCABULARY
+from moedb.schemas.tables import EXPERT_COSINES, TABLES, TOKEN_LABELS, VOCABULARY
 from moedb.store.arrays.stored import ArrayKey, open_array
 from moedb.store.engine.connection import connect
 from moedb.store.engine.missing_files import explain_missing_file
@@ -86,6 +86,32 @@ _OF_VOCABULARY = {
     """,
 }
 
+_OF_SIMILARITY = {
+    "comparisons of experts that the run does not have": """
+        select count(*) from expert_cosines left join moe_layers using (run_id, layer)
+        where not coalesce(
+            0 <= expert_a and expert_a < expert_b and expert_b < n_experts, false
+        )
+    """,
+    "pairs of experts that are compared twice, or not": """
+        select count(*) from (
+            select moe_layers.layer from moe_layers
+            left join expert_cosines using (run_id, layer)
+            group by moe_layers.layer
+            having count(expert_a) <> any_value(n_experts) * (any_value(n_experts) - 1) // 2
+                or count(distinct (expert_a, expert_b)) filter (expert_a is not null)
+                    <> count(expert_a)
+        )
+    """,
+    "cosines of experts' weights beyond 1": """
+        select count(*) from expert_cosines
+        where greatest(
+            abs(gate_cosine), abs(up_cosine), abs(down_cosine), abs(expert_cosine),
+            abs(matched_cosine), abs(router_cosine)
+        ) > 1
+    """,
+}
+
 _OF_ADDED = {
     "token_idx": "{table} anti join tokens using (run_id, token_idx)",
     "example_id": "{table} anti join examples using (run_id, example_id)",
@@ -134,6 +160,7 @@ def check_values(run: RunSnapshot) -> tuple[int, list[StoreDamagedError]]:
             held = run.format >= SEALED_SINCE and run.n_rows("router_mass") > 0
             statements = {**_INVARIANTS, **(_SINCE_FORMAT_2 if held else {}), **_of_added(run)}
             statements |= _OF_VOCABULARY if run.n_rows(VOCABULARY.name) else {}
+            statements |= _OF_SIMILARITY if run.n_rows(EXPERT_COSINES.name) else {}
             for wrong, statement in statements.items():
                 count = _scalar(connection.execute(statement).fetchone())
                 if count:

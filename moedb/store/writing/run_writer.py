@@ -92,6 +92,10 @@ class RunWriter(OpenRun):
         """Whether a unit is committed by now, by whichever writer."""
         return self._has(unit_name(unit))
 
+    def has_begun(self) -> bool:
+        """Whether what describes the run as a whole is committed by now."""
+        return self._has(FIRST_UNIT)
+
     def begin(
         self,
         tables: Mapping[str, Columns],

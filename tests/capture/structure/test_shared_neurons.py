@@ -126,6 +126,6 @@ class Fused(nn.Module):
 
 
 def test_a_feed_forward_layer_is_told_by_its_linear_layers() -> None:
-    assert feed_forward(Fused()) == FeedForward("down", 16, 8)
+    assert feed_forward(Fused()) == FeedForward("down", 16, 8, ("gate_up",), True)
     assert feed_forward(Attention()) is None
     assert feed_forward(nn.Linear(8, 8)) is None

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from moedb.cli import run_cli
-from tests.support.stores.planted import write_planted
+from tests.support.stores.made.planted import write_planted
 
 Run = Callable[..., tuple[int, str, str]]
 

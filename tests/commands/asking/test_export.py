@@ -90,6 +90,18 @@ class TestFigures:
         # the width and height of a PNG are behind its first 16 bytes
         assert int.from_bytes(Path("a.png").read_bytes()[16:20]) == 7 * 300
 
+    def test_several_runs_are_in_one_figure(self, moedb: Run, mini_store: Path) -> None:
+        first, last = sorted(each.name for each in (mini_store / "runs").iterdir())
+        asked = ("plot", "saturation", "-p", "run_b", last, "-o", "a.png")
+        code, _, err = moedb(*asked, "--run", f"{first},{last}")
+        assert code == 0, err
+        sidecar = json.loads(Path("a.png.provenance.json").read_text())
+        assert {run["run_id"] for run in sidecar["runs"]} == {first, last}
+        assert sidecar["n_rows"] == 12
+        assert moedb("export", "--check", "a.png")[0] == 0
+        code, _, err = moedb(*asked, "--run", f"{first},{last}", "--by", "step")
+        assert code == 2 and "has no label 'step'" in err
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
@@ -101,6 +113,11 @@ class TestFigures:
             (("concentration", "-o", "a.pdf", "--title", "x" * 301), "300 at most"),
             (("concentration", "-o", "a.pdf", "--value", "share"), "takes no option 'value'"),
             (("router-confidence", "-o", "a.pdf", "-p", "key", "rule"), "did you mean role?"),
+            (("load-balance", "-o", "a.pdf", "--run", "*"), "over several runs are: saturation"),
+            (
+                ("load-balance", "-o", "a.pdf", "--run", "qwen-ioi", "--by", "step"),
+                "the figure of load-balance is of one run, and --by is 'step'",
+            ),
         ],
     )
     def test_refusals(self, moedb: Run, arguments: tuple[str, ...], message: str) -> None:

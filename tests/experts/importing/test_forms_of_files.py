@@ -17,7 +17,7 @@ from moedb.store.reading.snapshot import read_run
 from moedb.store.verification.run import verify_run
 from tests.experts.labelling.test_labelling import table
 from tests.support.models.reader_server import reader_server
-from tests.support.stores.routed_words import RUN_ID
+from tests.support.stores.made.routed_words import RUN_ID
 
 TRUTHS, SAID = [1, 0, 0, 1, 1, 0, 0, 1], [1, 0, 1, 1, 0, 0, 0, 1]
 

@@ -13,7 +13,7 @@ from moedb.experts.importing import files as given
 from moedb.store.reading.additions import additions_of
 from moedb.store.reading.snapshot import read_run
 from tests.experts.labelling.test_labelling import table
-from tests.support.stores.routed_words import RUN_ID
+from tests.support.stores.made.routed_words import RUN_ID
 
 
 def refused(store: Path, path: Path, match: str, **more: Any) -> UsageError:

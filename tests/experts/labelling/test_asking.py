@@ -22,7 +22,7 @@ from moedb.store.reading.additions import additions_of
 from moedb.store.reading.snapshot import read_run
 from tests.experts.labelling.test_labelling import label, table
 from tests.support.models.reader_server import reader_server
-from tests.support.stores.routed_words import RUN_ID
+from tests.support.stores.made.routed_words import RUN_ID
 
 KEY = "sk-test-7f3a9c51d2"
 OPTIONS = ("--window", "5", "--contexts", "8", "--scored", "6", "--batch", "7", "--samples", "100")

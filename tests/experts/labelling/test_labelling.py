@@ -12,7 +12,7 @@ import moedb
 from moedb.store.reading.snapshot import read_run
 from moedb.store.verification.run import verify_run
 from tests.support.models.reader_server import ReaderServer, reader_server
-from tests.support.stores.routed_words import RUN_ID
+from tests.support.stores.made.routed_words import RUN_ID
 
 SMALL: dict[str, Any] = {"window": 5, "contexts": 8, "scored": 6, "batch": 7, "samples": 200}
 

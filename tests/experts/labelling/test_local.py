@@ -15,7 +15,7 @@ from moedb.store.reading.snapshot import read_run
 from moedb.store.verification.run import verify_run
 from tests.experts.labelling.test_labelling import SMALL, table
 from tests.support.models.chat_models import plain_answer, save_chat_model
-from tests.support.stores.routed_words import RUN_ID
+from tests.support.stores.made.routed_words import RUN_ID
 
 
 @pytest.fixture(scope="module")

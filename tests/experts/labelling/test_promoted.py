@@ -15,7 +15,7 @@ from moedb.experts.labelling.prompts import explanation, with_promoted
 from moedb.experts.labelling.settings import LabelSettings
 from tests.support.models.reader_server import ReaderServer, reader_server
 from tests.support.shared import made_once
-from tests.support.stores.routed_words import RUN_ID, promoted_by, write_routed_words
+from tests.support.stores.made.routed_words import RUN_ID, promoted_by, write_routed_words
 
 SMALL: dict[str, Any] = {"window": 5, "contexts": 8, "scored": 6, "batch": 7, "samples": 20}
 TOLD = "makes the model more likely to go on with these tokens"

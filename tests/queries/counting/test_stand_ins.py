@@ -22,7 +22,7 @@ from moedb.queries.reading.memo import Memo
 from moedb.schemas.additions import Addition
 from moedb.store.writing.complete.additions import add, append
 from moedb.store.writing.complete.compaction import compact_run
-from tests.support.stores.uneven import LAYERS, OTHER, RUN, write_run
+from tests.support.stores.made.uneven import LAYERS, OTHER, RUN, write_run
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +49,15 @@ PAIRS = (
     "selection_sizes",
 )
 
+OF_LABELS = ("class_pairs", "class_routing", "class_sizes", "class_router_stats")
+
 COUNTS = [
     *(Count(view, RUN, selection) for view in PAIRS
       for selection in ("default", "all", "held", "none")),
     *(Count(view, RUN, selection) for view in ("expert_mass", "selection_router_stats")
       for selection in ("default", "held", "none")),
     *(Count(view, RUN, selection, key, weighted=True)
-      for view in ("class_routing", "class_sizes", "class_router_stats")
+      for view in OF_LABELS
       for selection in ("default", "corrupted") for key in ("kind", "pos", "lang", "other")),
     *(Count(view, RUN, selection, of) for view in ("vocabulary_routing", "vocabulary_usage")
       for selection in ("default", "all") for of in ("input", "next")),
@@ -67,7 +69,7 @@ NOTHING = [
     *(Count(view, RUN, "none") for view in PAIRS),
     *(Count(view, RUN, "none") for view in ("expert_mass", "selection_router_stats")),
     *(Count(view, RUN, selection, key, weighted=True)
-      for view in ("class_routing", "class_sizes", "class_router_stats")
+      for view in OF_LABELS
       for selection, key in (("default", "other"), ("corrupted", "pos"))),
 ]  # fmt: skip
 """Those that count nothing: no such split, or no such label in it."""
@@ -82,9 +84,7 @@ def stand_ins(database: Database) -> StandIns:
 def rows_of(database: Database, count: Count) -> pd.DataFrame:
     """The rows of a view that a count is of, in an order of their own."""
     column = {
-        "class_routing": "key",
-        "class_router_stats": "key",
-        "class_sizes": "key",
+        **dict.fromkeys(OF_LABELS, "key"),
         "shared_decisions": "run_b",
         "vocabulary_routing": "of",
         "vocabulary_usage": "of",
@@ -149,6 +149,22 @@ def test_pairs_and_sharing_by_hand(db: Database, store: Path) -> None:
     )
     found = rows_of(db, Count("shared_decisions", RUN, "all", OTHER))
     assert found.query("layer == 1")["n_shared"].item() == shared
+
+
+def test_pairs_of_a_label_with_very_many_values_are_left_to_sql(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = Count("class_pairs", RUN, "all", "pos")
+    expected = rows_of(db, count)
+    # two values, and of each layer as many pairs as its experts have
+    cells = 2 * sum(n_experts**2 for n_experts, _ in LAYERS.values())
+    for most, is_counted in ((cells, 1), (cells - 1, 0)):
+        monkeypatch.setattr("moedb.queries.counting.classes._MOST_CELLS", most)
+        with stand_ins(db).standing([count]):
+            views = "select count(*) from duckdb_views() where view_name = 'class_pairs'"
+            found = db._engine.connection.execute(f"{views} and temporary").fetchone()
+            assert found == (is_counted,)
+            pd.testing.assert_frame_equal(rows_of(db, count), expected, check_dtype=False)
 
 
 def test_rare_token_ids_can_be_left_out(db: Database) -> None:
@@ -269,6 +285,7 @@ def test_information_of_tokens_needs_no_order(db: Database) -> None:
     [
         "co_activation(split := 'all', run := '{run}')",
         "routing_by_class('pos', run := '{run}')",
+        "pair_specialization('pos', min_decisions := 1, run := '{run}')",
         "top_tokens(min_count := 1, run := '{run}')",
         "saturation('{other}', run := '{run}')",
     ],
@@ -278,6 +295,7 @@ def test_a_macro_gives_what_the_query_gives(db: Database, call: str) -> None:
     words = {
         "co_activation": {"split": "all"},
         "routing_by_class": {"key": "pos"},
+        "pair_specialization": {"key": "pos", "min_decisions": 1},
         "top_tokens": {"min_count": 1},
         "saturation": {"run_b": OTHER},
     }[name]
@@ -366,7 +384,7 @@ def test_labels_that_were_added_are_counted_as_the_view_says(store: Path, tmp_pa
     add(copy, RUN, Addition("others", "made"), {"token_labels": [other]})
     for _ in ("as added", "compacted"):
         with moedb.open(copy) as db:
-            for view in ("class_routing", "class_sizes", "class_router_stats"):
+            for view in OF_LABELS:
                 for key in ("mark", "other-mark", "pos"):
                     count = Count(view, RUN, "all", key, weighted=True)
                     defined = rows_of(db, count)

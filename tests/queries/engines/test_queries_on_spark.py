@@ -28,6 +28,8 @@ OF_RUNS: dict[str, list[Given]] = {
     "concentration": [{"split": "held-out"}],
     "routing-by-class": [{"key": "template"}, {"key": "role", "split": "all"}, {"key": "model"}],
     "expert-specialization": [{"key": "role", "min_decisions": 0}, {"key": "no such key"}],
+    "expert-similarity": [{}, {"layer": 2}],
+    "pair-specialization": [{"key": "role", "min_decisions": 2}, {"key": "no such key"}],
     "routing-by-example": [
         {"position": 3, "scope": "example", "key": "template", "layer": 2},
         {"key": "kind"},
@@ -78,7 +80,7 @@ def with_added_rows(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """The same with rows in the tables that nothing has filled, drawn at random."""
     rng = np.random.default_rng(11)
     filled = dict(tables)
-    for name in ("probe_scores", "expert_labels", "expert_label_scores"):
+    for name in ("probe_scores", "expert_labels", "expert_label_scores", "expert_cosines"):
         (table,) = (each for each in TABLES if each.name == name)
         rows = pd.DataFrame({c.name: _drawn(rng, c.name, c.type) for c in table.columns})
         keys = rows.drop_duplicates(["run_id", *table.sort_by])

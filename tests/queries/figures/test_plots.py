@@ -42,6 +42,7 @@ from tests.support.drawn.figure_frames import (
     concentrations,
     confidences,
     cross_layers,
+    expert_similarities,
     informations,
     label_effects,
     labelled_experts,
@@ -50,6 +51,7 @@ from tests.support.drawn.figure_frames import (
     polysemantic,
     probe_bests,
     probe_curves,
+    saturations,
     states_and_functions,
 )
 from tests.support.drawn.figures import assert_readable, frame_result
@@ -569,6 +571,25 @@ DRAWN = {
         lambda: frame_result(output_overlaps(6, 8)),
         {"value": "cka"},
     ),
+    **{
+        f"expert-similarity-{n}-{value}": (
+            "expert-similarity",
+            lambda n=n: frame_result(expert_similarities(n, 12)),
+            {"value": value},
+        )
+        for n, value in ((1, "router_cosine"), (6, "matched_cosine"), (24, "gate_cosine"))
+    },
+    "saturation-24": ("saturation", lambda: frame_result(saturations(24)), {}),
+    "saturation-steps": (
+        "saturation",
+        lambda: frame_result(saturations(24, tuple(range(1000, 300_000, 23_000)))),
+        {"value": "first_saturation"},
+    ),
+    "saturation-runs": (
+        "saturation",
+        lambda: frame_result(saturations(1, tuple(range(100, 3000, 100)), by=None)),
+        {},
+    ),
     "overlap-24": ("overlap", lambda: frame_result(overlaps(24)), {}),
     "overlap-js": ("overlap", lambda: frame_result(overlaps()), {"value": "jensen_shannon"}),
     "confidence-1": ("router-confidence", lambda: frame_result(confidences(1)), {}),
@@ -704,6 +725,8 @@ SMALL = {
     "overlap": lambda: frame_result(overlaps()),
     "router-confidence": lambda: frame_result(confidences()),
     "label-information": lambda: frame_result(informations()),
+    "expert-similarity": lambda: frame_result(expert_similarities(2, 5)),
+    "saturation": lambda: frame_result(saturations(6, (100, 200, 900))),
     "state-and-function": lambda: frame_result(states_and_functions()),
     "label-effects": lambda: frame_result(label_effects()),
     "probe-curves": lambda: frame_result(probe_curves()),

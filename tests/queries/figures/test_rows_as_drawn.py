@@ -11,9 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import moedb
+from moedb.errors import UsageError
 from moedb.queries.database import Database
 from moedb.queries.figures.drawing import style_file
 from moedb.queries.figures.registry import PLOTS
+from tests.support.drawn.figure_frames import expert_similarities, saturations
 
 pytestmark = pytest.mark.model
 
@@ -137,6 +139,90 @@ def test_output_overlap(database: Database, value: str) -> None:
         assert ax.get_title() == f"layer {layer}"
     scale = figure.axes[0].images[0].norm
     assert scale.vmin == (-(scale.vmax or 0.0) if value == "cosine" else 0.0)
+
+
+@pytest.mark.parametrize("value", ["saturation", "first_saturation"])
+def test_saturation_of_one_run(database: Database, value: str) -> None:
+    first, last = sorted(database.snapshot.runs)
+    asked = {"run": first, "run_b": last}
+    figure, rows = painted(database, "saturation", {"value": value}, **asked)
+    ax = figure.axes[0]
+    (drawn,) = [each for each in ax.lines if each.get_marker() == "o"]
+    np.testing.assert_array_equal(drawn.get_xydata(), [(r["layer"], r[value]) for r in rows])
+    assert 0 < max(row[value] for row in rows) < 1
+    # of 60 experts a random router has 4, and 1 in the first place
+    chance = {"saturation": 4 / 60, "first_saturation": 1 / 60}[value]
+    assert [height for _, height in line(ax, "routers that choose at random")] == [
+        pytest.approx(chance)
+    ] * 2
+    assert ax.get_xlabel() == "layer"
+
+
+def test_saturation_over_runs(database: Database) -> None:
+    last, first = sorted(database.snapshot.runs)
+    figure, rows = painted(database, "saturation", {}, run=[first, last], run_b=last)
+    ax = figure.axes[0]
+    for layer in range(6):
+        own = [row["saturation"] for row in rows if row["layer"] == layer]
+        assert line(ax, f"layer {layer}") == [(0.0, own[0]), (1.0, own[1])]
+        assert own[0] < own[1] == 1.0
+    names = [text.get_text() for text in ax.get_xticklabels()]
+    assert [name.rstrip("…") for name in names] == [row["run"][:15] for row in rows[::6]]
+    assert ax.get_xlabel() == "run"
+    assert figure.axes[1].get_ylabel() == "layer"
+
+
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [
+        ("expert_cosine", "cosine of all weights (random: 0 ± 0.006)"),
+        ("up_cosine", "cosine of the up projections (random: 0 ± 0.01)"),
+        ("router_cosine", "cosine of the router's rows (random: 0 ± 0.02)"),
+        ("matched_cosine", "cosine of matched neurons (random: 0.1)"),
+    ],
+)
+def test_expert_similarity(value: str, label: str) -> None:
+    frame = expert_similarities(3, 5)
+    frame.loc[frame["layer"] == 1, value] = np.nan
+    with matplotlib.style.context(["default", style_file()]):
+        figure = PLOTS["expert-similarity"].paint(frame, value=value)
+    *panels, bar = [ax for ax in figure.axes if ax.axison]
+    assert bar.get_ylabel() == label
+    for layer, ax in enumerate(panels):
+        drawn, mask = cells(ax), np.ma.getmaskarray(cells(ax))
+        assert ax.get_title() == f"layer {layer}" and mask.diagonal().all()
+        for row in frame[frame["layer"] == layer].to_dict("records"):
+            a, b = row["expert_a"], row["expert_b"]
+            assert mask[a, b] == mask[b, a] == (layer == 1)
+            if layer != 1:
+                assert drawn[a, b] == drawn[b, a] == row[value]
+    limits = panels[0].images[0].get_clim()
+    lowest = frame[value].min() if value == "matched_cosine" else -frame[value].abs().max()
+    assert limits == (lowest, frame[value].abs().max())
+
+
+def test_weights_that_could_not_be_compared_are_not_drawn() -> None:
+    frame = expert_similarities(1, 3).assign(up_cosine=None, reason="they are away")
+    with pytest.raises(UsageError, match="up_cosine: no pair of experts has one") as caught:
+        PLOTS["expert-similarity"].paint(frame, value="up_cosine")
+    assert caught.value.hint == "they are away"
+
+
+def test_saturation_over_a_number_of_runs(database: Database) -> None:
+    frame = saturations(3, (800, 100, 300))
+    with matplotlib.style.context(["default", style_file()]):
+        figure = PLOTS["saturation"].paint(frame)
+    ax = figure.axes[0]
+    for layer in range(3):
+        own = frame[frame["layer"] == layer]
+        expected = list(zip(own["step"], own["saturation"], strict=True))
+        assert sorted(line(ax, f"layer {layer}")) == sorted(expected)
+    assert (ax.get_xlabel(), ax.get_xscale()) == ("step", "linear")
+    with pytest.raises(UsageError, match="more than one row for a layer and a step") as caught:
+        PLOTS["saturation"].paint(frame.assign(step=100))
+    assert caught.value.hint == "tell the runs apart: --by KEY"
+    with pytest.raises(UsageError, match="no token in common"):
+        PLOTS["saturation"].paint(frame.assign(saturation=np.nan))
 
 
 def test_overlap(database: Database) -> None:

@@ -120,6 +120,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
         "corrupted); it is in: corrupted",
     ),
     ("expert-specialization", {**TEXT, "key": "Domain"}, "did you mean domain?"),
+    ("pair-specialization", {**TEXT, "key": "Domain"}, "did you mean domain?"),
     ("router-confidence", {**TEXT, "key": "nokey"}, "no label key 'nokey'"),
     ("label-information", {**TEXT, "key": "nokey"}, "no label key 'nokey'"),
     ("kmeans-baseline", {**TEXT, "key": "nokey"}, "no label key 'nokey'"),
@@ -249,8 +250,15 @@ def test_a_run_of_interventions_is_asked_of_the_run_that_it_is_on(
     assert caught.value.hint == "intervene again, with --lens"
 
 
+def test_a_run_whose_experts_were_not_compared_says_how_they_are(db: Database) -> None:
+    with pytest.raises(UsageError, match="has no cosines of experts' weights") as caught:
+        db.query("expert-similarity", run="text")
+    assert str(caught.value).endswith("the command that captured the run, with --expert-similarity")
+
+
 EMPTY: list[tuple[str, dict[str, Any], str]] = [
     ("expert-specialization", {**TEXT, "key": "domain", "min_decisions": 10**6}, "no expert has"),
+    ("pair-specialization", {**TEXT, "key": "domain", "min_decisions": 10**6}, "no two experts"),
     ("top-tokens", {**TEXT, "min_count": 1000}, "the most frequent token of run text-* is there"),
     ("vocabulary-specialization", {**TEXT, "min_count": 1000}, "min_count is 1000, and the most"),
     ("logit-lens", {**IOI, "position": 0}, "was read through the lens at other positions: "),

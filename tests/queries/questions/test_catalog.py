@@ -16,6 +16,7 @@ from moedb.queries.questions.macros import create_macros
 from moedb.queries.questions.query_file import NamedQuery, parse_query
 from moedb.schemas.tables import TABLES
 from moedb.store.engine.views import derived_view_names
+from tests.support.oracles.oracle import ASKED_FOR
 from tests.support.stores import synthetic
 
 NAMES = sorted(catalog())
@@ -57,7 +58,7 @@ def test_header_is_complete(name: str) -> None:
     assert all(column.doc for column in query.columns)
     parameters = {parameter.name: parameter for parameter in query.parameters}
     chosen_by = {"variant", "experts", "gate"} if query.reads_trials else {"run", "split"}
-    chosen_by -= {"split"} if query.reads_additions else set()
+    chosen_by -= {"split"} if query.reads_additions or name in ASKED_FOR else set()
     assert chosen_by <= parameters.keys()
     assert all(
         parameters[name].default is None and not parameters[name].required for name in chosen_by

@@ -35,6 +35,11 @@ SETTINGS: dict[str, list[dict[str, object]]] = {
         {"key": "role", "min_decisions": 0},
         {"key": "no such key"},
     ],
+    "pair-specialization": [
+        *({"key": key, "min_decisions": 3} for key in KEYS),
+        {"key": "template", "layer": 5, "min_decisions": 0},
+        {"key": "no such key"},
+    ],
     "routing-by-example": [
         {},
         {"scope": "example", "key": "kind"},

@@ -68,6 +68,52 @@ class TestExpertSpecialization:
         assert math.copysign(1, row["conditional_entropy"]) == 1
 
 
+class TestPairSpecialization:
+    def test_by_hand(self) -> None:
+        # two experts that each say nothing: a where they are together, b where they are apart
+        choices = [(0, 1)] * 4 + [(2, 3)] * 4 + [(0, 2)] * 2 + [(1, 3)] * 2 + [(0, 3), (1, 2)] * 2
+        small = make_small_run(choices, 4, ["a"] * 8 + ["b"] * 8)
+        rows = ask(small, "pair-specialization", {"key": "group", "min_decisions": 3})
+        assert rows[["expert_a", "expert_b"]].values.tolist() == [[0, 1], [2, 3]]
+        assert (
+            rows[["n_both", "n_a", "n_b", "n_values", "n_top"]].values.tolist()
+            == [[4, 8, 8, 1, 4]] * 2
+        )
+        assert rows["top_value"].tolist() == ["a", "a"]
+        assert rows["exclusivity"].tolist() == [1, 1]
+        assert rows["conditional_entropy"].tolist() == [0, 0]
+        assert rows["pmi"].tolist() == [1, 1]
+        assert (
+            rows[["exclusivity_a", "exclusivity_b", "gain"]].values.tolist()
+            == [[0.5, 0.5, 0.5]] * 2
+        )
+        assert rows["independent"].tolist() == [0.5, 0.5]
+
+    def test_a_pair_that_says_what_its_better_expert_says(self) -> None:
+        # expert 0 is of a alone, expert 1 of both alike, and expert 2 with either
+        choices = [(0, 1)] * 3 + [(0, 2)] * 3 + [(1, 2)] * 3
+        small = make_small_run(choices, 3, ["a"] * 6 + ["b"] * 3)
+        rows = ask(small, "pair-specialization", {"key": "group", "min_decisions": 1})
+        row = rows[(rows["expert_a"] == 0) & (rows["expert_b"] == 1)].iloc[0]
+        assert (row["exclusivity"], row["exclusivity_a"], row["exclusivity_b"]) == (1, 1, 0.5)
+        assert (row["gain"], row["independent"]) == (0, 1)
+        # experts 1 and 2 take b together: each alone takes 3 of 6 a and all 3 b
+        row = rows[(rows["expert_a"] == 1) & (rows["expert_b"] == 2)].iloc[0]
+        assert (row["top_value"], row["exclusivity"], row["gain"]) == ("b", 1, 0.5)
+        # of a: 3 * 3 / 6, of b: 3 * 3 / 3
+        assert row["independent"] == pytest.approx(3 / 4.5)
+        assert row["pmi"] == pytest.approx(math.log2(3))
+
+    def test_pairs_of_few_tokens_are_left_out(self) -> None:
+        small = make_small_run([(0, 1)] * 20 + [(0, 2)] * 19, 3, ["a"] * 20 + ["b"] * 19)
+        rows = ask(small, "pair-specialization", {"key": "group"})
+        assert rows[["expert_a", "expert_b"]].values.tolist() == [[0, 1]]
+
+    def test_where_a_token_has_one_expert_there_are_none(self) -> None:
+        small = make_small_run([(0,)] * 30, 2, ["a", "b"] * 15)
+        assert ask(small, "pair-specialization", {"key": "group", "min_decisions": 0}).empty
+
+
 class Asked:
     """As much of a database as the analysis asks, over made-up tables."""
 

@@ -31,6 +31,7 @@ pytestmark = pytest.mark.model
 ORACLES = {**oracle.ORACLES, **example_oracle.ORACLES, **routing_oracle.ORACLES}
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "expert-specialization": [{"key": "role"}, {"key": "order", "layer": 2, "min_decisions": 5}],
+    "pair-specialization": [{"key": "role"}, {"key": "order", "layer": 2, "min_decisions": 2}],
     "expert-frequency": [{}, {"split": "all"}],
     "concentration": [{}, {"split": "corrupted"}],
     "routing-by-class": [{"key": "role"}, {"key": "template", "layer": 2}, {"key": "order"}],

@@ -12,6 +12,7 @@ import zarr
 import moedb
 from moedb.errors import FaultsError, StoreDamagedError
 from moedb.schemas.manifests import RunManifest
+from moedb.schemas.tables import EXPERT_COSINES
 from moedb.store.arrays.stored import ArrayKey, open_array
 from moedb.store.reading.snapshot import RunSnapshot, read_run, take_snapshot
 from moedb.store.verification.run import verify, verify_run
@@ -20,6 +21,8 @@ from moedb.store.writing.run_writer import RunWriter
 from tests.support.contents import run_contents
 from tests.support.stores.samples import (
     D_MODEL,
+    LAYERS,
+    N_EXPERTS,
     N_LAYERS,
     RUN_ID,
     rows_of_run,
@@ -166,3 +169,44 @@ def test_a_vocabulary_that_contradicts_the_tokens_is_found(
     writer.finish()
     with pytest.raises(StoreDamagedError, match=message):
         verify_run(read_run(tmp_path / "store", RUN_ID))
+
+
+PAIRS = [(layer, a, b) for layer in LAYERS for a in range(N_EXPERTS) for b in range(a)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({}, None),
+        ({"router_cosine": 1.5}, "1 cosines of experts' weights beyond 1"),
+        ({"expert_b": N_EXPERTS}, "1 comparisons of experts that the run does not have"),
+        ({"layer": 2}, "1 comparisons of experts that the run does not have"),
+        ({"expert_a": 0, "expert_b": 2}, "1 pairs of experts that are compared twice, or not"),
+    ],
+)
+def test_comparisons_of_experts_that_contradict_the_run_are_found(
+    tmp_path: Path, changed: dict[str, Any], message: str | None
+) -> None:
+    manifest = sample_manifest(n_units=1)
+    rows: dict[str, list[Any]] = {
+        name: [0.5] * len(PAIRS) for name in EXPERT_COSINES.column_names[1:]
+    }
+    rows |= {
+        "layer": [layer for layer, _, _ in PAIRS],
+        "expert_a": [b for _, _, b in PAIRS],
+        "expert_b": [a for _, a, _ in PAIRS],
+        **{name: [8] * len(PAIRS) for name in ("n_projection", "n_weights", "n_router")},
+        "reason": [None] * len(PAIRS),
+    }
+    for name, value in changed.items():
+        rows[name][0] = value
+    writer = RunWriter(tmp_path / "store", manifest)
+    writer.begin({"expert_cosines": rows})
+    writer.commit_unit(0, *unit_rows(manifest, 0))
+    writer.finish()
+    run = read_run(tmp_path / "store", RUN_ID)
+    if message is None:
+        assert str(verify_run(run)).startswith("sound")
+    else:
+        with pytest.raises((StoreDamagedError, FaultsError), match=message):
+            verify_run(run)

@@ -62,6 +62,41 @@ def output_overlaps(layers: int = 6, n: int = 60) -> pd.DataFrame:
     )
 
 
+def expert_similarities(layers: int = 6, n: int = 60) -> pd.DataFrame:
+    rng = np.random.default_rng(5)
+    rows = [
+        (layer, a, b, *rng.normal(0, 0.1, 5), 0.01, 0.006, 0.02, float(rng.uniform(0.1, 0.4)), 0.1)
+        for layer in range(layers)
+        for a in range(n)
+        for b in range(a + 1, n)
+    ]
+    names = (
+        "layer expert_a expert_b gate_cosine up_cosine down_cosine expert_cosine router_cosine "
+        "chance_sd expert_chance_sd router_chance_sd matched_cosine matched_chance"
+    )
+    return pd.DataFrame(rows, columns=names.split()).assign(reason=None)
+
+
+def saturations(
+    layers: int = 6, steps: tuple[int, ...] | None = None, by: str | None = "step"
+) -> pd.DataFrame:
+    """Of one run; with steps of a run for each, told apart by a number or by their names alone."""
+    names = "layer top_k n_tokens n_unmatched n_shared saturation first_saturation uniform"
+    frames = []
+    for step in steps or (1000,):
+        at = np.arange(layers)
+        shared = 0.1 + 0.9 * (1 - np.exp(-step / 900 * (1 - at / (layers + 1))))
+        frame = pd.DataFrame(dict.fromkeys(names.split(), shared))
+        frame = frame.assign(layer=at, top_k=4, n_tokens=500, n_unmatched=0, uniform=4 / 60)
+        frame["n_shared"] = (2000 * shared).astype(int)
+        if steps is not None and by is not None:
+            frame.insert(0, by, step)
+        if steps is not None:
+            frame.insert(0, "run", f"checkpoint-{step}")
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
 def overlaps(layers: int = 6) -> pd.DataFrame:
     at = np.arange(layers)
     return pd.DataFrame(

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.support.stores.routed_words import expert_of
+from tests.support.stores.made.routed_words import expert_of
 
 NONSENSE = (
     "I would rather not.",

@@ -652,12 +652,16 @@ ORACLES: dict[str, Callable[..., pd.DataFrame]] = {
 }
 
 
+ASKED_FOR = frozenset({"expert-similarity"})
+"""Queries over what a capture keeps where it is told to."""
+
+
 def queries_over_one_run() -> set[str]:
-    """The queries that have their oracle here; not those over trials, or over what is added."""
+    """The queries that have their oracle here: those over what every capture of a model keeps."""
     return {
         name
         for name, query in catalog().items()
-        if not (query.reads_trials or query.reads_additions)
+        if not (query.reads_trials or query.reads_additions or name in ASKED_FOR)
     }
 
 

@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pandas as pd
@@ -14,9 +14,11 @@ from tests.support.oracles.oracle import (
     divide,
     entropy_bits,
     frame,
+    in_order,
     layers_of,
     of_run,
     selected_tokens,
+    token_values,
 )
 
 
@@ -115,6 +117,51 @@ def saturation(tables: Tables, run_id: str, run_b: str, split: str | None = None
     )
 
 
+def pair_specialization(
+    tables: Tables,
+    run_id: str,
+    key: str,
+    split: str | None = None,
+    layer: int | None = None,
+    min_decisions: int = 20,
+) -> pd.DataFrame:
+    tokens = selected_tokens(tables, run_id, split)["token_idx"].to_numpy()
+    carriers = token_values(tables, run_id, key)
+    of_value = {value: np.isin(tokens, list(carriers[value])) for value in carriers}
+    values = [value for value in in_order(list(carriers)) if of_value[value].any()]
+    rows: list[tuple[object, ...]] = []
+    for choices in layers_of(tables, run_id, tokens, layer):
+        chosen = [choices.chosen[of_value[value]] for value in values]
+        n_value = np.array([len(each) for each in chosen], float)
+        of_layer = []
+        for a, b in combinations(range(choices.n_experts), 2):
+            both = np.array([(each[:, a] * each[:, b]).sum() for each in chosen])
+            if both.sum() < max(min_decisions, 1):
+                continue
+            n_a, n_b = (np.array([each[:, e].sum() for each in chosen]) for e in (a, b))
+            top = int(np.argmax(both))
+            exclusivity = both[top] / both.sum()
+            bits = entropy_bits(both / both.sum())
+            # Bayes: what each says of a value, by how common the value is
+            likely = (n_a / n_value) * (n_b / n_value) * n_value
+            alone = n_a.max() / n_a.sum(), n_b.max() / n_b.sum()
+            of_layer.append(
+                (
+                    *(choices.layer, a, b, int(both.sum()), int(n_a.sum()), int(n_b.sum())),
+                    *(int((both > 0).sum()), values[top], int(both[top]), exclusivity, bits),
+                    divide(bits, math.log2(len(values))),
+                    math.log2(exclusivity * n_value.sum() / n_value[top]),
+                    *(*alone, exclusivity - max(alone), likely[top] / likely.sum()),
+                )
+            )
+        rows += sorted(of_layer, key=lambda row: (-row[9], -row[3], row[1], row[2]))
+    return frame(
+        "layer expert_a expert_b n_both n_a n_b n_values top_value n_top exclusivity "
+        "conditional_entropy normalized_entropy pmi exclusivity_a exclusivity_b gain independent",
+        rows,
+    )
+
+
 def vocabulary_specialization(
     tables: Tables,
     run_id: str,
@@ -154,6 +201,7 @@ def vocabulary_specialization(
 
 ORACLES: dict[str, Callable[..., pd.DataFrame]] = {
     "cross-layer": cross_layer,
+    "pair-specialization": pair_specialization,
     "saturation": saturation,
     "vocabulary-specialization": vocabulary_specialization,
 }

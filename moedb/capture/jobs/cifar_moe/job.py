@@ -15,6 +15,8 @@ from moedb.capture.jobs.cifar_moe.checkpoint import load_cifar_moe, read_recipe
 from moedb.capture.jobs.cifar_moe.config import CLASSES, CifarMoEConfig, CifarRecipe
 from moedb.capture.jobs.cifar_moe.dataset import ImageDataset
 from moedb.capture.jobs.cifar_moe.model import CifarMoE, Expert, Routing
+from moedb.capture.jobs.similarity.cosines import joined, similarity_columns
+from moedb.capture.jobs.similarity.weights import Stacked, listed_weights
 from moedb.capture.models.checkpoints import local_checkpoint
 from moedb.capture.models.device import chosen_device, use_large_pages
 from moedb.capture.pipeline.plan import Batch, CaptureOptions, CapturePlan, complete_plan
@@ -26,6 +28,7 @@ from moedb.capture.tracing.activations import LayerActivations
 from moedb.capture.tracing.batch_records import BatchReader, BatchRecords
 from moedb.errors import UsageError
 from moedb.schemas.interventions import FORCE, RANDOM, RANDOM_REWEIGHTED, REINITIALIZE
+from moedb.store.writing.tables.parquet import Columns
 
 ARRAYS = ("router_logits", "router_input", "expert_outputs", "all_expert_outputs")
 
@@ -185,6 +188,14 @@ class CapturedCifarMoE:
         # One weight divided by its sum is 1, the factor on an output that none multiplies.
         rule = RouterRule("softmax", norm_topk_prob=self._model.config.gate == "unweighted")
         return (BlockWiring(moe_block(self._model.config), "moe.router", rule, False, False),)
+
+    def expert_similarity(self, *, neurons: bool) -> dict[str, Columns]:
+        """Compare the weights of every two experts."""
+        moe, block = self._model.moe, moe_block(self._model.config)
+        weights = listed_weights(list(moe.experts))
+        router = Stacked(moe.router.weight.detach().unsqueeze(1))
+        found = similarity_columns(block.layer, block.n_experts, weights, router, neurons=neurons)
+        return joined([found])
 
     @torch.no_grad()
     def record(self, batch: Batch) -> BatchRecords:

@@ -5,8 +5,8 @@ The function takes ``ax`` and a frame, draws, and returns ``ax``.
 
 from typing import TYPE_CHECKING
 
-from moedb.queries.figures.parts.axes import GREY, few, layer_colours, legend_above
-from moedb.queries.figures.parts.figure import Plot, figure_of, new_figure
+from moedb.queries.figures.parts.axes import GREY, few, layer_bar, layer_colours, legend_above
+from moedb.queries.figures.parts.figure import Plot, new_figure
 from moedb.queries.figures.parts.frames import require_columns, require_one_row
 from moedb.queries.figures.parts.grid import layers_of, rows_of_layer
 
@@ -63,9 +63,7 @@ def plot_concentration(result_df: "pd.DataFrame", ax: "Axes") -> "Axes":
     for line in ax.lines[: len(layers)]:
         line.set_label(f"_{line.get_label()}")
     ax.legend(loc="upper left")
-    bar = figure_of(ax).colorbar(colours, ax=ax, aspect=25, pad=0.02)
-    bar.set_label("layer")
-    bar.set_ticks(few(layers))
+    layer_bar(ax, colours, layers)
     return ax
 
 

@@ -4,13 +4,14 @@ from typing import TYPE_CHECKING, Any
 
 from moedb.errors import UsageError
 from moedb.queries.figures.parts.figure import Plot, new_figure
-from moedb.queries.figures.parts.frames import check_value, require_columns, require_one_row
+from moedb.queries.figures.parts.frames import check_value, require_columns
 from moedb.queries.figures.parts.grid import (
+    MOST_PANELS,
     Panel,
     draw_grid,
     grid_height,
     layers_of,
-    rows_of_layer,
+    pair_matrix,
 )
 from moedb.queries.figures.parts.heatmap import around_zero, up_from_zero
 
@@ -24,7 +25,6 @@ _LABELS = {
     "cosine": "mean cosine of the outputs",
     "cka": "linear CKA (near 1 with few tokens)",
 }
-_MOST_PANELS = 48
 
 
 def output_overlap_matrix(
@@ -47,17 +47,9 @@ def output_overlap_matrix(
         Shape (experts, experts), symmetric. NaN on the diagonal, and for a pair without a row or
         a value: too few tokens.
     """
-    import numpy as np
-
     check_value(value, _LABELS)
     require_columns(result_df, ("layer", "expert_a", "expert_b", value))
-    pairs = rows_of_layer(result_df, layer)
-    require_one_row(pairs, ("expert_a", "expert_b"), f"a pair of layer {layer}")
-    n_experts = 1 + int(result_df[["expert_a", "expert_b"]].to_numpy().max())
-    a, b = pairs["expert_a"].to_numpy(int), pairs["expert_b"].to_numpy(int)
-    matrix = np.full((n_experts, n_experts), np.nan)
-    matrix[a, b] = matrix[b, a] = pairs[value].to_numpy(float)
-    return matrix
+    return pair_matrix(result_df, layer, value)
 
 
 def plot_output_overlap(
@@ -86,9 +78,9 @@ def plot_output_overlap(
     if result_df[value].isna().all():
         raise UsageError(f"no pair of experts has a {value} to draw")
     layers = layers_of(result_df)
-    if len(layers) > _MOST_PANELS:
+    if len(layers) > MOST_PANELS:
         raise UsageError(
-            f"{len(layers)} layers are too many for one figure: {_MOST_PANELS} at most",
+            f"{len(layers)} layers are too many for one figure: {MOST_PANELS} at most",
             "name one: -p layer NUMBER",
         )
     matrices = [output_overlap_matrix(result_df, layer, value=value) for layer in layers]

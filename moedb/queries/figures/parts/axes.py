@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from moedb.queries.figures.parts.figure import figure_of
+
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
@@ -32,6 +34,13 @@ def layer_colours(layers: Sequence[int]) -> "ScalarMappable":
     return ScalarMappable(
         Normalize(layers[0], max(layers[-1], layers[0] + 1)), ListedColormap(shown)
     )
+
+
+def layer_bar(ax: "Axes", colours: "ScalarMappable", layers: Sequence[int]) -> None:
+    """Say beside the axes which line has the colour of which layer."""
+    bar = figure_of(ax).colorbar(colours, ax=ax, aspect=25, pad=0.02)
+    bar.set_label("layer")
+    bar.set_ticks(few(layers))
 
 
 def finish_layers(ax: "Axes", layers: "NDArray[np.floating[Any]]", label: str) -> None:

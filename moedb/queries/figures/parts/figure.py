@@ -32,12 +32,15 @@ class Plot:
         The options it takes, and how each is read.
     width
         How wide it is in inches unless asked otherwise.
+    over_runs
+        Whether it also draws the rows of several runs.
     """
 
     title: str
     paint: "Callable[..., Figure]"
     options: Mapping[str, Callable[[Any], Any]]
     width: float = COLUMN
+    over_runs: bool = False
 
 
 def figure_width() -> float:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from moedb.errors import UsageError
 from moedb.queries.figures.parts.figure import TALLEST, figure_width
+from moedb.queries.figures.parts.frames import require_one_row
 from moedb.queries.figures.parts.heatmap import Colours, bar_ends, colour_bar, heatmap
 
 if TYPE_CHECKING:
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+MOST_PANELS = 48
+"""Panels that a figure has room for."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,37 @@ def rows_of_layer(frame: "pd.DataFrame", layer: int) -> "pd.DataFrame":
         listed = ", ".join(map(str, layers))
         raise UsageError(f"the result has no layer {layer}", f"layers: {listed}")
     return frame[frame["layer"] == layer]
+
+
+def pair_matrix(
+    frame: "pd.DataFrame", layer: int, value: str
+) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    """Return the matrix of pairs of experts of one layer, each of which has one row.
+
+    Parameters
+    ----------
+    frame
+        The columns layer, expert_a, expert_b and ``value``.
+    layer
+        The layer.
+    value
+        The column with the values.
+
+    Returns
+    -------
+    ndarray
+        Shape (experts, experts), symmetric; NaN on the diagonal, and for a pair without a row or
+        a value.
+    """
+    import numpy as np
+
+    pairs = rows_of_layer(frame, layer)
+    require_one_row(pairs, ("expert_a", "expert_b"), f"a pair of layer {layer}")
+    n_experts = 1 + int(frame[["expert_a", "expert_b"]].to_numpy().max())
+    a, b = pairs["expert_a"].to_numpy(int), pairs["expert_b"].to_numpy(int)
+    matrix = np.full((n_experts, n_experts), np.nan)
+    matrix[a, b] = matrix[b, a] = pairs[value].to_numpy(float)
+    return matrix
 
 
 def most_used(uses: "np.ndarray[Any, Any]", top: int | None) -> list[int]:

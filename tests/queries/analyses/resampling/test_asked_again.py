@@ -20,7 +20,7 @@ from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
 from moedb.queries.database import Database
 from moedb.queries.questions.binding import bind
 from moedb.queries.questions.catalog import catalog
-from tests.support.stores.uneven import LAYERS, OTHER, RUN, write_run
+from tests.support.stores.made.uneven import LAYERS, OTHER, RUN, write_run
 
 ASKED: Mapping[str, Mapping[str, Any]] = {
     "co-activation": {},

@@ -21,8 +21,8 @@ from moedb.queries.analyses.uncertainty.resampling.null.chances import (
 from moedb.queries.analyses.uncertainty.resampling.null.shuffled_counts import ShuffledCounts
 from moedb.queries.analyses.uncertainty.resampling.settings import Null, Resampling
 from moedb.queries.database import Database
-from tests.support.stores.planted import write_planted
-from tests.support.stores.uneven import LAYERS, OTHER, RUN, write_run
+from tests.support.stores.made.planted import write_planted
+from tests.support.stores.made.uneven import LAYERS, OTHER, RUN, write_run
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from moedb.errors import UsageError
 from moedb.queries.analyses.uncertainty.resampling.draws import drawn_again
 from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
 from moedb.queries.database import Database
-from tests.support.stores.planted import LIKED, N_EXPERTS, write_planted
+from tests.support.stores.made.planted import LIKED, N_EXPERTS, write_planted
 
 ONE, OTHER, BENT = "text-0000000a1d", "text-0000000b2e", "text-0000000c3f"
 N = 60

@@ -16,7 +16,7 @@ from moedb.schemas.tables import EXPERT_LABELS, LABEL_EFFECTS
 from moedb.store.writing.complete.additions import add
 from moedb.store.writing.tables.parquet import arrow_schema
 from tests.support.oracles.interval_oracle import bca
-from tests.support.stores.routed_words import RUN_ID, write_routed_words
+from tests.support.stores.made.routed_words import RUN_ID, write_routed_words
 
 LAYER, N_WORDS = 1, 10
 
