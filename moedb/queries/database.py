@@ -463,8 +463,9 @@ class Database:
             As of :meth:`query`.
         """
         from moedb.queries.analyses.registry import find_question
-        from moedb.queries.analyses.uncertainty.resampling.compared import read_sides
-        from moedb.queries.analyses.uncertainty.resampling.results import compared, no_intervals
+        from moedb.queries.analyses.uncertainty.resampling.comparing.results import compared
+        from moedb.queries.analyses.uncertainty.resampling.comparing.sides import read_sides
+        from moedb.queries.analyses.uncertainty.resampling.results import no_intervals
         from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
 
         question = find_question(name)

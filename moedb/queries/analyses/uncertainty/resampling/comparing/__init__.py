@@ -1,0 +1,1 @@
+"""What a named query gives for one side less what it gives for another."""
