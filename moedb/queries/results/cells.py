@@ -51,6 +51,11 @@ class Estimate:
         """Whether an end is missing."""
         return _is_missing(self.low) or _is_missing(self.high)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is known of it."""
+        return all(map(_is_missing, (self.value, self.low, self.high)))
+
 
 def plain_text(value: object, null: str = "") -> str:
     """Return a value as full text: floats by ``repr``, nested values as JSON, null as given."""
@@ -145,9 +150,10 @@ def interval_text(
     if _is_missing(low) and _is_missing(high):
         return f"{texts[0]} [{NO_END}]"
     if estimate.plus_minus and NO_END not in texts:
-        below, above = printed(value - low), printed(high - value)
+        middle, least, most = float(value), float(low), float(high)
+        below, above = printed(middle - least), printed(most - middle)
         if below == above and float(below) > 0:
-            half = printed((high - low) / 2)
+            half = printed((most - least) / 2)
             return f"{texts[0]} {plus_minus} {dressed(half)}"
     return f"{texts[0]} [{texts[1]}, {texts[2]}]"
 

@@ -91,7 +91,8 @@ class Fold:
         return tuple(self._cell([row[at] for at in place]) for place in places)
 
     def _cell(self, values: Sequence[Any]) -> Any:
-        if len(values) == 1 or all(value is None for value in values):
+        if len(values) == 1:
             return values[0]
         value, low, high = values
-        return Estimate(value, low, high, self.plus_minus)
+        found = Estimate(value, low, high, self.plus_minus)
+        return value if found.is_empty else found

@@ -7,6 +7,7 @@ import json
 import math
 import re
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +269,17 @@ def test_numbers_too_close_or_too_small_are_powers_of_ten() -> None:
     assert interval_text(Estimate(2e-12, 1e-12, 3e-12), 3) == "2.000e-12 [1.000e-12, 3.000e-12]"
     assert interval_text(Estimate(3, 2, 5)) == "3 [2, 5]"
     assert interval_text(Estimate(3, 2.5, 5.0), 1) == "3.0 [2.5, 5.0]"
+
+
+def test_decimals_and_what_is_not_finite() -> None:
+    half = Estimate(Decimal("2.50"), 2.25, 2.75, plus_minus=True)
+    assert interval_text(half, 2) == "2.50 ± 0.25"
+    assert interval_text(Estimate(None, 0.1, 0.2), 1) == "n/a [0.1, 0.2]"
+    nothing = asked(rows_result(COLUMNS[2:5], [(math.nan, None, None), (None, None, None)]))
+    assert [row for (row,) in arrange(nothing, TableOptions()).rows] == [
+        pytest.approx(math.nan, nan_ok=True),
+        None,
+    ]
 
 
 @pytest.mark.model
