@@ -103,6 +103,14 @@ allow_empty_option = click.option(
 )
 
 
+intervals_option = click.option(
+    "--intervals",
+    type=click.Choice(["brackets", "plus-minus", "columns"]),
+    help="How intervals are shown: '0.25 [0.22, 0.28]', '0.25 ± 0.03' where both ends are as far, "
+    "or columns of their own, as in CSV, JSON and Parquet.  [default: brackets with --ci or "
+    "--null, else columns]",
+)
+
 columns_option = click.option("--columns", help="Columns to show, in order, with commas between.")
 
 
@@ -133,6 +141,7 @@ OUTPUT = (
     "where",
     "order_by",
     "no_pager",
+    "intervals",
 )
 """The names of what :func:`output_options` adds, as :func:`~.terminal.emitting.emit` takes them."""
 
@@ -149,6 +158,7 @@ def output_options(command: Command) -> Command:
         allow_empty_option,
         limit_option,
         refinement_options,
+        intervals_option,
         columns_option,
         click.option(
             "-o", "--output", type=click.Path(path_type=Path), help="Write to this file instead."
@@ -189,6 +199,7 @@ def table_options(command: Command) -> Command:
             help="Lay one column's values out over rows and columns of two others.",
         ),
         columns_option,
+        intervals_option,
         click.option(
             "--bold",
             type=click.Choice(["row-max", "column-max"]),

@@ -8,6 +8,7 @@ from moedb.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from moedb.queries.results.result import Result
+    from moedb.queries.results.values.intervals import Intervals
 
 
 def export(
@@ -21,6 +22,7 @@ def export(
     label: str | None = None,
     precision: int | None = None,
     bold: Literal["row-max", "column-max"] | None = None,
+    intervals: "Intervals | None" = None,
     limit: int | None = None,
     longtable: bool = False,
     table_star: bool = False,
@@ -49,6 +51,8 @@ def export(
         Digits after the point.
     bold
         Which largest values are marked.
+    intervals
+        How intervals are shown: ``brackets``, ``plus-minus`` or ``columns``.
     limit
         Rows at most.
     longtable, table_star, font_size
@@ -86,6 +90,7 @@ def export(
         label=label,
         precision=precision,
         bold=bold,
+        intervals=intervals,
         limit=limit,
         environment=environment_of(longtable, table_star),
         font_size=font_size,

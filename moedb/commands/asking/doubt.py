@@ -29,14 +29,14 @@ def draw_options(command: Command) -> Command:
             type=SEED,
             expose_value=False,
             callback=_keep,
-            help="With --ci or --null, the seed of the drawing.  [default: 0]",
+            help="The seed of what is drawn or shuffled.  [default: 0]",
         ),
         click.option(
             "--samples",
             type=COUNT,
             expose_value=False,
             callback=_keep,
-            help="With --ci, how often clusters are drawn.  [default: 1000]",
+            help="How often clusters are drawn, or labels shuffled.  [default: 1000]",
         ),
         click.option(
             "--cluster",
@@ -66,14 +66,12 @@ def doubt_options(command: Command) -> Command:
         ),
         click.option(
             "--null",
-            is_flag=False,
-            flag_value=1000,
-            type=COUNT,
+            is_flag=True,
+            default=None,
             expose_value=False,
             callback=_keep,
-            metavar="[TIMES]",
             help="Say what chance gives, in columns *_null, *_p and *_q: labels shuffled, or "
-            "experts chosen alike.  [1000 times unless said]",
+            "experts chosen alike, --samples times.",
         ),
         click.option(
             "--ci",
@@ -99,20 +97,20 @@ def with_chosen_doubt(database: "Database", always: bool = False) -> "Database":
     """
     given = click.get_current_context().meta.get(_KEPT, {})
     chosen = {name: value for name, value in given.items() if value is not None}
-    null_samples = chosen.pop("null", None)
+    has_null = bool(chosen.pop("null", False))
     chosen.pop("compare", None)
     is_compared = always or compared_sides() is not None
-    if "method" not in chosen and null_samples is None and not is_compared:
+    if "method" not in chosen and not has_null and not is_compared:
         if chosen:
             name = next(iter(chosen))
             raise UsageError(f"--{name} is for intervals", f"--ci --{name} {chosen[name]}")
         return database
     from moedb.queries.analyses.uncertainty.resampling.settings import Null, Resampling
 
-    alike = {name: chosen[name] for name in ("seed", "cluster") if name in chosen}
+    alike = {name: chosen[name] for name in ("samples", "seed", "cluster") if name in chosen}
     return database.resampled(
         Resampling(**chosen) if "method" in chosen or is_compared else None,
-        None if null_samples is None else Null(null_samples, **alike),
+        Null(**alike) if has_null else None,
     )
 
 

@@ -4,6 +4,7 @@ import re
 import shutil
 import sys
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from moedb.queries.results.result import Result, View
     from moedb.queries.results.rows.streaming import RowStream
     from moedb.queries.results.sheets import TableOptions
+    from moedb.queries.results.values.intervals import Intervals
 
 TERMINAL_ROWS = 100
 """Rows of a table on a terminal, where neither --limit nor a pager says otherwise."""
@@ -38,6 +40,7 @@ def emit(
     where: str | None = None,
     order_by: str | None = None,
     no_pager: bool = False,
+    intervals: "Intervals | None" = None,
     lines_of_cell: int = LINES_OF_CELL,
 ) -> "Result":
     """Print rows, or write them to a file with its sidecar; say so where rows are cut off.
@@ -51,20 +54,14 @@ def emit(
         The rows that were asked for, as they were printed.
     """
     from moedb.queries.results.formats.rendering import format_of_path
-    from moedb.queries.results.rows.refinement import (
-        Refinement,
-        column_names,
-        picked,
-        refined,
-    )
+    from moedb.queries.results.rows.refinement import Refinement, column_names, refined
     from moedb.queries.results.rows.streaming import RowStream
-    from moedb.queries.results.sheets import TableOptions
+    from moedb.queries.results.sheets import LACKING, TableOptions
 
     chosen = format_ or (format_of_path(output) if output else "table")
     result = refined(result, Refinement(where, order_by))
     named = None if columns is None else column_names(columns)
-    options = TableOptions(limit=limit, columns=named)
-    shown = picked(result, named)
+    options = TableOptions(limit=limit, columns=named, intervals=intervals)
     if output is not None:
         from moedb.queries.results.export import export_counted
 
@@ -73,16 +70,20 @@ def emit(
             say(f"wrote {path}")
         n_rows, truncated = written.n_rows, written.truncated
     else:
-        stream = RowStream(shown, limit)
+        stream = RowStream.of(result, options.in_format(chosen))
         if chosen == "table" and sys.stdout.isatty() and result.view is not None and not named:
             stream = _show_view(result, result.view, limit, no_pager)
         elif chosen == "table" and sys.stdout.isatty():
             # a column that was asked about is not left out
-            asked = set(re.findall(r"\w+", f"{where or ''} {order_by or ''}"))
-            stream = _show(shown, options, no_pager, lines_of_cell, asked)
+            words = set(re.findall(r"\w+", f"{where or ''} {order_by or ''}"))
+            # an end is in the cells of its estimate
+            of_ends = {name for name, ends in stream.fold.ends.items() if words & set(ends)}
+            stream = _show(result, options, no_pager, lines_of_cell, words | of_ends)
         else:
             _print(stream, chosen, options)
         n_rows, truncated = stream.n_rows, stream.truncated
+        if stream.lacks_an_end:
+            say(LACKING)
     if not n_rows and not truncated:
         say(f"no rows: {result.why_empty()}")
     if truncated and limit is not None:
@@ -112,7 +113,7 @@ def _show(
     from moedb.queries.results.rows.streaming import RowStream
 
     pager = _pager(no_pager)
-    stream = RowStream(result, _limit(options.limit, pager))
+    stream = RowStream.of(result, replace(options, limit=_limit(options.limit, pager)))
     table = fit(stream, shutil.get_terminal_size().columns, options.columns is not None, asked)
     _put(table.lines(lines_of_cell), pager)
     if table.left_out:

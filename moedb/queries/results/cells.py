@@ -5,7 +5,8 @@ import decimal
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from itertools import chain
 from typing import Any, Literal
@@ -18,6 +19,42 @@ Kind = Literal["integer", "float", "text"]
 _INTEGERS = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?$|U?INTEGER$|DECIMAL\(\d+,\s*0\)$")
 _FLOATS = re.compile(r"(FLOAT|DOUBLE|REAL|DECIMAL.*|BIGNUM|VARINT)$")
 _LARGE = 1e15
+_MOST_DECIMALS = 8
+"""An estimate and its ends that need more digits after the point are printed as powers of ten."""
+_MOST_DIGITS = 16
+
+NO_END = "n/a"
+"""What stands for an end that an interval does not have."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An estimate with the ends of its interval, in one cell.
+
+    Attributes
+    ----------
+    value
+        The number; None where only its ends are known.
+    low, high
+        The ends; None or NaN where there is none.
+    plus_minus
+        Whether half the width is printed in the place of the ends where both are as far away.
+    """
+
+    value: Any
+    low: Any
+    high: Any
+    plus_minus: bool = False
+
+    @property
+    def lacks_an_end(self) -> bool:
+        """Whether an end is missing."""
+        return _is_missing(self.low) or _is_missing(self.high)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is known of it."""
+        return all(map(_is_missing, (self.value, self.low, self.high)))
 
 
 def plain_text(value: object, null: str = "") -> str:
@@ -68,8 +105,103 @@ def shown_text(value: object, precision: int | None = None, null: str = "") -> s
             return _significant(number) if precision is None else _fixed(number, precision)
         case datetime.datetime() | datetime.date() | datetime.time() | datetime.timedelta():
             return str(value)
+        case Estimate():
+            return interval_text(value, precision)
         case _:
             return visible(plain_text(value, null))
+
+
+def interval_text(
+    estimate: Estimate,
+    precision: int | None = None,
+    dressed: Callable[[str], str] = str,
+    plus_minus: str = "±",
+) -> str:
+    """Return an estimate and its interval as text to look at, all rounded alike.
+
+    There are as many digits more as the ends need to differ. Half the width stands for both ends
+    only where they are as far from the estimate, as printed.
+
+    Parameters
+    ----------
+    estimate
+        The estimate and its ends.
+    precision
+        Digits after the decimal point; None for 4 significant digits of the largest number.
+    dressed
+        Makes of a printed number what stands in the cell.
+    plus_minus
+        What stands between an estimate and half the width.
+
+    Examples
+    --------
+    >>> interval_text(Estimate(0.25, 0.2196, 0.2901), 2)
+    '0.25 [0.22, 0.29]'
+    >>> interval_text(Estimate(0.25, None, None), 2)
+    '0.25 [n/a]'
+    >>> interval_text(Estimate(0.5, 0.49991, 0.50009), 2)
+    '0.5000 [0.4999, 0.5001]'
+    >>> interval_text(Estimate(0.25, 0.22, 0.28, plus_minus=True), 2)
+    '0.25 ± 0.03'
+    """
+    value, low, high = estimate.value, estimate.low, estimate.high
+    printed = _alike([value, low, high], precision)
+    texts = [NO_END if _is_missing(each) else dressed(printed(each)) for each in (value, low, high)]
+    if _is_missing(low) and _is_missing(high):
+        return f"{texts[0]} [{NO_END}]"
+    if estimate.plus_minus and NO_END not in texts:
+        middle, least, most = float(value), float(low), float(high)
+        below, above = printed(middle - least), printed(most - middle)
+        if below == above and float(below) > 0:
+            half = printed((most - least) / 2)
+            return f"{texts[0]} {plus_minus} {dressed(half)}"
+    return f"{texts[0]} [{texts[1]}, {texts[2]}]"
+
+
+def estimate_text(value: object, precision: int | None = None) -> str:
+    """Return a value as text to look at; of one with an interval the estimate alone."""
+    if not isinstance(value, Estimate):
+        return shown_text(value, precision)
+    return _alike([value.value, value.low, value.high], precision)(value.value)
+
+
+def _is_missing(end: object) -> bool:
+    return end is None or (isinstance(end, float) and math.isnan(end))
+
+
+def _alike(numbers: Sequence[Any], precision: int | None) -> Callable[[Any], str]:
+    """What prints an estimate and its ends: all with the same digits, enough to tell the ends."""
+    given = [number for number in numbers if not _is_missing(number)]
+    finite = [float(number) for number in given if math.isfinite(number)]
+    if all(isinstance(number, int) for number in given):
+        return str
+    decimals = _decimals_of(finite) if precision is None else precision
+
+    def fixed(number: Any) -> str:
+        return _fixed(float(number), decimals) if math.isfinite(number) else shown_text(number)
+
+    def scientific(number: Any) -> str:
+        return f"{number:.{digits}e}" if math.isfinite(number) else shown_text(number)
+
+    low, high = numbers[1:]
+    if _is_missing(low) or _is_missing(high) or low == high:
+        return fixed
+    while fixed(low) == fixed(high) and decimals < max(_MOST_DECIMALS, precision or 0):
+        decimals += 1
+    if fixed(low) != fixed(high):
+        return fixed
+    digits = 3
+    while scientific(low) == scientific(high) and digits < _MOST_DIGITS:
+        digits += 1
+    return scientific
+
+
+def _decimals_of(numbers: Sequence[float]) -> int:
+    """Digits after the point that leave the largest number 4 significant ones."""
+    largest = max(map(abs, numbers), default=0.0)
+    if largest == 0:
+        return 0
+    return min(max(3 - math.floor(math.log10(largest)), 0), _MOST_DECIMALS)
 
 
 def _fixed(value: float, precision: int) -> str:

@@ -12,7 +12,6 @@ from moedb.queries.results.cells import json_value
 from moedb.queries.results.files import check_folder, write_together
 from moedb.queries.results.formats.rendering import format_of_path, render_sheet, render_stream
 from moedb.queries.results.result import Provenance, Result
-from moedb.queries.results.rows.refinement import picked
 from moedb.queries.results.rows.streaming import RowStream
 from moedb.queries.results.sheets import Sheet, TableOptions, arrange, check_renamed
 from moedb.schemas.formats import DATA_FORMATS
@@ -92,12 +91,13 @@ def export_counted(
     """
     check_folder(path)
     _check_format(format, options)
+    shown = options.in_format(format)
     rows: Sheet | RowStream
     if options.pivot is None:
-        rows = RowStream(picked(result, options.columns), options.limit)
+        rows = RowStream.of(result, shown)
         check_renamed(rows.columns, options.header_names)
     else:
-        rows = arrange(result, options)
+        rows = arrange(result, shown)
 
     def pieces() -> Iterator[bytes]:
         for piece in _pieces(rows, format, options):

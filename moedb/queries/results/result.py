@@ -21,7 +21,8 @@ from moedb.queries.results.cells import (
     plain_table,
     shown_text,
 )
-from moedb.queries.results.conversions import NOT_IN_FRAMES, NOT_IN_PYTHON, as_text
+from moedb.queries.results.values.conversions import NOT_IN_FRAMES, NOT_IN_PYTHON, as_text
+from moedb.queries.results.values.intervals import Fold, estimates_with_ends
 from moedb.queries.results.visible import visible
 from moedb.schemas.run_names import title_of
 from moedb.store.engine.batches import arrow_batches, row_batches
@@ -316,6 +317,12 @@ class Result:
         return line if self.caution is None else f"{line}; {self.caution}"
 
     @property
+    def tells_doubt(self) -> bool:
+        """Whether intervals, or what chance gives, were asked for beside the estimates."""
+        found = self.provenance
+        return found.intervals is not None or found.chance is not None
+
+    @property
     def columns(self) -> list[str]:
         """The names of the columns, in order."""
         return list(self.relation.columns)
@@ -381,7 +388,7 @@ class Result:
         Parameters
         ----------
         types
-            Such as :data:`moedb.queries.results.conversions.NOT_IN_PYTHON`.
+            Such as :data:`moedb.queries.results.values.conversions.NOT_IN_PYTHON`.
         """
         return self._with(as_text(self.relation, types))
 
@@ -450,8 +457,13 @@ class Result:
     def _glimpse(self, table: "Table") -> tuple[str, str]:
         """The first rows as a table, and the line below it."""
         rows = self.as_text(NOT_IN_PYTHON).fetchmany(_ROWS_SHOWN + 1)
-        shown = [[shown_text(value) for value in row] for row in rows[:_ROWS_SHOWN]]
-        drawn = table(self.columns, [kind_of(each) for each in self.types], shown)
+        names, kinds = self.columns, [kind_of(each) for each in self.types]
+        fold = Fold(estimates_with_ends(names, kinds) if self.tells_doubt else {})
+        places = fold.places(names)
+        cells = [fold.row(row, places) for row in rows[:_ROWS_SHOWN]]
+        shown = [[shown_text(value) for value in row] for row in cells]
+        heads = [(names[place], kinds[place]) for place, *_ in places]
+        drawn = table([name for name, _ in heads], [kind for _, kind in heads], shown)
         more = f"first {_ROWS_SHOWN} rows; " if len(rows) > _ROWS_SHOWN else ""
         if not rows:
             more = f"no rows: {self.why_empty()}\n"

@@ -7,11 +7,25 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from moedb.errors import UsageError, did_you_mean
-from moedb.queries.results.cells import Kind, kind_of, plain_text, shown_text
-from moedb.queries.results.conversions import NOT_IN_PYTHON
+from moedb.queries.results.cells import (
+    NO_END,
+    Estimate,
+    Kind,
+    estimate_text,
+    kind_of,
+    plain_text,
+)
 from moedb.queries.results.result import Result
+from moedb.queries.results.values.conversions import NOT_IN_PYTHON
+from moedb.queries.results.values.intervals import (
+    HIGH,
+    LOW,
+    Fold,
+    Intervals,
+    estimates_with_ends,
+)
 from moedb.queries.results.visible import visible
-from moedb.schemas.formats import FONT_SIZES
+from moedb.schemas.formats import DATA_FORMATS, FONT_SIZES
 
 _Key = tuple[bool, str]
 
@@ -19,6 +33,9 @@ _LABEL = re.compile(r"[A-Za-z0-9:._/+-]+")
 MOST_ROWS = 2**62
 """More than any limit has to be, and no more than DuckDB takes."""
 _PAPER_PRECISION = 3
+
+LACKING = f"[{NO_END}]: no interval, as too few examples, or none that differ, are behind it"
+"""What the line below a table says where an estimate has no interval."""
 
 Environment = Literal["table", "table*", "longtable"]
 """The LaTeX environments of a table: on a page, across two columns, over pages."""
@@ -56,6 +73,11 @@ class TableOptions:
         For LaTeX, one of :data:`Environment`.
     font_size
         For LaTeX, one of :data:`moedb.schemas.formats.FONT_SIZES`; that of the text unless given.
+    intervals
+        How an interval is shown, the columns ``X_low`` and ``X_high`` of an estimate ``X``:
+        ``brackets`` and ``plus-minus`` put it into the cells of ``X``, ``columns`` leaves it in
+        columns of its own, as CSV, JSON and Parquet always do. Without it ``brackets`` where
+        intervals or what chance gives were asked for, ``columns`` elsewhere.
     """
 
     caption: str | None = None
@@ -70,6 +92,7 @@ class TableOptions:
     caption_is_latex: bool = False
     environment: Environment = "table"
     font_size: str | None = None
+    intervals: Intervals | None = None
 
     def __post_init__(self) -> None:
         if self.precision is not None and not 0 <= self.precision <= 17:
@@ -94,11 +117,31 @@ class TableOptions:
         if self.font_size is not None and self.font_size not in FONT_SIZES:
             hint = did_you_mean(self.font_size, FONT_SIZES)
             raise UsageError(f"no size of letters {self.font_size!r}", hint)
+        if self.intervals not in (None, *get_args(Intervals)):
+            hint = did_you_mean(str(self.intervals), get_args(Intervals))
+            raise UsageError(f"intervals are not shown as {self.intervals!r}", hint)
 
     @property
     def paper_precision(self) -> int:
         """Digits after the point in a table for a paper."""
         return _PAPER_PRECISION if self.precision is None else self.precision
+
+    def in_format(self, format: str) -> "TableOptions":
+        """Return the options as a format takes them: one for data has intervals in columns.
+
+        Raises
+        ------
+        UsageError
+            If a format for data is to have them in cells.
+        """
+        if format not in DATA_FORMATS:
+            return self
+        if self.intervals not in (None, "columns"):
+            raise UsageError(
+                f"{format} keeps intervals in columns of their own, and has no {self.intervals}",
+                "leave --intervals out, or name a file that ends in .tex, .md or .html",
+            )
+        return replace(self, intervals="columns")
 
     def headers(self, columns: "Sequence[SheetColumn]") -> list[str]:
         """What is printed above the columns, safe to look at."""
@@ -184,7 +227,15 @@ class Sheet:
     def footer(self) -> str:
         """The line below the table: how it was cut, where it comes from, what to know of it."""
         cut = f"first {len(self.rows)} rows; " if self.truncated else ""
-        return visible(cut + self.source.footer)
+        lacking = f"; {LACKING}" if self.lacks_an_end else ""
+        return visible(cut + self.source.footer + lacking)
+
+    @property
+    def lacks_an_end(self) -> bool:
+        """Whether an estimate that is shown with its interval has none, or one end alone."""
+        return any(
+            isinstance(value, Estimate) and value.lacks_an_end for row in self.rows for value in row
+        )
 
     @property
     def spanned(self) -> range:
@@ -202,26 +253,57 @@ def arrange(result: Result, options: TableOptions) -> Sheet:
     result
         The query.
     options
-        Its ``columns``, ``pivot`` and ``limit`` count here, and ``header_names`` has to fit.
+        Its ``columns``, ``pivot``, ``limit`` and ``intervals`` count here, and ``header_names``
+        has to fit.
 
     Raises
     ------
     UsageError
         If a column is unknown, or two rows of a pivot fall into one cell.
     """
-    columns = columns_of(result)
+    fold = fold_of(result, options)
+    places = fold.places(result.columns)
+    columns = tuple(columns_of(result)[place] for place, *_ in places)
     exact = result.as_text(NOT_IN_PYTHON)
+    if options.pivot is None and options.limit is not None:
+        exact = exact.limit(min(options.limit + 1, MOST_ROWS))
+    rows = tuple(fold.row(row, places) for row in exact.fetchall())
     if options.pivot is None:
-        cut = exact if options.limit is None else exact.limit(min(options.limit + 1, MOST_ROWS))
-        sheet = Sheet(result, columns, tuple(cut.fetchall()))
+        sheet = Sheet(result, columns, rows)
     else:
-        sheet = _pivot(exact, columns, options.pivot)
+        sheet = _pivot(result, columns, rows, options.pivot, _ends_beside(result, fold, options))
     if options.columns is not None:
         sheet = _pick(sheet, options.columns)
     if options.limit is not None and len(sheet.rows) > options.limit:
         sheet = replace(sheet, rows=sheet.rows[: options.limit], truncated=True)
     check_renamed(sheet.columns, options.header_names, sheet.spanner)
     return sheet
+
+
+def fold_of(result: Result, options: TableOptions) -> Fold:
+    """Return which estimates of a result have their interval in their cells.
+
+    An end that ``columns`` or ``pivot`` names keeps its column, and that of the other end.
+
+    Raises
+    ------
+    UsageError
+        If intervals are to be in cells, and no estimate has one.
+    """
+    known = estimates_with_ends(result.columns, [kind_of(each) for each in result.types])
+    chosen = options.intervals
+    if chosen is None:
+        # the provenance is read only where it matters
+        chosen = "brackets" if known and result.tells_doubt else "columns"
+    if chosen == "columns":
+        return Fold()
+    if not known:
+        raise UsageError(
+            f"intervals {chosen}: no column X has columns X_low and X_high beside it",
+            "--ci asks a named query for intervals",
+        )
+    named = (options.columns or ()) if options.pivot is None else options.pivot
+    return Fold.of(known, named, chosen)
 
 
 def check_renamed(
@@ -292,12 +374,19 @@ def _pick(sheet: Sheet, names: tuple[str, ...]) -> Sheet:
     return replace(sheet, columns=columns, rows=rows)
 
 
-def _pivot(result: Result, columns: tuple[SheetColumn, ...], pivot: tuple[str, str, str]) -> Sheet:
+def _pivot(
+    result: Result,
+    columns: tuple[SheetColumn, ...],
+    rows: Sequence[tuple[Any, ...]],
+    pivot: tuple[str, str, str],
+    ends: Sequence[str],
+) -> Sheet:
     at, across, values = (position_of(columns, name, "pivot") for name in pivot)
-    cells: dict[tuple[_Key, _Key], Any] = {}
+    places = [values, *(position_of(columns, end, "pivot") for end in ends)]
+    cells: dict[tuple[_Key, _Key], list[Any]] = {}
     index: dict[_Key, Any] = {}
     headers: dict[_Key, Any] = {}
-    for row in result.fetchall():
+    for row in rows:
         here, there = _key(row[at]), _key(row[across])
         index.setdefault(here, row[at])
         headers.setdefault(there, row[across])
@@ -306,18 +395,34 @@ def _pivot(result: Result, columns: tuple[SheetColumn, ...], pivot: tuple[str, s
                 f"pivot: more than one row has {pivot[0]} {here[1]} and {pivot[1]} {there[1]}",
                 "narrow the query to one row a cell, for example to one run",
             )
-        cells[here, there] = row[values]
+        cells[here, there] = [row[place] for place in places]
     ordered = list(headers)
     if columns[across].kind != "text":
         ordered.sort(key=lambda key: (headers[key] is None, headers[key] or 0))
-    value = columns[values]
-    pivoted = (SheetColumn(key[1], value.kind, value.sql_type, values, True) for key in ordered)
+    pivoted = (
+        SheetColumn(key[1] + ending, of.kind, of.sql_type, of.source, True)
+        for key in ordered
+        for of, ending in zip((columns[place] for place in places), ("", LOW, HIGH), strict=False)
+    )
+    none = [None] * len(places)
     return Sheet(
         result,
         (columns[at], *pivoted),
-        tuple((index[here], *(cells.get((here, there)) for there in ordered)) for here in index),
+        tuple(
+            (index[here], *(v for there in ordered for v in cells.get((here, there), none)))
+            for here in index
+        ),
         spanner=pivot[1],
     )
+
+
+def _ends_beside(result: Result, fold: Fold, options: TableOptions) -> Sequence[str]:
+    """The ends that get columns of their own behind those of a pivot's values."""
+    name = "" if options.pivot is None else options.pivot[2]
+    known = estimates_with_ends(result.columns, [kind_of(each) for each in result.types])
+    if name not in known or name in fold.ends or not result.tells_doubt:
+        return ()
+    return known[name]
 
 
 def _key(value: object) -> _Key:
@@ -362,9 +467,16 @@ def bold_cells(sheet: Sheet, options: TableOptions, precision: int) -> set[tuple
         finite = {
             cell: value
             for cell, value in values.items()
-            if value is not None and not math.isnan(value)
+            if value is not None and not math.isnan(_number(value))
         }
         if finite:
-            largest = shown_text(max(finite.values()), precision)
-            bold |= {cell for cell, v in finite.items() if shown_text(v, precision) == largest}
+            largest = estimate_text(max(finite.values(), key=_number), precision)
+            bold |= {cell for cell, v in finite.items() if estimate_text(v, precision) == largest}
     return bold
+
+
+def _number(value: Any) -> Any:
+    """The number of a cell; of an estimate that has none, NaN."""
+    if not isinstance(value, Estimate):
+        return value
+    return math.nan if value.value is None else value.value

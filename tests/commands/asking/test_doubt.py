@@ -43,7 +43,7 @@ def moedb(
 
 def test_intervals_and_chance_stand_beside_estimates(moedb: Run) -> None:
     asked = ("query", "load-balance", "-r", ONE, "--samples", "200", "--seed", "3")
-    code, out, err = moedb(*asked, "--ci", "--null", "50", "--format", "csv")
+    code, out, err = moedb(*asked, "--ci", "--null", "--format", "csv")
     assert code == 0
     head = out.splitlines()[0].split(",")
     at = head.index("gini")
@@ -51,7 +51,7 @@ def test_intervals_and_chance_stand_beside_estimates(moedb: Run) -> None:
         "gini", "gini_low", "gini_high", "gini_null", "gini_null_low", "gini_null_high", "gini_p",
         "gini_q"]  # fmt: skip
     assert "BCa bootstrap over 40 examples, 200 draws, seed 3" in err
-    assert "chance: each decision takes any expert of the layer alike, 50 times, seed 3" in err
+    assert "chance: each decision takes any expert of the layer alike, 200 times, seed 3" in err
 
 
 def test_a_method_may_follow_ci(moedb: Run) -> None:
@@ -78,7 +78,7 @@ def test_several_runs_have_intervals_each(moedb: Run) -> None:
         (("--samples", "200"), "--samples is for intervals"),
         (("--ci", "--samples", "5"), "samples is 5, not from 100"),
         (("--ci", "--cluster", "topik"), "did you mean topic"),
-        (("--null", "0"), "0 is not in the range"),
+        (("--null", "--samples", "0"), "0 is not in the range"),
         (("--compare", "layer=1", "layer=2"), "no row with layer '2'"),
         (("--ci", "--engine", "spark"), "found on one machine"),
     ],

@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING
 
 from moedb.errors import UsageError
 from moedb.queries.figures.parts.axes import few, layer_colours
-from moedb.queries.figures.parts.figure import Plot, figure_of, new_figure
-from moedb.queries.figures.parts.frames import require_columns, require_one_row
-from moedb.queries.figures.parts.grid import layers_of
-from moedb.queries.figures.parts.rows_of_points import (
+from moedb.queries.figures.parts.estimates.rows_of_points import (
     ALWAYS_YES,
     MOST_NAMED,
     OTHER,
@@ -21,6 +18,9 @@ from moedb.queries.figures.parts.rows_of_points import (
     legend_of_points,
     name_rows,
 )
+from moedb.queries.figures.parts.figure import Plot, figure_of, new_figure
+from moedb.queries.figures.parts.frames import require_columns, require_one_row
+from moedb.queries.figures.parts.grid import layers_of
 from moedb.queries.figures.parts.text_fitting import shown_name
 
 if TYPE_CHECKING:

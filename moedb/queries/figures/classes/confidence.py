@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 from moedb.errors import UsageError
 from moedb.queries.figures.classes.matrices import classes_of
 from moedb.queries.figures.parts.axes import MARKERS, finish_layers, legend_above
-from moedb.queries.figures.parts.figure import TALLEST, Plot, new_figure
+from moedb.queries.figures.parts.estimates.intervals import draw_band, draw_bars, ends_of
+from moedb.queries.figures.parts.figure import TALLEST, Plot, figure_of, new_figure
 from moedb.queries.figures.parts.frames import check_value, require_columns, require_one_row
 from moedb.queries.figures.parts.heatmap import Colours, between_values, heatmap, matrix_of
+from moedb.queries.figures.parts.layout import add_note
 from moedb.queries.figures.parts.text_fitting import shown_name
 
 if TYPE_CHECKING:
@@ -36,7 +38,8 @@ def plot_router_confidence(
 
     Of the entropy the deviation over tokens is shown, one up and one down: as a band where there is
     one class over several layers, as bars otherwise. It is how much tokens differ and no interval
-    of the mean. More than eight classes are the rows of a heat map, without it.
+    of the mean. Where the rows have intervals, those are drawn in its place. More than eight
+    classes are the rows of a heat map, without either.
 
     Parameters
     ----------
@@ -59,6 +62,9 @@ def plot_router_confidence(
     classes = classes_of(result_df)
     if len(classes) > _MOST_LINES:
         return _confidence_heatmap(result_df, classes, ax, value)
+    if ends_of(result_df, value) is not None:
+        spread = None
+    notes: list[str] = []
     shifts = np.linspace(-0.2, 0.2, len(classes)) if len(classes) > 1 else [0.0]
     for number, name in enumerate(classes):
         rows = result_df[result_df["value"] == name].sort_values("layer")
@@ -68,6 +74,8 @@ def plot_router_confidence(
         at = layers + shifts[number]
         if spread is None:
             ax.plot(at, means, linewidth=0.8, **style)
+            draw = draw_band if len(classes) == 1 else draw_bars
+            notes += draw(ax, at, rows, value, style["color"])
             continue
         deviations = rows[spread].to_numpy(float)
         if len(classes) == 1 and len(layers) > 1:
@@ -83,6 +91,7 @@ def plot_router_confidence(
     if spread is not None and result_df[spread].notna().any():
         what = "band" if len(classes) == 1 and result_df["layer"].nunique() > 1 else "bars"
         ax.set_xlabel(f"layer ({what}: one sd over tokens)")
+    add_note(figure_of(ax), "; ".join(dict.fromkeys(notes)))
     return ax
 
 

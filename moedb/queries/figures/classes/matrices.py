@@ -9,6 +9,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from moedb.errors import UsageError
+from moedb.queries.figures.parts.estimates.marks import (
+    CHANCE_NOTE,
+    LIFT_NOTE,
+    dot_note,
+    holds,
+    is_as_chance,
+    mark_cells,
+)
 from moedb.queries.figures.parts.figure import Plot, figure_of, new_figure
 from moedb.queries.figures.parts.frames import check_value, require_columns, require_one_row
 from moedb.queries.figures.parts.heatmap import (
@@ -18,6 +26,7 @@ from moedb.queries.figures.parts.heatmap import (
     heatmap,
     matrix_of,
 )
+from moedb.queries.figures.parts.layout import add_note
 from moedb.queries.figures.parts.text_fitting import fit_text, shown_name
 
 if TYPE_CHECKING:
@@ -26,6 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 
 _MOST_CLASSES = 200
@@ -182,8 +192,32 @@ def plot_routing_by_class(
     colour_bar(bar, kind.label)
     ax.set_title(f"layer {layer}")
     ax.set_ylabel("class")
-    fit_text(figure, [ax], kind.format)
+    mask, note = _as_chance(chosen, classes, value)
+    if mask is not None:
+        add_note(figure, dot_note(note, [mask]))
+    fit_text(figure, [ax], kind.format, with_dots=mask is not None)
+    if mask is not None:
+        mark_cells([ax], [mask])
     return ax
+
+
+def _as_chance(
+    frame: "pd.DataFrame", classes: Sequence[str], value: str
+) -> "tuple[NDArray[np.bool_] | None, str]":
+    """Which cells are not told from chance, and by what; None where the rows do not say.
+
+    A rate is a share times k, and a lift a rate over what stays as it is: what is known of one
+    of them holds for all.
+    """
+    if value not in ("share", "rate", "lift"):
+        return None, ""
+    told = [(holds(frame, "lift", 1.0), LIFT_NOTE), (is_as_chance(frame, "rate"), CHANCE_NOTE)]
+    for held, note in told if value == "lift" else reversed(told):
+        if held is not None:
+            experts = range(int(frame["expert"].max()) + 1)
+            rows = frame.assign(held=held)
+            return matrix_of(rows, ("value", classes), ("expert", experts), "held") == 1, note
+    return None, ""
 
 
 def classes_of(frame: "pd.DataFrame") -> list[str]:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from moedb.errors import UsageError
 from moedb.queries.figures.parts.axes import MARKERS, finish_layers, legend_above
-from moedb.queries.figures.parts.figure import Plot, new_figure
+from moedb.queries.figures.parts.estimates.intervals import ASIDE, draw_bars, draw_chance
+from moedb.queries.figures.parts.figure import Plot, figure_of, new_figure
 from moedb.queries.figures.parts.frames import check_value, require_columns, require_one_row
+from moedb.queries.figures.parts.layout import add_note
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,12 +51,15 @@ def plot_overlap(result_df: "pd.DataFrame", ax: "Axes", *, value: str | None = N
     sizes = sorted({int(m) for m in frame["m"]})
     m = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     layers = frame["layer"].to_numpy(float)
+    notes: list[str] = []
     for column in shown:
         number = list(_LABELS).index(column)
         style: dict[str, Any] = {"color": f"C{number}", "marker": MARKERS[number]}
         style["linestyle"] = "--" if column == "jensen_shannon" else "-"
         label = _LABELS[column].format(m=m)
         ax.plot(layers, frame[column].to_numpy(float), markersize=2.5, label=label, **style)
+        notes += draw_bars(ax, layers, frame, column, style["color"])
+        notes += draw_chance(ax, layers + ASIDE, frame, column, style["color"])
     groups = [_counted(frame[f"n_tokens_{group}"]) for group in "ab"]
     finish_layers(ax, layers, "overlap of experts" if value is None else _of_axis(value))
     ax.set_xlabel(f"layer ({groups[0]} tokens in group A, {groups[1]} in B)")
@@ -63,6 +68,7 @@ def plot_overlap(result_df: "pd.DataFrame", ax: "Axes", *, value: str | None = N
     else:
         ax.set_ylim(-0.02, 1.02)
     legend_above(ax, 1)
+    add_note(figure_of(ax), "; ".join(dict.fromkeys(notes)))
     return ax
 
 

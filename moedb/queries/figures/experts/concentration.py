@@ -6,9 +6,11 @@ The function takes ``ax`` and a frame, draws, and returns ``ax``.
 from typing import TYPE_CHECKING
 
 from moedb.queries.figures.parts.axes import GREY, few, layer_bar, layer_colours, legend_above
-from moedb.queries.figures.parts.figure import Plot, new_figure
+from moedb.queries.figures.parts.estimates.intervals import draw_band, draw_chance
+from moedb.queries.figures.parts.figure import Plot, figure_of, new_figure
 from moedb.queries.figures.parts.frames import require_columns, require_one_row
 from moedb.queries.figures.parts.grid import layers_of, rows_of_layer
+from moedb.queries.figures.parts.layout import add_note
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,11 +39,14 @@ def plot_concentration(result_df: "pd.DataFrame", ax: "Axes") -> "Axes":
     layers = layers_of(result_df)
     colours = layer_colours(layers)
     sizes = set()
+    notes: list[str] = []
     for layer in layers:
         rows = rows_of_layer(result_df, layer).sort_values("n_top")
         tops, shares = rows["n_top"].to_numpy(float), rows["share"].to_numpy(float)
         colour = colours.to_rgba(np.array(layer))
         ax.plot(tops, shares, marker="o", markersize=2, color=colour, label=f"layer {layer}")
+        notes += draw_band(ax, tops, rows, "share", colour)
+        notes += draw_chance(ax, tops, rows, "share", colour)
         sizes.add(int(tops[-1]))
     for size in sorted(sizes):
         steps = sorted({int(top) for top in result_df["n_top"] if top <= size})
@@ -56,12 +61,14 @@ def plot_concentration(result_df: "pd.DataFrame", ax: "Axes") -> "Axes":
     ax.set_xlabel("most used experts of the layer")
     ax.set_ylabel("share of routing decisions")
     ax.spines[["top", "right"]].set_visible(False)
+    add_note(figure_of(ax), "; ".join(dict.fromkeys(notes)))
     if len(layers) == 1:
         legend_above(ax)
         return ax
     # the colours of the layers are explained by the bar
-    for line in ax.lines[: len(layers)]:
-        line.set_label(f"_{line.get_label()}")
+    for line in ax.lines:
+        if str(line.get_label()).startswith("layer "):
+            line.set_label(f"_{line.get_label()}")
     ax.legend(loc="upper left")
     layer_bar(ax, colours, layers)
     return ax

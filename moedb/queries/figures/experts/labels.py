@@ -7,9 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from moedb.errors import UsageError
-from moedb.queries.figures.parts.figure import Plot, figure_width, new_figure
-from moedb.queries.figures.parts.frames import require_columns, require_one_row
-from moedb.queries.figures.parts.rows_of_points import (
+from moedb.queries.figures.parts.estimates.rows_of_points import (
     ALWAYS_YES,
     OTHER,
     Points,
@@ -18,6 +16,8 @@ from moedb.queries.figures.parts.rows_of_points import (
     legend_of_points,
     name_rows,
 )
+from moedb.queries.figures.parts.figure import Plot, figure_width, new_figure
+from moedb.queries.figures.parts.frames import require_columns, require_one_row
 from moedb.queries.figures.parts.text_fitting import shown_name
 
 if TYPE_CHECKING:

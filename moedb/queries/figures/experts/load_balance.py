@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from moedb.queries.figures.parts.axes import GREY, finish_layers, legend_above
-from moedb.queries.figures.parts.figure import Plot, new_figure
+from moedb.queries.figures.parts.estimates.intervals import ASIDE, draw_bars, draw_chance
+from moedb.queries.figures.parts.figure import Plot, figure_of, new_figure
 from moedb.queries.figures.parts.frames import check_value, require_columns, require_one_row
+from moedb.queries.figures.parts.layout import add_note
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,15 +69,19 @@ def plot_load_balance(result_df: "pd.DataFrame", figure: "Figure") -> "list[Axes
     layers = frame["layer"].to_numpy(float)
     axes = list(figure.subplots(2, 1))
     parts = (_COUNTS, _EVENNESS), ("number of experts", "index (0 to 1)")
+    notes: list[str] = []
     for ax, series, label in zip(axes, *parts, strict=True):
         for number, (column, (name, style)) in enumerate(series.items()):
             shown = {"color": f"C{number}", "markersize": 2.5, **style}
             ax.plot(layers, frame[column].to_numpy(float), label=name, **shown)
+            notes += draw_bars(ax, layers, frame, column, shown["color"])
+            notes += draw_chance(ax, layers + ASIDE, frame, column, shown["color"])
         finish_layers(ax, layers, label)
         legend_above(ax, 2 if ax is axes[1] else 3)
     axes[0].set_ylim(0, 1.05 * float(frame["n_experts"].max()))
     axes[0].set_xlabel("")
     axes[1].set_ylim(0.0, 1.05)
+    add_note(figure, "; ".join(dict.fromkeys(notes)))
     return axes
 
 
@@ -102,9 +108,12 @@ def plot_load_balance_measure(result_df: "pd.DataFrame", ax: "Axes", *, value: s
     elif value in _EVEN:
         ax.axhline(_EVEN[value], color=GREY, linestyle="--", linewidth=0.8, zorder=0)
     ax.plot(layers, frame[value].to_numpy(float), marker="o", markersize=2.5)
+    notes = draw_bars(ax, layers, frame, value, "C0")
+    notes += draw_chance(ax, layers + ASIDE, frame, value, "C0")
     finish_layers(ax, layers, _LABELS[value])
     if value != "n_dead":
         ax.set_title("dashed: even use", loc="right", fontsize=6)
+    add_note(figure_of(ax), "; ".join(notes))
     return ax
 
 

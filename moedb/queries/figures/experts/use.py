@@ -3,11 +3,14 @@
 The function takes ``ax`` and a frame, draws, and returns ``ax``. Layers are on y, experts on x.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from moedb.queries.figures.parts.figure import Plot, height_of_layers, new_figure
+from moedb.queries.figures.parts.estimates.marks import dot_note, holds, mark_cells
+from moedb.queries.figures.parts.figure import Plot, figure_of, height_of_layers, new_figure
 from moedb.queries.figures.parts.frames import check_value, require_columns
-from moedb.queries.figures.parts.heatmap import heatmap, layers_by_experts
+from moedb.queries.figures.parts.heatmap import heatmap, layers_by_experts, matrix_of
+from moedb.queries.figures.parts.layout import add_note
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +23,8 @@ _FREQUENCY_LABELS = {
     "share": "share of routing decisions",
     "n_decisions": "routing decisions",
 }
+
+_UNIFORM_NOTE = "its 95 % interval holds uniform use, or there is none"
 
 
 def plot_expert_frequency(
@@ -54,7 +59,22 @@ def plot_expert_frequency(
     ax.set_ylabel("layer")
     if uniform.size:
         _mark_uniform(ax, uniform)
+    if "uniform" in result_df and "frequency" in result_df:
+        _dot_uniform(ax, result_df, layers, experts)
     return ax
+
+
+def _dot_uniform(
+    ax: "Axes", frame: "pd.DataFrame", layers: list[int], experts: "Sequence[int]"
+) -> None:
+    """Mark the experts that are not told from uniform use: of which the interval holds it."""
+    held = holds(frame, "frequency", frame["uniform"])
+    if held is None:
+        return
+    rows = frame.assign(held=held)
+    mask = matrix_of(rows, ("layer", layers), ("expert", experts), "held") == 1
+    add_note(figure_of(ax), dot_note(_UNIFORM_NOTE, [mask]))
+    mark_cells([ax], [mask])
 
 
 def _mark_uniform(ax: "Axes", levels: "np.ndarray[Any, Any]") -> None:

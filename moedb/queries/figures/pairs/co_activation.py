@@ -6,6 +6,8 @@ empty figure.
 
 from typing import TYPE_CHECKING, Any
 
+from moedb.queries.figures.parts.estimates.intervals import ends_of
+from moedb.queries.figures.parts.estimates.marks import holds
 from moedb.queries.figures.parts.figure import Plot, new_figure
 from moedb.queries.figures.parts.frames import check_value, require_columns, require_one_row
 from moedb.queries.figures.parts.grid import (
@@ -13,6 +15,7 @@ from moedb.queries.figures.parts.grid import (
     draw_grid,
     grid_height,
     layers_of,
+    mark_panels,
     most_used,
     rows_of_layer,
 )
@@ -76,6 +79,24 @@ def co_activation_matrix(
     return matrix[np.ix_(experts, experts)], experts
 
 
+def _as_chance(
+    result_df: "pd.DataFrame", layer: int, experts: list[int]
+) -> "np.ndarray[Any, Any] | None":
+    """(expert, expert): the pairs whose lift is not told from 1, also those without a row."""
+    import numpy as np
+
+    if ends_of(result_df, "lift") is None:
+        return None
+    pairs = rows_of_layer(result_df, layer)
+    n_experts = 1 + int(result_df[["expert_a", "expert_b"]].to_numpy().max())
+    mask = np.ones((n_experts, n_experts), dtype=bool)
+    held = holds(pairs, "lift", 1.0)
+    if held is not None:
+        a, b = pairs["expert_a"].to_numpy(int), pairs["expert_b"].to_numpy(int)
+        mask[a, b] = mask[b, a] = held
+    return mask[np.ix_(experts, experts)]
+
+
 def plot_co_activation(
     result_df: "pd.DataFrame",
     ax: "Axes",
@@ -103,6 +124,7 @@ def plot_co_activation(
     ax.set_title(f"layer {layer}")
     ax.set_xlabel("expert")
     ax.set_ylabel("expert")
+    mark_panels([ax], [_as_chance(result_df, layer, experts)])
     return ax
 
 
@@ -136,7 +158,8 @@ def plot_co_activation_layers(
     panels = []
     for layer, (matrix, experts) in zip(layers, matrices, strict=True):
         labels = experts if top is None else []
-        panels.append(Panel(f"layer {layer}", matrix, labels, labels))
+        as_chance = _as_chance(result_df, layer, experts)
+        panels.append(Panel(f"layer {layer}", matrix, labels, labels, as_chance))
     return draw_grid(figure, panels, colours, _PAIR_LABELS[value], (named, named))
 
 

@@ -3,6 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 from moedb.errors import UsageError
+from moedb.queries.figures.parts.estimates.intervals import ends_of
+from moedb.queries.figures.parts.estimates.marks import holds
 from moedb.queries.figures.parts.figure import Plot, new_figure
 from moedb.queries.figures.parts.frames import check_value, require_columns, require_one_row
 from moedb.queries.figures.parts.grid import (
@@ -78,6 +80,23 @@ def cross_layer_matrix(
     return matrix[np.ix_(experts, next_experts)], experts, next_experts
 
 
+def _as_chance(
+    result_df: "pd.DataFrame", layer: int, experts: list[int], next_experts: list[int]
+) -> "np.ndarray[Any, Any] | None":
+    """(expert, next expert): the pairs whose lift is not told from 1, also those without a row."""
+    import numpy as np
+
+    if ends_of(result_df, "lift") is None:
+        return None
+    pairs = rows_of_layer(result_df, layer)
+    shape = (1 + int(result_df["expert"].max()), 1 + int(result_df["next_expert"].max()))
+    mask = np.ones(shape, dtype=bool)
+    held = holds(pairs, "lift", 1.0)
+    if held is not None:
+        mask[pairs["expert"].to_numpy(int), pairs["next_expert"].to_numpy(int)] = held
+    return mask[np.ix_(experts, next_experts)]
+
+
 def plot_cross_layer(
     result_df: "pd.DataFrame",
     figure: "Figure",
@@ -117,10 +136,11 @@ def plot_cross_layer(
         after = int(rows_of_layer(result_df, layer)["next_layer"].iloc[0])
         # with ``top`` each panel has experts of its own, named where it is the only one
         named = top is None or len(layers) == 1
-        shown = (rows, columns) if named else ((), ())
+        names_of_rows, names_of_columns = (rows, columns) if named else ([], [])
         # many panels are narrow
         title = f"{layer} to {after}" if len(layers) > _MOST_WIDE else f"layers {layer} to {after}"
-        panels.append(Panel(title, matrix, *shown))
+        as_chance = _as_chance(result_df, layer, rows, columns)
+        panels.append(Panel(title, matrix, names_of_rows, names_of_columns, as_chance))
     values = np.concatenate([panel.matrix.ravel() for panel in panels])
     colours: Colours = around_one(values) if value == "lift" else up_from_zero(values)
     by_use = "" if top is None else ", by use"

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from moedb.errors import UsageError
-from moedb.queries.figures.parts.figure import TALLEST, figure_width
+from moedb.queries.figures.parts.estimates.marks import LIFT_NOTE, dot_note, mark_cells
+from moedb.queries.figures.parts.figure import TALLEST, figure_of, figure_width
 from moedb.queries.figures.parts.frames import require_one_row
 from moedb.queries.figures.parts.heatmap import Colours, bar_ends, colour_bar, heatmap
+from moedb.queries.figures.parts.layout import add_note
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,12 +35,15 @@ class Panel:
         Shape (rows, columns).
     rows, columns
         Their names; empty where there is no room for them.
+    as_chance
+        Shape (rows, columns): the cells that are not told from chance; None where that is unknown.
     """
 
     title: str
     matrix: "np.ndarray[Any, Any]"
     rows: Sequence[object]
     columns: Sequence[object]
+    as_chance: "np.ndarray[Any, Any] | None" = None
 
 
 def grid_columns(n_panels: int) -> int:
@@ -106,7 +111,17 @@ def draw_grid(
     shape = {"shrink": 0.8, "aspect": 30} if len(panels) > 1 else {"aspect": 25}
     bar = figure.colorbar(axes[0].images[0], ax=every, pad=0.02, extend=extend, **shape)
     colour_bar(bar, colour_label)
+    mark_panels(axes, [panel.as_chance for panel in panels])
     return axes
+
+
+def mark_panels(axes: "Sequence[Axes]", masks: "Sequence[np.ndarray[Any, Any] | None]") -> None:
+    """Mark the cells whose lift is not told from 1, where that is known, and say so below."""
+    known = [(ax, mask) for ax, mask in zip(axes, masks, strict=True) if mask is not None]
+    if known:
+        shown = [mask for _, mask in known]
+        add_note(figure_of(axes[0]), dot_note(LIFT_NOTE, shown))
+        mark_cells([ax for ax, _ in known], shown)
 
 
 def layers_of(frame: "pd.DataFrame") -> list[int]:

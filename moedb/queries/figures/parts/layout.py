@@ -3,7 +3,7 @@
 import math
 import textwrap
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moedb.errors import UsageError, did_you_mean
 from moedb.queries.figures.parts.figure import COLUMN, TWO_COLUMNS
@@ -21,6 +21,8 @@ _LONGEST_TITLE = 300
 _FOOTER_GREY = "0.45"
 _FOOTER_SIZE = 4.5
 _FOOTER_CHARACTERS_PER_INCH = 27
+_NOTE_SIZE = 6
+_NOTE_CHARACTERS_PER_INCH = 21
 _TITLE_CHARACTERS_PER_INCH = 14
 _SLACK = 3
 """Pixels that a text may stand out of a figure."""
@@ -123,23 +125,38 @@ def cut_off_text(figure: "Figure") -> str | None:
     return None
 
 
+def add_note(figure: "Figure", note: str) -> None:
+    """Write a line below the axes on how to read them, and keep the axes above it."""
+    if note:
+        _add_below(figure, note, _NOTE_CHARACTERS_PER_INCH, {"fontsize": _NOTE_SIZE})
+
+
 def add_footer(figure: "Figure", footer: str) -> None:
     """Write the line on where it is from at the bottom, and keep the axes above it."""
+    style = {"fontsize": _FOOTER_SIZE, "color": _FOOTER_GREY}
+    _add_below(figure, footer, _FOOTER_CHARACTERS_PER_INCH, style)
+
+
+def _add_below(figure: "Figure", text: str, per_inch: int, style: dict[str, Any]) -> None:
+    """Write a line at the bottom, below those that are there, and make the figure higher by it."""
     width, height = figure.get_size_inches()
-    line = visible(footer).replace("$", r"\$")
-    lines = textwrap.wrap(line, int(width * _FOOTER_CHARACTERS_PER_INCH)) or [""]
-    band = (len(lines) * _FOOTER_SIZE * 1.25 + 3) / 72
+    engine = figure.get_layout_engine()
+    _, below, _, _ = (engine.get().get("rect") if engine is not None else None) or (0, 0, 1, 1)
+    line = visible(text).replace("$", r"\$")
+    lines = textwrap.wrap(line, int(width * per_inch)) or [""]
+    band = (len(lines) * style["fontsize"] * 1.25 + 3) / 72
     figure.set_size_inches(width, height + band)
+    for note in figure.texts:
+        if not note.get_in_layout():
+            note.set_y((note.get_position()[1] * height + band) / (height + band))
     figure.text(
         0.01,
         1.5 / 72 / (height + band),
         "\n".join(lines),
-        fontsize=_FOOTER_SIZE,
-        color=_FOOTER_GREY,
         ha="left",
         va="bottom",
+        **style,
     ).set_in_layout(False)
-    engine = figure.get_layout_engine()
     if engine is not None:
-        share = band / (height + band)
+        share = (below * height + band) / (height + band)
         engine.set(rect=(0, share, 1, 1 - share))  # type: ignore[call-arg]

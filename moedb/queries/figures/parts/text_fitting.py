@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING
 from moedb.queries.results.visible import visible
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 _NAME_LENGTH = 16
 _POINTS = 72
 _VALUE_SIZES = (6.0, 5.0, 4.5)
 _LINE = 1.15
+_OF_DOTS = 2.5
+"""Points of a cell's height that a dot in its corner takes from the value."""
 _DIGIT = re.compile(r"\d")
 _LUMINANCE = (0.299, 0.587, 0.114)
 
@@ -33,7 +37,9 @@ def shown_name(value: object, length: int = _NAME_LENGTH) -> str:
     return text.replace("$", r"\$")
 
 
-def fit_text(figure: "Figure", axes: "Sequence[Axes]", number_format: str) -> None:
+def fit_text(
+    figure: "Figure", axes: "Sequence[Axes]", number_format: str, with_dots: bool = False
+) -> None:
     """Turn or thin the labels that would overlap, and print the values if the cells hold them.
 
     Parameters
@@ -44,17 +50,20 @@ def fit_text(figure: "Figure", axes: "Sequence[Axes]", number_format: str) -> No
         Its heat maps, each with a label for every row and column.
     number_format
         How a value is printed, such as ``.2f``.
+    with_dots
+        Whether corners of cells get dots, which values keep off.
     """
     for ax in axes:
         _turn_wide_labels(figure, ax)
     figure.draw_without_rendering()
-    cells = [_cell_in_points(figure, ax) for ax in axes]
+    cells = [cell_in_points(figure, ax) for ax in axes]
     for ax, (width, height) in zip(axes, cells, strict=True):
         _thin_labels(ax, width, height)
-        _print_values(ax, number_format, width, height)
+        _print_values(ax, number_format, width, height - with_dots * _OF_DOTS)
 
 
-def _cell_in_points(figure: "Figure", ax: "Axes") -> tuple[float, float]:
+def cell_in_points(figure: "Figure", ax: "Axes") -> tuple[float, float]:
+    """Return the width and the height of a heat map's cell, in a figure that is laid out."""
     box = ax.get_window_extent()
     n_rows, n_columns = ax.images[0].get_array().shape[:2]  # type: ignore[union-attr]
     return (
@@ -120,7 +129,7 @@ def _print_values(ax: "Axes", number_format: str, width: float, height: float) -
     ]
     if not fitting:
         return
-    dark = np.asarray(image.cmap(image.norm(matrix)))[..., :3] @ _LUMINANCE < 0.5
+    dark = dark_cells(ax)
     for (row, column), text in zip(cells, texts, strict=True):
         ax.text(
             column,
@@ -131,3 +140,15 @@ def _print_values(ax: "Axes", number_format: str, width: float, height: float) -
             fontsize=fitting[0],
             color="white" if dark[row, column] else "black",
         )
+
+
+def dark_cells(ax: "Axes") -> "NDArray[np.bool_]":
+    """(row, column): whether what is drawn into a cell of a heat map is white rather than black."""
+    import numpy as np
+
+    image = ax.images[0]
+    matrix = np.ma.filled(image.get_array(), np.nan)  # type: ignore[arg-type]
+    is_dark: NDArray[np.bool_] = (
+        np.asarray(image.cmap(image.norm(matrix)))[..., :3] @ _LUMINANCE < 0.5
+    )
+    return is_dark

@@ -1,6 +1,6 @@
 """LaTeX tables that compile as they are with booktabs, one over pages with longtable too."""
 
-from moedb.queries.results.cells import shown_text
+from moedb.queries.results.cells import Estimate, interval_text, shown_text
 from moedb.queries.results.formats.latex_text import escape_latex
 from moedb.queries.results.sheets import Sheet, TableOptions, bold_cells
 from moedb.queries.results.visible import visible
@@ -128,9 +128,13 @@ def _row(cells: list[str]) -> str:
 
 
 def _cell(value: object, kind: str, precision: int) -> str:
+    if isinstance(value, Estimate):
+        return interval_text(value, precision, _number, r"$\pm$")
     text = shown_text(value, precision)
-    if kind == "text":
-        return escape_latex(text)
+    return escape_latex(text) if kind == "text" else _number(text)
+
+
+def _number(text: str) -> str:
     if text.endswith("inf"):
         return f"${text.removesuffix('inf')}\\infty$"
     return f"$-${text[1:]}" if text.startswith("-") else text

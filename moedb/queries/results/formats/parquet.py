@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import IO, TYPE_CHECKING
 
 from moedb.queries.results.cells import plain_text
-from moedb.queries.results.conversions import NOT_IN_PARQUET, NOT_IN_PYTHON
 from moedb.queries.results.result import Result
 from moedb.queries.results.rows.streaming import RowStream
 from moedb.queries.results.sheets import Sheet
+from moedb.queries.results.values.conversions import NOT_IN_PARQUET, NOT_IN_PYTHON
 
 if TYPE_CHECKING:
     import pyarrow as pa

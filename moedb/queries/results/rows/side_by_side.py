@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from moedb.queries.results.result import Result
+from moedb.queries.results.result import Resampled, Result
 from moedb.store.engine.connection import connect_to_nothing
 from moedb.store.engine.quoting import quoted
 
@@ -85,6 +85,8 @@ def side_by_side(
         first.provenance,
         parameters=dict(parameters),
         runs=tuple(runs.values()),
+        intervals=_of_all([(of.title, of.result.provenance.intervals) for of in found]),
+        chance=_of_all([(of.title, of.result.provenance.chance) for of in found]),
     )
     caution = next((each.result.caution for each in found if each.result.caution), None)
 
@@ -101,6 +103,18 @@ def side_by_side(
         why_empty,
         lambda _: caution,
     )
+
+
+def _of_all(told: Sequence[tuple[str, Resampled | None]]) -> Resampled | None:
+    """How something was found in all runs: told of each where that differs."""
+    known = [(title, how) for title, how in told if how is not None]
+    if not known:
+        return None
+    titles = dict.fromkeys(how.title for _, how in known)
+    if len(titles) == 1:
+        return known[0][1]
+    each = "; ".join(f"{how.title} ({title})" for title, how in known)
+    return Resampled(each, known[0][1].settings)
 
 
 def _numbers(labels: Sequence[str | None]) -> list[int] | list[float] | None:

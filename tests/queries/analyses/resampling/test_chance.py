@@ -174,7 +174,7 @@ class TestWrongInput:
         monkeypatch.setattr(shuffled_counts, "_MOST_COUNTS", 1000)
         with pytest.raises(UsageError, match="more counts than are held at once") as caught:
             db.resampled(null=Null(200)).query("routing-by-class", run=RUN, key="kind")
-        assert re.search(r"--null [1-9]\d?, or -p layer LAYER", str(caught.value.hint))
+        assert re.search(r"--samples [1-9]\d?, or -p layer LAYER", str(caught.value.hint))
 
     def test_never(self) -> None:
         with pytest.raises(UsageError, match="asked for 0 times"):

@@ -105,7 +105,7 @@ class Null:
         if not 1 <= self.samples <= _MOST_SAMPLES:
             raise UsageError(
                 f"what chance gives is asked for {self.samples} times, not 1 to {_MOST_SAMPLES}",
-                "--null 1000",
+                "--null --samples 1000",
             )
         if self.seed < 0:
             raise UsageError(f"seed is {self.seed}, not 0 or more", "--seed 0")

@@ -63,7 +63,7 @@ class ShuffledCounts:
             raise UsageError(
                 f"{name}: {null.samples} shufflings of {len(self._labelled.values)} values are "
                 "more counts than are held at once",
-                f"--null {max(1, null.samples * _MOST_COUNTS // n_counts)}, or -p layer LAYER",
+                f"--samples {max(1, null.samples * _MOST_COUNTS // n_counts)}, or -p layer LAYER",
             )
         self._top_k = {
             layer.layer: layer.top_k for layer in layers_of(reader.snapshot.run(str(values["run"])))
