@@ -21,10 +21,10 @@ Python call and a DuckDB table macro::
 ``rows`` names the columns that tell rows apart, ``shares`` and ``estimates`` those that intervals
 can be asked for, the first from 0 to 1; a query without them has none. ``size`` is the column that
 says of how many tokens or examples a row is, where not all rows are of the same ones. Of estimates
-``signed`` may be negative, ``steps`` change only in steps, as sets of experts do, and ``absent``
-are 0 where their row is left out, as nothing was counted for it. Of those that ``shuffled`` names
-one can ask what shuffled labels give, and of those that ``even`` names what experts give that are
-chosen alike.
+``signed`` may be negative, ``negative`` are never above 0, ``steps`` change only in steps, as sets
+of experts do, and ``absent`` are 0 where their row is left out, as nothing was counted for it. Of
+those that ``shuffled`` names one can ask what shuffled labels give, and of those that ``even``
+names what experts give that are chosen alike.
 
 Two rules keep the macro the same as the query. A parameter is written ``cast($name as type)``,
 since a macro's parameters have no types. A column that is named as one of the query's parameters
@@ -53,7 +53,7 @@ LATEST_RUN = "(select latest_run.run_id from latest_run)"
 """The run that a query of one run reads where none is named, in SQL."""
 
 _SINGLE = ("title", "answers", "subject", "source")
-_LISTS = ("rows", "size", "shares", "estimates", "signed", "steps", "absent", "shuffled", "even")
+_LISTS = ("rows", "size", "shares", "estimates", "signed", "negative", "steps", "absent", "shuffled", "even")
 _KINDS = ("title", "answers", "subject", "param", "column", *_LISTS, "source")
 _PARAMETER = re.compile(
     r"(?P<name>[a-z]\w*) (?P<type>varchar|integer|double)"
@@ -121,6 +121,8 @@ class NamedQuery(Question):
         Those of them that are from 0 to 1.
     signed
         Those of them that may be negative.
+    negative
+        Those of them that are never above 0.
     steps
         Those of them that change only in steps.
     absent
@@ -136,6 +138,7 @@ class NamedQuery(Question):
     estimates: tuple[str, ...] = ()
     shares: frozenset[str] = frozenset()
     signed: frozenset[str] = frozenset()
+    negative: frozenset[str] = frozenset()
     steps: frozenset[str] = frozenset()
     absent: frozenset[str] = frozenset()
     shuffled: tuple[str, ...] = ()
@@ -257,6 +260,7 @@ def parse_query(name: str, text: str) -> NamedQuery:
         estimates=tuple(column.name for column in columns if column.name in estimates),
         shares=frozenset(listed["shares"]),
         signed=frozenset(listed["signed"]),
+        negative=frozenset(listed["negative"]),
         steps=frozenset(listed["steps"]),
         absent=frozenset(listed["absent"]),
         shuffled=listed["shuffled"],

@@ -19,7 +19,8 @@
 -- size: n_prompts
 -- shares: accuracy, top1_accuracy
 -- estimates: mean_logit_diff, sd_logit_diff, mean_target_logprob
--- signed: mean_logit_diff, mean_target_logprob
+-- signed: mean_logit_diff
+-- negative: mean_target_logprob
 -- source: Wang et al. 2022
 with selected_examples as (
     select selections.example_id

@@ -186,8 +186,12 @@ class AskedAgain:
         import numpy as np
 
         query = self._query
-        least = [-np.inf if name in query.signed else 0.0 for name in query.estimates]
-        most = [1.0 if name in query.shares else np.inf for name in query.estimates]
+        below_zero = query.signed | query.negative
+        least = [-np.inf if name in below_zero else 0.0 for name in query.estimates]
+        most = [
+            1.0 if name in query.shares else 0.0 if name in query.negative else np.inf
+            for name in query.estimates
+        ]
         in_steps = [name in query.steps for name in query.estimates]
         return Kinds(np.array(least), np.array(most), np.array(in_steps))
 
