@@ -53,7 +53,18 @@ LATEST_RUN = "(select latest_run.run_id from latest_run)"
 """The run that a query of one run reads where none is named, in SQL."""
 
 _SINGLE = ("title", "answers", "subject", "source")
-_LISTS = ("rows", "size", "shares", "estimates", "signed", "negative", "steps", "absent", "shuffled", "even")
+_LISTS = (
+    "rows",
+    "size",
+    "shares",
+    "estimates",
+    "signed",
+    "negative",
+    "steps",
+    "absent",
+    "shuffled",
+    "even",
+)
 _KINDS = ("title", "answers", "subject", "param", "column", *_LISTS, "source")
 _PARAMETER = re.compile(
     r"(?P<name>[a-z]\w*) (?P<type>varchar|integer|double)"
