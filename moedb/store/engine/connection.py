@@ -9,6 +9,7 @@ from moedb.schemas.tables import RUN_LABELS, RUNS, TABLES, Table
 from moedb.store.engine.spilling import spill_folder
 from moedb.store.engine.table_files import TableFiles
 from moedb.store.engine.views import Views, rows_view, table_view
+from moedb.store.reading.places.file_systems import addresses
 from moedb.store.reading.snapshot import Snapshot
 
 
@@ -43,10 +44,13 @@ def open_engine(
     # the same SQL prints the same times everywhere
     connection.execute("set TimeZone = 'UTC'")
     connection.execute("set python_enable_replacements = false")
+    folders = files.folders
     if snapshot.remote is not None:
-        connection.register_filesystem(snapshot.remote.file_system)
+        elsewhere = snapshot.remote.file_system
+        connection.register_filesystem(elsewhere)
+        folders = [each for folder in folders for each in addresses(elsewhere, folder)]
     # not file by file: to allow ninety thousand takes seconds
-    connection.execute("set allowed_directories = ?", [files.folders])
+    connection.execute("set allowed_directories = ?", [folders])
     connection.execute("set enable_external_access = false")
     connection.execute("set lock_configuration = true")
 

@@ -1,6 +1,6 @@
 """The footers of Parquet files: whether they can be read, and hold the columns of their table."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -8,7 +8,7 @@ import duckdb
 
 from moedb.errors import StoreDamagedError
 from moedb.schemas.tables import Table
-from moedb.store.reading.places.file_systems import cannot_reach, raised_by_file_system
+from moedb.store.reading.places.file_systems import addresses, cannot_reach, raised_by_file_system
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -62,13 +62,13 @@ def damaged_footers(
         return {}
     with _cursor(elsewhere) as connection:
         try:
-            found = _columns(connection, {path for _, path in pairs})
+            found = _columns(connection, {path for _, path in pairs}, elsewhere)
         except duckdb.Error:
             found = {}
         damaged = {}
         for table, path in pairs:
             try:
-                columns = found.get(path) or _columns(connection, [path])[path]
+                columns = found.get(path) or _columns(connection, [path], elsewhere)[path]
                 _check(path, table, columns, major)
             except (duckdb.Error, KeyError) as error:
                 _expect_reached(path, error)
@@ -101,7 +101,15 @@ def row_counts(
             _expect_reached(listed[0], error)
             what = " ".join(str(error).split())
             raise StoreDamagedError(f"a footer cannot be read: {what}") from error
-    return dict(rows)
+    called = _called(listed, elsewhere)
+    return {called[name]: count for name, count in rows}
+
+
+def _called(files: Iterable[str], elsewhere: "AbstractFileSystem | None") -> dict[str, str]:
+    """For each name that DuckDB has for a file the one that was given."""
+    if elsewhere is None:
+        return {name: name for name in files}
+    return {each: name for name in files for each in addresses(elsewhere, name)}
 
 
 def _expect_reached(path: str, error: Exception) -> None:
@@ -130,9 +138,14 @@ def _opened() -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def _columns(connection: duckdb.DuckDBPyConnection, files: Iterable[str]) -> dict[str, set[str]]:
+def _columns(
+    connection: duckdb.DuckDBPyConnection,
+    files: Collection[str],
+    elsewhere: "AbstractFileSystem | None",
+) -> dict[str, set[str]]:
     rows = connection.execute(_COLUMNS, {"files": list(files)}).fetchall()
-    return {name: set(columns) for name, columns in rows}
+    called = _called(files, elsewhere)
+    return {called[name]: set(columns) for name, columns in rows}
 
 
 def _check(path: str, table: Table, columns: set[str], major: int) -> None:

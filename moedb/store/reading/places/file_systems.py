@@ -2,6 +2,7 @@
 
 import os
 import re
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +123,7 @@ def file_system(url: str, keeps_listings: bool = False) -> "AbstractFileSystem":
         ) from error
 
 
-_SET_BY = re.compile(r"AWS_|GOOGLE_|GCLOUD_|AZURE_|HF_|FSSPEC_|HOME$")
+_SET_BY = re.compile(r"AWS_|GOOGLE_|GCLOUD_|GCSFS_|STORAGE_EMULATOR_HOST$|AZURE_|HF_|FSSPEC_|HOME$")
 
 
 @lru_cache(maxsize=8)
@@ -134,12 +135,23 @@ def _made(
 
     listing = {"skip_instance_cache": True, "use_listings_cache": keeps_listings}
     found: AbstractFileSystem = fsspec.filesystem(scheme, **listing, **_OPTIONS.get(scheme, {}))
+    if scheme == "hf":
+        # DuckDB asks when a file was changed, which the hub's does not say; ours never are
+        setattr(found, "modified", lambda path: datetime.fromtimestamp(0, UTC))  # noqa: B010
     return found
 
 
 _KEYS = (
     "keys, region and endpoint come from the environment (AWS_..., GOOGLE_..., AZURE_..., HF_TOKEN)"
 )
+
+
+def addresses(files: "AbstractFileSystem", url: str) -> tuple[str, ...]:
+    """An address as it is given, and as DuckDB says it once it has looked there.
+
+    It then takes the first scheme of the file system's: ``abfs`` where ``az`` is given.
+    """
+    return tuple(dict.fromkeys((url, files.unstrip_protocol(files._strip_protocol(url)))))
 
 
 def cannot_reach(url: str, error: Exception | str) -> StoreError:

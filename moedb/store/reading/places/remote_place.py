@@ -90,7 +90,10 @@ class RemotePlace:
         from moedb.store.reading.places.remote_arrays import RemoteArrays
 
         folder = self._store.folder / "runs" / self._run_id / ARRAYS
-        return RemoteArrays(f"{self.root}/{ARRAYS}", options_of(self._store.url), folder)
+        options = options_of(self._store.url)
+        return RemoteArrays(
+            f"{self.root}/{ARRAYS}", options, folder, lambda key: self._size(f"{ARRAYS}/{key}")
+        )
 
     def _size(self, path: str) -> int | None:
         return self._store.sizes(self._run_id, _part(path)).get(path)
