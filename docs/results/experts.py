@@ -8,6 +8,7 @@ twin ``whole``, ``groups`` and ``matched``. ``--model`` is the folder of a twin 
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -315,17 +316,23 @@ order by kind
 """
 
 EFFECTS = """
+with effects as (
+    select
+        role, cluster, next_change, following_change,
+        case when role <> 'control-own' then routed end as chose_it,
+        case when role <> 'control-own' then fits end as label_fits
+    from label_effects
+    where run_id = '{mixture}'
+)
+
 select
-    role,
-    case when role <> 'control-own' then routed end as routed,
-    case when role <> 'control-own' then fits end as fits,
+    role, chose_it, label_fits,
     count(*) as n_tokens, count(distinct cluster) as n_documents,
     avg(next_change) as next_change, median(next_change) as next_median,
     avg(following_change) as following_change
-from label_effects
-where run_id = '{mixture}'
-group by all
-order by role = 'own' desc, role, routed desc, fits desc
+from effects
+group by role, chose_it, label_fits
+order by role <> 'own', role, chose_it desc, label_fits desc
 """
 
 SAMPLES = """
@@ -532,6 +539,8 @@ def _of_labels(tables: Rows) -> dict[str, str]:
         "n-read": str(len(labels)),
         "n-labelled": str(sum(row["status"] == "labelled" for row in labels)),
     }
+    for label, n in Counter(row["label"] for row in labels).most_common(1):
+        found |= {"commonest": f"`{label}`", "n-commonest": str(n)}
     for row in tables.get("label-worth", []):
         kind = row["kind"]
         found[f"label-lead-{kind}"] = _signed(row)
