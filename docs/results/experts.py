@@ -8,6 +8,7 @@ twin ``whole``, ``groups`` and ``matched``. ``--model`` is the folder of a twin 
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -277,23 +278,86 @@ limit 12
 
 LABELS = """
 select
-    layer, expert, label, detection_f1, detection_low, detection_high, detection_yes,
-    detection_other, fuzzing_f1, fuzzing_low, fuzzing_high, fuzzing_yes, fuzzing_other
+    layer, expert, label, status, detection_f1, detection_other, detection_yes,
+    fuzzing_f1, fuzzing_low, fuzzing_high, fuzzing_other, fuzzing_yes
 from labelled_experts(run := '{mixture}')
-where fuzzing_f1 is not null
-order by fuzzing_f1 desc, layer, expert
-limit 20
+order by layer, expert
+"""
+
+LABEL_WORTH = """
+with verdicts as (
+    select
+        kind, count(*) as n_verdicts, avg(says_yes) as says_yes,
+        avg((says_yes = other_says_yes)::int) as same_as_other
+    from label_verdicts
+    where run_id = '{mixture}'
+    group by kind
+),
+
+leads as (
+    select
+        kind, f1, always_yes_f1, other_f1, f1 - other_f1 as lead, f1 - always_yes_f1 as lead_yes,
+        balanced_accuracy, other_balanced_accuracy
+    from expert_label_scores
+    where run_id = '{mixture}' and against = 'all' and f1 is not null and other_f1 is not null
+)
+
+select
+    kind, count(*) as n_experts, any_value(n_verdicts) as n_verdicts,
+    avg(f1) as f1, avg(other_f1) as other_label, avg(always_yes_f1) as always_yes,
+    {interval},
+    avg((lead > 0)::int) as share_ahead, avg((lead_yes > 0)::int) as share_above_yes,
+    avg(balanced_accuracy) as accuracy, avg(other_balanced_accuracy) as other_accuracy,
+    any_value(says_yes) as says_yes, any_value(same_as_other) as same_as_other
+from leads
+join verdicts using (kind)
+group by kind
+order by kind
 """
 
 EFFECTS = """
+with effects as (
+    select
+        role, cluster, next_change, following_change,
+        case when role <> 'control-own' then routed end as chose_it,
+        case when role <> 'control-own' then fits end as label_fits
+    from label_effects
+    where run_id = '{mixture}'
+)
+
 select
-    role, chosen, fits, count(*) as n_tokens, count(distinct cluster) as n_documents,
-    avg(next_change) as next_change, avg(following_change) as following_change
-from label_effects
-where run_id = '{mixture}'
-group by all
-order by all
+    role, chose_it, label_fits,
+    count(*) as n_tokens, count(distinct cluster) as n_documents,
+    avg(next_change) as next_change, median(next_change) as next_median,
+    avg(following_change) as following_change
+from effects
+group by role, chose_it, label_fits
+order by role <> 'own', role, chose_it desc, label_fits desc
 """
+
+SAMPLES = """
+with sets (model, probe, run_id) as (values {sets})
+
+select
+    sets.model as twin, count(*) as n_probes,
+    count(*) filter (
+        expert.n_train = other.n_train and expert.n_selection = other.n_selection
+        and expert.n_test = other.n_test and expert.n_yes = other.n_yes
+    ) as n_same
+from probe_scores as expert
+join probe_scores as other
+    using (layer, candidate, key, value, protocol, permutation, k)
+join sets on other.run_id = sets.run_id and other.probe = sets.probe
+where expert.run_id = '{mixture}' and expert.probe = 'experts' and sets.probe = 'matched'
+group by twin
+order by twin
+"""
+
+COUNTED = (
+    *("layer", "comparison", "n_experts", "n_compared", "n_below", "n_intervals"),
+    *("n_surely_below", "n_surely_above", "mean", "mean_low", "mean_high"),
+)
+"""What the page shows of the differences between groups of tokens."""
 
 OPTIONAL = ("total", "labels", "effects")
 """What the page has sections about where the store has rows, and says that it lacks elsewhere."""
@@ -340,6 +404,7 @@ def questions(db: Database) -> dict[str, tuple[Result, TableOptions]]:
         "means": (asked(MEANS), TableOptions(footer=False, precision=3)),
         "leads": (asked(LEADS), TableOptions(footer=False, precision=3)),
         "pairs": (asked(PAIRS), TableOptions(footer=False, precision=3)),
+        "samples": (asked(SAMPLES), BARE),
         "by-concept": (
             asked(BY_CONCEPT),
             TableOptions(
@@ -357,8 +422,12 @@ def questions(db: Database) -> dict[str, tuple[Result, TableOptions]]:
     }
     if has_rows(db, "expert_label_scores", runs["mixture"]):
         tables["labels"] = (asked(LABELS), TableOptions(footer=False, precision=2))
+        tables["label-worth"] = (asked(LABEL_WORTH), TableOptions(footer=False, precision=3))
     if has_rows(db, "label_effects", runs["mixture"]):
         tables["effects"] = (asked(EFFECTS), TableOptions(footer=False, precision=4))
+        counts = db.query("label-effect-counts", run=runs["mixture"])
+        shown = TableOptions(footer=False, precision=4, columns=COUNTED)
+        tables["effect-counts"] = (counts, shown)
     return tables
 
 
@@ -406,37 +475,93 @@ def _card(folder: Path) -> list[Any]:
 
 def values(tables: dict[str, tuple[Result, TableOptions]]) -> dict[str, str]:
     """The numbers that stand in lines: leads with their intervals, and what they are of."""
+    rows = {name: result.df().to_dict("records") for name, (result, _) in tables.items()}
+    return {**_of_leads(rows), **_of_sets(rows), **_of_concepts(rows), **_of_labels(rows)}
+
+
+Rows = dict[str, list[dict[Any, Any]]]
+"""The rows of the tables, by their names."""
+
+
+def _of_leads(tables: Rows) -> dict[str, str]:
     found = {}
-    for row in tables["leads"][0].df().to_dict("records"):
+    for row in tables["leads"]:
         place = f"{row['twin']}-{row['k']}-{row['step']}"
         found[f"lead-{place}"] = _signed(row)
         found[f"experts-{place}"] = f"{row['experts']:.3f}"
         found[f"others-{place}"] = f"{row['others']:.3f}"
         found[f"shuffled-{place}"] = f"{row['lead_shuffled']:+.3f}"
-    for row in tables["pairs"][0].df().to_dict("records"):
+    for row in tables["pairs"]:
         if row["labels"] == "true":
             place = f"{row['twin']}-{row['k']}"
             found[f"pair-{place}"] = _signed(row)
             found[f"n-pairs-{place}"] = f"{row['n_pairs']:,}"
-            found[f"ahead-{place}"] = f"{100 * row['share_ahead']:.0f} %"
-    for row in tables["means"][0].df().to_dict("records"):
+            found[f"ahead-{place}"] = _percent(row["share_ahead"])
+    for row in tables["samples"]:
+        found[f"n-probes-{row['twin']}"] = f"{row['n_probes']:,}"
+        found[f"n-same-{row['twin']}"] = f"{row['n_same']:,}"
+    return found
+
+
+def _of_sets(tables: Rows) -> dict[str, str]:
+    found = {}
+    for row in tables["means"]:
         place = f"{row['model']}-{row['probe']}-{row['protocol']}-{row['k']}"
         for column in ("best_on_test", "chosen", "mean_by_tokens", "always_yes", "best_shuffled"):
             found[f"{column}-{place}"] = f"{row[column]:.3f}"
         found[f"candidates-{place}"] = f"{row['candidates']:.0f}"
-    for row in tables["neurons"][0].df().to_dict("records"):
+    for row in tables["neurons"]:
         place = f"{row['model']}-{row['probe']}"
         found[f"telling-{place}"] = f"{row['n_telling']} of {row['n_neurons']:,}"
         found[f"by-chance-{place}"] = f"{row['telling_shuffled']:.0f}"
-        found[f"one-{place}"] = f"{100 * row['share_one']:.0f} %"
-    best = tables["by-concept"][0].df()
-    for twin in ("active", "total"):
-        overlaps = (best["low"] <= best[f"{twin}_high"]) & (best[f"{twin}_low"] <= best["high"])
-        found[f"n-overlap-{twin}"] = str(int(overlaps.sum()))
-    concepts = tables["concepts"][0].df()
-    found["n-concepts"] = str(len(concepts))
-    found["n-upos"] = str(int((concepts["key"] == KEY).sum()))
+        found[f"one-{place}"] = _percent(row["share_one"])
     return found
+
+
+def _of_concepts(tables: Rows) -> dict[str, str]:
+    concepts, best = tables["concepts"], tables["by-concept"]
+    found = {
+        "n-concepts": str(len(concepts)),
+        "n-upos": str(sum(row["key"] == KEY for row in concepts)),
+    }
+    for twin in ("active", "total"):
+        overlaps = [
+            row["low"] <= row[f"{twin}_high"] and row[f"{twin}_low"] <= row["high"] for row in best
+        ]
+        found[f"n-overlap-{twin}"] = str(sum(overlaps))
+    return found
+
+
+def _of_labels(tables: Rows) -> dict[str, str]:
+    """What labels are worth, where there are some."""
+    labels = tables.get("labels", [])
+    found = {
+        "n-read": str(len(labels)),
+        "n-labelled": str(sum(row["status"] == "labelled" for row in labels)),
+    }
+    for label, n in Counter(row["label"] for row in labels).most_common(1):
+        found |= {"commonest": f"`{label}`", "n-commonest": str(n)}
+    for row in tables.get("label-worth", []):
+        kind = row["kind"]
+        found[f"label-lead-{kind}"] = _signed(row)
+        found[f"n-verdicts-{kind}"] = f"{row['n_verdicts']:,}"
+        for column in ("f1", "other_label", "always_yes", "accuracy", "other_accuracy"):
+            found[f"{column}-{kind}"] = f"{row[column]:.3f}"
+        for column in ("says_yes", "same_as_other"):
+            found[f"{column}-{kind}"] = _percent(row[column])
+    # the last row of a comparison is of all layers
+    for row in tables.get("effect-counts", []):
+        place = row["comparison"]
+        found[f"effect-{place}"] = _signed(
+            {"lead": row["mean"], "low": row["mean_low"], "high": row["mean_high"]}
+        )
+        for column in ("n_experts", "n_intervals", "n_surely_below", "n_surely_above"):
+            found[f"{column}-{place}"] = str(row[column])
+    return found
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _signed(row: dict[Any, Any]) -> str:

@@ -47,9 +47,11 @@ def dense_neurons_of(document: int, layer: int) -> np.ndarray:
     return noise.astype(np.float32)
 
 
-def write(store: Path, dense: bool = False, n_documents: int = N_DOCUMENTS) -> None:
+def write(
+    store: Path, dense: bool = False, n_documents: int = N_DOCUMENTS, run: str | None = None
+) -> None:
     """Write the run, or the dense one; some tokens have no row in the arrays."""
-    run = DENSE_RUN if dense else RUN
+    run = run or (DENSE_RUN if dense else RUN)
     manifest = sample_manifest(n_documents, N_TOKENS, run, arrays=("expert_neurons",))
     if dense:
         one = {"n_experts": 1, "top_k": 1, "d_expert": 2 * WIDTH, "scoring": "none"}
