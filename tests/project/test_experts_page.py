@@ -227,7 +227,7 @@ def test_probes_on_an_experts_tokens_have_its_tokens(
             scores[(scores["probe"] == probe) & (scores["run_id"] == of)].set_index(at)[counts]
             for probe, of in (("experts", RUN), ("matched", run))
         )
-        both = expert.join(group, rsuffix="_group", how="inner")
+        both = expert.join(group.add_suffix("_group"), how="inner")
         same = (both[counts].to_numpy() == both[[f"{name}_group" for name in counts]]).all(axis=1)
         assert samples.loc[twin, "n_probes"] == len(both) > 0
         assert samples.loc[twin, "n_same"] == same.sum()
