@@ -592,7 +592,7 @@ def small_run(
         ]
     chosen = [(value, expert) for value, experts in choices for expert in experts]
     for image, (value, expert) in enumerate(chosen):
-        rows["examples"].append({"example_id": image, "split": "test"})
+        rows["examples"].append({"example_id": image, "split": "test", "n_tokens": 1})
         rows["tokens"].append({"token_idx": image, "example_id": image, "position": 0})
         rows["example_labels"].append({"example_id": image, "key": "class", "value": value})
         rows["routing"].append({"token_idx": image, "layer": 0, "rank": 0, "expert": expert})
