@@ -328,5 +328,6 @@ def test_the_command_says_what_became_of_each_run(
         assert run_cli(["copy", str(source), bucket.url, *arguments]) == 0
         out, _ = capfd.readouterr()
         assert out.startswith(f"{RUN_ID}: ") and said in out
-    assert run_cli(["verify", "--store", bucket.url]) == 2
+    assert run_cli(["verify", "--store", bucket.url]) == 0
+    assert capfd.readouterr().out.startswith(f"{RUN_ID}: sound")
     assert json.loads((RunLayout(source, RUN_ID).manifest).read_text())["run_id"] == RUN_ID
