@@ -108,7 +108,7 @@ def relation_of(
     """Put rows into a DuckDB relation of its own, in their order; return its connection too."""
     import pyarrow as pa
 
-    from moedb.store.engine.connection import connect_to_nothing
+    from moedb.queries.results.rows.given import relation_of_table
 
     arrow_types = {
         "VARCHAR": pa.string(),
@@ -120,8 +120,4 @@ def relation_of(
         column.name: pa.array([row[at] for row in rows], arrow_types[column.sql_type])
         for at, column in enumerate(columns)
     }
-    connection = connect_to_nothing()
-    connection.register("computed", pa.table(cells))
-    connection.execute("create table given as select * from computed")
-    connection.unregister("computed")
-    return connection, connection.table("given")
+    return relation_of_table(pa.table(cells))

@@ -1,11 +1,35 @@
-"""Results that are not asked of a store: what there is to ask, an estimate."""
+"""Results that are not asked of a store: what there is to ask, an estimate, what was computed."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from moedb.queries.results.result import Provenance, Result
 from moedb.schemas.version import __version__
 from moedb.store.engine.connection import connect_to_nothing
 from moedb.store.engine.quoting import quoted
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+
+def relation_of_table(
+    table: "pa.Table", cells: str = "*"
+) -> "tuple[duckdb.DuckDBPyConnection, duckdb.DuckDBPyRelation]":
+    """Put a table into a DuckDB relation of its own, in its order; return its connection too.
+
+    Parameters
+    ----------
+    table
+        The table.
+    cells
+        The columns of the relation, in SQL over those of the table.
+    """
+    connection = connect_to_nothing()
+    connection.register("incoming", table)
+    connection.execute(f"create table given as select {cells} from incoming")  # noqa: S608
+    connection.unregister("incoming")
+    return connection, connection.table("given")
 
 
 def result_of_rows(columns: Mapping[str, str], rows: Iterable[Sequence[object]]) -> Result:

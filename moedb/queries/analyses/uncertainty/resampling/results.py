@@ -17,7 +17,8 @@ from moedb.queries.analyses.uncertainty.resampling.settings import Null, Resampl
 from moedb.queries.questions.query_file import NamedQuery
 from moedb.queries.questions.question import Question
 from moedb.queries.results.result import Provenance, Resampled, Result
-from moedb.store.engine.connection import connect_to_nothing
+from moedb.queries.results.rows.given import relation_of_table
+from moedb.queries.results.values.intervals import HIGH, LOW
 from moedb.store.engine.quoting import quoted
 
 if TYPE_CHECKING:
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from moedb.queries.reading.reader import SnapshotReader
 
 logger = logging.getLogger(__name__)
-
-LOW, HIGH = "_low", "_high"
-"""What the names of the columns of ends have behind that of their estimate."""
 
 NULL, P_VALUE, Q_VALUE = "_null", "_p", "_q"
 """What those have of what chance gives: its mean, a p-value, a rate of false discoveries."""
@@ -161,13 +159,10 @@ def _beside(
         for ending, values in columns.get(name, {}).items():
             table = table.append_column(f"{name}{ending}", pa.array(values, from_pandas=True))
             cells.append(quoted(f"{name}{ending}"))
-    connection = connect_to_nothing()
-    connection.register("incoming", table)
-    connection.execute(f"create table given as select {', '.join(cells)} from incoming")  # noqa: S608
-    connection.unregister("incoming")
+    connection, relation = relation_of_table(table, ", ".join(cells))
     return replace(
         result,
-        relation=connection.table("given"),
+        relation=relation,
         connection=connection,
         find_provenance=lambda: provenance,
     )

@@ -15,15 +15,14 @@ from moedb.queries.analyses.uncertainty.resampling.comparing.differences import 
 )
 from moedb.queries.analyses.uncertainty.resampling.comparing.sides import Sides
 from moedb.queries.analyses.uncertainty.resampling.results import (
-    HIGH,
-    LOW,
     no_intervals,
     warn_of_few,
 )
 from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
 from moedb.queries.questions.query_file import NamedQuery
-from moedb.queries.results.result import Provenance, Resampled, Result
-from moedb.store.engine.connection import connect_to_nothing
+from moedb.queries.results.result import Resampled, Result
+from moedb.queries.results.rows.given import relation_of_table
+from moedb.queries.results.values.intervals import HIGH, LOW
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,6 +58,8 @@ def compared(
     UsageError
         If intervals cannot be asked for, or no row is of both sides.
     """
+    import pyarrow as pa
+
     if not can_be_asked_again(query):
         raise no_intervals(query)
     (reader, values, result), (_, other_values, other_result) = asked[0], asked[-1]
@@ -107,7 +108,8 @@ def compared(
         runs=tuple(runs),
         intervals=Resampled(title, asdict(resampling)),
     )
-    return _result_of(columns, provenance)
+    connection, relation = relation_of_table(pa.table(columns))
+    return Result(relation, lambda: provenance, connection)
 
 
 def _of_side(query: NamedQuery, table: "pa.Table", key: str, value: str) -> "pa.Table":
@@ -143,13 +145,3 @@ def _as_column(values: "NDArray[np.float64]") -> "pa.Array":
     import pyarrow as pa
 
     return pa.array(values, from_pandas=True)
-
-
-def _result_of(columns: "Mapping[str, pa.Array]", provenance: Provenance) -> Result:
-    import pyarrow as pa
-
-    connection = connect_to_nothing()
-    connection.register("incoming", pa.table(dict(columns)))
-    connection.execute("create table given as select * from incoming")
-    connection.unregister("incoming")
-    return Result(connection.table("given"), lambda: provenance, connection)
