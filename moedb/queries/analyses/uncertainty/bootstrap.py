@@ -163,7 +163,7 @@ class Bootstrap:
 
     def _interval(self, column: int, n_clusters: int) -> "NDArray[np.float64]":
         import numpy as np
-        from scipy.special import ndtr, ndtri, stdtrit
+        from scipy.special import ndtr, ndtri
 
         drawn, estimate = self.drawn[:, column], self.estimates[column]
         left_out = self.left_out[:, column]
@@ -174,13 +174,43 @@ class Bootstrap:
         bias = ndtri(np.clip(below, least, 1 - least))
         influence = left_out[np.isfinite(left_out)]
         influence = influence.mean() - influence
-        spread = (influence**2).sum()
-        acceleration = (influence**3).sum() / (6 * spread**1.5) if spread else 0.0
-        wide = np.sqrt(n_clusters / (n_clusters - 1)) * stdtrit(n_clusters - 1, 1 - TAIL)
-        shifted = bias + np.array([-wide, wide])
-        # beyond the pole a quantile is the last draw
-        shrunk = np.maximum(1 - acceleration * shifted, 1e-12)
-        return np.asarray(np.quantile(drawn, ndtr(bias + shifted / shrunk)), dtype=np.float64)
+        places = bca_places(np.array([bias]), influence[:, None], np.array([n_clusters - 1.0]))
+        return np.asarray(np.quantile(drawn, ndtr(places[:, 0])), dtype=np.float64)
+
+
+def bca_places(
+    bias: "NDArray[np.float64]",
+    influence: "NDArray[np.float64]",
+    degrees: "NDArray[np.float64]",
+) -> "NDArray[np.float64]":
+    """Return where among their draws the ends of intervals lie, as standard normal quantiles.
+
+    Parameters
+    ----------
+    bias
+        (column,): the share of the draws below the estimate, as such a quantile.
+    influence
+        (cluster, column): what leaving out a cluster takes from the estimate.
+    degrees
+        (column,): degrees of freedom, the clusters behind a column less one.
+
+    Returns
+    -------
+    NDArray
+        (2, column).
+    """
+    import numpy as np
+    from scipy.special import stdtrit
+
+    spread = (influence**2).sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        skewed = (influence**3).sum(axis=0) / (6 * spread**1.5)
+    acceleration = np.where(spread > 0, skewed, 0.0)
+    wide = np.sqrt((degrees + 1) / degrees) * stdtrit(degrees, 1 - TAIL)
+    shifted = bias + np.stack([-wide, wide])
+    # beyond the pole a quantile is the last draw
+    found: NDArray[np.float64] = bias + shifted / np.maximum(1 - acceleration * shifted, 1e-12)
+    return found
 
 
 def bootstrap(

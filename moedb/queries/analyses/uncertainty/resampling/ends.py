@@ -7,7 +7,7 @@ freedom, of a share on the scale of its log odds, which keeps it between 0 and 1
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from moedb.queries.analyses.uncertainty.bootstrap import TAIL
+from moedb.queries.analyses.uncertainty.bootstrap import TAIL, bca_places
 from moedb.queries.analyses.uncertainty.resampling.settings import Method
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def _by_quantiles(
     degrees: "NDArray[np.float64]",
 ) -> Ends:
     import numpy as np
-    from scipy.special import ndtr, ndtri, stdtrit
+    from scipy.special import ndtr, ndtri
 
     ordered = np.sort(drawn, axis=0)  # draws without one come last
     n_drawn = np.isfinite(drawn).sum(axis=0)
@@ -211,14 +211,8 @@ def _by_quantiles(
         # of plug-in estimates that are biased all draws may be on one side
         is_beyond = (below < least) | (below > 1 - least)
         bias = np.where(is_beyond, (estimates - middle) / deviation, bias)
-        skewed = (influence**3).sum(axis=0) / (6 * (influence**2).sum(axis=0) ** 1.5)
-    acceleration = np.where(np.isfinite(skewed), skewed, 0.0)
-    wide = np.sqrt((degrees + 1) / degrees) * stdtrit(degrees, 1 - TAIL)
     ends = []
-    for sign in (-1, 1):
-        shifted = bias + sign * wide
-        # beyond the pole a quantile is the last draw
-        at = bias + shifted / np.maximum(1 - acceleration * shifted, 1e-12)
+    for at in bca_places(bias, influence, degrees):
         is_within = np.abs(at) <= -ndtri(least)
         within = _quantile(ordered, n_drawn, ndtr(at))
         outside = ~is_within & is_beyond & np.isfinite(at)
