@@ -8,7 +8,7 @@ from moedb.commands.options import COUNT, open_store, store_option
 from moedb.commands.terminal.completion import complete_runs
 from moedb.commands.terminal.emitting import emit
 from moedb.commands.terminal.messages import say
-from moedb.errors import MoedbError
+from moedb.errors import UsageError
 
 
 @click.command(short_help="Say what two runs differ in, and where their routing does most.")
@@ -36,7 +36,7 @@ def compare(run_a: str, run_b: str, split: str | None, top: int) -> None:
     database = with_chosen_doubt(open_store(), always=True)
     one, other = (database.snapshot.run(run) for run in (run_a, run_b))
     if one.run_id == other.run_id:
-        raise MoedbError(f"{run_a} and {run_b} are the same run, {one.title}", "moedb runs")
+        raise UsageError(f"{run_a} and {run_b} are the same run, {one.title}", "moedb runs")
     emit(run_differences(one, other), None, None, None)
     sides = (f"run={run.run_id}" for run in (one, other))
     result = database.compare("expert-frequency", *sides, split=split)

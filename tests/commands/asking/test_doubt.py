@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 
 from moedb.cli import run_cli
+from moedb.commands.asking import doubt
+from moedb.queries.analyses.uncertainty.resampling.settings import METHODS
 from tests.support.stores.made.planted import write_planted
 
 Run = Callable[..., tuple[int, str, str]]
@@ -101,7 +103,7 @@ def test_two_runs_side_by_side(moedb: Run) -> None:
     assert shares == sorted(shares, reverse=True)
     assert "drawn together" in err
     code, _, err = moedb("compare", ONE, ONE)
-    assert code != 0
+    assert code == 2
     assert "the same run" in err
 
 
@@ -116,6 +118,10 @@ def test_a_comparison_is_exported_and_checked(moedb: Run) -> None:
     code, out, _ = moedb("export", "--check", "d.csv")
     assert code == 0
     assert "same" in out
+
+
+def test_the_command_line_offers_every_method() -> None:
+    assert doubt.METHODS == METHODS
 
 
 def test_help_says_what_can_be_asked(moedb: Run) -> None:
