@@ -18,7 +18,6 @@ from tests.support.models.hub_server import Repository, run_moedb, running_hub
 from tests.support.servers import other_clouds
 from tests.support.stores.samples import RUN_ID, write_sample
 
-
 _SERVERS = {"microsoft": ("az", "abfs"), "google": ("gs", "gcs")}
 """The schemes that each server is reached by."""
 
