@@ -20,6 +20,7 @@ from moedb.commands.running.intervene import intervene
 from moedb.commands.running.train import train
 from moedb.commands.stores.copying import copy, publish
 from moedb.commands.stores.managing import compact, migrate, name, rm, runs, schema, show, verify
+from moedb.commands.studies.study import study
 from moedb.commands.terminal.guard import GuardedGroup, leave, run_guarded
 from moedb.commands.terminal.messages import SafeFormatter
 from moedb.schemas.version import __version__
@@ -60,6 +61,7 @@ for command in (
     cite,
     compare,
     report,
+    study,
     publish,
     verify,
     compact,
