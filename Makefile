@@ -5,10 +5,11 @@ LOWEST ?= .venv-lowest
 GPTQ   ?= .venv-gptq
 SPARK  ?= .venv-spark
 REMOTE ?= .venv-remote
+SITE   ?= .venv-site
 BIN    := $(VENV)/bin
 STORE  ?= moedb-store
 
-.PHONY: help demo test test-lowest test-gptq test-spark test-remote lint docs clean
+.PHONY: help demo test test-lowest test-gptq test-spark test-remote lint docs site clean
 
 help:
 	@echo "make demo   install, capture the embedded model over IOI prompts, print tables"
@@ -19,6 +20,7 @@ help:
 	@echo "make test-remote   install the extra s3 and a server of S3, run the tests of object storage"
 	@echo "make lint   install, run ruff, mypy and import-linter"
 	@echo "make docs   write the generated pages in docs/ again"
+	@echo "make site   install mkdocs beside it, run the notebook, make a site of docs/ in site/"
 
 REMOTE_TESTS := tests/store/reading/places tests/store/copying tests/store/verification/test_buckets.py tests/queries/engines/test_remote_queries.py
 
@@ -46,6 +48,9 @@ $(SPARK)/.installed: pyproject.toml constraints.txt
 $(REMOTE)/.installed: pyproject.toml constraints-remote.txt
 	$(call install,$(REMOTE),constraints-remote.txt,remote)
 
+$(SITE)/.installed: pyproject.toml constraints.txt
+	$(call install,$(SITE),constraints.txt,site)
+
 demo: $(VENV)/.installed
 	MOEDB_STORE=$(STORE) PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/demo.sh
 
@@ -70,9 +75,12 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+site: $(SITE)/.installed
+	OMP_NUM_THREADS=1 NO_MKDOCS_2_WARNING=1 $(SITE)/bin/python -m mkdocs build --quiet
+
 docs: $(VENV)/.installed
 	$(BIN)/python docs/generate.py
 	$(BIN)/python docs/models.py
 
 clean:
-	rm -rf $(VENV) $(LOWEST) $(GPTQ) $(SPARK) $(REMOTE) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) $(GPTQ) $(SPARK) $(REMOTE) $(SITE) site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

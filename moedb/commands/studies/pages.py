@@ -8,7 +8,7 @@ from moedb.errors import MoedbError, UsageError
 _PLACE = re.compile(r"^@(\S+)@$", flags=re.MULTILINE)
 
 
-def write_page(template: Path, folder: Path, page: Path) -> None:
+def write_page(template: Path, folder: Path, page: Path) -> list[Path]:
     """Write a page: prose, in which a line ``@NAME@`` stands for the table ``NAME.md``.
 
     Parameters
@@ -20,6 +20,11 @@ def write_page(template: Path, folder: Path, page: Path) -> None:
     page
         The file to write.
 
+    Returns
+    -------
+    list
+        The page, and the files that it was made of.
+
     Raises
     ------
     UsageError
@@ -28,6 +33,8 @@ def write_page(template: Path, folder: Path, page: Path) -> None:
     if not template.is_file():
         raise UsageError(f"there is no file {template}, which the page is made of")
 
+    files = [page, template]
+
     def table(found: re.Match[str]) -> str:
         file = folder / f"{found[1]}.md"
         if not file.is_file():
@@ -35,6 +42,7 @@ def write_page(template: Path, folder: Path, page: Path) -> None:
                 f"{template} names the table {found[1]}, and there is no {file}",
                 f"a step before: moedb export ... -o ${{output}}/{found[1]}.md",
             )
+        files.append(file)
         return file.read_text(encoding="utf-8").strip()
 
     text = _PLACE.sub(table, template.read_text(encoding="utf-8"))
@@ -43,3 +51,4 @@ def write_page(template: Path, folder: Path, page: Path) -> None:
         page.write_text(text, encoding="utf-8")
     except OSError as error:
         raise MoedbError(f"{page} cannot be written: {error}") from error
+    return files

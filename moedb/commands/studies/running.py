@@ -1,6 +1,7 @@
 """Doing the steps of a study, those that are not done already."""
 
 import io
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -156,10 +157,11 @@ class StudyRun:
         before, files = self._snapshot(), files_below(self.folder)
         start = time.perf_counter()
         printed = io.StringIO()
+        used: list[Path] = []
         try:
             if task.words[0] == PAGE:
                 _, template, page = task.words
-                write_page(Path(template), self.folder, self.folder / page)
+                used = write_page(Path(template), self.folder, self.folder / page)
             else:
                 with redirect_stdout(printed):
                     words = ["--store", str(self.store), *task.words]
@@ -178,6 +180,7 @@ class StudyRun:
             for name, told in files_below(self.folder).items()
             if files.get(name) != told
         }
+        changed |= {os.path.relpath(path, self.folder): path for path in used}
         done = Done.of_step(task.words, seconds, before, after, printed.getvalue(), changed)
         if task.words[0] in MAKING_RUNS and not done.runs:
             raise MoedbError(f"step {task.step.name} made no run")

@@ -9,7 +9,7 @@ from click.shell_completion import CompletionItem
 from moedb.commands.options import store_folder, store_option
 from moedb.commands.studies.rehearsal import Estimate, rehearse
 from moedb.commands.studies.running import StudyRun, Task
-from moedb.commands.studies.study_file import Study, find_study, packaged, read_study
+from moedb.commands.studies.study_file import PAGE, Study, find_study, packaged, read_study
 from moedb.commands.terminal.emitting import emit
 from moedb.commands.terminal.messages import answer, say
 from moedb.errors import MoedbError, UsageError
@@ -163,6 +163,9 @@ def _plan(tasks: list[Task], estimates: dict[str, Estimate]) -> Result:
 
 
 def _typed(task: Task) -> str:
+    """What a step does, as it is typed where it is a command."""
+    if task.words[0] == PAGE:
+        return f"{task.words[1]} with its tables"
     return shlex.join(["moedb", *task.words])
 
 

@@ -255,7 +255,7 @@ class _Reader:
         told = self._mapping(told, f"{place}: page", ("of", "to"))
         if not all(isinstance(told.get(each), str) for each in ("of", "to")):
             raise self._error(f"{place}: page takes the file of its prose and its own: of, to")
-        return (PAGE, str(self._path.resolve().parent / told["of"]), told["to"])
+        return (PAGE, str(self._path.parent / told["of"]), told["to"])
 
     def _name(self, told: Any, what: str) -> str:
         if not isinstance(told, str) or not _NAME.fullmatch(told):

@@ -59,7 +59,7 @@ def steps_done(told: str) -> list[str]:
     return [
         line.split("] ")[1].split(":")[0]
         for line in told.splitlines()
-        if line.startswith("[") and ": moedb " in line
+        if line.startswith("[") and (": moedb " in line or "with its tables" in line)
     ]
 
 
@@ -109,6 +109,22 @@ def test_what_is_gone_is_done_again_and_nothing_else(
     assert left() == ["uniform"]
     assert typed() == 0
     assert steps_done(capsys.readouterr().err) == ["uniform", "frequency", "effects", "page"]
+
+
+def test_a_page_is_made_again_of_what_changed(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "mine.yaml").write_text(STUDY.replace("to: page.md", "to: ../page.md"))
+    assert typed() == 0 and set(statuses(place, capsys).values()) == {"done"}
+    (place / "page.in.md").write_text("Other words.\n\n@frequency@\n")
+    assert typed() == 0
+    assert steps_done(capsys.readouterr().err) == ["page"]
+    page = (place / "page.md").read_text()
+    assert page.startswith("Other words.\n\n|") and "page.md" not in page
+    (place / "page.md").unlink()
+    (place / "page.in.md").write_text("@frequencies@\n")
+    assert typed() == 2
+    assert "names the table frequencies" in capsys.readouterr().err
 
 
 def test_a_step_that_fails_is_named_and_gone_on_with(
