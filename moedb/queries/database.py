@@ -465,8 +465,8 @@ class Database:
         from moedb.queries.analyses.registry import find_question
         from moedb.queries.analyses.uncertainty.resampling.comparing.results import compared
         from moedb.queries.analyses.uncertainty.resampling.comparing.sides import read_sides
-        from moedb.queries.analyses.uncertainty.resampling.results import no_intervals
         from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
+        from moedb.queries.analyses.uncertainty.without import no_intervals
 
         question = find_question(name)
         if not isinstance(question, NamedQuery) or not question.estimates:

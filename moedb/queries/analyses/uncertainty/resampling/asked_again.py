@@ -1,10 +1,11 @@
 """A named query asked again of drawn clusters, for the intervals of what it gave."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from moedb.queries.analyses.uncertainty.resampling.counts.answers.registry import ANSWERS
 from moedb.queries.analyses.uncertainty.resampling.counts.of_examples import OF_EXAMPLES
 from moedb.queries.analyses.uncertainty.resampling.counts.of_pairs import OF_PAIRS
 from moedb.queries.analyses.uncertainty.resampling.counts.of_run import (
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 def can_be_asked_again(query: "NamedQuery") -> bool:
     """Whether all that a query reads is known cluster by cluster."""
     known = {*STATICS, *OF_EXAMPLES, *OF_PAIRS, *DERIVED, SELECTIONS}
-    return bool(query.estimates) and query.relations <= known
+    return bool(query.estimates) and (query.name in ANSWERS or query.relations <= known)
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,9 @@ class AskedAgain:
         self._query, self._values, self._given = query, values, given
         self._resampling = resampling
         self.sides: dict[str, OfRun] = {}
-        for name in RUN_PARAMETERS if counted is None else ():
+        # what clusters share with another run is counted with their own
+        names = RUN_PARAMETERS[:1] if query.name in ANSWERS else RUN_PARAMETERS
+        for name in names if counted is None else ():
             if values.get(name) is not None:
                 self.sides[name] = OfRun(reader, query, values, name, resampling)
         if counted is not None:
@@ -211,20 +214,47 @@ class AskedAgain:
 
         query = self._query
         n_estimates = len(query.estimates)
+        for places, drawn in self._by_layer():
+            without = drawn[self.n_samples :]
+            behind = np.full(len(places), len(without))
+            if query.size is not None:
+                whole = numbers_of(self._given, query.size)[places]
+                behind = (without[:, :, n_estimates] != whole).sum(axis=0)
+            yield places, drawn[:, :, :n_estimates], behind
+
+    def _by_layer(self) -> "Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]":
+        """For some of the rows their places, and (draw, row, column) the estimates and the size."""
+        query = self._query
         sizes = () if query.size is None else (query.size,)
-        replicates = Replicates(query, self._values, (*query.estimates, *sizes))
+        columns = (*query.estimates, *sizes)
+        if query.name in ANSWERS:
+            yield from self._answered(columns)
+            return
+        replicates = Replicates(query, self._values, columns)
         try:
             for layer, places in rows_by_layer(self._given, query):
                 replicates.ask_about(self._given.take(places))
-                drawn = self._at(replicates, layer)
-                without = drawn[self.n_samples :]
-                behind = np.full(len(places), len(without))
-                if query.size is not None:
-                    whole = numbers_of(self._given, query.size)[places]
-                    behind = (without[:, :, n_estimates] != whole).sum(axis=0)
-                yield places, drawn[:, :, :n_estimates], behind
+                yield places, self._at(replicates, layer)
         finally:
             replicates.close()
+
+    def _answered(
+        self, columns: "Sequence[str]"
+    ) -> "Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]":
+        import numpy as np
+
+        ((name, side),) = self.sides.items()
+        answers = ANSWERS[self._query.name](side, self._values)
+        weights = self.weights[name]
+        for layer, places in rows_by_layer(self._given, self._query):
+            if layer is None or not len(places):
+                continue
+            answer = answers(self._given.take(places), layer)
+            found = []
+            for chunk in chunks_of(len(weights), answer.n_cells):
+                of_chunk = answer.ask(weights[chunk])
+                found.append(np.stack([of_chunk[column] for column in columns], axis=2))
+            yield places, np.concatenate(found)
 
     def _at(self, replicates: Replicates, layer: int | None) -> "NDArray[np.float64]":
         import numpy as np

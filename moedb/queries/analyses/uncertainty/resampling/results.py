@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING
 
 from moedb.errors import UsageError
 from moedb.queries.analyses.uncertainty.bootstrap import FEW
+from moedb.queries.analyses.uncertainty.over_trials import (
+    OVER_TRIALS,
+    ends_over_trials,
+    how_over_trials,
+)
 from moedb.queries.analyses.uncertainty.resampling.asked_again import (
     AskedAgain,
     can_be_asked_again,
@@ -14,6 +19,7 @@ from moedb.queries.analyses.uncertainty.resampling.asked_again import (
 from moedb.queries.analyses.uncertainty.resampling.null.asked_of_chance import AskedOfChance
 from moedb.queries.analyses.uncertainty.resampling.null.chances import false_discovery_rates
 from moedb.queries.analyses.uncertainty.resampling.settings import Null, Resampling
+from moedb.queries.analyses.uncertainty.without import no_chance, no_intervals
 from moedb.queries.questions.query_file import NamedQuery
 from moedb.queries.questions.question import Question
 from moedb.queries.results.result import Provenance, Resampled, Result
@@ -32,9 +38,6 @@ logger = logging.getLogger(__name__)
 
 NULL, P_VALUE, Q_VALUE = "_null", "_p", "_q"
 """What those have of what chance gives: its mean, a p-value, a rate of false discoveries."""
-
-_OWN = ("samples", "permutations")
-"""Parameters of a question that tells by itself how sure it is."""
 
 
 def with_doubt(
@@ -87,6 +90,8 @@ def with_intervals(
     UsageError
         If the question is none of those that intervals can be asked for.
     """
+    if question.name in OVER_TRIALS:
+        return _over_trials(question, result, resampling)
     if not isinstance(question, NamedQuery) or not can_be_asked_again(question):
         raise no_intervals(question)
     asked = AskedAgain(reader, question, values, result.arrow(), resampling)
@@ -94,6 +99,26 @@ def with_intervals(
     warn_of_few(question, asked)
     ends = {name: {LOW: found.low[name], HIGH: found.high[name]} for name in found.low}
     intervals = Resampled(found.title, asdict(resampling))
+    return _beside(result, ends, replace(result.provenance, intervals=intervals))
+
+
+def _over_trials(question: Question, result: Result, resampling: Resampling) -> Result:
+    """Return a result about trials with intervals, which its own columns tell.
+
+    Raises
+    ------
+    UsageError
+        If draws, or other clusters, are asked for.
+    """
+    if resampling.method == "percentile" or resampling.cluster is not None:
+        raise UsageError(
+            f"{question.name}: what is sure of trials is told over them, and nothing is drawn",
+            f"moedb query {question.name} --ci",
+        )
+    found = ends_over_trials(question.name, result.arrow())
+    ends = {name: {LOW: low, HIGH: high} for name, (low, high) in found.items()}
+    title = f"95 % intervals: {how_over_trials(question.name)}"
+    intervals = Resampled(title, asdict(resampling))
     return _beside(result, ends, replace(result.provenance, intervals=intervals))
 
 
@@ -128,7 +153,7 @@ def with_chance(
         If chance is not known of any of its columns.
     """
     if not isinstance(question, NamedQuery):
-        raise _no_chance(question)
+        raise no_chance(question)
     asked = AskedOfChance(reader, question, values, result.arrow(), null)
     columns = {
         name: {
@@ -182,30 +207,3 @@ def warn_of_few(question: Question, asked: AskedAgain) -> None:
             "often than 95 %% of the time",
             *(question.name, FEW, asked.n_clusters),
         )
-
-
-def no_intervals(question: Question) -> UsageError:
-    """The error that intervals cannot be asked for, and what can."""
-    own = [parameter.name for parameter in question.parameters if parameter.name in _OWN]
-    if own:
-        return UsageError(
-            f"{question.name} says by itself how sure it is, without --ci",
-            f"moedb query {question.name} -p {own[0]} N",
-        )
-    return UsageError(
-        f"{question.name} has no estimates that examples could be drawn again for",
-        "moedb query NAME --help says which columns --ci gives intervals of",
-    )
-
-
-def _no_chance(question: Question) -> UsageError:
-    own = [parameter.name for parameter in question.parameters if parameter.name in _OWN]
-    if "permutations" in own:
-        return UsageError(
-            f"{question.name} says by itself what chance gives, without --null",
-            f"moedb query {question.name} -p permutations N",
-        )
-    return UsageError(
-        f"what chance gives is not known of any column of {question.name}",
-        "moedb query NAME --help says of which columns --null tells it",
-    )
