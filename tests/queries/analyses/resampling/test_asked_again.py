@@ -255,6 +255,15 @@ class TestIntervals:
         for value, n in {"a": 4, "b": 8, "c": 2}.items():
             assert never.max()[value] == pytest.approx(squared / (n + squared), rel=1e-5)
 
+    def test_a_row_that_is_barely_there_has_an_interval(self, db: Database) -> None:
+        rows = db.query("expert-specialization", run=RUN, key="kind", layer=5).df()
+        fewest = int(rows["n_decisions"].min())
+        asked = {"run": RUN, "key": "kind", "layer": 5, "min_decisions": fewest}
+        found = db.resampled().query("expert-specialization", **asked).df()
+        barely = found[found["n_decisions"] == fewest]
+        assert len(barely)
+        assert (barely["exclusivity_low"] <= barely["exclusivity_high"]).all()
+
     def test_few_clusters_are_warned_of(
         self, db: Database, caplog: pytest.LogCaptureFixture
     ) -> None:

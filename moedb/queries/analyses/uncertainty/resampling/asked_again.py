@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from moedb.queries.questions.query_file import NamedQuery
     from moedb.queries.reading.reader import SnapshotReader
 
+_LEAVES_OUT = ("min_decisions",)
+"""Parameters that leave out rows of which there is little."""
+
 
 def can_be_asked_again(query: "NamedQuery") -> bool:
     """Whether all that a query reads is known cluster by cluster."""
@@ -88,7 +91,10 @@ class AskedAgain:
         resampling: Resampling,
         counted: "AskedAgain | None" = None,
     ) -> None:
-        self._query, self._values, self._given = query, values, given
+        self._query, self._given = query, given
+        # a row that is asked about stays, however little a draw has of it
+        least = {name: 0 for name in _LEAVES_OUT if name in values}
+        self._values = {**values, **least}
         self._resampling = resampling
         self.sides: dict[str, OfRun] = {}
         # what clusters share with another run is counted with their own

@@ -26,21 +26,17 @@ MOST_GROUPS = 200
 FEWEST_GROUPS = 20
 """And at least, unless there are fewer clusters."""
 
-MOST_CELLS = 1 << 27
+_MOST_CELLS = 1 << 27
 """Numbers that are held at once."""
 
 Tables = list["NDArray[np.int32]"]
 """For each layer, or two successive ones, (group, table, row, column): counts."""
 
 
-def groups_for(layers: "Sequence[Layer]") -> int:
-    """How many groups pairs of some layers can be counted for in memory."""
-    return max(FEWEST_GROUPS, min(MOST_GROUPS, MOST_CELLS // max(cells_of_pairs(layers), 1)))
-
-
-def cells_of_pairs(layers: "Sequence[Layer]") -> int:
-    """Cells of the tables of all pairs of experts."""
-    return sum(layer.n_experts**2 for layer in layers)
+def groups_for(layers: "Sequence[Layer]", n_values: int = 1) -> int:
+    """How many groups pairs can be counted for in memory, for each value of a label."""
+    cells = n_values * sum(layer.n_experts**2 for layer in layers)
+    return min(MOST_GROUPS, _MOST_CELLS // max(cells, 1))
 
 
 def count_pairs(

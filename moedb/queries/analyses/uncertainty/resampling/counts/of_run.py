@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING
 
 from moedb.errors import UsageError
 from moedb.queries.analyses.uncertainty.clusters import Clusters, clusters_of
-from moedb.queries.analyses.uncertainty.resampling.counts.answers.class_pairs import (
-    groups_of_classes,
-)
 from moedb.queries.analyses.uncertainty.resampling.counts.cluster_counts import (
     ClusterCounts,
     by_layer,
@@ -20,6 +17,7 @@ from moedb.queries.analyses.uncertainty.resampling.counts.of_examples import (
     means_of_sums,
 )
 from moedb.queries.analyses.uncertainty.resampling.counts.of_pairs import (
+    FEWEST_GROUPS,
     OF_PAIRS,
     count_pairs,
     groups_for,
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from moedb.queries.counting.decisions.layers import Layer
     from moedb.queries.counting.decisions.rows import Rows
     from moedb.queries.questions.parameters import Value
     from moedb.queries.questions.query_file import NamedQuery
@@ -66,6 +65,17 @@ from tokens
 where tokens.run_id = cast($run as varchar)
 order by tokens.token_idx
 """
+# of values that are as frequent queries take the first
+_VALUES = f"""
+select labels.value
+from labels
+where
+    labels.run_id = cast($run as varchar)
+    and labels.key = cast($key as varchar)
+    and labels.example_id in {SELECTED_EXAMPLES}
+group by labels.value
+order by try_cast(labels.value as double) nulls last, labels.value
+"""  # noqa: S608
 
 
 class OfRun:
@@ -101,7 +111,7 @@ class OfRun:
         self.reader, self._name = reader, query.name
         self.run = reader.snapshot.run(str(values[side]))
         self._asked = {"run": self.run.run_id, "split": values.get("split")}
-        self._key, self._values = values.get("key"), values
+        self._key, self._layer = values.get("key"), values.get("layer")
         self._settings = resampling
         self._pairs = sorted(query.relations & set(OF_PAIRS))
         self._has_class_pairs = "class_pairs" in query.relations
@@ -134,10 +144,26 @@ class OfRun:
         """How many are drawn: fewer where pairs of decisions are counted for groups of them."""
         most = self.n_clusters
         if self._pairs:
-            most = groups_for(layers_of(self.run))
+            most = max(FEWEST_GROUPS, groups_for(layers_of(self.run)))
         elif self._has_class_pairs:
-            most = groups_of_classes(self, self._values)
+            most = groups_for(self.layers, len(self.class_values))
+        if most < min(FEWEST_GROUPS, self.n_clusters):
+            raise UsageError(
+                f"{self._name}: the pairs of {len(self.class_values)} values at "
+                f"{len(self.layers)} layers are more than can be counted for intervals",
+                "-p layer LAYER" if len(self.layers) > 1 else "a label of fewer values",
+            )
         return min(self.n_clusters, most)
+
+    @cached_property
+    def class_values(self) -> list[str]:
+        """The values of the label, in the order of queries."""
+        return [value for (value,) in self.ask(_VALUES, key=self._key).fetchall()]
+
+    @property
+    def layers(self) -> "list[Layer]":
+        """The layers that are asked about."""
+        return [each for each in layers_of(self.run) if self._layer in (None, each.layer)]
 
     def added(self, sql: str, **more: "Value") -> "tuple[Rows, NDArray[np.int64]]":
         """Return what examples that are read add to something, and the cluster drawn of each row.

@@ -9,8 +9,6 @@ from moedb.queries.analyses.uncertainty.shuffled_labels import labelled_units
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from numpy.typing import NDArray
-
     from moedb.queries.counting.decisions.rows import Rows
     from moedb.queries.questions.parameters import Value
     from moedb.queries.reading.reader import SnapshotReader
@@ -65,16 +63,16 @@ class ShuffledLabels:
 
         labelled = self._labelled
         stops = [*labelled.starts[1:], len(labelled.members)]
-        parts: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]] = []
+        parts = []
         sets = self._sets[draws]
         for value, (start, stop) in enumerate(zip(labelled.starts, stops, strict=True)):
-            draw, unit = np.nonzero(np.isin(sets, labelled.members[start:stop]))
-            parts.append((draw, unit, np.full(len(draw), value)))
-        draw, unit, value = (np.concatenate(of) for of in zip(*parts, strict=True))
+            carried = np.nonzero(np.isin(sets, labelled.members[start:stop]))
+            parts.append((*carried, np.full(len(carried[0]), value)))
+        draws_of, unit, number = (np.concatenate(of) for of in zip(*parts, strict=True))
         return {
-            "draw": draw,
+            "draw": draws_of,
             "example_id": labelled.units[unit],
-            "value": labelled.values[value],
+            "value": labelled.values[number],
         }
 
     def n_cells(self, layer: int | None) -> int:

@@ -34,7 +34,7 @@ Answers = Callable[["pa.Table", int], Answer]
 
 def cells_by_cluster(
     values: "NDArray[Any]",
-    cells: "NDArray[np.int64]",
+    cells: "NDArray[np.integer[Any]]",
     clusters: "NDArray[np.int64]",
     shape: tuple[int, int],
 ) -> "csr_array":

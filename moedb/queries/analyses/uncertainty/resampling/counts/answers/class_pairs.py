@@ -4,16 +4,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from moedb.errors import UsageError
 from moedb.queries.analyses.uncertainty.resampling.counts.answers.answer import Answer, over
-from moedb.queries.analyses.uncertainty.resampling.counts.of_pairs import (
-    FEWEST_GROUPS,
-    MOST_CELLS,
-    MOST_GROUPS,
-    cells_of_pairs,
-    pairs_of_a_layer,
-)
-from moedb.queries.counting.decisions.layers import layers_of
+from moedb.queries.analyses.uncertainty.resampling.counts.of_pairs import pairs_of_a_layer
 from moedb.queries.counting.decisions.stretches import Slab, each_stretch
 from moedb.queries.reading.selection import SELECTED_EXAMPLES
 
@@ -24,7 +16,6 @@ if TYPE_CHECKING:
 
     from moedb.queries.analyses.uncertainty.resampling.counts.answers.answer import Answers
     from moedb.queries.analyses.uncertainty.resampling.counts.of_run import OfRun
-    from moedb.queries.counting.decisions.layers import Layer
     from moedb.queries.counting.decisions.stretches import Stretch
     from moedb.queries.questions.parameters import Value
 
@@ -37,59 +28,19 @@ where
     and labels.example_id in {SELECTED_EXAMPLES}
 order by labels.token_idx, labels.value
 """  # noqa: S608
-# as the query orders those that are as frequent
-_VALUES = f"""
-select labels.value
-from labels
-where
-    labels.run_id = cast($run as varchar)
-    and labels.key = cast($key as varchar)
-    and labels.example_id in {SELECTED_EXAMPLES}
-group by labels.value
-order by try_cast(labels.value as double) nulls last, labels.value
-"""  # noqa: S608
 
 Counts = tuple["NDArray[np.int64]", Mapping[int, "NDArray[np.int32]"]]
-
-
-def groups_of_classes(side: "OfRun", values: "Mapping[str, Value]") -> int:
-    """How many groups pairs can be counted for in memory, for each value of a label.
-
-    Raises
-    ------
-    UsageError
-        If they are too few for intervals.
-    """
-    n_values, layers = len(_values_of(side, values)), _layers_asked(side, values)
-    most = MOST_CELLS // max(n_values * cells_of_pairs(layers), 1)
-    if most < min(FEWEST_GROUPS, side.n_clusters):
-        hint = "-p layer LAYER" if len(layers) > 1 else "a label of fewer values"
-        raise UsageError(
-            f"pair-specialization: the pairs of {n_values} values at {len(layers)} layers are "
-            "more than can be counted for intervals",
-            hint,
-        )
-    return min(MOST_GROUPS, most)
-
-
-def _values_of(side: "OfRun", values: "Mapping[str, Value]") -> list[str]:
-    """The values of the label, in the order of the query."""
-    return [value for (value,) in side.ask(_VALUES, key=values["key"]).fetchall()]
-
-
-def _layers_asked(side: "OfRun", values: "Mapping[str, Value]") -> "list[Layer]":
-    return [each for each in layers_of(side.run) if values["layer"] in (None, each.layer)]
 
 
 def pair_specialization(side: "OfRun", values: "Mapping[str, Value]") -> "Answers":
     """Count for each value of a label the pairs of experts that tokens of clusters choose."""
     import numpy as np
 
-    names = _values_of(side, values)
+    names = side.class_values
     number = {name: at for at, name in enumerate(names)}
     labelled, clusters = side.added(_LABELLED, key=values["key"])
     of_value = np.array([number[value] for value in labelled["value"]], np.int64)
-    layers = _layers_asked(side, values)
+    layers = side.layers
     totals = {
         each.layer: np.zeros((side.n_drawn * len(names), each.n_experts, each.n_experts), np.int32)
         for each in layers

@@ -78,7 +78,7 @@ def top_tokens(side: "OfRun", values: "Mapping[str, Value]") -> "Answers":
         cell = of_row * width + expert
         found = np.searchsorted(ids, chosen["token_id"]) * width + chosen["expert"]
         cells, of_cell = np.unique(cell, return_inverse=True)
-        place = np.minimum(np.searchsorted(cells, found), len(cells) - 1)
+        place: NDArray[np.int64] = np.minimum(np.searchsorted(cells, found), len(cells) - 1)
         is_asked = cells[place] == found
         on_both = cells_by_cluster(
             chosen["n"][is_asked], place[is_asked], of_chosen[is_asked], (len(cells), side.n_drawn)
