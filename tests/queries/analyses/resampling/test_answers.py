@@ -226,6 +226,21 @@ def test_what_is_all_alike_is_as_sure_as_its_examples_allow(db: Database) -> Non
     assert (rows["saturation_high"] == 1).all()
 
 
+def test_vocabularies_are_left_out_and_never_drawn(db: Database) -> None:
+    asked = {"run": RUN, "split": "all", "min_count": 2}
+    found = db.resampled().query("vocabulary-specialization", **asked)
+    assert "95 % intervals: jackknife over 8 examples" in found.footer
+    rows = found.df()
+    assert (rows["specialization_low"] <= rows["specialization"]).all()
+    assert (rows["specialization"] <= rows["specialization_high"]).all()
+    compared = db.compare("vocabulary-specialization", "layer=1", "layer=5", **asked)
+    assert "jackknife" in compared.footer
+    (row,) = compared.df().itertuples()
+    of_layers = rows.set_index("layer")["weighted"]
+    assert row.weighted_difference == pytest.approx(of_layers[1] - of_layers[5])
+    assert row.weighted_difference_low < row.weighted_difference < row.weighted_difference_high
+
+
 def test_two_layers_are_compared(db: Database) -> None:
     rows = db.compare("saturation", "layer=5", "layer=7", run=RUN, run_b=OTHER, split="all").df()
     plain = db.query("saturation", run=RUN, run_b=OTHER, split="all").df().set_index("layer")

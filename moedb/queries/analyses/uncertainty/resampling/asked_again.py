@@ -1,11 +1,14 @@
 """A named query asked again of drawn clusters, for the intervals of what it gave."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from moedb.queries.analyses.uncertainty.resampling.counts.answers.registry import ANSWERS
+from moedb.queries.analyses.uncertainty.resampling.counts.answers.registry import (
+    ANSWERS,
+    LEFT_OUT_ALONE,
+)
 from moedb.queries.analyses.uncertainty.resampling.counts.of_examples import OF_EXAMPLES
 from moedb.queries.analyses.uncertainty.resampling.counts.of_pairs import OF_PAIRS
 from moedb.queries.analyses.uncertainty.resampling.counts.of_run import (
@@ -80,6 +83,13 @@ class AskedAgain:
         How intervals are asked for.
     counted
         The same question about other rows, which has counted already; None to count.
+
+    Attributes
+    ----------
+    resampling
+        How intervals are found.
+    sides
+        What it reads of each run, by the parameter that names it.
     """
 
     def __init__(
@@ -95,7 +105,9 @@ class AskedAgain:
         # a row that is asked about stays, however little a draw has of it
         least = {name: 0 for name in _LEAVES_OUT if name in values}
         self._values = {**values, **least}
-        self._resampling = resampling
+        self.resampling = resampling
+        if query.name in LEFT_OUT_ALONE:
+            self.resampling = replace(resampling, method="jackknife")
         self.sides: dict[str, OfRun] = {}
         # what clusters share with another run is counted with their own
         names = RUN_PARAMETERS[:1] if query.name in ANSWERS else RUN_PARAMETERS
@@ -116,7 +128,7 @@ class AskedAgain:
         for places, drawn, sized in self.drawn():
             n_estimates = len(places) * shape[1]
             ends = ends_of(
-                self._resampling.method,
+                self.resampling.method,
                 estimates[places].ravel(),
                 drawn[:n_samples].reshape(n_samples, n_estimates),
                 drawn[n_samples:].reshape(-1, n_estimates),
@@ -153,7 +165,7 @@ class AskedAgain:
     def title(self) -> str:
         """How intervals are found, and of what."""
         n_drawn = sum(side.n_drawn for side in self._apart)
-        return self._resampling.title(self.key, self.n_clusters, n_drawn)
+        return self.resampling.title(self.key, self.n_clusters, n_drawn)
 
     @property
     def _apart(self) -> "list[OfRun]":
@@ -168,7 +180,7 @@ class AskedAgain:
         """
         import numpy as np
 
-        settings, samples = self._resampling, self.n_samples
+        settings, samples = self.resampling, self.n_samples
         found: dict[str, NDArray[np.float64]] = {}
         without = {name: left_out(side.n_drawn, settings.seed) for name, side in self.sides.items()}
         for stream, (name, side) in enumerate(self.sides.items()):
@@ -187,7 +199,7 @@ class AskedAgain:
     @property
     def n_samples(self) -> int:
         """How many of the draws are of clusters drawn again; the rest leave some out."""
-        return 0 if self._resampling.method == "jackknife" else self._resampling.samples
+        return 0 if self.resampling.method == "jackknife" else self.resampling.samples
 
     @cached_property
     def kinds(self) -> Kinds:

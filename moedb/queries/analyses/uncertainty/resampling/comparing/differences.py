@@ -37,15 +37,13 @@ class Differences(NamedTuple):
     n_clusters: int
 
 
-def differences(one: AskedAgain, other: AskedAgain, resampling: Resampling) -> Differences:
+def differences(one: AskedAgain, other: AskedAgain) -> Differences:
     """Find the differences of two answers, row by row, with their intervals.
 
     Parameters
     ----------
     one, other
         The query of either side; their rows stand in the same order.
-    resampling
-        How intervals are asked for.
     """
     import numpy as np
 
@@ -60,7 +58,7 @@ def differences(one: AskedAgain, other: AskedAgain, resampling: Resampling) -> D
         apart = (drawn - others[1]).reshape(len(drawn), n_estimates)
         endless = np.full(n_estimates, np.inf)
         ends: Ends = ends_of(
-            resampling.method,
+            one.resampling.method,
             (of_one - of_other)[places].ravel(),
             apart[:n_samples],
             apart[n_samples:],

@@ -81,7 +81,7 @@ def compared(
     counted = one if is_column else None
     other = AskedAgain(asked[-1][0], query, other_values, given[1], resampling, counted)
     are_paired = share_draws(one, other, resampling)
-    found = differences(one, other, resampling)
+    found = differences(one, other)
     warn_of_few(query, one)
     columns = {name: given[0][name] for name in rest}
     for at, name in enumerate(query.estimates):

@@ -31,3 +31,10 @@ ANSWERS: Mapping[str, "Callable[[OfRun, Mapping[str, Value]], Answers]"] = Mappi
     }
 )
 """By the query's name what counts a run once and then answers layer by layer."""
+
+LEFT_OUT_ALONE = frozenset({"vocabulary-specialization"})
+"""Those whose clusters are left out and never drawn again.
+
+A token id that is drawn with repeats is as if it were rarer, and its largest share larger: over a
+whole vocabulary all draws lie far above the estimate.
+"""
