@@ -23,9 +23,8 @@ WITHOUT: Mapping[str, tuple[str, str]] = MappingProxyType(
             "moedb query expert-similarity",
         ),
         "jsd-specialization": (
-            "the divergence is biased by as much as it says; the column jsd_null is that bias, and "
-            "jsd_less_null the rest",
-            "moedb query jsd-specialization -p draws 100",
+            "it has those of jsd_less_null: jsd_less_null_low and jsd_less_null_high",
+            "moedb query jsd-specialization",
         ),
         "kmeans-baseline": (
             "it holds experts against clusters of the same tokens",

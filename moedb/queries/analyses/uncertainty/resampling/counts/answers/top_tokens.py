@@ -78,14 +78,13 @@ def top_tokens(side: "OfRun", values: "Mapping[str, Value]") -> "Answers":
         cell = of_row * width + expert
         found = np.searchsorted(ids, chosen["token_id"]) * width + chosen["expert"]
         cells, of_cell = np.unique(cell, return_inverse=True)
-        place: NDArray[np.int64] = np.minimum(np.searchsorted(cells, found), len(cells) - 1)
+        place = np.searchsorted(cells, found).clip(max=len(cells) - 1)
         is_asked = cells[place] == found
         on_both = cells_by_cluster(
             chosen["n"][is_asked], place[is_asked], of_chosen[is_asked], (len(cells), side.n_drawn)
         )
-        on_token = cells_by_cluster(
-            seen["n"], np.searchsorted(ids, seen["token_id"]), of_seen, (len(ids), side.n_drawn)
-        )
+        of_id = np.searchsorted(ids, seen["token_id"].astype(np.int64))
+        on_token = cells_by_cluster(seen["n"], of_id, of_seen, (len(ids), side.n_drawn))
         experts, of_expert = np.unique(expert, return_inverse=True)
         own = np.isin(used["expert"], experts)
         on_expert = cells_by_cluster(
