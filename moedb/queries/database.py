@@ -390,6 +390,11 @@ class Database:
         question = find_question(name)
         if self.spark is not None and isinstance(question, Analysis) and question.needs_one_machine:
             raise _needs_one_machine(question)
+        is_doubted = self.resampling is not None or self.null is not None
+        if is_doubted:
+            from moedb.queries.analyses.uncertainty.resampling.results import check_doubt
+
+            check_doubt(question, self.resampling, self.null)
         bound = self._with_runs(question, bind(question, parameters))
         used = _runs_of(bound)
         if self._hashed is not None:
@@ -429,7 +434,7 @@ class Database:
             caution(question.name),
             question.view if isinstance(question, Analysis) else None,
         )
-        if self.resampling is not None or self.null is not None:
+        if is_doubted:
             from moedb.queries.analyses.uncertainty.resampling.results import with_doubt
 
             return with_doubt(reader, question, bound, result, self.resampling, self.null)

@@ -40,6 +40,24 @@ NULL, P_VALUE, Q_VALUE = "_null", "_p", "_q"
 """What those have of what chance gives: its mean, a p-value, a rate of false discoveries."""
 
 
+def check_doubt(question: Question, resampling: Resampling | None, null: Null | None) -> None:
+    """Refuse what cannot be said of a question, before it is asked.
+
+    Raises
+    ------
+    UsageError
+        If intervals cannot be asked for, or chance is not known of any of its columns.
+    """
+    has_chance = has_intervals = False
+    if isinstance(question, NamedQuery):
+        has_chance = bool(question.shuffled or question.even)
+        has_intervals = can_be_asked_again(question)
+    if null is not None and not has_chance:
+        raise no_chance(question)
+    if resampling is not None and not has_intervals and question.name not in OVER_TRIALS:
+        raise no_intervals(question)
+
+
 def with_doubt(
     reader: "SnapshotReader",
     question: Question,
@@ -53,19 +71,22 @@ def with_doubt(
     Raises
     ------
     UsageError
-        As of :func:`with_intervals` and :func:`with_chance`.
+        If what is asked for does not fit: see :func:`check_doubt`, and the settings.
     """
     found = result
-    if null is not None:
-        found = with_chance(reader, question, values, found, null)
-    if resampling is not None:
-        found = with_intervals(reader, question, values, found, resampling)
+    if resampling is not None and question.name in OVER_TRIALS:
+        return _over_trials(question, found, resampling)
+    if isinstance(question, NamedQuery):
+        if null is not None:
+            found = with_chance(reader, question, values, found, null)
+        if resampling is not None:
+            found = with_intervals(reader, question, values, found, resampling)
     return found
 
 
 def with_intervals(
     reader: "SnapshotReader",
-    question: Question,
+    question: NamedQuery,
     values: "Mapping[str, Value]",
     result: Result,
     resampling: Resampling,
@@ -84,16 +105,7 @@ def with_intervals(
         What it gave.
     resampling
         How intervals are asked for.
-
-    Raises
-    ------
-    UsageError
-        If the question is none of those that intervals can be asked for.
     """
-    if question.name in OVER_TRIALS:
-        return _over_trials(question, result, resampling)
-    if not isinstance(question, NamedQuery) or not can_be_asked_again(question):
-        raise no_intervals(question)
     asked = AskedAgain(reader, question, values, result.arrow(), resampling)
     found = asked.intervals()
     warn_of_few(question, asked)
@@ -124,7 +136,7 @@ def _over_trials(question: Question, result: Result, resampling: Resampling) -> 
 
 def with_chance(
     reader: "SnapshotReader",
-    question: Question,
+    question: NamedQuery,
     values: "Mapping[str, Value]",
     result: Result,
     null: Null,
@@ -150,10 +162,8 @@ def with_chance(
     Raises
     ------
     UsageError
-        If chance is not known of any of its columns.
+        If there is no label to shuffle, or the query compares two runs.
     """
-    if not isinstance(question, NamedQuery):
-        raise no_chance(question)
     asked = AskedOfChance(reader, question, values, result.arrow(), null)
     columns = {
         name: {

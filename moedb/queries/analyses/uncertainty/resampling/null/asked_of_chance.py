@@ -20,7 +20,6 @@ from moedb.queries.analyses.uncertainty.resampling.replicates import (
     rows_by_layer,
 )
 from moedb.queries.analyses.uncertainty.resampling.settings import Null
-from moedb.queries.analyses.uncertainty.without import no_chance
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,7 +65,7 @@ class AskedOfChance:
     Raises
     ------
     UsageError
-        If chance is not known of any column of the query, or it compares two runs.
+        If there is no label to shuffle, or the query compares two runs.
     """
 
     def __init__(
@@ -80,8 +79,6 @@ class AskedOfChance:
         self._reader, self._query, self._values, self._given = reader, query, values, given
         self._null = null
         self.columns: Sequence[str] = query.shuffled or query.even
-        if not self.columns:
-            raise no_chance(query)
         if values.get("run_b") is not None:
             raise UsageError(
                 f"{query.name}: labels are shuffled within one run, and there are two",
