@@ -764,7 +764,7 @@ class Database:
         reader = self._over(_runs_of(bound)) if isinstance(question, NamedQuery) else self
         key = question.name, repr(sorted(bound.items()))
         if key not in self._checked:
-            check_values(reader._in_duckdb, question, bound)
+            check_values(reader._in_duckdb, question, bound, self.null is not None)
             self._checked.add(key)
         return reader
 

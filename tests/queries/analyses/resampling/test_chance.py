@@ -207,6 +207,48 @@ def test_experts_chosen_alike_are_a_multinomial(db: Database) -> None:
     assert row["max_over_mean_null"] == pytest.approx(largest.mean(), rel=0.03)
 
 
+@pytest.mark.parametrize("value", ["x", None])
+def test_a_class_with_itself_has_what_its_halves_give(tmp_path: Path, value: str | None) -> None:
+    """Of four examples of a class every way to choose two of them, and the whole run of eight."""
+    write_planted(tmp_path / "store", 8, seed=3)
+    asked = {"key": "topic", "value_a": value, "value_b": value} if value else {}
+    with moedb.open(tmp_path / "store") as database:
+        found = database.resampled(null=Null(3000)).query("overlap", **asked, m=3)
+        counts = database.sql(
+            "select example_id, expert, n_decisions from example_routing "
+            "join example_labels using (run_id, example_id) where key = 'topic'"
+            + (f" and value = '{value}'" if value else "")
+        ).df()
+    assert f"two random halves of {'topic x' if value else 'all tokens'}, 3000 t" in found.footer
+    (row,) = found.df().itertuples()
+    examples = counts["example_id"].unique()
+    seen: dict[str, list[float]] = {"jaccard": [], "weighted_jaccard": []}
+    for half in combinations(examples, len(examples) // 2):
+        is_in = counts["example_id"].isin(half)
+        sides = [
+            counts[of].groupby("expert")["n_decisions"].sum().reindex(range(6), fill_value=0)
+            for of in (is_in, ~is_in)
+        ]
+        top = [set(side.sort_values(ascending=False, kind="stable").index[:3]) for side in sides]
+        seen["jaccard"].append(len(top[0] & top[1]) / len(top[0] | top[1]))
+        a, b = (side / side.sum() for side in sides)
+        seen["weighted_jaccard"].append(np.minimum(a, b).sum() / np.maximum(a, b).sum())
+    assert row.jaccard_null == pytest.approx(np.mean(seen["jaccard"]), abs=0.02)
+    assert row.weighted_jaccard_null == pytest.approx(np.mean(seen["weighted_jaccard"]), abs=0.01)
+    assert row.weighted_jaccard_null_low >= min(seen["weighted_jaccard"]) - 1e-9
+    assert row.jaccard == 1
+    assert np.isnan(row.jaccard_p)
+    assert np.isnan(row.jaccard_q)
+
+
+def test_a_class_of_one_example_has_no_halves(tmp_path: Path) -> None:
+    write_planted(tmp_path / "store", 2, seed=3)
+    with moedb.open(tmp_path / "store") as database:
+        resampled = database.resampled(null=Null(10))
+        with pytest.raises(UsageError, match="no two halves"):
+            resampled.query("overlap", key="topic", value_a="x", value_b="x")
+
+
 def test_both_stand_behind_an_estimate(db: Database) -> None:
     found = db.resampled(Resampling(samples=100), Null(50)).query("concentration", run=RUN)
     at = found.columns.index("share")

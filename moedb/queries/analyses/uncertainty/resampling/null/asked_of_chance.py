@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING
 from moedb.errors import UsageError
 from moedb.queries.analyses.uncertainty.resampling.null.chances import Chances, chances_of
 from moedb.queries.analyses.uncertainty.resampling.null.even_counts import EvenCounts
+from moedb.queries.analyses.uncertainty.resampling.null.halved_counts import (
+    HALVES,
+    HalvedCounts,
+    is_one_class,
+)
 from moedb.queries.analyses.uncertainty.resampling.null.shuffled_counts import ShuffledCounts
 from moedb.queries.analyses.uncertainty.resampling.null.shuffled_labels import ShuffledLabels
 from moedb.queries.analyses.uncertainty.resampling.null.shuffled_statistics import (
@@ -39,7 +44,7 @@ where {view}.run_id = cast($run as varchar)
 """What chance leaves as it is."""
 
 
-Counts = EvenCounts | ShuffledCounts | ShuffledLabels | ShuffledStatistics
+Counts = EvenCounts | HalvedCounts | ShuffledCounts | ShuffledLabels | ShuffledStatistics
 _SHUFFLED: Mapping[str, type[ShuffledLabels | ShuffledStatistics]] = MappingProxyType(
     {"ioi-logit-diff": ShuffledLabels, "router-confidence": ShuffledStatistics}
 )
@@ -84,13 +89,18 @@ class AskedOfChance:
                 f"{query.name}: labels are shuffled within one run, and there are two",
                 f"moedb query {query.name} --null -p key KEY -p value_a A -p value_b B",
             )
+        self._is_halved = query.name == "overlap" and is_one_class(values)
+        if self._is_halved:
+            self._counts: Counts = HalvedCounts(reader, query, values, null)
+            self._values = {**values, **HALVES}
+            return
         if query.shuffled and values.get("key") is None:
             raise UsageError(
                 f"{query.name}: there is no label to shuffle without its key",
                 f"moedb query {query.name} --null -p key KEY",
             )
         make = EvenCounts if query.even else _SHUFFLED.get(query.name, ShuffledCounts)
-        self._counts: Counts = make(reader, query.name, values, null)
+        self._counts = make(reader, query.name, values, null)
 
     @property
     def title(self) -> str:
@@ -116,6 +126,8 @@ class AskedOfChance:
                 found[:, places] = np.reshape(chances, (len(chances), -1, len(self.columns)))
         finally:
             replicates.close()
+        if self._is_halved:  # that a class is like itself is no finding
+            found[Chances._fields.index("p_value")] = np.nan
         return {name: Chances(*found[:, :, at]) for at, name in enumerate(self.columns)}
 
     def _at(self, replicates: Replicates, layer: int | None) -> "NDArray[np.float64]":
