@@ -468,7 +468,7 @@ def _check_two_groups(check: _Check) -> None:
     if value_a == value_b and run_b in (None, check.bound["run"]) and not may_be_same:
         raise check.refuse(
             "both groups are the same tokens; their overlap says nothing",
-            "-p key KEY -p value_a VALUE -p value_b VALUE, or -p run_b RUN; or --null for its halves",
+            "-p key KEY -p value_a VALUE -p value_b VALUE, or -p run_b RUN, or --null (halves)",
         )
     _check_common_layers(check, ("layer",))
 
