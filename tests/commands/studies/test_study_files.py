@@ -151,3 +151,17 @@ def test_studies_of_the_pages(path: Path, tmp_path: Path) -> None:
     study = read_study(path)
     given = {key: "x" for key, each in study.settings.items() if each.value is None}
     StudyRun(study, study.chosen(given), cli, tmp_path / "store", tmp_path / "files").check()
+
+
+def test_the_gallery_says_what_drew_its_figures() -> None:
+    docs = Path(__file__).parents[3] / "docs"
+    page = (docs / "gallery.md").read_text(encoding="utf-8")
+    drawn = [
+        " ".join(("moedb", *step.words)).replace(" --run ${prompts}", "").replace("${output}/", "")
+        for step in read_study(docs / "gallery.yaml").steps
+        if step.words[0] == "plot"
+    ]
+    assert [line for line in page.splitlines() if line.startswith("moedb plot")] == drawn
+    figures = [line.split("(gallery/")[1][:-1] for line in page.splitlines() if line[:2] == "!["]
+    assert figures == [command.split(" -o ")[1] for command in drawn]
+    assert all((docs / "gallery" / figure).is_file() for figure in figures)
