@@ -15,7 +15,7 @@ from moedb.queries.analyses.experts.promoted.spherical import directions, spheri
 from moedb.queries.analyses.experts.promoted.unembedding import Unembedding
 from moedb.queries.analyses.waiting.progress import each_part
 from moedb.queries.questions.parameters import Parameter
-from moedb.queries.reading.array_rows import pieces, read_piece
+from moedb.queries.reading.arrays.rows import pieces, read_piece
 from moedb.queries.reading.selection import SELECTED_EXAMPLES
 from moedb.queries.results.result import Computed
 
