@@ -137,7 +137,7 @@ def _macro_call(node: Mapping[str, Any], parameters: Mapping[str, object]) -> Ma
 
 
 def _array_runs(node: Mapping[str, Any], parameters: Mapping[str, object]) -> Iterator[str | None]:
-    """The run of which a node reads rows of an array, if it names one; None where it computes it."""
+    """The run of which a node reads rows of an array; None where it computes which."""
     if node.get("type") != "FUNCTION":
         return
     if str(node.get("function_name")).lower() not in ARRAY_FUNCTIONS:
