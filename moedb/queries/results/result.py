@@ -401,6 +401,10 @@ class Result:
         """Return the result with other columns, given as SQL over its own."""
         return self._with(self.relation.project(columns))
 
+    def of(self, relation: "duckdb.DuckDBPyRelation") -> "Result":
+        """Return what was made of the relation as a result from the same place."""
+        return self._with(relation)
+
     def aggregate(self, values: str) -> "Result":
         """Return one row of aggregates, given as SQL over the result's columns."""
         return self._with(self.relation.aggregate(values))
