@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from moedb.commands.asking.doubt import doubt_options
-from moedb.commands.asking.query import ask, say_sources
+from moedb.commands.asking.query import ask
 from moedb.commands.engines import engine_options
 from moedb.commands.options import (
     COUNT,
@@ -26,7 +26,7 @@ from moedb.commands.terminal.completion import (
     complete_runs,
 )
 from moedb.commands.terminal.emitting import emit
-from moedb.commands.terminal.messages import say
+from moedb.commands.terminal.messages import say, say_sources
 from moedb.errors import MoedbError, UsageError, did_you_mean
 from moedb.schemas.formats import DUCKDB, FORMATS
 

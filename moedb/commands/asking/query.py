@@ -17,7 +17,7 @@ from moedb.commands.options import (
 )
 from moedb.commands.terminal.completion import complete_questions, complete_runs
 from moedb.commands.terminal.emitting import emit, is_interactive
-from moedb.commands.terminal.messages import say
+from moedb.commands.terminal.messages import say, say_sources
 from moedb.commands.terminal.question_help import QuestionCommand
 from moedb.errors import UsageError
 
@@ -97,23 +97,6 @@ def _progress(what: str, n_parts: int) -> "AbstractContextManager[Callable[[], N
     from moedb.commands.api.progress import analysis_progress
 
     return analysis_progress(what, n_parts)
-
-
-def say_sources(
-    result: "Result", one_run: str = "for one of them: --run RUN, or where run_id = '...'"
-) -> None:
-    """Say on stderr which runs a result is from, whether one was meant, and what to mind of it."""
-    provenance = result.provenance
-    say(provenance.footer())
-    if result.caution is not None:
-        say(f"note: {result.caution}")
-    if not provenance.certain:
-        incomplete = sum(run.status != "complete" for run in provenance.runs)
-        say(
-            f"the SQL reads the tables of {len(provenance.runs)} runs together"
-            + (f", {incomplete} of them incomplete" if incomplete else "")
-            + f"; {one_run}"
-        )
 
 
 @click.command(cls=QuestionCommand, short_help="Run a named query; without a name, list them.")

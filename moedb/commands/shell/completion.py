@@ -22,12 +22,12 @@ MODES = ("table", "csv", "markdown", "latex", "json", "line")
 DOT_COMMANDS = {
     ".help": "what there is to type",
     ".mode": "how rows are printed: " + ", ".join(MODES),
-    ".run": "the run that tables and views hold: .run RUN; .run all for every one",
+    ".run": "the run that tables and views hold: .run RUN, or .run all",
     ".tables": "the tables and views",
     ".schema": "what a table, view, macro, function or array is: .schema NAME",
     ".queries": "the named queries and analyses",
     ".query": "a named query or analysis: .query NAME [KEY=VALUE ...]",
-    ".export": "write the last rows: .export FILE.tex (.csv .md .html .json .parquet)",
+    ".export": "write the last rows: .export FILE.tex, .csv, .md, .parquet, ...",
     ".plot": "draw a figure: .plot NAME FILE.pdf [KEY=VALUE ...]",
     ".timing": "say how long statements take: on, off",
     ".quit": "end; so does Ctrl-D",
@@ -36,13 +36,17 @@ DOT_COMMANDS = {
 
 _WORD = re.compile(r"[\w.]*\Z")
 _NAME = r"[A-Za-z_]\w*"
-_SOURCE = re.compile(rf"\b(?:from|join)\s+({_NAME})(?:\s*\([^()]*\))?(?:\s+(?:as\s+)?({_NAME}))?", re.I)
+_SOURCE = re.compile(
+    rf"\b(?:from|join)\s+({_NAME})(?:\s*\([^()]*\))?(?:\s+(?:as\s+)?({_NAME}))?", re.I
+)
 _CTE = re.compile(rf"(?:\bwith|,)\s+({_NAME})\s+as\s*\(", re.IGNORECASE)
 _BEFORE_RELATION = re.compile(
     r"(?:\b(?:from|join|describe|summarize)|\bfrom\s+[^;()]*,)\s+\Z", re.IGNORECASE
 )
 _IN_CLAUSE = re.compile(r"\b(select|from|where|on|by|having|limit|using|set)\b", re.IGNORECASE)
-_ASSIGNED = re.compile(rf'"?({_NAME})"?\s*(?::=|=|<>|!=|\bin\s*\((?:\s*\'[^\']*\'\s*,)*)\s*\Z', re.I)
+_ASSIGNED = re.compile(
+    rf'"?({_NAME})"?\s*(?::=|=|<>|!=|\bin\s*\((?:\s*\'[^\']*\'\s*,)*)\s*\Z', re.I
+)
 _KEY = re.compile(r"\bkey\"?\s*(?::=|=)\s*'((?:[^']|'')*)'", re.IGNORECASE)
 _TEXT = re.compile(r"'(?:[^']|'')*('|\Z)|--[^\n]*")
 _CALL = re.compile(rf"({_NAME})\s*\Z")
@@ -167,7 +171,7 @@ def _of_sql(names: Names, text: str) -> list[Suggestion]:
     if "." in begun:
         table, _, column = begun.rpartition(".")
         return _offer(column, ("column", sources.get(table.lower(), ())))
-    ctes = [name for name in _CTE.findall(plain)]
+    ctes: list[str] = _CTE.findall(plain)
     relations = (
         ("part of the statement", ctes),
         ("table or view", names.relations),

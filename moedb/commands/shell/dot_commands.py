@@ -80,7 +80,7 @@ def _queries(session: Session, words: Sequence[str]) -> None:
 def _query(session: Session, words: Sequence[str]) -> None:
     if not words:
         raise UsageError("which query?", ".query NAME [KEY=VALUE ...]")
-    session.answer(_asked(session, words[0], words[1:]))
+    session.answer(lambda: _asked(session, words[0], words[1:]))
 
 
 def _export(session: Session, words: Sequence[str]) -> None:
@@ -95,7 +95,9 @@ def _plot(session: Session, words: Sequence[str]) -> None:
         raise UsageError("a figure needs the name of a query and a file", ".plot NAME FILE.pdf")
     name, file, *given = words
     if name not in PLOTS:
-        raise UsageError(f"there is no figure of {name!r}; {did_you_mean(name, PLOTS)}", "moedb plot")
+        raise UsageError(
+            f"there is no figure of {name!r}; {did_you_mean(name, PLOTS)}", "moedb plot"
+        )
     for path in draw(name, _asked(session, name, given), file):
         say(f"wrote {path}")
 

@@ -1,12 +1,19 @@
 """What is typed, or stands in a pipe, one statement after the other."""
 
+import logging
+import traceback
 from collections.abc import Iterable
 from functools import cache
 
+import click
+
+from moedb.commands.shell.dot_commands import run_dot_command
 from moedb.commands.shell.session import EndOfShell, Session
 from moedb.commands.shell.statements import has_sql, is_dot_command, split_statements
 from moedb.commands.terminal.messages import say
+from moedb.errors import MoedbError
 from moedb.schemas.version import __version__
+from moedb.store.reading.places.file_systems import without_secrets
 
 
 def run_interactively(session: Session) -> None:
@@ -26,7 +33,7 @@ def run_interactively(session: Session) -> None:
         except EOFError:
             return
         try:
-            session.execute_safely(text)
+            execute_safely(session, text)
         except EndOfShell:
             return
 
@@ -43,14 +50,58 @@ def run_stream(session: Session, lines: Iterable[str]) -> None:
     try:
         for line in lines:
             if not has_sql(kept) and is_dot_command(line):
-                session.execute(line)
+                execute(session, line)
                 continue
             kept += line
             if ";" in line:
                 statements, kept = split_statements(kept)
                 for statement in statements:
-                    session.execute(statement)
-        if has_sql(kept):
-            session.execute(kept)
+                    session.ask(statement)
+        execute(session, kept)
     except EndOfShell:
         return
+
+
+def execute(session: Session, text: str) -> None:
+    """Run what was typed: a command of the shell, or statements; the last may lack its semicolon.
+
+    Raises
+    ------
+    MoedbError
+        What is wrong with the first one that fails.
+    EndOfShell
+        If it ends the shell.
+    """
+    if is_dot_command(text):
+        run_dot_command(session, text.strip().rstrip(";"))
+        return
+    statements, rest = split_statements(text)
+    for statement in statements:
+        session.ask(statement)
+    if has_sql(rest):
+        session.ask(rest.strip())
+
+
+def execute_safely(session: Session, text: str) -> None:
+    """Run what was typed; errors and Ctrl-C are said, and end nothing but that.
+
+    Raises
+    ------
+    EndOfShell
+        If it ends the shell.
+    """
+    try:
+        execute(session, text)
+    except KeyboardInterrupt:
+        say("\ninterrupted")
+    except EndOfShell:
+        raise
+    except MoedbError as error:
+        say(f"Error: {error}")
+    except click.ClickException as error:
+        say(f"Error: {error.format_message()}")
+    except Exception as error:
+        if logging.getLogger().isEnabledFor(logging.INFO):
+            say(without_secrets(traceback.format_exc().rstrip("\n")))
+        say(without_secrets(f"Error: {type(error).__name__}: {error}"))
+        say("  this is not an error that moedb expects; moedb -v shell shows where it comes from")

@@ -1,4 +1,4 @@
-"""What can be named in a shell: relations, macros, functions, runs, and the labels that runs have."""
+"""What can be named in a shell: relations, macros, functions, runs, and labels."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -104,7 +104,9 @@ def names_of(database: "Database") -> Names:
         tuple(PLOTS),
         (*catalog(), *ANALYSES),
         keys=lambda: texts("select distinct key from labels order by key"),
-        splits=lambda: [*texts("select distinct split from examples order by split"), "all"],
+        splits=lambda: [
+            *dict.fromkeys((*texts("select distinct split from examples order by split"), "all"))
+        ],
         values=lambda key: texts(
             "select distinct value from labels where key = $key order by value", key
         ),

@@ -1,20 +1,14 @@
 """What a shell has open, and how it runs what is typed."""
 
-import logging
 import time
-import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
-from moedb.commands.asking.query import say_sources
 from moedb.commands.shell.completion import DOT_COMMANDS, MODES
-from moedb.commands.shell.statements import is_dot_command, split_statements
-from moedb.commands.terminal.emitting import Advice, emit
-from moedb.commands.terminal.messages import say
-from moedb.errors import MoedbError, UsageError, did_you_mean
-from moedb.store.reading.places.file_systems import without_secrets
+from moedb.commands.terminal.emitting import LINES_OF_CELL, Advice, emit
+from moedb.commands.terminal.messages import say, say_sources
+from moedb.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from moedb.queries.database import Database
@@ -74,67 +68,19 @@ class Session:
         """What the run is called that was chosen."""
         return None if self.run is None else self.database.snapshot.called(self.run)
 
-    def execute(self, text: str) -> None:
-        """Run what was typed: a command of the shell, or statements with or without a semicolon.
-
-        Raises
-        ------
-        MoedbError
-            What is wrong with the first one that fails.
-        EndOfShell
-            If it ends the shell.
-        """
-        from moedb.commands.shell.dot_commands import run_dot_command
-
-        if is_dot_command(text):
-            run_dot_command(self, text.strip().rstrip(";"))
-            return
-        statements, rest = split_statements(f"{text}\n;")
-        for statement in statements:
-            self._run(statement)
-        if rest.strip():  # within quotes, or a comment, which nothing ends
-            self._run(rest.strip().removesuffix(";").rstrip())
-
-    def execute_safely(self, text: str) -> None:
-        """Run what was typed; errors and Ctrl-C are said, and end nothing but that.
-
-        Raises
-        ------
-        EndOfShell
-            If it ends the shell.
-        """
-        try:
-            self.execute(text)
-        except KeyboardInterrupt:
-            say("\ninterrupted")
-        except EndOfShell:
-            raise
-        except MoedbError as error:
-            say(f"Error: {error}")
-        except click.ClickException as error:
-            say(f"Error: {error.format_message()}")
-        except Exception as error:
-            if logging.getLogger().isEnabledFor(logging.INFO):
-                say(without_secrets(traceback.format_exc().rstrip("\n")))
-            say(without_secrets(f"Error: {type(error).__name__}: {error}"))
-            say("  this is not an error that moedb expects; moedb -v shell shows where it is from")
-
-    def show(self, result: "Result", **options: int) -> None:
+    def show(self, result: "Result", lines_of_cell: int = LINES_OF_CELL) -> None:
         """Print rows in the chosen mode."""
         emit(
-            result,
-            self.mode,
-            None,
-            None,
+            *(result, self.mode, None, None),
             no_pager=self._no_pager,
+            lines_of_cell=lines_of_cell,
             advice=ADVICE,
-            **options,  # type: ignore[arg-type]
         )
 
-    def answer(self, result: "Result") -> None:
+    def answer(self, ask: "Callable[[], Result]") -> None:
         """Print the rows of a question, and say where they are from, unless as those before."""
         begun = time.monotonic()
-        self._last = result
+        self._last = result = ask()
         self.show(result)
         footer = result.provenance.footer()
         if footer != self._footer or result.caution is not None or not result.provenance.certain:
@@ -152,13 +98,9 @@ class Session:
         for written in export(self._last, path):
             say(f"wrote {written}")
 
-    def _run(self, statement: str) -> None:
-        begun = time.monotonic()
-        result = self.database.sql(statement, run=self.run)
-        asked = time.monotonic() - begun
-        self.answer(result)
-        if self.is_timed and asked >= 0.1:
-            say(f"{asked:.3f} s before, for what runs at once")
+    def ask(self, statement: str) -> None:
+        """Run one SQL statement, and print its rows."""
+        self.answer(lambda: self.database.sql(statement, run=self.run))
 
 
 def mode_of(text: str) -> str:

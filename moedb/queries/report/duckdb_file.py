@@ -70,10 +70,10 @@ def write_duckdb(
 ) -> DuckdbFile:
     """Write a file of DuckDB with the tables, views and macros of some runs.
 
-    It appears whole or not at all, with a sidecar beside it. Any DuckDB from 1.5 on opens it, without
-    moedb; 1.4 knows its tables and views. Named queries are table macros, whose ``run`` is the newest complete run of the file
-    unless given. The table ``provenance`` has a row for each run. Functions that read arrays are not
-    in it.
+    It appears whole or not at all, with a sidecar beside it. Any DuckDB from 1.5 on opens it,
+    without moedb; 1.4 knows its tables and views. Named queries are table macros, whose ``run`` is
+    the newest complete run of the file unless given. The table ``provenance`` has a row for each
+    run. Functions that read arrays are not in it.
 
     Parameters
     ----------
@@ -163,9 +163,7 @@ def _chosen(snapshot: Snapshot, run: "str | Iterable[str] | None") -> Snapshot:
     return snapshot.only(newest.run_id, *(each for each in run_ids if each != newest.run_id))
 
 
-def _fill(
-    file: DatabaseFile, snapshot: Snapshot, runs: tuple[RunReference, ...]
-) -> dict[str, int]:
+def _fill(file: DatabaseFile, snapshot: Snapshot, runs: tuple[RunReference, ...]) -> dict[str, int]:
     """Make everything in the file; return how many rows each table has."""
     with errors_explained():
         connection, views = open_engine(snapshot, file=file)
@@ -200,7 +198,7 @@ def _say_where_from(
     marks = ", ".join("?" for _ in (*columns, *more))
     for run in runs:
         row = [*(getattr(run, name) for name in columns), *more.values()]
-        connection.execute(f"insert into {PROVENANCE} values ({marks})", row)
+        connection.execute(f"insert into {PROVENANCE} values ({marks})", row)  # noqa: S608
 
 
 def _comment(connection: "duckdb.DuckDBPyConnection", file: DatabaseFile) -> None:

@@ -11,10 +11,9 @@ import duckdb
 from moedb.schemas.tables import RUN_LABELS, RUNS, TABLES, Table
 from moedb.store.engine.spilling import spill_folder
 from moedb.store.engine.table_files import TableFiles
-from moedb.store.engine.views import Views, rows_view, table_view
+from moedb.store.engine.views import Relation, Views, rows_view, table_view
 from moedb.store.reading.places.file_systems import addresses
 from moedb.store.reading.snapshot import Snapshot
-
 
 OLDEST_READER = "v1.4.0"
 """The DuckDB that can read files that are written here: the oldest that moedb runs with."""
@@ -95,7 +94,7 @@ def open_engine(
         if file is None:
             return table_view(table, files.of_table(table.name), snapshot.format, given)
         found = _whole_paths(snapshot, files.of_table(table.name))
-        kind = "table" if table.name in file.copied else "view"
+        kind: Relation = "table" if table.name in file.copied else "view"
         return table_view(table, found, snapshot.format, given, kind)
 
     definitions: dict[str, Callable[[], str]] = {

@@ -11,7 +11,6 @@ import duckdb
 from moedb.schemas.tables import FORMAT_MAJOR, Table
 from moedb.store.engine.quoting import literal
 
-
 Relation = Literal["view", "table"]
 
 
@@ -51,9 +50,7 @@ def table_view(
     return f"create or replace {kind} {table.name} as {select}{more}"
 
 
-def rows_view(
-    table: Table, rows: Sequence[Mapping[str, Any]], kind: Relation = "view"
-) -> str:
+def rows_view(table: Table, rows: Sequence[Mapping[str, Any]], kind: Relation = "view") -> str:
     """Return the definition of the view, or table, ``table`` of rows that are given as values."""
     if not rows:
         return table_view(table, [], kind=kind)

@@ -34,7 +34,7 @@ from tests.support.stores.samples import RUN_ID, unfinish, write_sample
 if TYPE_CHECKING:
     from tests.support.models.cifar_store import CifarStore
 
-HOSTILE = "it's; drop table runs -- \"é\" 猫 [a-z]*"
+HOSTILE = 'it\'s; drop table runs -- "é" 猫 [a-z]*'
 
 Given = dict[str, Any]
 
@@ -283,7 +283,7 @@ def test_what_is_there_is_replaced_whole_or_not_at_all(
             assert plain.sql("select count(*) from runs").fetchall() == [(2,)]
         log = tmp_path / "x.duckdb.wal"
         log.touch()
-        with pytest.raises(UsageError, match="x.duckdb.wal is beside"):
+        with pytest.raises(UsageError, match=r"x\.duckdb\.wal is beside"):
             write_duckdb(db, file)
         log.unlink()
     assert {path.name for path in tmp_path.iterdir()} == {

@@ -58,13 +58,13 @@ class ArrayFunctions:
             if name in self._defined:
                 continue
             spec = ARRAY_FUNCTIONS[name]
-            self._connection.create_function(
+            self._connection.create_function(  # type: ignore[call-overload]  # texts will do
                 name,
                 _reader_of(spec, self._chunks),
                 list(spec.arguments.values()),
                 "FLOAT[]",
-                type="arrow",  # type: ignore[arg-type]  # a text will do
-                null_handling="special",  # type: ignore[arg-type]
+                type="arrow",
+                null_handling="special",
             )
             if not self._defined:
                 # DuckDB complains on stderr of functions that outlive the interpreter

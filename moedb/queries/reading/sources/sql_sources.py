@@ -119,8 +119,8 @@ class SourceFinder:
                 if "split" in call.values:
                     run = narrowed(run, call.values["split"])
                 _add(found, run.run_id, run.splits_read)
-        for run in statement.array_runs:
-            _add(found, self._snapshot.run(run).run_id, None)
+        for named in statement.array_runs:
+            _add(found, self._snapshot.run(named).run_id, None)
         if not certain:
             found = dict.fromkeys(every_run, None)
         else:
