@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from moedb.commands.api.experts.labelling import remove_addition as remove_addition
     from moedb.commands.api.experts.probing import probe as probe
     from moedb.commands.api.publishing import export as export
+    from moedb.commands.api.publishing import export_duckdb as export_duckdb
     from moedb.commands.api.publishing import plot as plot
     from moedb.errors import MoedbError as MoedbError
     from moedb.queries.analyses.uncertainty.resampling.settings import Null as Null
@@ -48,6 +49,7 @@ _LAZY = {
     "check_labels": ("moedb.commands.api.experts.label_checks", "check_labels"),
     "copy": ("moedb.commands.api.copying", "copy"),
     "export": ("moedb.commands.api.publishing", "export"),
+    "export_duckdb": ("moedb.commands.api.publishing", "export_duckdb"),
     "import_labels": ("moedb.commands.api.experts.importing", "import_labels"),
     "intervene": ("moedb.commands.api.capturing", "intervene"),
     "label_experts": ("moedb.commands.api.experts.expert_labels", "label_experts"),
@@ -73,6 +75,7 @@ __all__ = [
     "check_labels",
     "copy",
     "export",
+    "export_duckdb",
     "import_labels",
     "intervene",
     "label_experts",

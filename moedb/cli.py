@@ -18,6 +18,7 @@ from moedb.commands.options import StorePath
 from moedb.commands.running.capture import capture
 from moedb.commands.running.intervene import intervene
 from moedb.commands.running.train import train
+from moedb.commands.shell.command import shell
 from moedb.commands.stores.copying import copy, publish
 from moedb.commands.stores.managing import compact, migrate, name, rm, runs, schema, show, verify
 from moedb.commands.studies.study import study
@@ -56,6 +57,7 @@ for command in (
     schema,
     query,
     sql,
+    shell,
     export,
     plot,
     cite,

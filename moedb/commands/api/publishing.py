@@ -1,12 +1,13 @@
 """Tables and figures from Python, as the commands ``export`` and ``plot`` make them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from moedb.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    from moedb.queries.database import Database
     from moedb.queries.results.result import Result
     from moedb.queries.results.values.intervals import Intervals
 
@@ -97,6 +98,50 @@ def export(
         footer=footer,
     )
     return write_table(result, path, options, format, allow_empty=allow_empty)
+
+
+def export_duckdb(
+    database: "Database",
+    path: str | Path,
+    *,
+    run: str | Iterable[str] | None = None,
+    copy: bool = False,
+) -> list[Path]:
+    """Write a database file that any DuckDB from 1.5 on opens, with the runs of a store.
+
+    It has the tables, the views, and the named queries as table macros: ``from load_balance()``.
+
+    Parameters
+    ----------
+    database
+        The store.
+    path
+        The file; one that is there is replaced.
+    run
+        The runs: names, or patterns such as ``text-*``; None for every complete one.
+    copy
+        Whether all rows are copied. Without, large tables stay in the store, where the file's views
+        read them.
+
+    Returns
+    -------
+    list of Path
+        The files written: the database, its sidecar.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be written, or the store is not on a disk and ``copy`` is not set.
+    RunNotFoundError
+        If there is no such run, or none is complete.
+
+    Examples
+    --------
+    >>> moedb.export_duckdb(moedb.open("moedb-store"), "runs.duckdb")  # doctest: +SKIP
+    """
+    from moedb.queries.report.duckdb_file import write_duckdb
+
+    return write_duckdb(database, path, run, copy=copy).paths
 
 
 def plot(

@@ -1,13 +1,32 @@
-"""Files that were there when a snapshot was taken, and are no longer, or cannot be reached."""
+"""What errors of DuckDB mean here: a file that is gone or out of reach, an error of our own."""
 
 import os
 import re
 from pathlib import Path
 
-from moedb.errors import StoreError
+from moedb import errors
+from moedb.errors import FaultsError, MoedbError, StoreDamagedError, StoreError
 from moedb.store.reading.places.file_systems import cannot_reach, raised_by_file_system
 
 _FILE = re.compile(r'"([^"]*/runs/[^"/]+/tables/[^"/]+/[^"/]+\.parquet)')
+
+_IN_FUNCTION = re.compile(r"executing the UDF: (\w+): (.*)", re.DOTALL)
+
+
+def explain_error(error: Exception) -> MoedbError | None:
+    """Return the error of ours that an error of DuckDB comes from, if it comes from one."""
+    return _raised_in_function(str(error)) or explain_missing_file(error)
+
+
+def _raised_in_function(text: str) -> MoedbError | None:
+    """The error that a function of ours has raised, of which DuckDB passes on the text alone."""
+    found = _IN_FUNCTION.search(text)
+    kind = getattr(errors, found[1], None) if found else None
+    if found is None or not (isinstance(kind, type) and issubclass(kind, MoedbError)):
+        return None
+    message, _, hint = found[2].partition("\n  ")
+    # all but that one are made of a message and a hint
+    return (StoreDamagedError if kind is FaultsError else kind)(message, hint or None)
 
 
 def explain_missing_file(error: Exception) -> StoreError | None:
