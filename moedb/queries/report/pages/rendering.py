@@ -15,6 +15,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from moedb.queries.results.formats.latex_text import latex_tables
+from moedb.queries.results.visible import visible
 from moedb.schemas.version import __version__
 
 _HERE = Path(__file__).parent
@@ -69,8 +70,8 @@ def render(page: Page) -> str:
     is_whole = page.assets is None
     scripts = script_texts() if is_whole else ()
     return environment.get_template("page.html").render(
-        title=page.title,
-        footer=page.footer,
+        title=visible(page.title),
+        footer=visible(page.footer),
         version=__version__,
         policy=_policy(scripts),
         styles=style_texts() if is_whole else (),

@@ -197,7 +197,7 @@ def _layer(
         "n_experts": n_experts,
         "expert": numbers(decisions["expert"].to_numpy()),
         "weight": numbers(decisions["weight"].to_numpy()),
-        "entropy": numbers(entropy),
+        "entropy": numbers(entropy) if len(entropy) == len(place) else None,
         "shared": _shared(subject, here, place),
     }
 

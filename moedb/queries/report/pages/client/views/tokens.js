@@ -10,7 +10,7 @@
   const WAYS = {
     expert: { value: (layer, at) => layer.expert[at * layer.top_k], colour: (value) => hue(value), said: (value) => "expert " + value },
     weight: { value: (layer, at) => layer.weight[at * layer.top_k], colour: (value, most) => moedb.shade(value / most), said: moedb.number },
-    entropy: { value: (layer, at) => layer.entropy[at], colour: (value, most) => moedb.shade(value / most), said: (value) => moedb.number(value) + " bits" },
+    entropy: { value: (layer, at) => (layer.entropy === null ? NaN : layer.entropy[at]), colour: (value, most) => moedb.shade(value / most), said: (value) => moedb.number(value) + " bits" },
     agreement: {
       value: (layer, at) => (layer.shared === null || layer.shared[at] === UNMATCHED ? NaN : layer.shared[at]),
       colour: (value, _most, layer) => d3.interpolateRdYlBu(0.1 + 0.8 * (value / layer.top_k)),
@@ -24,8 +24,8 @@
     const [token_idx, example_id, token] = await Promise.all([view.token_idx, view.example_id, view.token].map(moedb.column));
     const labels = await Promise.all(view.labels.map(async (each) => ({ key: each.key, value: await moedb.column(each.value) })));
     const layers = await Promise.all(view.layers.map(async (each) => {
-      const [expert, weight, entropy] = await Promise.all([each.expert, each.weight, each.entropy].map(moedb.column));
-      const shared = each.shared === null ? null : await moedb.column(each.shared);
+      const ifThere = (column) => (column === null ? null : moedb.column(column));
+      const [expert, weight, entropy, shared] = await Promise.all([each.expert, each.weight, each.entropy, each.shared].map(ifThere));
       return { ...each, expert, weight, entropy, shared };
     }));
     const starts = new Map();
@@ -95,7 +95,7 @@
         return element("td", null, link, element("br"), "weight " + moedb.number(layer.weight[at * layer.top_k + rank]));
       });
       const shared = layer.shared === null || layer.shared[at] === UNMATCHED ? "" : `, ${layer.shared[at]} shared`;
-      return element("tr", null, element("th", { scope: "row" }, String(layer.layer)), element("td", null, moedb.number(layer.entropy[at]) + shared), ...cells);
+      return element("tr", null, element("th", { scope: "row" }, String(layer.layer)), element("td", null, moedb.number(WAYS.entropy.value(layer, at)) + shared), ...cells);
     });
     place.append(element("div", { class: "scrolled", tabindex: 0, role: "region", "aria-label": "experts of the token" }, element("table", { class: "plain" }, element("thead", null, head), element("tbody", null, ...body))));
     const decisions = d3.sum(all.layers, (layer) => layer.top_k);
@@ -149,7 +149,8 @@
     const other = list.twins.get(example);
     const twin = other === undefined ? null : tokensOfExample(all, other);
     const hasAgreement = all.layers.some((layer) => layer.shared !== null);
-    const ways = Object.keys(WAYS).filter((way) => way !== "agreement" || hasAgreement);
+    const hasEntropy = all.layers.some((layer) => layer.entropy !== null);
+    const ways = Object.keys(WAYS).filter((way) => (way !== "agreement" || hasAgreement) && (way !== "entropy" || hasEntropy));
     const state = moedb.tokenState || (moedb.tokenState = { layer: 0, way: "expert" });
     state.all = all;
     state.at = position === undefined ? null : own[position];
