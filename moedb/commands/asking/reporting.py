@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from moedb.commands.asking.doubt import chosen_resampling, draw_options
+from moedb.commands.asking.query import progress_bar
 from moedb.commands.options import open_store, run_option, store_option
 from moedb.commands.terminal.completion import complete_runs
 from moedb.commands.terminal.messages import say
@@ -83,17 +84,19 @@ def page(
             "give a file or a folder to write to",
             "moedb report RUN -o report.html, or moedb report RUN --folder FOLDER",
         )
+    from moedb.queries.analyses.waiting.progress import shown_by
     from moedb.queries.report.pages.subject import subject_of
     from moedb.queries.report.pages.writing import write_folder, write_page
     from moedb.queries.results.files import check_folder
 
     resampling = chosen_resampling(not no_ci)
     subject = subject_of(open_store(), run, run_b, resampling)
-    if output is not None:
-        check_folder(output)
-        _say_written(write_page(subject, output))
-    elif folder is not None:
-        _say_written(write_folder(subject, folder))
+    with shown_by(progress_bar):
+        if output is not None:
+            check_folder(output)
+            _say_written(write_page(subject, output))
+        elif folder is not None:
+            _say_written(write_folder(subject, folder))
 
 
 def _say_written(written: "Written") -> None:

@@ -1,7 +1,7 @@
 """Asking a named query for a page: its rows as columns, and how it is typed."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,8 @@ from moedb.queries.analyses.analysis import Analysis
 from moedb.queries.analyses.registry import find_question, sql_of
 from moedb.queries.questions.question import Question
 from moedb.queries.report.pages.columns import table
-from moedb.queries.results.rows.refinement import Refinement, refined
+from moedb.queries.results.rows.refinement import Refinement, picked, refined
+from moedb.queries.results.values.intervals import HIGH, LOW
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,8 +23,8 @@ Json = dict[str, Any]
 """What JSON can hold."""
 
 _ENDS = {
-    "_low": "lower end of its 95 % interval",
-    "_high": "upper end",
+    LOW: "lower end of its 95 % interval",
+    HIGH: "upper end",
 }
 
 
@@ -45,6 +46,8 @@ class Part:
         Whether its intervals are asked for, where those of a page are.
     where
         Which rows are kept, in SQL over its columns; all when None.
+    columns, ends
+        The columns that are kept, and of which of them the ends of intervals too; all when None.
     """
 
     id: str
@@ -54,6 +57,15 @@ class Part:
     figures: tuple[Mapping[str, Any], ...] = ()
     sure: bool = False
     where: str | None = None
+    columns: tuple[str, ...] | None = None
+    ends: tuple[str, ...] = ()
+
+    def shown(self, there: Sequence[str]) -> list[str] | None:
+        """The columns that are shown, of those that there are; None for all of them."""
+        if self.columns is None:
+            return None
+        ends = {f"{name}{end}" for name in self.ends for end in (LOW, HIGH)}
+        return [name for name in there if name in self.columns or name in ends]
 
 
 def answered(subject: "Subject", part: Part) -> Json:
@@ -78,7 +90,7 @@ def rows_of(subject: "Subject", part: Part) -> "Result":
     """The rows of a part, with intervals where they are wanted."""
     database = subject.resampled if part.sure else subject.database
     result = database.query(part.query, **{**part.parameters, "run": subject.run.run_id})
-    return refined(result, Refinement(part.where, None))
+    return picked(refined(result, Refinement(part.where, None)), part.shown(result.columns))
 
 
 def _with_rows(
@@ -92,19 +104,21 @@ def _with_rows(
     return {
         "table": rows,
         "figures": [dict(each) for each in part.figures],
-        "command": command_of(subject, part),
+        "command": command_of(subject, part, result.columns),
         "sql": _sql(subject, part, question, result),
         "footer": result.footer,
     }
 
 
-def command_of(subject: "Subject", part: Part) -> str:
-    """The command that gives the same rows."""
+def command_of(subject: "Subject", part: Part, columns: Sequence[str]) -> str:
+    """The command that gives the same rows, with these columns."""
     words = ["moedb", "query", part.query, "--run", subject.run.run_id]
     for key, value in part.parameters.items():
         words += ["-p", key, str(value)]
     if part.where is not None:
         words += ["--where", part.where]
+    if part.columns is not None:
+        words += ["--columns", ",".join(columns)]
     if part.sure and subject.resampling is not None:
         how = subject.resampling
         words += ["--ci", how.method, "--samples", str(how.samples), "--seed", str(how.seed)]

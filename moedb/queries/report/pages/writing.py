@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import moedb.queries.report.pages.rendering as rendering
 from moedb.errors import UsageError
+from moedb.queries.analyses.waiting.progress import each_part
 from moedb.queries.report.pages.asking import Json
 from moedb.queries.report.pages.columns import rows_where
-from moedb.queries.report.pages.rendering import Page
+from moedb.queries.report.pages.rendering import Page, asset_files, last_part, render
 from moedb.queries.report.pages.subject import Subject
 from moedb.queries.report.pages.views.experts import experts
 from moedb.queries.report.pages.views.sections import SECTIONS
@@ -23,6 +24,9 @@ LARGE = 15_000_000
 """Bytes of a file from which on a folder is proposed."""
 
 _OF_LAYERS = ("load", "classes", "pairs", "answers")
+
+Makers = Mapping[str, Callable[[], Json]]
+"""For each view what makes it."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,7 @@ class Written:
     n_bytes: int
 
 
-Doing = Callable[[str], None]
-"""Told what is being done."""
-
-
-def write_page(subject: Subject, path: Path, doing: Doing = lambda what: None) -> Written:
+def write_page(subject: Subject, path: Path) -> Written:
     """Write one file that holds everything, and opens from the disk.
 
     Parameters
@@ -57,8 +57,6 @@ def write_page(subject: Subject, path: Path, doing: Doing = lambda what: None) -
         The run.
     path
         The file.
-    doing
-        Told what is being asked.
 
     Raises
     ------
@@ -66,21 +64,17 @@ def write_page(subject: Subject, path: Path, doing: Doing = lambda what: None) -
         If the file cannot be written.
     """
     slices = slices_of(subject, MOST_DECISIONS)
-    shown, notes = slices[:1], []
+    notes = []
     if len(slices) > 1:
-        last = shown[0]
         notes.append(
-            f"The token view holds examples {last.first} to {last.last} of "
+            f"The token view holds examples {slices[0].first} to {slices[0].last} of "
             f"{subject.run.row['n_examples']:,}, as all would make a file that opens slowly; "
             f"moedb report {subject.run.run_id} --folder FOLDER writes all."
         )
-    views = _sections(subject, doing)
-    for layer in subject.layers:
-        doing(f"experts of layer {layer}")
-        views[f"experts-{layer}"] = experts(subject, layer)
-    views.update(_tokens(subject, shown, doing))
+    shown = slices[:1]
+    views = _made({**_sections(subject), **_experts(subject), **_tokens(subject, shown)})
     views["index"] = _index(subject, shown, notes)
-    text = rendering.render(_page(subject, views, {})).encode()
+    text = render(_page(subject, views, {})).encode()
     if len(text) > LARGE:
         notes.append(
             f"{path} has {len(text) / 1e6:.0f} MB, and may open slowly; "
@@ -90,7 +84,7 @@ def write_page(subject: Subject, path: Path, doing: Doing = lambda what: None) -
     return Written((path,), tuple(notes), len(text))
 
 
-def write_folder(subject: Subject, folder: Path, doing: Doing = lambda what: None) -> Written:
+def write_folder(subject: Subject, folder: Path) -> Written:
     """Write a folder: an overview, a file for each layer's experts, and files of examples.
 
     Parameters
@@ -99,8 +93,6 @@ def write_folder(subject: Subject, folder: Path, doing: Doing = lambda what: Non
         The run.
     folder
         The folder; made if it is not there.
-    doing
-        Told what is being asked.
 
     Raises
     ------
@@ -112,57 +104,50 @@ def write_folder(subject: Subject, folder: Path, doing: Doing = lambda what: Non
     except OSError as error:
         raise UsageError(f"cannot make the folder {folder}: {error.strerror or error}") from error
     slices = slices_of(subject, MOST_DECISIONS)
-    sections = _sections(subject, doing)
+    sections = _made(_sections(subject))
     index = _index(subject, slices, [])
-    places = {"about": "index.html"}
-    places |= {f"experts-{layer}": f"experts-{layer}.html" for layer in subject.layers}
-    places |= {f"tokens-{number}": f"tokens-{number}.html" for number in range(len(slices))}
-    files: dict[Path, bytes] = {}
-    n_bytes = 0
+    makers = {**_experts(subject), **_tokens(subject, slices)}
+    chooser = makers.pop("examples")()
+    places = {"about": "index.html", **{name: f"{name}.html" for name in makers}}
 
-    def write(name: str, views: Mapping[str, Any]) -> None:
-        nonlocal n_bytes
-        page = _page(subject, {**views, "index": index}, places, assets="assets")
-        place, text = folder / name, rendering.render(page).encode()
-        write_together({place: text})
-        files[place] = b""
-        n_bytes += len(text)
+    def written(name: str, views: Mapping[str, Any]) -> tuple[Path, int]:
+        page = _page(subject, {**views, "index": index}, places, "assets")
+        return _write(folder / name, render(page).encode())
 
-    for name, text in rendering.asset_files().items():
-        write_together({folder / "assets" / name: text})
-        files[folder / "assets" / name] = b""
-        n_bytes += len(text)
-    for layer in subject.layers:
-        doing(f"experts of layer {layer}")
-        own = {name: _of_layer(sections[name], layer) for name in _OF_LAYERS}
-        write(f"experts-{layer}.html", {**own, f"experts-{layer}": experts(subject, layer)})
-    for number, part in enumerate(slices):
-        doing(f"tokens, {number + 1} of {len(slices)}")
-        views = {
-            "examples": examples(subject, slices),
-            f"tokens-{number}": tokens(subject, part, number),
-        }
-        write(f"tokens-{number}.html", views)
-    write("index.html", sections)
-    return Written(
-        (folder / "index.html", *(file for file in files if file.name != "index.html")), (), n_bytes
-    )
+    files = [_write(folder / "assets" / name, text) for name, text in asset_files().items()]
+    for name in each_part([*makers], "files of the report"):
+        view = makers[name]()
+        beside = {"examples": chooser}
+        if "layer" in view:
+            beside = {each: _of_layer(sections[each], view["layer"]) for each in _OF_LAYERS}
+        files.append(written(f"{name}.html", {**beside, name: view}))
+    files.insert(0, written("index.html", sections))
+    return Written(tuple(path for path, _ in files), (), sum(n for _, n in files))
 
 
-def _sections(subject: Subject, doing: Doing) -> dict[str, Any]:
-    views: dict[str, Any] = {}
-    for name, view in SECTIONS.items():
-        doing(name)
-        views[name] = view(subject)
-    return views
+def _write(path: Path, text: bytes) -> tuple[Path, int]:
+    write_together({path: text})
+    return path, len(text)
 
 
-def _tokens(subject: Subject, slices: list[Slice], doing: Doing) -> dict[str, Any]:
-    doing("tokens")
-    views: dict[str, Any] = {"examples": examples(subject, slices)}
-    for number, part in enumerate(slices):
-        views[f"tokens-{number}"] = tokens(subject, part, number)
-    return views
+def _made(makers: Makers) -> dict[str, Any]:
+    return {name: makers[name]() for name in each_part([*makers], "parts of the report")}
+
+
+def _sections(subject: Subject) -> Makers:
+    return {name: partial(view, subject) for name, view in SECTIONS.items()}
+
+
+def _experts(subject: Subject) -> Makers:
+    return {f"experts-{layer}": partial(experts, subject, layer) for layer in subject.layers}
+
+
+def _tokens(subject: Subject, slices: list[Slice]) -> Makers:
+    made = {
+        f"tokens-{number}": partial(tokens, subject, part, number)
+        for number, part in enumerate(slices)
+    }
+    return {"examples": partial(examples, subject, slices), **made}
 
 
 def _index(subject: Subject, slices: list[Slice], notes: list[str]) -> Json:
@@ -186,7 +171,7 @@ def _index(subject: Subject, slices: list[Slice], notes: list[str]) -> Json:
 
 def _title(subject: Subject) -> str:
     row = subject.run.row
-    model, dataset = (rendering.last_part(str(row[name])) for name in ("model", "dataset"))
+    model, dataset = (last_part(str(row[name])) for name in ("model", "dataset"))
     return f"{model} over {dataset}"
 
 

@@ -16,7 +16,7 @@ where run_id = cast($run as varchar)
 group by key
 order by key
 """.strip()
-_NOT_CLASSES = frozenset({"twin_of", "document", "window"})
+_NOT_CLASSES = frozenset({"twin", "twin_of", "document", "window"})
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class Keys:
 def keys_of(subject: Subject) -> Keys:
     """Say which labels of examples and tokens have classes to show."""
     shown, left_out = [], []
-    for name in _TABLES:
+    for name in reversed(_TABLES):
         found = subject.database.sql(
             _VALUES.format(table=name), {"run": subject.run.run_id}
         ).fetchall()
-        for key, n_values in found:
+        for key, n_values in sorted(found, key=lambda pair: (pair[1], pair[0])):
             if key in _NOT_CLASSES or key in shown:
                 continue
             if 2 <= n_values <= MOST_VALUES:
@@ -92,4 +92,9 @@ def _part(number: int, key: str) -> Part:
             },
         ),
         sure=True,
+        columns=(
+            *("layer", "value", "expert", "n_decisions", "n_tokens", "rate", "share"),
+            *("weight_share", "frequency", "lift"),
+        ),
+        ends=("rate", "lift"),
     )

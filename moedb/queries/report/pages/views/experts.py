@@ -34,8 +34,9 @@ with scores as (
 ),
 
 widest as (
-    select max(scores.score) as most
+    select scores.expert, max(scores.score) as most
     from scores
+    group by scores.expert
 )
 
 select
@@ -45,7 +46,7 @@ select
     count(*) as n_decisions,
     min(widest.most) as most
 from scores
-cross join widest
+join widest using (expert)
 group by 1, 2
 order by 1, 2
 """.strip()
@@ -133,7 +134,7 @@ def _floats(values: Sequence[float | None]) -> Any:
 
 
 def _histogram(subject: Subject, layer: int) -> Json:
-    """How the scores of each expert are spread, over bins up to the layer's largest."""
+    """How the scores of each expert are spread, in bins up to its largest."""
     asked = {"run": subject.run.run_id, "layer": layer, "bins": _BINS}
     found: Result = subject.database.sql(_HISTOGRAM, asked)
     return {"n_bins": _BINS, "table": table(found.arrow()), "sql": _HISTOGRAM}

@@ -64,7 +64,7 @@
     const controls = element("div", { class: "controls" });
     const told = element("div", { class: "told", role: "status", "aria-live": "polite" });
     const canvas = element("div", {
-      class: "canvas",
+      class: "canvas waiting",
       tabindex: 0,
       role: "group",
       "aria-label": label + ". Arrow keys go from value to value; the table below has them all.",
@@ -72,18 +72,29 @@
     const below = element("div");
     host.append(element("figure", null, controls, canvas, below));
     let width = 0;
+    let isNear = false;
     function redraw() {
+      if (width === 0 || !isNear) return;
+      canvas.classList.remove("waiting");
       const drawing = element("div");
       canvas.replaceChildren(drawing, told);
       told.replaceChildren();
       reach(canvas, told, draw(drawing, Math.max(280, Math.floor(width)), below));
     }
+    // what is far down is drawn when it comes near, or is printed
+    function come() {
+      if (isNear) return;
+      isNear = true;
+      redraw();
+    }
+    new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && come(), { rootMargin: "800px" }).observe(canvas);
+    window.addEventListener("beforeprint", come);
     new ResizeObserver(([entry]) => {
       if (Math.abs(entry.contentRect.width - width) < 2) return;
       width = entry.contentRect.width;
       redraw();
     }).observe(canvas);
-    return { controls, redraw: () => width && redraw() };
+    return { controls, redraw };
   };
 
   // the lines that tell of a row: its value with its interval, then what belongs to it

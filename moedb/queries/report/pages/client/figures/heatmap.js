@@ -11,7 +11,7 @@
     let value = values[0];
     let panel = panels[0];
 
-    const frame = moedb.frame(host, part.caption, (canvas, width) => {
+    const frame = moedb.frame(host, part.caption, (canvas, width, below) => {
       const rows = [];
       for (let row = 0; row < table.n; row++) {
         if (spec.panel && columns[spec.panel][row] !== panel) continue;
@@ -37,9 +37,11 @@
         y: { type: "band", domain: down, label: spec.y, tickFormat: (each) => short(moedb.token(String(each))), padding: 0.04 },
         color: { ...colour.scale, legend: true, width: Math.min(width, 280) },
         style: { background: "transparent", fontSize: "11px" },
-        marks: [Plot.cell(rows, { x, y, fill: (row) => colour.fit(columns[value][row]) })],
+        marks: [Plot.cell(rows, { x, y, fill: (row) => colour.fit(columns[value][row]), fillOpacity: (row) => (moedb.isUnsure(table, value, row) ? 0.3 : 1) })],
       });
       canvas.append(drawn);
+      const isFaint = rows.some((row) => moedb.isUnsure(table, value, row));
+      below.replaceChildren(isFaint ? moedb.element("p", { class: "note" }, "Faint: the interval holds 1, or there is none.") : "");
       const column = new Map(across.map((each, at) => [each, at]));
       const line = new Map(down.map((each, at) => [each, at]));
       return Array.from(drawn.querySelectorAll('g[aria-label="cell"] rect'), (node) => {

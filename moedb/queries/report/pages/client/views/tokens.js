@@ -4,6 +4,7 @@
   const { element } = moedb;
   const UNMATCHED = 255;
   const NEIGHBOURS = 8;
+  const ALIKE = 4;  // tokens before one that make it the same place in another example
 
   // how tokens are coloured: value of a token at a layer, its colour, its text
   const hue = (expert) => d3.hsl((expert * 137.508) % 360, 0.55, 0.72).formatHex();
@@ -62,7 +63,10 @@
     return d3.range(start, end);
   }
 
-  // tokens of this file that share most decisions with one, over all layers
+  // what stands before a token, and the token
+  const before = (all, at, n) => d3.range(Math.max(all.starts.get(all.example_id[at]), at - n), at + 1).map((i) => all.token[i]).join("");
+
+  // tokens of this file that share most decisions with one, over all layers; after the same words one of them
   function neighbours(all, at) {
     const found = [];
     for (let other = 0; other < all.n; other++) {
@@ -75,7 +79,17 @@
       }
       found.push([shared, other]);
     }
-    return found.sort((a, b) => b[0] - a[0] || a[1] - b[1]).slice(0, NEIGHBOURS);
+    found.sort((a, b) => b[0] - a[0] || a[1] - b[1]);
+    const kept = [];
+    const seen = new Set([before(all, at, ALIKE)]);
+    for (const pair of found) {
+      const words = before(all, pair[1], ALIKE);
+      if (seen.has(words)) continue;
+      seen.add(words);
+      kept.push(pair);
+      if (kept.length === NEIGHBOURS) break;
+    }
+    return kept;
   }
 
   const positionOf = (all, at) => at - all.starts.get(all.example_id[at]);
@@ -107,7 +121,7 @@
       const text = around.map((i) => element("span", { class: i === other ? "piece chosen" : "piece" }, moedb.visible(all.token[i] ?? "")));
       list.append(element("li", null, element("a", { class: "of", href: `#example/${example}/${positionOf(all, other)}` }, `${shared} of ${decisions}`), ...text));
     }
-    place.append(element("h3", null, "Tokens of this file that go to the most of its experts, over all layers"), list);
+    place.append(element("h3", null, "Tokens after other words that go to the most of its experts, over all layers"), list);
     return place;
   }
 
