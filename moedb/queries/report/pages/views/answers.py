@@ -23,7 +23,14 @@ _IOI = (
         "interventions",
         "intervention-effect",
         "What interventions change in the answers",
-        figures=({"kind": "dots", "x": "layer", "values": _EFFECTS, "series": ["kind", "params"]},),
+        figures=(
+            {
+                "kind": "dots",
+                "x": "layer",
+                "values": _EFFECTS,
+                "series": ["kind", "params", "split"],
+            },
+        ),
         where="expert is null",
     ),
     Part(
@@ -35,7 +42,7 @@ _IOI = (
                 "kind": "dots",
                 "x": "read_layer",
                 "values": ["change_logit_diff"],
-                "series": ["kind", "layer", "params"],
+                "series": ["kind", "layer", "params", "split", "place"],
             },
         ),
         where="expert is null",

@@ -16,8 +16,8 @@
   // a text with everything shown that would act, or be lost; spaces stay
   moedb.visible = (text) => String(text).replace(UNSEEN, code);
 
-  // the same, with spaces at the ends drawn
-  moedb.token = (text) => moedb.visible(text).replace(/^ +| +$/g, (found) => "␣".repeat(found.length));
+  // the same, with spaces drawn where they would be lost
+  moedb.token = (text) => moedb.visible(text).replace(/^ +| +$| {2,}/g, (found) => "␣".repeat(found.length));
 
   moedb.isMissing = (value) => value == null || Number.isNaN(value);
 
@@ -29,7 +29,7 @@
     return String(Number(value.toPrecision(4)));
   };
 
-  moedb.shown = (value) => (typeof value === "string" ? moedb.visible(value) : moedb.number(value));
+  moedb.shown = (value) => (typeof value === "string" ? moedb.token(value) : moedb.number(value));
 
   // an estimate with the ends of its interval, where the table has them
   moedb.estimate = function (table, name, row) {

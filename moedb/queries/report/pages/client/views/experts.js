@@ -134,7 +134,7 @@
       const rows = ofExpert(table, layer, expert).filter((row) => !moedb.isMissing(table.columns.lift[row]));
       rows.sort(byLargest(table, "lift"));
       if (rows.length === 0) none(own, "No token chose it.");
-      else own.append(moedb.plainTable(table, rows.slice(0, MOST), ["value", "lift", "rate", "n_decisions", "n_tokens"], part.caption));
+      else own.append(moedb.plainTable(table, rows.slice(0, MOST), ["value", "lift", "n_decisions", "n_tokens"], part.caption));
     }
   }
 
