@@ -91,7 +91,8 @@
     for (const row of rows) {
       const line = element("li", null, element("a", { class: "of", href: `#example/${table.columns.example_id[row]}/${table.columns.position[row]}` }, moedb.number(table.columns.score[row])));
       for (let i = starts[row]; i < starts[row + 1]; i++) {
-        const piece = element("span", { class: "piece" }, moedb.visible(tokens[i]));
+        const text = tokens[i] === "" ? `image of example ${table.columns.example_id[row]}` : moedb.visible(tokens[i]);
+        const piece = element("span", { class: "piece" }, text);
         if (!moedb.isMissing(scores[i])) {
           piece.classList.add("shaded");
           piece.style.backgroundColor = moedb.shade(scores[i] / largest);

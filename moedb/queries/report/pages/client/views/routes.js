@@ -28,8 +28,8 @@
     if (document.getElementById("view-" + route.needs) === null && moedb.fetchView.isEmbedded !== false) {
       if (places[route.needs]) location.href = places[route.needs] + hash;
       else {
-        main.replaceChildren(element("p", { class: "missing" }, `This file does not hold ${route.needs}.`));
-        shown = null;
+        main.replaceChildren(element("p", { class: "missing" }, `There is no ${route.needs} in this report.`));
+        main.dataset.shown = shown = hash;
       }
       return;
     }
