@@ -23,7 +23,7 @@ MOST_DECISIONS = 1_600_000
 LARGE = 15_000_000
 """Bytes of a file from which on a folder is proposed."""
 
-_OF_LAYERS = ("load", "classes", "pairs", "answers")
+_OF_LAYERS = ("load", "classes", "pairs", "answers", "labels")
 
 Makers = Mapping[str, Callable[[], Json]]
 """For each view what makes it."""
@@ -155,12 +155,14 @@ def _index(subject: Subject, slices: list[Slice], notes: list[str]) -> Json:
     return {
         "title": _title(subject),
         "sections": [*SECTIONS],
+        "layers": [[layer, n] for layer, n in subject.contents.experts.items()],
         "links": [
             ("Overview", ""),
             ("Load", "section/load"),
             ("Classes", "section/classes"),
             ("Pairs", "section/pairs"),
             ("Answers", "section/answers"),
+            ("Labels", "section/labels"),
             ("Experts", f"expert/{first_layer}/0"),
             ("Tokens", f"example/{first_example}"),
         ],

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import moedb
@@ -14,10 +15,16 @@ from moedb.queries.report.pages.subject import subject_of
 from moedb.queries.report.pages.writing import write_folder, write_page
 from moedb.queries.results.formats.latex_text import escape_latex
 from moedb.queries.results.visible import visible
+from moedb.schemas.additions import Addition
+from moedb.schemas.tables import EXPERT_LABEL_SCORES, EXPERT_LABELS
+from moedb.store.writing.complete.additions import add
+from moedb.store.writing.tables.parquet import arrow_schema
 from tests.queries.analyses.test_ioi_analyses import make_settings
 from tests.support.pages import chromium, goes_to, is_cut_off, opened
 from tests.support.stores import synthetic_ioi as ioi
 from tests.support.stores.made.hostile import KEY, MODEL, RUN, RUN_B, TOKENS, VALUES, write_hostile
+from tests.support.stores.made.routed_words import RUN_ID as WORDS_RUN
+from tests.support.stores.made.routed_words import write_routed_words
 from tests.support.stores.synthetic_ioi import CAPTURED
 
 WIDTHS = (1440, 390)
@@ -220,6 +227,43 @@ def test_the_tokens_of_two_runs_and_their_agreement(
     shared = [len({*chosen[RUN][3, token]} & {*chosen[RUN_B][3, token]}) for token in range(5, 10)]
     assert said == [f"{n} of 2" for n in shared]
     assert links == [f"expert {e}" for layer in (1, 3) for e in chosen[RUN][layer, 7]]
+
+
+def test_labels_stand_with_their_scores_and_effects(browser: Any, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    write_routed_words(store, 8, 10, with_outputs=True)
+    label = {"source": "reader", "model": "m", "label_set": "s", "layer": 1, "expert": 2}
+    named = {**label, "label": "<b>cats</b>", "status": "labelled", "n_decisions": 5}
+    score = {
+        **dict.fromkeys(("n", "tp", "fp", "fn", "tn"), 3),
+        **{"f1": 0.75, "f1_low": 0.5, "f1_high": 0.875, "always_yes_f1": 0.625, "other_f1": 0.25},
+    }
+    scores = {**label, "kind": "detection", "against": "all", **score}
+    rows = {
+        "expert_labels": [rows_of(EXPERT_LABELS, [{**named, "n_contexts": 5}])],
+        "expert_label_scores": [rows_of(EXPERT_LABEL_SCORES, [scores])],
+    }
+    add(store, WORDS_RUN, Addition("s", "expert-labels"), rows)
+    path = tmp_path / "labels.html"
+    with moedb.open(store) as database:
+        write_page(subject_of(database), path)
+        promoted = database.query("promoted-tokens", run=WORDS_RUN, layer=1, expert=2).df()
+    with opened(browser, path) as page:
+        goes_to(page, "expert/1/2")
+        shown = page.locator("main").inner_text()
+        assert "<b>cats</b>" in shown
+        assert "0.75 [0.5, 0.875]; yes to everything 0.625, another expert's label 0.25" in shown
+        first = page.locator("table.plain", has_text="promotes").locator("tbody tr").first
+        assert first.locator("td").first.inner_text() == visible(promoted["token"][0])
+        page.evaluate("location.hash = 'expert/1/3'")
+        page.wait_for_selector('main[data-shown="#expert/1/3"]')
+        assert "It has no label." in page.locator("main").inner_text()
+
+
+def rows_of(described: Any, rows: list[dict[str, Any]]) -> pa.Table:
+    """Rows as a table of a run has them; what is not given is null."""
+    fields = [field for field in arrow_schema(described) if field.name != "run_id"]
+    return pa.Table.from_pylist(rows, schema=pa.schema(fields))
 
 
 def test_prompts_stand_beside_their_twins(browser: Any, prompts: Path) -> None:

@@ -140,7 +140,8 @@ def test_a_run_without_statistics_of_routers_has_a_page(tmp_path: Path) -> None:
         write_page(subject_of(database), tmp_path / "report.html")
     found = ReadPage(tmp_path / "report.html")
     assert found.views["tokens-0"]["layers"][0]["entropy"] is None
-    promoted = read_table(found.views["experts-1"]["promoted"]["table"])
+    parts = {part["id"]: part for _, part in found.parts()}
+    promoted = read_table(parts["promoted"]["table"])
     assert {*promoted["direction"]} == {"promotes", "suppresses"}
     assert any("no such labels" in note for note in found.views["classes"]["notes"])
     assert "no answers" in found.views["answers"]["notes"][0]

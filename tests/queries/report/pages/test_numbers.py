@@ -83,8 +83,8 @@ def test_what_the_run_does_not_hold_is_named(page: ReadPage) -> None:
     missing = {part["id"]: part["missing"] for _, part in page.parts() if "missing" in part}
     assert "expert-similarity" in missing["alike"] and "lens-effect" in missing
     assert "logit lens" in missing["lens-effect"] or "--lens" in missing["lens-effect"]
-    promoted = page.views["experts-0"]["promoted"]
-    assert "unembedding" in promoted["missing"]
+    assert "unembedding" in missing["promoted"]
+    assert "label-experts" in missing["labelled"]
 
 
 def test_the_tokens_are_those_of_the_tables(page: ReadPage, store: Path) -> None:

@@ -1,4 +1,4 @@
-"""What each expert of a layer does: contexts, scores, labels, tokens, ablations."""
+"""What each expert of a layer does: its contexts, and how its scores are spread."""
 
 import json
 from collections.abc import Sequence
@@ -60,21 +60,7 @@ def experts(subject: Subject, layer: int) -> Json:
         "n_experts": subject.contents.experts[layer],
         "contexts": [_contexts(subject, layer, by) for by in _WAYS],
         "scores": _histogram(subject, layer),
-        "promoted": _with_rows(subject, layer, "promoted-tokens", "Tokens promoted and suppressed"),
-        "labels": _with_rows(
-            subject, layer, "labelled-experts", "Labels of experts", where=f"layer = {layer}"
-        ),
-        "effects": _with_rows(
-            subject, layer, "label-effects", "What ablations do where the label fits"
-        ),
     }
-
-
-def _with_rows(
-    subject: Subject, layer: int, query: str, caption: str, where: str | None = None
-) -> Json:
-    asked = {} if where is not None else {"layer": layer}
-    return answered(subject, Part(query, query, caption, asked, where=where))
 
 
 def _contexts(subject: Subject, layer: int, by: str) -> Json:

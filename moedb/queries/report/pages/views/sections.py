@@ -8,10 +8,18 @@ from moedb.queries.report.pages.subject import Subject
 from moedb.queries.report.pages.views.about import about
 from moedb.queries.report.pages.views.answers import answers
 from moedb.queries.report.pages.views.classes import classes
+from moedb.queries.report.pages.views.labels import labels
 from moedb.queries.report.pages.views.load import load
 from moedb.queries.report.pages.views.pairs import pairs
 
 SECTIONS: Mapping[str, Callable[[Subject], Json]] = MappingProxyType(
-    {"about": about, "load": load, "classes": classes, "pairs": pairs, "answers": answers}
+    {
+        "about": about,
+        "load": load,
+        "classes": classes,
+        "pairs": pairs,
+        "answers": answers,
+        "labels": labels,
+    }
 )
 """The sections by the names that links have for them."""

@@ -9,11 +9,14 @@
   const byLargest = (table, name) => (a, b) => (table.columns[name][b] || 0) - (table.columns[name][a] || 0);
 
   function heading(layer, expert, n) {
+    const layers = moedb.block("index").layers.map(([each]) => each);
     const go = (other) => (location.hash = moedb.expertLink(layer, (other + n) % n));
+    const goToLayer = (other) => (location.hash = moedb.expertLink(other, expert));
     const number = element("input", { type: "number", min: 0, max: n - 1, value: expert, "aria-label": "expert", on: { change: (event) => go(Number(event.target.value)) } });
     return [
       element("h1", null, `Layer ${layer}, expert ${expert}`),
       element("div", { class: "controls" },
+        layers.length > 1 ? moedb.choice("layer", layers, layer, goToLayer) : null,
         element("button", { type: "button", on: { click: () => go(expert - 1) } }, "Previous"),
         element("label", null, "expert", number),
         element("button", { type: "button", on: { click: () => go(expert + 1) } }, "Next")),
@@ -158,7 +161,25 @@
     };
   }
 
-  const LABELS = ["label", "status", "detection_f1", "detection_low", "detection_high", "fuzzing_f1", "fuzzing_low", "fuzzing_high", "label_set", "model"];
+  // a label with its scores: of each kind F1 with its interval, beside what yes to everything and another label give
+  function showLabels(place, table, layer, expert) {
+    const own = ofExpert(table, layer, expert);
+    if (own.length === 0) return none(place, "It has no label.");
+    for (const row of own) {
+      const at = (name) => table.columns[name][row];
+      place.append(element("p", { class: "label" }, at("label") === null ? `none: ${moedb.shown(at("status"))}` : moedb.shown(at("label"))));
+      const facts = element("dl", { class: "facts" });
+      for (const kind of ["detection", "fuzzing"]) {
+        if (moedb.isMissing(at(kind + "_f1"))) continue;
+        const ends = moedb.isMissing(at(kind + "_low")) ? "" : ` [${moedb.number(at(kind + "_low"))}, ${moedb.number(at(kind + "_high"))}]`;
+        const beside = `; yes to everything ${moedb.number(at(kind + "_yes"))}, another expert's label ${moedb.number(at(kind + "_other")) || "n/a"}`;
+        facts.append(element("dt", null, kind + ", F1"), element("dd", null, moedb.number(at(kind + "_f1")) + ends + beside));
+      }
+      facts.append(element("dt", null, "from"), element("dd", null, `${moedb.shown(at("model"))}, labels ${moedb.shown(at("label_set"))}`));
+      place.append(facts);
+    }
+  }
+
   const EFFECTS = ["label", "fits", "other", "fits_less_other", "control_own", "n_fits", "n_other"];
   const ABLATIONS = ["params", "change_logit_diff", "attribution", "frequency", "n_prompts"];
 
@@ -171,16 +192,16 @@
     const of = (show) => (place, table) => show(place, table, layer, expert);
     main.append(...heading(layer, expert, view.n_experts));
     await block(main, "Load", await moedb.part("load", "frequency"), of(showLoad));
-    await block(main, "Labels", view.labels, of(showRows(LABELS, "It has no label.")));
+    await block(main, "Labels", await moedb.part("labels", "labelled"), of(showLabels));
     const scores = element("section", null, element("h2", null, "Scores"));
     main.append(scores);
     showScores(scores, await moedb.table(view.scores.table), view.scores.n_bins, expert);
     main.append(element("h2", null, "Contexts"));
     for (const part of view.contexts) await showContexts(main, part, layer, expert);
-    await block(main, "Tokens promoted and suppressed", view.promoted, of(showPromoted));
+    await block(main, "Tokens promoted and suppressed", await moedb.part("labels", "promoted"), of(showPromoted));
     await showClasses(main, layer, expert);
     await block(main, "Experts that it goes with", await moedb.part("pairs", "together"), of(showTogether));
     await block(main, "What ablating it changes", await moedb.part("answers", "ablations"), of(showRows(ABLATIONS, "It was not ablated.")));
-    await block(main, "What ablating it changes where its label fits", view.effects, of(showRows(EFFECTS, "It was not ablated.")));
+    await block(main, "What ablating it changes where its label fits", await moedb.part("labels", "effects"), of(showRows(EFFECTS, "It was not ablated.")));
   };
 })(window.moedb);

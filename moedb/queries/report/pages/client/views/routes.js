@@ -23,7 +23,7 @@
   let shown = null;
   async function follow() {
     const hash = location.hash;
-    if (hash === "#main") return;
+    if (hash === "#main" && shown !== null) return;
     const route = routeOf(hash);
     if (document.getElementById("view-" + route.needs) === null && moedb.fetchView.isEmbedded !== false) {
       if (places[route.needs]) location.href = places[route.needs] + hash;
