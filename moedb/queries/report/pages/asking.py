@@ -89,7 +89,7 @@ def answered(subject: "Subject", part: Part) -> Json:
 def rows_of(subject: "Subject", part: Part) -> "Result":
     """The rows of a part, with intervals where they are wanted."""
     database = subject.resampled if part.sure else subject.database
-    result = database.query(part.query, **{**part.parameters, "run": subject.run.run_id})
+    result = database.query(part.query, **_given(subject, part), run=subject.run.run_id)
     return picked(refined(result, Refinement(part.where, None)), part.shown(result.columns))
 
 
@@ -113,7 +113,7 @@ def _with_rows(
 def command_of(subject: "Subject", part: Part, columns: Sequence[str]) -> str:
     """The command that gives the same rows, with these columns."""
     words = ["moedb", "query", part.query, "--run", subject.run.run_id]
-    for key, value in part.parameters.items():
+    for key, value in _given(subject, part).items():
         words += ["-p", key, str(value)]
     if part.where is not None:
         words += ["--where", part.where]
@@ -130,6 +130,19 @@ def _sql(subject: "Subject", part: Part, question: Question, result: "Result") -
     if isinstance(question, Analysis):
         return result.provenance.sql
     return sql_of(part.query, {**part.parameters, "run": subject.run.run_id})
+
+
+def _given(subject: "Subject", part: Part) -> dict[str, object]:
+    """The parameters of a part; analyses that draw for intervals of their own draw as the page."""
+    known = {parameter.name for parameter in find_question(part.query).parameters}
+    if "samples" not in known:
+        return dict(part.parameters)
+    how = subject.resampling
+    drawn: dict[str, object] = {"samples": 0}
+    if how is not None:
+        drawn = {"samples": how.samples, "seed": how.seed}
+        drawn |= {"cluster": how.cluster} if how.cluster is not None and "cluster" in known else {}
+    return {**part.parameters, **drawn}
 
 
 def _description(name: str, said: Mapping[str, str]) -> str:

@@ -270,12 +270,15 @@ def test_prompts_stand_beside_their_twins(browser: Any, prompts: Path) -> None:
     with opened(browser, prompts) as page:
         goes_to(page, "example/0")
         assert page.locator(".tokens").count() == 2
-        assert page.locator("h3", has_text="Its twin, example 1").count() == 1
+        assert page.locator("h2", has_text="Its twin, example 1").count() == 1
         page.get_by_role("button", name="Next").click()
         page.wait_for_selector('main[data-shown="#example/1"]')
         page.get_by_role("spinbutton", name="example").fill("4")
         page.get_by_role("spinbutton", name="example").press("Enter")
         page.wait_for_selector('main[data-shown="#example/4"]')
+        page.get_by_role("searchbox").fill("t1 t2")
+        page.get_by_role("searchbox").press("Enter")
+        assert page.locator("li a", has_text="example").count() == 18
 
 
 def test_the_theme_can_be_switched(browser: Any, prompts: Path) -> None:

@@ -77,6 +77,8 @@ def test_intervals_are_where_they_were_asked_for(page: ReadPage) -> None:
     assert all(described.values())
     assert "--ci bca --samples 100" in frequency["command"]
     assert "95 % intervals" in frequency["footer"]
+    lens = next(part for _, part in page.parts() if part["id"] == "interventions")
+    assert "-p samples 100 -p seed 0" in lens["command"]
 
 
 def test_what_the_run_does_not_hold_is_named(page: ReadPage) -> None:

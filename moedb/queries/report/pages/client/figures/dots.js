@@ -31,7 +31,7 @@
       const along = moedb.distinct(rows.map((row) => columns[spec.x][row])).sort((a, b) => a - b);
       const low = columns[value + "_low"];
       const high = columns[value + "_high"];
-      const hasEnds = low && high;
+      const hasEnds = low && high && rows.some((row) => !moedb.isMissing(low[row]));
       const shift = (row) => (known.length > 1 ? (known.indexOf(series(row)) - (known.length - 1) / 2) * Math.min(6, width / along.length / (known.length + 2)) : 0);
       const x = (row) => columns[spec.x][row];
       const y = (row) => columns[value][row];

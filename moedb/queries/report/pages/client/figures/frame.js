@@ -80,6 +80,8 @@
       canvas.replaceChildren(drawing, told);
       told.replaceChildren();
       reach(canvas, told, draw(drawing, Math.max(280, Math.floor(width)), below));
+      // to a reader of the screen the figure is its label, what is told of an item, and the table
+      for (const svg of drawing.querySelectorAll("svg")) svg.setAttribute("aria-hidden", "true");
     }
     // what is far down is drawn when it comes near, or is printed
     function come() {

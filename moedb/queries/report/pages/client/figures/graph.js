@@ -29,7 +29,7 @@
       node.x = Math.max(edge, Math.min(side - edge, node.x));
       node.y = Math.max(edge, Math.min(height - edge, node.y));
     }
-    const svg = drawn("svg", { width: side, height, viewBox: `0 0 ${side} ${height}`, role: "img", "aria-label": `graph of layer ${layer}` });
+    const svg = drawn("svg", { width: side, height, viewBox: `0 0 ${side} ${height}` });
     const items = [];
     links.forEach((link, at) => {
       const node = drawn("line", {

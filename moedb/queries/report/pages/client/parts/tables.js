@@ -44,6 +44,10 @@
 
   // headers are sorted by keys too, and say what they are
   function reachable(made) {
+    // what scrolls stands between the grid and its rows: it is their group
+    const holder = made.element.querySelector(".tabulator-tableholder");
+    holder.setAttribute("role", "rowgroup");
+    holder.querySelector(".tabulator-table").setAttribute("role", "presentation");
     for (const column of made.getColumns()) {
       const header = column.getElement();
       header.tabIndex = 0;

@@ -4,6 +4,7 @@
   const { element } = moedb;
   const UNMATCHED = 255;
   const NEIGHBOURS = 8;
+  const MOST_FOUND = 20;
   const ALIKE = 4;  // tokens before one that make it the same place in another example
 
   // how tokens are coloured: value of a token at a layer, its colour, its text
@@ -147,6 +148,26 @@
     return line;
   }
 
+  // a box that finds examples of this file by a text in them
+  function finder(all) {
+    const found = element("ol", { class: "contexts", "aria-live": "polite" });
+    const look = (text) => {
+      found.replaceChildren();
+      if (text === "") return;
+      for (const example of all.starts.keys()) {
+        if (found.children.length === MOST_FOUND) break;
+        const whole = tokensOfExample(all, example).map((at) => all.token[at] ?? "").join("");
+        const at = whole.indexOf(text);
+        if (at < 0) continue;
+        const near = whole.slice(Math.max(0, at - 40), at + text.length + 40);
+        found.append(element("li", null, element("a", { class: "of", href: "#example/" + example }, "example " + example), moedb.visible(near)));
+      }
+      if (found.children.length === 0) found.append(element("li", null, "no example of this file"));
+    };
+    const box = element("input", { type: "search", placeholder: "a text", on: { change: (event) => look(event.target.value) } });
+    return [element("label", null, "find", box), found];
+  }
+
   moedb.pages.example = async function (main, example, position) {
     const index = moedb.block("index");
     const slice = index.slices.findIndex(([first, last]) => example >= first && example <= last);
@@ -184,11 +205,12 @@
         below.replaceChildren(details(all, i));
       };
       const parts = [row(all, example, state, twin, choose)];
-      if (twin) parts.unshift(element("h3", null, `Example ${example} (${list.split[at]})`));
-      if (twin) parts.push(element("h3", null, `Its twin, example ${other}; tokens that differ have a dashed edge`), row(all, other, state, own, choose));
+      if (twin) parts.unshift(element("h2", null, `Example ${example} (${list.split[at]})`));
+      if (twin) parts.push(element("h2", null, `Its twin, example ${other}; tokens that differ have a dashed edge`), row(all, other, state, own, choose));
       rows.replaceChildren(...parts);
     };
     const layers = all.layers.map((layer) => layer.layer);
+    const [find, found] = finder(all);
     main.append(
       element("h1", null, `Example ${example}`),
       element("div", { class: "controls" },
@@ -196,7 +218,9 @@
         element("label", null, "example", number),
         element("button", { type: "button", on: { click: () => go(list.example_id[at + 1]) } }, "Next"),
         moedb.choice("layer", layers, layers[state.layer], (layer) => { state.layer = layers.indexOf(layer); draw(); }),
-        moedb.choice("colour by", ways, state.way, (way) => { state.way = way; draw(); })),
+        moedb.choice("colour by", ways, state.way, (way) => { state.way = way; draw(); }),
+        find),
+      found,
     );
     const facts = element("dl", { class: "facts" });
     for (const { key, value } of list.labels) if (value[at] !== null) facts.append(element("dt", null, moedb.visible(key)), element("dd", null, moedb.visible(value[at])));
