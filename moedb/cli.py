@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from moedb.commands.asking.comparing import compare
-from moedb.commands.asking.export import cite, export, plot, report
+from moedb.commands.asking.export import cite, export, plot
 from moedb.commands.asking.query import query, sql
+from moedb.commands.asking.reporting import report
 from moedb.commands.experts.checks import check_labels
 from moedb.commands.experts.concepts import label_tokens
 from moedb.commands.experts.importing import import_

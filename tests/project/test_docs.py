@@ -299,7 +299,7 @@ def test_the_pages_show_commands() -> None:
     with pytest.raises(click.UsageError):
         parsed(["capture", "qwen-ioi", "--no-such-option"])
     with pytest.raises(click.UsageError):
-        parsed(["report", "nothing"])
+        parsed(["train", "nothing"])
 
 
 def test_links_between_pages_lead_somewhere() -> None:
