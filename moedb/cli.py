@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from moedb.commands.asking.comparing import compare
+from moedb.commands.asking.exploring.command import explore
 from moedb.commands.asking.export import cite, export, plot
 from moedb.commands.asking.query import query, sql
 from moedb.commands.asking.reporting import report
@@ -64,6 +65,7 @@ for command in (
     cite,
     compare,
     report,
+    explore,
     study,
     publish,
     verify,

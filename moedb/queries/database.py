@@ -216,6 +216,17 @@ class Database:
             self._engine.close()
         self._is_closed = True
 
+    def interrupt(self) -> None:
+        """Stop what another thread runs on this database; where nothing runs, nothing happens.
+
+        A statement that has not begun yet is not stopped: call it until the thread is done. What
+        is computed in Python goes on up to its next statement.
+        """
+        for database in (*self._of_one_run.values(), *self._of_few_runs.values(), *self._opened):
+            database.interrupt()
+        if "_engine" in self.__dict__ and not self._is_closed:
+            self._engine.connection.interrupt()
+
     def sql(
         self,
         statement: str,

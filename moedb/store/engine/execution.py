@@ -63,6 +63,11 @@ def run_interruptibly(connection: "duckdb.DuckDBPyConnection", work: Callable[[]
     return results[0]
 
 
+def abandon(thread: threading.Thread) -> None:
+    """Say of a thread that is interrupted, and may not end, that the process need not wait."""
+    _abandoned.append(thread)
+
+
 def is_anything_running() -> bool:
     """Whether an interrupted query did not end, so that the process can only be ended at once."""
     return any(thread.is_alive() for thread in _abandoned)

@@ -25,9 +25,12 @@ _SCRIPTS = (
     *("parts/tables.js", "parts/plain.js"),
     *("figures/frame.js", "figures/scales.js", "figures/heatmap.js", "figures/dots.js"),
     *("figures/pairs.js", "figures/graph.js"),
-    *("views/sections.js", "views/experts.js", "views/tokens.js", "views/routes.js"),
+    *("views/sections.js", "views/experts.js", "views/tokens.js"),
 )
-"""The client, in the order in which its files build on each other."""
+_LIVE = ("live/fetching.js", "live/runs.js", "live/completing.js", "live/sql.js")
+_START = "views/routes.js"
+"""The client, in the order in which its files build on each other; some of them are for a page that
+a server gives."""
 
 _ESCAPED = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
@@ -48,6 +51,8 @@ class Page:
         For each view that is in another file of a folder its name; for one of its own nothing.
     assets
         The folder of the scripts beside the file; None where they are in it.
+    policy
+        What the page may load; None for that of a file.
     """
 
     title: str
@@ -55,6 +60,7 @@ class Page:
     views: Mapping[str, Any]
     places: Mapping[str, str]
     assets: str | None = None
+    policy: str | None = None
 
 
 def render(page: Page) -> str:
@@ -73,7 +79,7 @@ def render(page: Page) -> str:
         title=visible(page.title),
         footer=visible(page.footer),
         version=__version__,
-        policy=_policy(scripts),
+        policy=_policy(scripts) if page.policy is None else page.policy,
         styles=style_texts() if is_whole else (),
         style_files=() if is_whole else [f"{page.assets}/page.css"],
         scripts=scripts,
@@ -87,11 +93,11 @@ def _blocks(page: Page) -> dict[str, Any]:
     return {**page.views, "places": page.places, "latex": latex_tables()}
 
 
-def asset_files() -> dict[str, bytes]:
-    """The scripts and the styles as files beside those of a folder."""
+def asset_files(is_live: bool = False) -> dict[str, bytes]:
+    """The scripts and the styles as files beside those of a folder; those of a server with more."""
     licences = (_HERE / "bundle" / "LICENSES.txt").read_bytes()
     return {
-        "page.js": "\n".join(script_texts()).encode(),
+        "page.js": "\n".join(script_texts(is_live)).encode(),
         "page.css": "\n".join(style_texts()).encode(),
         "LICENSES.txt": licences,
     }
@@ -116,10 +122,11 @@ def json_block(value: object) -> str:
 
 
 @cache
-def script_texts() -> tuple[str, ...]:
+def script_texts(is_live: bool = False) -> tuple[str, ...]:
     """The libraries and the client, in the order in which they run."""
     files = [_HERE / "bundle" / name for name in _LIBRARIES]
-    files += [_HERE / "client" / name for name in _SCRIPTS]
+    client = (*_SCRIPTS, *(_LIVE if is_live else ()), _START)
+    files += [_HERE / "client" / name for name in client]
     return tuple(_script(path) for path in files)
 
 

@@ -1,8 +1,7 @@
 """Writing the page of a run: one file that holds everything, or a folder of a part each."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,18 @@ from moedb.errors import UsageError
 from moedb.queries.analyses.waiting.progress import each_part
 from moedb.queries.report.pages.asking import Json
 from moedb.queries.report.pages.columns import rows_where
-from moedb.queries.report.pages.rendering import Page, asset_files, last_part, render
+from moedb.queries.report.pages.contents import (
+    Makers,
+    experts_of,
+    footer_of,
+    index_of,
+    sections_of,
+    title_of,
+    tokens_of,
+)
+from moedb.queries.report.pages.rendering import Page, asset_files, render
 from moedb.queries.report.pages.subject import Subject
-from moedb.queries.report.pages.views.experts import experts
-from moedb.queries.report.pages.views.sections import SECTIONS
-from moedb.queries.report.pages.views.tokens import Slice, examples, slices_of, tokens
+from moedb.queries.report.pages.views.tokens import slices_of
 from moedb.queries.results.files import write_together
 
 MOST_DECISIONS = 1_600_000
@@ -24,9 +30,6 @@ LARGE = 15_000_000
 """Bytes of a file from which on a folder is proposed."""
 
 _OF_LAYERS = ("load", "classes", "pairs", "answers", "labels")
-
-Makers = Mapping[str, Callable[[], Json]]
-"""For each view what makes it."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,8 @@ def write_page(subject: Subject, path: Path) -> Written:
             f"moedb report {subject.run.run_id} --folder FOLDER writes all."
         )
     shown = slices[:1]
-    views = _made({**_sections(subject), **_experts(subject), **_tokens(subject, shown)})
-    views["index"] = _index(subject, shown, notes)
+    views = _made({**sections_of(subject), **experts_of(subject), **tokens_of(subject, shown)})
+    views["index"] = index_of(subject, shown, notes)
     text = render(_page(subject, views, {})).encode()
     if len(text) > LARGE:
         notes.append(
@@ -104,9 +107,9 @@ def write_folder(subject: Subject, folder: Path) -> Written:
     except OSError as error:
         raise UsageError(f"cannot make the folder {folder}: {error.strerror or error}") from error
     slices = slices_of(subject, MOST_DECISIONS)
-    sections = _made(_sections(subject))
-    index = _index(subject, slices, [])
-    makers = {**_experts(subject), **_tokens(subject, slices)}
+    sections = _made(sections_of(subject))
+    index = index_of(subject, slices, [])
+    makers = {**experts_of(subject), **tokens_of(subject, slices)}
     chooser = makers.pop("examples")()
     places = {"about": "index.html", **{name: f"{name}.html" for name in makers}}
 
@@ -134,60 +137,15 @@ def _made(makers: Makers) -> dict[str, Any]:
     return {name: makers[name]() for name in each_part([*makers], "parts of the report")}
 
 
-def _sections(subject: Subject) -> Makers:
-    return {name: partial(view, subject) for name, view in SECTIONS.items()}
-
-
-def _experts(subject: Subject) -> Makers:
-    return {f"experts-{layer}": partial(experts, subject, layer) for layer in subject.layers}
-
-
-def _tokens(subject: Subject, slices: list[Slice]) -> Makers:
-    made = {
-        f"tokens-{number}": partial(tokens, subject, part, number)
-        for number, part in enumerate(slices)
-    }
-    return {"examples": partial(examples, subject, slices), **made}
-
-
-def _index(subject: Subject, slices: list[Slice], notes: list[str]) -> Json:
-    first_layer, first_example = subject.layers[0], slices[0].first if slices else 0
-    return {
-        "title": _title(subject),
-        "sections": [*SECTIONS],
-        "layers": [[layer, n] for layer, n in subject.contents.experts.items()],
-        "links": [
-            ("Overview", ""),
-            ("Load", "section/load"),
-            ("Classes", "section/classes"),
-            ("Pairs", "section/pairs"),
-            ("Answers", "section/answers"),
-            ("Labels", "section/labels"),
-            ("Experts", f"expert/{first_layer}/0"),
-            ("Tokens", f"example/{first_example}"),
-        ],
-        "slices": [[part.first, part.last] for part in slices],
-        "notes": notes,
-    }
-
-
-def _title(subject: Subject) -> str:
-    row = subject.run.row
-    model, dataset = (last_part(str(row[name])) for name in ("model", "dataset"))
-    return f"{model} over {dataset}"
-
-
 def _page(
     subject: Subject,
     views: Mapping[str, Any],
     places: Mapping[str, str],
     assets: str | None = None,
 ) -> Page:
-    footer = subject.database.query("expert-frequency", run=subject.run.run_id).provenance
-    beside = "" if subject.run_b is None else f"; beside it run {subject.run_b.title}"
     return Page(
-        title=_title(subject),
-        footer=f"{footer.footer()}{beside}; snapshot {footer.snapshot}",
+        title=title_of(subject),
+        footer=footer_of(subject),
         views=views,
         places=places,
         assets=assets,

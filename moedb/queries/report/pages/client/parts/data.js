@@ -44,7 +44,10 @@
 
   // what a view gave, read once; null where this page does not have it
   moedb.view = function (name) {
-    if (!held.has(name)) held.set(name, moedb.fetchView(name));
+    if (!held.has(name)) {
+      held.set(name, moedb.fetchView(name));
+      held.get(name).catch(() => held.delete(name));  // it is asked for again
+    }
     return held.get(name);
   };
 

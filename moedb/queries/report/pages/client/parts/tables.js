@@ -85,6 +85,7 @@
       data: rows,
       columns: names.map((name) => columnOf(table, name)),
       layout: "fitData",
+      nestedFieldSeparator: false,
       maxHeight: 420,
       placeholder: "no rows",
       columnDefaults: { resizable: true },

@@ -11,13 +11,14 @@
     const [name, ...rest] = hash.replace(/^#/, "").split("/");
     const numbers = rest.map(Number);
     if (name === "expert" && numbers.length >= 2 && numbers.every(Number.isInteger)) {
-      return { needs: "experts-" + numbers[0], show: () => moedb.pages.expert(main, numbers[0], numbers[1]) };
+      return { needs: "experts-" + numbers[0], show: (place) => moedb.pages.expert(place, numbers[0], numbers[1]) };
     }
     if (name === "example" && numbers.length >= 1 && numbers.every(Number.isInteger)) {
       const slice = index.slices.findIndex(([first, last]) => numbers[0] >= first && numbers[0] <= last);
-      return { needs: "tokens-" + Math.max(slice, 0), show: () => moedb.pages.example(main, numbers[0], numbers[1]) };
+      return { needs: "tokens-" + Math.max(slice, 0), show: (place) => moedb.pages.example(place, numbers[0], numbers[1]) };
     }
-    return { needs: "about", show: () => moedb.pages.overview(main), section: name === "section" ? rest[0] : null };
+    if (name in moedb.more) return { needs: "index", show: (place) => moedb.more[name](place, rest) };
+    return { needs: "about", show: moedb.pages.overview, section: name === "section" ? rest[0] : null };
   }
 
   let shown = null;
@@ -36,9 +37,16 @@
     const key = route.section !== undefined ? "overview" : hash;
     if (shown !== key) {
       shown = key;
-      main.replaceChildren();
+      // what is slow goes on in a place of its own, which may be gone by then
+      const place = element("div");
+      main.replaceChildren(place);
       window.scrollTo(0, 0);
-      await route.show();
+      try {
+        await route.show(place);
+      } catch (error) {
+        place.append(element("p", { class: "missing", role: "alert" }, moedb.visible(error.message)));
+      }
+      if (!place.isConnected) return;
       main.dataset.shown = key;
       if (hash !== "") main.focus({ preventScroll: true });
     }

@@ -3,6 +3,7 @@
 (function (moedb) {
   const { element } = moedb;
   moedb.pages = {};
+  moedb.more = {};  // pages by the names that links have for them, beside those of every report
 
   // how the rows of a part are had again
   moedb.howAsked = function (part) {

@@ -162,7 +162,7 @@
         const near = whole.slice(Math.max(0, at - 40), at + text.length + 40);
         found.append(element("li", null, element("a", { class: "of", href: "#example/" + example }, "example " + example), moedb.visible(near)));
       }
-      if (found.children.length === 0) found.append(element("li", null, "no example of this file"));
+      if (found.children.length === 0) found.append(element("li", null, `no example from ${all.example_id[0]} to ${all.example_id[all.n - 1]}`));
     };
     const box = element("input", { type: "search", placeholder: "a text", on: { change: (event) => look(event.target.value) } });
     return [element("label", null, "find", box), found];
@@ -176,7 +176,7 @@
     const all = slice < 0 ? null : await moedb.tokensOf("tokens-" + slice);
     const own = all && tokensOfExample(all, example);
     if (!own) {
-      main.append(element("p", { class: "missing" }, `This file does not hold the tokens of example ${example}.`));
+      main.append(element("p", { class: "missing" }, `The tokens of example ${example} are not here.`));
       return;
     }
     const at = list.example_id.indexOf(example);

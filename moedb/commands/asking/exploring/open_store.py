@@ -1,0 +1,142 @@
+"""The store as the server has it open: one snapshot, its databases, and what they answered."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from moedb.commands.asking.exploring.desk import Desk
+from moedb.commands.asking.exploring.workers import Workers
+from moedb.errors import MoedbError
+
+if TYPE_CHECKING:
+    from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
+    from moedb.store.reading.snapshot import Snapshot
+
+_AT_ONCE = 2
+"""Views that are made at once, and as many statements."""
+
+_MOST_KEPT = 256 * 2**20
+"""Bytes of answers that are kept."""
+
+_LOOKED = 5.0
+"""Seconds for which it is not looked again whether the store has changed."""
+
+
+class MovedError(MoedbError):
+    """The page is of an older snapshot than the one that is open."""
+
+
+class OpenStore:
+    """A snapshot of a store, its databases, and what they answered.
+
+    Parameters
+    ----------
+    take
+        Takes a snapshot of the store.
+    snapshot
+        The one to begin with.
+    resampling
+        How intervals are found; None for none.
+
+    Attributes
+    ----------
+    snapshot
+        What is read now.
+    statements
+        The databases for SQL that was typed: a slow view does not keep it waiting.
+    """
+
+    def __init__(
+        self,
+        take: "Callable[[], Snapshot]",
+        snapshot: "Snapshot",
+        resampling: "Resampling | None" = None,
+    ) -> None:
+        self._take = take
+        self._resampling = resampling
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._newest, self._looked = "", 0.0
+        self._looking = asyncio.Lock()
+        self._open(snapshot)
+
+    def _open(self, snapshot: "Snapshot") -> None:
+        self.snapshot = snapshot
+        self.version = snapshot.sha256
+        self._views = Workers(snapshot, _AT_ONCE, self._resampling)
+        self.statements = Workers(snapshot, _AT_ONCE, self._resampling)
+        self._answers: OrderedDict[Hashable, asyncio.Task[bytes]] = OrderedDict()
+
+    def expect(self, version: str | None) -> None:
+        """Check that a page is of the snapshot that is open.
+
+        Raises
+        ------
+        MovedError
+            If it is of another one.
+        """
+        if version is not None and version != self.version:
+            raise MovedError("the store was read again since this page was opened", "reload it")
+
+    async def answer(self, key: Hashable, work: Callable[[Desk], bytes]) -> bytes:
+        """Return what ``work`` gives, or gave before; two who ask at once have one answer."""
+        answers = self._answers
+        if key not in answers:
+            answers[key] = asyncio.ensure_future(self._views.run(work))
+        answers.move_to_end(key)
+        try:
+            found = await asyncio.shield(answers[key])
+        except Exception:
+            answers.pop(key, None)
+            raise
+        _keep_within(answers, _MOST_KEPT)
+        return found
+
+    async def has_changed(self) -> bool:
+        """Whether the store has something else by now."""
+        async with self._looking:
+            if time.monotonic() - self._looked > _LOOKED:
+                found = await asyncio.to_thread(self._take)
+                self._newest, self._looked = found.sha256, time.monotonic()
+        return self._newest != self.version
+
+    async def read_again(self) -> None:
+        """Take a new snapshot, and answer from it from now on."""
+        async with self._looking:
+            found = await asyncio.to_thread(self._take)
+            if found.sha256 == self.version:
+                return
+            for workers in (self._views, self.statements):
+                self._later(workers.retire())
+            self._open(found)
+
+    def stop(self) -> None:
+        """Interrupt what runs."""
+        for workers in (self._views, self.statements):
+            workers.stop()
+
+    def _later(self, what: "Awaitable[None]") -> None:
+        task = asyncio.ensure_future(what)
+        self._retiring.add(task)
+        task.add_done_callback(partial(_forget, self._retiring))
+
+
+def _forget(tasks: "set[asyncio.Task[None]]", task: "asyncio.Task[None]") -> None:
+    tasks.discard(task)
+
+
+def _keep_within(answers: "OrderedDict[Hashable, asyncio.Task[bytes]]", most: int) -> None:
+    """Leave out the answers that were not asked for the longest, where all are too much."""
+    sizes = {
+        key: len(task.result())
+        for key, task in answers.items()
+        if task.done() and not task.cancelled() and task.exception() is None
+    }
+    total = sum(sizes.values())
+    for key, size in sizes.items():
+        if total <= most:
+            return
+        del answers[key]
+        total -= size
