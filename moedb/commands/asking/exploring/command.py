@@ -1,7 +1,6 @@
 """The command ``moedb explore``."""
 
 import threading
-import webbrowser
 from functools import partial
 from importlib.util import find_spec
 
@@ -89,6 +88,8 @@ def explore(
         answer(address)
         say("open this address; Ctrl-C ends it")
         if is_opened:
+            import webbrowser
+
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
     serve(store, Shown(subject.run.run_id, other), port or 0, seconds, ready)

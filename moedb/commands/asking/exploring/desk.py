@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from moedb.commands.asking.exploring.completing import Names, names_over
 from moedb.errors import UsageError, did_you_mean
 from moedb.queries.database import Database
 from moedb.queries.report.pages.asking import Json
@@ -14,7 +15,6 @@ from moedb.queries.report.pages.subject import Subject, subject_of
 from moedb.queries.report.pages.views.tokens import Slice, slices_of
 
 if TYPE_CHECKING:
-    from moedb.commands.shell.names import Names
     from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
     from moedb.store.reading.snapshot import Snapshot
 
@@ -109,11 +109,9 @@ class Desk:
         return self._explored[shown]
 
     @cached_property
-    def names(self) -> "Names":
+    def names(self) -> Names:
         """What can be named in SQL."""
-        from moedb.commands.shell.names import names_of
-
-        return names_of(self.database)
+        return names_over(self.database)
 
 
 def encoded(value: Mapping[str, object]) -> bytes:

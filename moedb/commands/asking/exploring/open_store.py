@@ -3,8 +3,7 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable
-from functools import partial
+from collections.abc import Callable, Coroutine, Hashable
 from typing import TYPE_CHECKING
 
 from moedb.commands.asking.exploring.desk import Desk
@@ -57,6 +56,7 @@ class OpenStore:
     ) -> None:
         self._take = take
         self._resampling = resampling
+        self._workers: list[Workers] = []
         self._retiring: set[asyncio.Task[None]] = set()
         self._newest, self._looked = "", 0.0
         self._looking = asyncio.Lock()
@@ -67,6 +67,7 @@ class OpenStore:
         self.version = snapshot.sha256
         self._views = Workers(snapshot, _AT_ONCE, self._resampling)
         self.statements = Workers(snapshot, _AT_ONCE, self._resampling)
+        self._workers += [self._views, self.statements]
         self._answers: OrderedDict[Hashable, asyncio.Task[bytes]] = OrderedDict()
 
     def expect(self, version: str | None) -> None:
@@ -109,22 +110,22 @@ class OpenStore:
             if found.sha256 == self.version:
                 return
             for workers in (self._views, self.statements):
-                self._later(workers.retire())
+                self._later(self._retired(workers))
             self._open(found)
 
     def stop(self) -> None:
         """Interrupt what runs."""
-        for workers in (self._views, self.statements):
+        for workers in self._workers:
             workers.stop()
 
-    def _later(self, what: "Awaitable[None]") -> None:
-        task = asyncio.ensure_future(what)
+    async def _retired(self, workers: Workers) -> None:
+        await workers.retire()
+        self._workers.remove(workers)
+
+    def _later(self, what: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(what)
         self._retiring.add(task)
-        task.add_done_callback(partial(_forget, self._retiring))
-
-
-def _forget(tasks: "set[asyncio.Task[None]]", task: "asyncio.Task[None]") -> None:
-    tasks.discard(task)
+        task.add_done_callback(self._retiring.discard)
 
 
 def _keep_within(answers: "OrderedDict[Hashable, asyncio.Task[bytes]]", most: int) -> None:

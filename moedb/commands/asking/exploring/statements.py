@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from moedb.commands.asking.exploring.completing import offers
 from moedb.commands.asking.exploring.desk import Desk, encoded
 from moedb.errors import UsageError
 from moedb.queries.report.pages.columns import numbers, texts
@@ -23,7 +24,6 @@ LONGEST = 20_000
 _LARGEST = 32 * 2**20
 """Bytes of an answer."""
 
-_MOST_OFFERED = 40
 _MOST_EXACT = 2**53
 
 
@@ -63,12 +63,7 @@ def rows_of(statement: str, run: str | None, desk: Desk) -> bytes:
 
 def offers_of(text: str, desk: Desk) -> bytes:
     """What may come next after a text."""
-    from moedb.commands.shell.completion import complete
-    from moedb.commands.shell.statements import is_dot_command
-
-    is_sql = not is_dot_command(text) and text.strip() != "."
-    offers = complete(desk.names, text)[:_MOST_OFFERED] if is_sql else []
-    return encoded({"offers": [[each.text, each.start, each.kind] for each in offers]})
+    return encoded({"offers": offers(desk.names, text)})
 
 
 def _column(values: Sequence[Any]) -> "Column":

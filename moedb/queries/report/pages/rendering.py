@@ -27,10 +27,13 @@ _SCRIPTS = (
     *("figures/pairs.js", "figures/graph.js"),
     *("views/sections.js", "views/experts.js", "views/tokens.js"),
 )
+"""The client, in the order in which its files build on each other."""
+
 _LIVE = ("live/fetching.js", "live/runs.js", "live/completing.js", "live/sql.js")
+"""What only a page has that a server gives."""
+
 _START = "views/routes.js"
-"""The client, in the order in which its files build on each other; some of them are for a page that
-a server gives."""
+"""What shows the first page, once all is there."""
 
 _ESCAPED = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
