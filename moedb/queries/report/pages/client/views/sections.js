@@ -46,18 +46,28 @@
     );
   }
 
+  async function showSection(place, name) {
+    let view;
+    try {
+      view = await moedb.view(name);
+    } catch (error) {
+      place.append(element("p", { class: "missing", role: "alert" }, `${name}: ${moedb.visible(error.message)}`));
+      return;
+    }
+    place.append(element("h2", null, view.title));
+    if (view.text) place.append(element("p", { class: "note" }, moedb.visible(view.text)));
+    for (const note of view.notes || []) place.append(element("p", { class: "missing" }, moedb.visible(note)));
+    if (view.items) await showAbout(place, view);
+    for (const part of view.parts || []) await moedb.showPart(place, part);
+  }
+
   moedb.pages.overview = async function (main) {
     const index = await moedb.view("index");
     main.append(element("h1", null, moedb.visible(index.title)));
-    for (const name of index.sections) {
-      const view = await moedb.view(name);
-      const section = element("section", { id: "section-" + name }, element("h2", null, view.title));
-      main.append(section);
-      if (view.text) section.append(element("p", { class: "note" }, moedb.visible(view.text)));
-      for (const note of view.notes || []) section.append(element("p", { class: "missing" }, moedb.visible(note)));
-      if (view.items) await showAbout(section, view);
-      for (const part of view.parts || []) await moedb.showPart(section, part);
-    }
+    // each comes when it is there, in its place
+    const places = index.sections.map((name) => element("section", { id: "section-" + name }));
+    main.append(...places);
+    await Promise.all(index.sections.map((name, at) => showSection(places[at], name)));
     if (index.notes.length) {
       main.append(element("h2", null, "What is not in this file"));
       for (const note of index.notes) main.append(element("p", { class: "missing" }, moedb.visible(note)));
