@@ -1,6 +1,8 @@
 """The command: what it needs, and what it refuses."""
 
 import socket
+import subprocess
+import sys
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,15 @@ def test_without_its_packages_the_error_says_what_to_install(
     assert run_cli(["explore", "--store", str(store)]) == 2
     err = capsys.readouterr().err
     assert "needs uvicorn," in err and "pip install 'moedb[explore]'" in err
+
+
+def test_what_serves_is_imported_where_it_is_used() -> None:
+    code = (
+        "import sys, moedb.cli; from moedb.commands.asking.exploring import command;"
+        "print({'starlette', 'uvicorn', 'webbrowser'} & {*sys.modules})"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "set()\n"
 
 
 def test_a_port_that_is_taken_is_said(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
