@@ -2,8 +2,8 @@
 
 Both take the same images (made up), batches, optimizer, schedule and precision; the plain loop is
 what one would write by hand, with its own augmentation, and neither checks losses nor keeps
-checkpoints. Rounds take turns, each in a process of its own; what counts is the time from one step to the next, without the
-first ones. Printed are images a second, and the ratio of the medians.
+checkpoints. Rounds take turns, each in a process of its own; what counts is the time from one step
+to the next, without the first ones. Printed are images a second, and the ratio of the medians.
 
     OMP_NUM_THREADS=2 python benchmarks/training.py --experts 5 --steps 12 --rounds 5
 """
