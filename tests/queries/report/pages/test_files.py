@@ -115,6 +115,7 @@ def test_what_is_too_much_for_one_file_is_said(
 ) -> None:
     # 5 tokens to an example, 2 layers, top 2: 20 decisions
     monkeypatch.setattr(writing, "MOST_DECISIONS", 40)
+    monkeypatch.setattr(writing, "MOST_IN_FOLDERS", 40)
     monkeypatch.setattr(writing, "LARGE", 1000)
     path = tmp_path / "report.html"
     assert run_cli(["report", RUN, "--no-ci", "--store", str(store), "-o", str(path)]) == 0
