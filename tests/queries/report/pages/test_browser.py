@@ -135,6 +135,17 @@ def test_what_is_told_of_a_cell_is_what_the_query_gives(
         assert page.locator("h1").inner_text() == "Layer 2, expert 1"
 
 
+def test_a_finger_sees_a_value_before_it_follows_its_link(browser: Any, prompts: Path) -> None:
+    with opened(browser, prompts, 390, has_touch=True) as page:
+        canvas = figure(page, "Share of the tokens").locator(".canvas")
+        cell = canvas.locator("rect[data-item]").nth(3)
+        cell.tap()
+        assert "frequency" in told(page, canvas)
+        assert page.locator("h1").inner_text() != "Layer 0, expert 3"
+        cell.tap()
+        page.wait_for_selector('main[data-shown="#expert/0/3"]')
+
+
 def test_a_table_is_sorted_filtered_and_copied(browser: Any, prompts: Path, store: Path) -> None:
     with opened(browser, prompts) as page:
         page.evaluate("moedb.copy = async (text) => { window.copied = text }")
