@@ -144,7 +144,7 @@ def test_a_run_without_statistics_of_routers_has_a_page(tmp_path: Path) -> None:
     parts = {part["id"]: part for _, part in found.parts()}
     promoted = read_table(parts["promoted"]["table"])
     assert {*promoted["direction"]} == {"promotes", "suppresses"}
-    assert any("no such labels" in note for note in found.views["classes"]["notes"])
+    assert any("no labels to show" in note for note in found.views["classes"]["notes"])
     assert "no answers" in found.views["answers"]["notes"][0]
 
 
