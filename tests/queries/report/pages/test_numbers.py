@@ -17,24 +17,11 @@ from moedb.queries.report.pages.views import classes, pairs
 from moedb.queries.report.pages.views.pairs import orders_of
 from moedb.queries.report.pages.views.tokens import UNMATCHED
 from moedb.queries.report.pages.writing import write_page
-from tests.queries.analyses.test_ioi_analyses import make_settings
 from tests.support.pages import ReadPage
-from tests.support.stores import synthetic_ioi as ioi
-from tests.support.stores.made.hostile import RUN, RUN_B, write_hostile
+from tests.support.stores.made.hostile import RUN, RUN_B
 from tests.support.stores.synthetic_ioi import CAPTURED
 
 SURE = Resampling(samples=100)
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pages") / "store"
-    prompts = ioi.write_captured(folder)
-    kept = [each for each in make_settings(prompts) if each.params.get("form") != "remove"]
-    splits = {p.example_id: p.split for p in prompts}
-    ioi.write_interventions(folder, kept, splits, {e: e + 1 for e in splits if e % 9 % 2 == 0})
-    write_hostile(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
