@@ -77,12 +77,12 @@ def shuffled_routing(db: Database, key: str, n: int = 400) -> pd.DataFrame:
     counts = ShuffledCounts(
         db, "routing-by-class", {"run": RUN, "split": "all", "key": key}, Null(n)
     )
-    return pd.DataFrame(counts.rows("class_routing", 4, slice(0, n)))
+    return counts.rows("class_routing", 4, slice(0, n)).table().to_pandas()
 
 
 def test_shuffling_leaves_what_all_labelled_tokens_choose(db: Database) -> None:
     drawn = shuffled_routing(db, "pos")
-    of_draws = drawn.groupby(["draw", "expert"])["n_decisions"].sum().unstack(fill_value=0)
+    of_draws = drawn.groupby(["moedb_draw", "expert"])["n_decisions"].sum().unstack(fill_value=0)
     # tokens 0, 1 and 4 of each unit are labelled; 0 and 4 twice, or once
     labelled = db.sql(
         "select expert, count(*) as n from routing join token_labels using (run_id, token_idx) "
@@ -112,8 +112,8 @@ def test_shuffled_by_hand(tmp_path: Path) -> None:
         run = next(iter(database.snapshot.runs))
         values = {"run": run, "split": "all", "key": "topic"}
         counts = ShuffledCounts(database, "overlap", values, Null(2000, seed=2))
-        sizes = pd.DataFrame(counts.rows("class_sizes", None, slice(0, 2000)))
-    drawn = sizes.pivot(index="draw", columns="value", values="n_tokens")
+        sizes = counts.rows("class_sizes", None, slice(0, 2000)).table().to_pandas()
+    drawn = sizes.pivot(index="moedb_draw", columns="value", values="n_tokens")
     ways = Counter(sum(chosen) for chosen in combinations(lengths, 3))
     found = Counter(drawn["x"])
     assert set(found) == set(ways)

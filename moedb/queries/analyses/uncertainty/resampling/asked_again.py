@@ -1,9 +1,10 @@
 """A named query asked again of drawn clusters, for the intervals of what it gave."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from moedb.queries.analyses.uncertainty.resampling.counts.of_examples import OF_EXAMPLES
 from moedb.queries.analyses.uncertainty.resampling.counts.of_pairs import OF_PAIRS
@@ -14,13 +15,13 @@ from moedb.queries.analyses.uncertainty.resampling.counts.of_run import (
     OfRun,
 )
 from moedb.queries.analyses.uncertainty.resampling.draws import drawn_again, left_out
-from moedb.queries.analyses.uncertainty.resampling.ends import Kinds, ends_of
+from moedb.queries.analyses.uncertainty.resampling.ends import Ends, Kinds, ends_of
 from moedb.queries.analyses.uncertainty.resampling.replicates import (
     STATICS,
     Replicates,
     chunks_of,
+    each_layer,
     numbers_of,
-    rows_by_layer,
 )
 from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
 from moedb.queries.questions.parameters import RUN_PARAMETERS
@@ -30,10 +31,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    from moedb.queries.counting.decisions.rows import Rows
     from moedb.queries.questions.parameters import Value
     from moedb.queries.questions.query_file import NamedQuery
     from moedb.queries.reading.reader import SnapshotReader
+
+
+T = TypeVar("T")
 
 
 def can_be_asked_again(query: "NamedQuery") -> bool:
@@ -104,16 +107,22 @@ class AskedAgain:
         shape = estimates.shape
         low, high = np.full((2, *shape), np.nan)
         n_samples = self.n_samples
-        for places, drawn, sized in self.drawn():
+        kinds = self.kinds
+
+        def of_layer(
+            places: "NDArray[np.int64]", drawn: "NDArray[np.float64]", behind: "NDArray[np.int64]"
+        ) -> "tuple[NDArray[np.int64], Ends]":
             n_estimates = len(places) * shape[1]
-            ends = ends_of(
+            return places, ends_of(
                 self._resampling.method,
                 estimates[places].ravel(),
                 drawn[:n_samples].reshape(n_samples, n_estimates),
                 drawn[n_samples:].reshape(-1, n_estimates),
-                self.kinds.repeated(len(places)),
-                np.repeat(sized, shape[1]),
+                kinds.repeated(len(places)),
+                np.repeat(behind, shape[1]),
             )
+
+        for places, ends in self._of_layers(of_layer):
             low[places] = ends.low.reshape(-1, shape[1])
             high[places] = ends.high.reshape(-1, shape[1])
         names = self._query.estimates
@@ -207,24 +216,36 @@ class AskedAgain:
         self,
     ) -> "Iterator[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]]":
         """For some of the rows their places, (draw, row, estimate), and (row,) clusters of each."""
+        return self._of_layers(lambda *found: found)
+
+    def _of_layers(
+        self,
+        then: "Callable[[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]], T]",
+    ) -> "Iterator[T]":
+        """Go through the layers, with what is made of the places, the draws and the clusters."""
         import numpy as np
 
-        query = self._query
+        query, n_samples = self._query, self.n_samples
         n_estimates = len(query.estimates)
         sizes = () if query.size is None else (query.size,)
-        replicates = Replicates(query, self._values, (*query.estimates, *sizes))
-        try:
-            for layer, places in rows_by_layer(self._given, query):
+
+        def of_layer(layer: int | None, places: "NDArray[np.int64]", threads: int | None) -> "T":
+            replicates = Replicates(query, self._values, (*query.estimates, *sizes), threads)
+            with closing(replicates):
                 replicates.ask_about(self._given.take(places))
                 drawn = self._at(replicates, layer)
-                without = drawn[self.n_samples :]
-                behind = np.full(len(places), len(without))
-                if query.size is not None:
-                    whole = numbers_of(self._given, query.size)[places]
-                    behind = (without[:, :, n_estimates] != whole).sum(axis=0)
-                yield places, drawn[:, :, :n_estimates], behind
-        finally:
-            replicates.close()
+            without = drawn[n_samples:]
+            behind = np.full(len(places), len(without))
+            if query.size is not None:
+                whole = numbers_of(self._given, query.size)[places]
+                behind = (without[:, :, n_estimates] != whole).sum(axis=0)
+            return then(places, drawn[:, :, :n_estimates], behind)
+
+        # what layers have in common is read before they are worked on side by side
+        for side in self.sides.values():
+            side.read(query.relations)
+        self.weights  # noqa: B018
+        return each_layer(self._given, query, of_layer)
 
     def _at(self, replicates: Replicates, layer: int | None) -> "NDArray[np.float64]":
         import numpy as np
@@ -243,7 +264,7 @@ class AskedAgain:
         found = []
         for chunk in chunks_of(n_draws, max(n_cells, n_static, replicates.n_rows)):
             for view in counted:
-                rows_of: dict[str, Rows] = {
+                rows_of = {
                     name: side.drawn(view, layer, self.weights[name][chunk])
                     for name, side in self.sides.items()
                 }
