@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 _LAYER = "layer"
 
-MOST_AT_ONCE = 2_000_000
+MOST_AT_ONCE = 1_000_000
 """Rows of a relation for all draws that a query is run over together."""
 
 

@@ -198,6 +198,7 @@ class OfRun:
 
     def _count(self, view: str) -> dict[int | None, ClusterCounts]:
         import numpy as np
+        import pyarrow as pa
 
         if view in OF_PAIRS:
             try:
@@ -211,11 +212,20 @@ class OfRun:
         added = OF_EXAMPLES[view]
         given = {**self._asked, **({"key": self._key} if view in KEYED else {})}
         table = self._reader.sql(added.sql, given).arrow()
-        rows = {name: table[name].to_numpy() for name in table.column_names}
         examples, of_example = self._of_example
-        places = np.searchsorted(examples, rows["example_id"])
+        places = np.searchsorted(examples, table["example_id"].to_numpy())
         clusters = self._group_of_cluster[of_example[places]]
-        return by_layer(rows, added.keys, added.sums, clusters, self.n_drawn)
+        rows, texts = {}, {}
+        for name in (*added.keys, *added.sums):
+            if pa.types.is_integer(table[name].type) or pa.types.is_floating(table[name].type):
+                rows[name] = table[name].to_numpy()
+            else:
+                rows[name], texts[name] = _coded_texts(table[name])
+        del table
+        found = by_layer(rows, added.keys, added.sums, clusters, self.n_drawn)
+        for counts in found.values():
+            counts.cells.update({name: of[counts.cells[name]] for name, of in texts.items()})
+        return found
 
     @cached_property
     def _clusters(self) -> Clusters:
@@ -276,6 +286,20 @@ def _without_cells(counts: ClusterCounts) -> ClusterCounts:
     """The same columns without a row."""
     cells = {name: values[:0] for name, values in counts.cells.items()}
     return ClusterCounts(cells, {name: of[:0] for name, of in counts.added.items()})
+
+
+def _coded_texts(
+    column: "pa.ChunkedArray",
+) -> "tuple[NDArray[np.int32], NDArray[np.object_]]":
+    """(row,) numbers in the order of the texts, and (number,) the texts: never one for each row."""
+    import numpy as np
+
+    encoded = column.combine_chunks().dictionary_encode()
+    texts = np.array(encoded.dictionary.to_pylist(), dtype=object)
+    order = np.argsort(texts)
+    place = np.empty(len(texts), np.int32)
+    place[order] = np.arange(len(texts), dtype=np.int32)
+    return place[encoded.indices.to_numpy()], texts[order]
 
 
 def _among(layers: list[int]) -> "pa.Array":
