@@ -73,9 +73,23 @@ def open_engine(
     return connection, Views(connection, definitions, snapshot.chosen, snapshot.format)
 
 
-def connect_to_nothing() -> duckdb.DuckDBPyConnection:
-    """Open an in-memory connection for rows that are put into it: it reads no file, no network."""
+def connect_to_nothing(
+    threads: int | None = None, *, joins_as_written: bool = False
+) -> duckdb.DuckDBPyConnection:
+    """Open an in-memory connection for rows that are put into it: it reads no file, no network.
+
+    Parameters
+    ----------
+    threads
+        How many it works with; None for as many as there are cores.
+    joins_as_written
+        Whether tables are joined in the order in which the SQL has them.
+    """
     connection = duckdb.connect(":memory:")
+    if threads is not None:
+        connection.execute(f"set threads = {threads}")
+    if joins_as_written:
+        connection.execute("set disabled_optimizers = 'join_order'")
     connection.execute("set TimeZone = 'UTC'")
     connection.execute("set enable_progress_bar = false")
     connection.execute("set python_enable_replacements = false")
