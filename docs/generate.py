@@ -15,7 +15,7 @@ from moedb.queries.analyses.uncertainty.over_trials import OVER_TRIALS, how_over
 from moedb.queries.analyses.uncertainty.without import WITHOUT
 from moedb.queries.questions.catalog import catalog
 from moedb.queries.questions.query_file import NamedQuery
-from moedb.schemas.arrays import ARRAYS, CHUNK_ROWS, SHARD_ROWS
+from moedb.schemas.arrays import ARRAY_FUNCTIONS, ARRAYS, CHUNK_ROWS, SHARD_ROWS
 from moedb.schemas.manifests import FORMAT_VERSION
 from moedb.schemas.tables import TABLES
 
@@ -47,6 +47,13 @@ def arrays_text() -> str:
     """Every kind of array."""
     rows = ["| array | shape | holds |", "|---|---|---|"]
     rows += [f"| `{s.name}/LAYER` | {s.shape_text} | {cell(s.doc)} |" for s in ARRAYS]
+    return "\n".join(rows)
+
+
+def functions_text() -> str:
+    """Every function of SQL that reads an array."""
+    rows = ["| function | gives | of the array |", "|---|---|---|"]
+    rows += [f"| `{s.call}` | {s.gives} | `{s.name}` |" for s in ARRAY_FUNCTIONS.values()]
     return "\n".join(rows)
 
 
@@ -98,6 +105,7 @@ def data_model() -> str:
     return (
         template.replace("@TABLES@", tables_text())
         .replace("@ARRAYS@", arrays_text())
+        .replace("@FUNCTIONS@", functions_text())
         .replace("@QUERIES@", queries_text())
         .replace("@FORMAT@", ".".join(map(str, FORMAT_VERSION)))
         .replace("@SHARD@", str(SHARD_ROWS))

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from moedb.commands.api.experts.labelling import remove_addition as remove_addition
     from moedb.commands.api.experts.probing import probe as probe
     from moedb.commands.api.publishing import export as export
+    from moedb.commands.api.publishing import export_duckdb as export_duckdb
     from moedb.commands.api.publishing import plot as plot
+    from moedb.commands.api.publishing import report as report
     from moedb.errors import MoedbError as MoedbError
     from moedb.queries.analyses.uncertainty.resampling.settings import Null as Null
     from moedb.queries.analyses.uncertainty.resampling.settings import Resampling as Resampling
@@ -48,6 +50,7 @@ _LAZY = {
     "check_labels": ("moedb.commands.api.experts.label_checks", "check_labels"),
     "copy": ("moedb.commands.api.copying", "copy"),
     "export": ("moedb.commands.api.publishing", "export"),
+    "export_duckdb": ("moedb.commands.api.publishing", "export_duckdb"),
     "import_labels": ("moedb.commands.api.experts.importing", "import_labels"),
     "intervene": ("moedb.commands.api.capturing", "intervene"),
     "label_experts": ("moedb.commands.api.experts.expert_labels", "label_experts"),
@@ -57,6 +60,7 @@ _LAZY = {
     "probe": ("moedb.commands.api.experts.probing", "probe"),
     "publish": ("moedb.commands.api.copying", "publish"),
     "remove_addition": ("moedb.commands.api.experts.labelling", "remove_addition"),
+    "report": ("moedb.commands.api.publishing", "report"),
 }
 
 __all__ = [
@@ -73,6 +77,7 @@ __all__ = [
     "check_labels",
     "copy",
     "export",
+    "export_duckdb",
     "import_labels",
     "intervene",
     "label_experts",
@@ -82,6 +87,7 @@ __all__ = [
     "probe",
     "publish",
     "remove_addition",
+    "report",
 ]
 
 

@@ -36,7 +36,7 @@ from moedb.queries.questions.macros import create_macros, queries_named_in
 from moedb.queries.questions.parameters import RUN_PARAMETERS, Value
 from moedb.queries.questions.query_file import NamedQuery
 from moedb.queries.questions.question import Question
-from moedb.queries.reading.expert_outputs import ExpertOutputs, read_expert_outputs
+from moedb.queries.reading.arrays.expert_outputs import ExpertOutputs, read_expert_outputs
 from moedb.queries.reading.memo import Memo
 from moedb.queries.reading.read_only import check_read_only, explained
 from moedb.queries.reading.references import SPLITS, SplitSize, SplitSizes, narrowed, references
@@ -44,7 +44,7 @@ from moedb.queries.reading.sources.plan_reading import names_a_relation
 from moedb.queries.reading.sources.sql_sources import BoundCall, SourceFinder
 from moedb.queries.reading.sources.statement import MacroCall, Statement, read_statement
 from moedb.queries.results.result import DUCKDB, Computed, Provenance, Result, RunReference
-from moedb.schemas.arrays import array_spec
+from moedb.schemas.arrays import ARRAY_FUNCTIONS, array_spec
 from moedb.schemas.version import __version__
 from moedb.store.layout import is_url, store_path
 from moedb.store.reading.places.remote_store import RemoteStore
@@ -270,6 +270,7 @@ class Database:
             # With every macro there, DuckDB can say which name was meant.
             with errors_explained():
                 self._engine.views.define_all()
+                self._engine.functions.define(" ".join(ARRAY_FUNCTIONS))
                 create_macros(self._engine.connection, default_runs=default_runs)
             relation = self._engine.run(statement, given)
 
@@ -575,16 +576,16 @@ class Database:
         """
         from moedb.store.arrays.stored import ArrayKey, check_shards, open_array
 
-        array_spec(name)
+        spec = array_spec(name)
         found = self._with_array(run, name, layer)
         kept = found.manifest.arrays.get(name, ())
         if layer not in kept:
             have = f"kept are layers {list(kept)}" if kept else "it keeps none of that name"
             names = ", ".join(sorted(found.manifest.arrays)) or "no arrays"
+            of_layer = "" if spec.at_the_end and not kept else f" of layer {layer}"
             raise ArrayNotFoundError(
-                f"run {found.run_id} has no {name} of layer {layer}: {have}; it has {names}",
-                f"capture again with --arrays {name}"
-                + ("" if array_spec(name).is_of_run else f"@{layer}"),
+                f"run {found.run_id} has no {name}{of_layer}: {have}; it has {names}",
+                f"capture again with --arrays {name}" + ("" if spec.at_the_end else f"@{layer}"),
             )
         key = ArrayKey(name, layer)
         opened = open_array(found, key)
@@ -592,6 +593,12 @@ class Database:
             check_shards(found, key)
             self._arrays_hashed.add((found.run_id, key))
         return opened
+
+    def _array_of_sql(self, run: str, name: str, layer: int | None) -> "zarr.Array[Any]":
+        """Open an array that SQL reads a row of; of those at the model's end the layer is known."""
+        if layer is None:
+            layer = max(self.snapshot.run(run).manifest.arrays.get(name, ()), default=0)
+        return self.array(run, name, layer)
 
     def expert_outputs(
         self, run: str | None = None, *, layer: int, where: str = "true"
@@ -635,7 +642,10 @@ class Database:
         if self._is_closed:
             raise SqlError(f"{self!r} is closed", "open it again: moedb.open(...)")
         hashed = self._hashed or ()
-        return Engine(self.snapshot, self.memo, hashed, lambda: self.split_sizes, self.spark)
+        return Engine(
+            *(self.snapshot, self.memo, hashed, lambda: self.split_sizes, self._array_of_sql),
+            self.spark,
+        )
 
     @cached_property
     def _sources(self) -> SourceFinder:

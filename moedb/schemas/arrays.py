@@ -7,6 +7,7 @@ that of the shared expert's, V the tokens of the model's vocabulary.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from moedb.errors import ArrayNotFoundError, did_you_mean
@@ -46,17 +47,47 @@ class ArraySpec:
     first
         Its first axis: ``T`` where its rows are tokens of the run's texts, each unit's its own. The
         other ones are arrays of the run as a whole.
+    function
+        The function of SQL that reads a row of it; None where there is none.
+    at_the_end
+        Whether it is of the stream after the last layer alone, so that its layer goes without
+        saying.
     """
 
     name: str
     axes: tuple[Axis, ...]
     doc: str
     first: First = "T"
+    function: str | None = None
+    at_the_end: bool = False
 
     @property
     def is_of_run(self) -> bool:
         """Whether it is written once for the run, and not token by token."""
         return self.first != "T"
+
+    @property
+    def slot(self) -> str | None:
+        """What one vector of a row is chosen by, where a row has several: a rank, or an expert."""
+        return DIMENSION_NAMES[self.axes[0]] if len(self.axes) > 1 else None
+
+    @property
+    def arguments(self) -> Mapping[str, str]:
+        """The arguments of the function, each with its SQL type."""
+        row = "array_row" if self.first == "T" else DIMENSION_NAMES[self.first]
+        layer = {} if self.at_the_end else {"layer": "INTEGER"}
+        slot = {} if self.slot is None else {self.slot: "INTEGER"}
+        return {"run_id": "VARCHAR", **layer, row: "BIGINT", **slot}
+
+    @property
+    def call(self) -> str:
+        """How the function is called, such as ``shared_output(run_id, layer, array_row)``."""
+        return f"{self.function}({', '.join(self.arguments)})"
+
+    @property
+    def gives(self) -> str:
+        """What the function gives, such as ``FLOAT[d]``: one vector of a row."""
+        return f"FLOAT[{self.axes[-1]}]"
 
     @property
     def shape_text(self) -> str:
@@ -65,44 +96,67 @@ class ArraySpec:
 
 
 ARRAYS: tuple[ArraySpec, ...] = (
-    ArraySpec("router_logits", ("E",), "the router's scores before softmax or sigmoid"),
+    ArraySpec(
+        "router_logits",
+        ("E",),
+        "the router's scores before softmax or sigmoid",
+        function="router_logits",
+    ),
     ArraySpec(
         "router_input",
         ("d",),
         "what the router and the experts read (after the norm, in a transformer)",
+        function="router_input",
     ),
     ArraySpec(
         "expert_outputs",
         ("k", "d"),
         "output of the expert of rank r in slot r, before its weight",
+        function="expert_output",
     ),
     ArraySpec(
         "all_expert_outputs",
         ("E", "d"),
         "output of every routed expert, chosen or not, before any weight; cifar-moe alone keeps it",
+        function="output_of_expert",
     ),
-    ArraySpec("shared_outputs", ("d",), "the shared expert's output, before its gate"),
+    ArraySpec(
+        "shared_outputs",
+        ("d",),
+        "the shared expert's output, before its gate",
+        function="shared_output",
+    ),
     ArraySpec(
         "residual_pre",
         ("d",),
         "the residual stream entering the layer; index n_layers is the stream after the last layer",
+        function="residual_pre",
     ),
     ArraySpec(
         "logit_direction",
         ("d",),
         "direction of the last stream along which the target's logit gains on the foil's, the "
         "final norm's scale frozen; its index is n_layers",
+        function="logit_direction",
+        at_the_end=True,
     ),
-    ArraySpec("residual_mid", ("d",), "after attention, before the MoE block's norm"),
+    ArraySpec(
+        "residual_mid",
+        ("d",),
+        "after attention, before the MoE block's norm",
+        function="residual_mid",
+    ),
     ArraySpec(
         "expert_neurons",
         ("k", "h"),
         "hidden units of the expert of rank r, before the down projection; only where asked for",
+        function="expert_neurons",
     ),
     ArraySpec(
         "shared_neurons",
         ("s",),
         "hidden units of the shared expert, before its down projection; only where asked for",
+        function="shared_neurons",
     ),
     ArraySpec(
         "unembedding",
@@ -110,6 +164,8 @@ ARRAYS: tuple[ArraySpec, ...] = (
         "the model's unembedding, a row for each token of its vocabulary; its index is n_layers; "
         "only where asked for",
         "V",
+        function="unembedding",
+        at_the_end=True,
     ),
     ArraySpec(
         "final_norm",
@@ -117,8 +173,14 @@ ARRAYS: tuple[ArraySpec, ...] = (
         "the gain of the norm before the unembedding, which is kept with it; its attribute centers "
         "says whether the norm subtracts the mean",
         "d",
+        at_the_end=True,
     ),
 )
+
+ARRAY_FUNCTIONS: Mapping[str, ArraySpec] = MappingProxyType(
+    {spec.function: spec for spec in ARRAYS if spec.function is not None}
+)
+"""The arrays that a function of SQL reads, by its name."""
 
 ARRAY_NAMES: tuple[str, ...] = tuple(spec.name for spec in ARRAYS)
 DEFAULT_ARRAYS: tuple[str, ...] = tuple(

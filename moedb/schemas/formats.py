@@ -5,6 +5,9 @@ FORMATS = ("table", "csv", "json", "jsonl", "markdown", "latex", "html", "parque
 DATA_FORMATS = ("csv", "json", "jsonl", "parquet")
 """Those that hold the columns and their values as they are."""
 
+DUCKDB = "duckdb"
+"""The format of a file with whole runs, which is no table."""
+
 FORMAT_OF_ENDING = {
     ".tex": "latex",
     ".csv": "csv",

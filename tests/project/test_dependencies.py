@@ -27,7 +27,7 @@ def pinned(name: str) -> dict[str, Version]:
 
 def test_the_lowest_versions_are_those_that_pyproject_allows() -> None:
     lowest = pinned("constraints-lowest.txt")
-    for name, requirement in requirements("hub", "labels", "test").items():
+    for name, requirement in requirements("hub", "labels", "shell", "test").items():
         bounds = [s.version for s in requirement.specifier if s.operator in (">=", "==")]
         assert len(bounds) == 1, f"{name} has no lower bound"
         assert lowest[name] == Version(bounds[0]), name
@@ -35,7 +35,7 @@ def test_the_lowest_versions_are_those_that_pyproject_allows() -> None:
 
 def test_what_moedb_is_built_with_is_allowed() -> None:
     used = pinned("constraints.txt")
-    extras = ("benchmarks", "hub", "labels", "spark", "test", "dev")
+    extras = ("benchmarks", "browser", "hub", "labels", "shell", "site", "spark", "test", "dev")
     for name, requirement in requirements(*extras).items():
         assert requirement.specifier.contains(used[name]), name
 
@@ -43,7 +43,7 @@ def test_what_moedb_is_built_with_is_allowed() -> None:
 def test_gptqmodel_is_tested_with_what_moedb_is_built_with() -> None:
     """All but numpy, of which gptqmodel names one version."""
     used, beside_it = pinned("constraints.txt"), pinned("constraints-gptq.txt")
-    for name, requirement in requirements("gptq", "hub", "labels", "test").items():
+    for name, requirement in requirements("gptq", "hub", "labels", "shell", "test").items():
         assert requirement.specifier.contains(beside_it[name]), name
     others = {name for name in used.keys() & beside_it.keys() if used[name] != beside_it[name]}
     assert others == {"numpy"}
@@ -52,7 +52,7 @@ def test_gptqmodel_is_tested_with_what_moedb_is_built_with() -> None:
 def test_object_storage_is_tested_with_what_moedb_is_built_with() -> None:
     """All but python-dateutil, of which botocore wants an older one."""
     used, beside_it = pinned("constraints.txt"), pinned("constraints-remote.txt")
-    for name, requirement in requirements("s3", "remote", "hub", "labels", "test").items():
+    for name, requirement in requirements("s3", "remote", "hub", "labels", "shell", "test").items():
         assert requirement.specifier.contains(beside_it[name]), name
     others = {name for name in used.keys() & beside_it.keys() if used[name] != beside_it[name]}
     assert others == {"python-dateutil"}
@@ -69,7 +69,7 @@ def test_every_version_is_pinned() -> None:
         "constraints-remote.txt",
     ):
         versions = pinned(file)
-        for name in requirements("hub", "labels", "test"):
+        for name in requirements("hub", "labels", "shell", "test"):
             installed = importlib.metadata.distribution(name)
             if versions[name] != Version(installed.version):
                 continue  # another file's turn

@@ -3,11 +3,10 @@
 import click
 
 from moedb.commands.asking.doubt import draw_options, with_chosen_doubt
-from moedb.commands.asking.query import say_sources
 from moedb.commands.options import COUNT, open_store, store_option
 from moedb.commands.terminal.completion import complete_runs
 from moedb.commands.terminal.emitting import emit
-from moedb.commands.terminal.messages import say
+from moedb.commands.terminal.messages import say, say_sources
 from moedb.errors import UsageError
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from moedb.commands.asking.doubt import doubt_options
-from moedb.commands.asking.query import ask, say_sources
+from moedb.commands.asking.query import ask
 from moedb.commands.engines import engine_options
 from moedb.commands.options import (
     COUNT,
@@ -15,7 +15,6 @@ from moedb.commands.options import (
     open_store,
     parameter_option,
     refinement_options,
-    run_option,
     runs_options,
     store_option,
     table_options,
@@ -23,11 +22,14 @@ from moedb.commands.options import (
 from moedb.commands.terminal.completion import (
     complete_figures,
     complete_questions,
-    complete_runs,
 )
 from moedb.commands.terminal.emitting import emit
-from moedb.commands.terminal.messages import say
+from moedb.commands.terminal.messages import say, say_sources
 from moedb.errors import MoedbError, UsageError, did_you_mean
+from moedb.schemas.formats import DUCKDB, FORMATS
+
+_OF_DATABASES = ("run", "output", "format_", "copy_all", "store")
+"""The options that a file of DuckDB takes."""
 
 
 @click.command(short_help="Write a table for a paper, with where it is from.")
@@ -36,6 +38,20 @@ from moedb.errors import MoedbError, UsageError, did_you_mean
 @runs_options
 @parameter_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice([*FORMATS, DUCKDB]),
+    help="Format of the file; duckdb, without NAME, writes whole runs into a database of DuckDB.  "
+    "[default: by the ending of -o]",
+)
+@click.option(
+    "--copy",
+    "copy_all",
+    is_flag=True,
+    help="With duckdb: copy all rows into the file.  [default: large tables stay in the store, "
+    "where the file's views read them]",
+)
 @click.option(
     "--check",
     is_flag=True,
@@ -56,6 +72,8 @@ def export(
     by: str | None,
     parameters: tuple[tuple[str, str], ...],
     output: Path | None,
+    format_: str | None,
+    copy_all: bool,
     check: bool,
     limit: int | None,
     where: str | None,
@@ -66,6 +84,8 @@ def export(
     """Write a table for a paper, by the ending of -o: .tex .csv .md .html .json .jsonl .parquet.
 
     Beside it goes a sidecar, FILE.provenance.json: SQL, parameters, runs, models, hashes.
+    Without NAME, .duckdb is a database of runs for any program that opens DuckDB's files: tables,
+    views, and the named queries as table macros.
 
     \b
     Example:
@@ -73,10 +93,19 @@ def export(
       moedb export ioi-logit-diff -o ioi.tex --caption "IOI by template" --label tab:ioi
       moedb export load-balance -o balance.tex --font-size scriptsize --rename cv="Spread"
       moedb export --check balance.tex frequency.tex
+      moedb export --format duckdb --run qwen-ioi -o runs.duckdb
     """
     if check:
         _check(names)
         return
+    is_database = format_ == DUCKDB or (
+        format_ is None and output is not None and output.suffix.lower() == f".{DUCKDB}"
+    )
+    if is_database:
+        _write_database(names, run, output, copy_all)
+        return
+    if copy_all:
+        raise UsageError("--copy is for a file of DuckDB", "--format duckdb -o FILE.duckdb")
     if len(names) > 1:
         raise UsageError(f"one query is exported at a time, not {len(names)}", "give one NAME")
     name = next(iter(names), None)
@@ -96,14 +125,47 @@ def export(
         **options,
     )
     result = refined(ask(name, statement, run, parameters, by=by), Refinement(where, order_by))
-    for path in write_table(result, output, table, allow_empty=allow_empty):
+    for path in write_table(result, output, table, format_, allow_empty=allow_empty):
         say(f"wrote {path}")
-    if output.suffix.lower() == ".tex":
+    if (format_ or output.suffix.lower()) in (".tex", "latex"):
         packages = " ".join(rf"\usepackage{{{each}}}" for each in latex_packages(table))
         say(f"in the preamble: {packages}")
     if table.environment == "longtable":
         say("a longtable stands where the text has one column, such as after \\onecolumn")
     say_sources(result)
+
+
+def _write_database(
+    names: tuple[str, ...], run: str | None, output: Path | None, copy_all: bool
+) -> None:
+    context = click.get_current_context()
+    typed = [
+        each.opts[0]
+        for each in context.command.params
+        if each.name is not None
+        and each.name not in (*_OF_DATABASES, "names")
+        and context.get_parameter_source(each.name) is click.core.ParameterSource.COMMANDLINE
+    ]
+    if names or typed:
+        raise UsageError(
+            f"a file of DuckDB has whole runs: it takes no {', '.join([*names, *typed])}",
+            "moedb export --format duckdb --run RUN -o FILE.duckdb",
+        )
+    if output is None:
+        raise UsageError("an export needs a file", "moedb export --format duckdb -o FILE.duckdb")
+    from moedb.queries.report.duckdb_file import write_duckdb
+
+    database = open_store()
+    written = write_duckdb(database, output, run, copy=copy_all)
+    for path in written.paths:
+        say(f"wrote {path}")
+    titles = ", ".join(each.title for each in written.runs)
+    say(f"{len(written.runs)} runs: {titles}" if len(written.runs) > 1 else f"run {titles}")
+    if written.in_place:
+        say(
+            f"{', '.join(written.in_place)} stay in {database.snapshot.title}, which has to stay "
+            "there too; --copy takes their rows into the file"
+        )
 
 
 def _check(names: tuple[str, ...]) -> None:
@@ -218,44 +280,3 @@ def plot(
     for path in draw(name, result, output, layout, allow_empty=allow_empty, **given):
         say(f"wrote {path}")
     say_sources(result)
-
-
-@click.group(short_help="Write a page of figures and tables about a run.")
-def report() -> None:
-    """Write a folder of figures and tables, with a page that puts them in order."""
-
-
-@report.command()
-@run_option
-@click.option(
-    "--interventions",
-    metavar="RUN",
-    shell_complete=complete_runs,
-    help="The run with the interventions.  [default: every complete one on the run]",
-)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    required=True,
-    help="Folder to write to; made if it is not there.",
-)
-@store_option
-def ioi(run: str | None, interventions: str | None, output: Path) -> None:
-    """Report on a capture of indirect object identification prompts.
-
-    Figures as PDF and PNG, tables as LaTeX and CSV, a sidecar beside each, and a page, ioi.md. What
-    the runs do not hold is left out, and named.
-
-    \b
-    Example:
-      moedb report ioi -o report
-      moedb report ioi --run qwen-ioi-3a27 --interventions intervene-9c -o report
-    """
-    from moedb.queries.report.writing import write_ioi_report
-
-    written = write_ioi_report(open_store(), output, run, interventions)
-    for sentence in written.missing:
-        say(f"missing: {sentence}")
-    lacking = f"; {len(written.missing)} parts are missing, see above" if written.missing else ""
-    say(f"wrote {len(written.files)} files; begin with {written.files[-1]}{lacking}")

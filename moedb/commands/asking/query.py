@@ -16,8 +16,8 @@ from moedb.commands.options import (
     store_option,
 )
 from moedb.commands.terminal.completion import complete_questions, complete_runs
-from moedb.commands.terminal.emitting import emit
-from moedb.commands.terminal.messages import say
+from moedb.commands.terminal.emitting import emit, is_interactive
+from moedb.commands.terminal.messages import say, say_sources
 from moedb.commands.terminal.question_help import QuestionCommand
 from moedb.errors import UsageError
 
@@ -88,30 +88,16 @@ def _asked(
         return database.sql(sql or "", given, run=run)
     from moedb.queries.analyses.waiting.progress import shown_by
 
-    with shown_by(_progress):
+    with shown_by(progress_bar):
         return database.query(name, **given)
 
 
-def _progress(what: str, n_parts: int) -> "AbstractContextManager[Callable[[], None]]":
+def progress_bar(what: str, n_parts: int) -> "AbstractContextManager[Callable[[], None]]":
+    """Show how far something long is, on stderr."""
     # rich is imported where there is something to show
     from moedb.commands.api.progress import analysis_progress
 
     return analysis_progress(what, n_parts)
-
-
-def say_sources(result: "Result") -> None:
-    """Say on stderr which runs a result is from, whether one was meant, and what to mind of it."""
-    provenance = result.provenance
-    say(provenance.footer())
-    if result.caution is not None:
-        say(f"note: {result.caution}")
-    if not provenance.certain:
-        incomplete = sum(run.status != "complete" for run in provenance.runs)
-        say(
-            f"the SQL reads the tables of {len(provenance.runs)} runs together"
-            + (f", {incomplete} of them incomplete" if incomplete else "")
-            + "; for one of them: --run RUN, or where run_id = '...'"
-        )
 
 
 @click.command(cls=QuestionCommand, short_help="Run a named query; without a name, list them.")
@@ -176,6 +162,16 @@ def _as_its_engine_runs(sql: str) -> str:
     return spark_sql(sql, pretty=True) + ";"
 
 
+def _is_bare() -> bool:
+    """Whether nothing was typed but which store and run."""
+    context = click.get_current_context()
+    return all(
+        name in ("store", "run")
+        or context.get_parameter_source(name) is not click.core.ParameterSource.COMMANDLINE
+        for name in context.params
+    )
+
+
 @click.command(short_help="Run one SQL statement that reads.")
 @click.argument("statement", required=False)
 @click.option("-f", "--file", type=click.Path(path_type=Path), help="Read the SQL from a file.")
@@ -201,15 +197,24 @@ def sql(
 ) -> None:
     """Run one SQL statement that reads, given as STATEMENT, in a file, or (-) on stdin.
 
-    Tables and views are those of `moedb schema`; the named queries are table macros.
+    Tables and views are those of `moedb schema`; the named queries are table macros. Without a
+    statement, on a terminal, `moedb shell` starts.
 
     \b
     Example:
       moedb sql "select layer, count(distinct expert) as used from routing group by all"
       moedb sql "from routing_by_class(key := 'role') where lift > 5"
     """
+    if statement is None and file is None and _is_bare() and is_interactive():
+        from moedb.commands.shell.command import start_shell
+
+        start_shell(run)
+        return
     if (statement is None) == (file is None):
-        raise UsageError("give the SQL as an argument, as - for stdin, or with -f FILE")
+        raise UsageError(
+            "give the SQL as an argument, as - for stdin, or with -f FILE",
+            "moedb shell asks for one statement after the other",
+        )
     if file is not None:
         try:
             statement = file.read_text(encoding="utf-8")

@@ -4,7 +4,7 @@ import re
 import shutil
 import sys
 from collections.abc import Collection, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +30,34 @@ PAGED_ROWS = 10_000
 """Rows of a table in a pager, where --limit does not say."""
 
 
+LINE = "line"
+"""A format for a terminal alone: a line for each column of a row."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to type for what a terminal has no room for.
+
+    Attributes
+    ----------
+    columns
+        For the columns that are left out.
+    cells
+        For the texts that are cut short.
+    rows
+        For the rows.
+    """
+
+    columns: str = "--columns shows them, a pipe has all"
+    cells: str = "a pipe has the whole of it"
+    rows: str = "--limit N shows more, a pipe or -o FILE has all"
+
+
+def is_interactive() -> bool:
+    """Whether somebody sits before a terminal: stdin and stdout are one."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
 def emit(
     result: "Result",
     format_: str | None,
@@ -42,6 +70,7 @@ def emit(
     no_pager: bool = False,
     intervals: "Intervals | None" = None,
     lines_of_cell: int = LINES_OF_CELL,
+    advice: Advice = Advice(),
 ) -> "Result":
     """Print rows, or write them to a file with its sidecar; say so where rows are cut off.
 
@@ -70,15 +99,17 @@ def emit(
             say(f"wrote {path}")
         n_rows, truncated = written.n_rows, written.truncated
     else:
-        stream = RowStream.of(result, options.in_format(chosen))
-        if chosen == "table" and sys.stdout.isatty() and result.view is not None and not named:
-            stream = _show_view(result, result.view, limit, no_pager)
+        stream = RowStream.of(result, options.in_format("table" if chosen == LINE else chosen))
+        if chosen == LINE:
+            stream = _show_records(result, options, no_pager, advice)
+        elif chosen == "table" and sys.stdout.isatty() and result.view is not None and not named:
+            stream = _show_view(result, result.view, limit, no_pager, advice)
         elif chosen == "table" and sys.stdout.isatty():
             # a column that was asked about is not left out
             words = set(re.findall(r"\w+", f"{where or ''} {order_by or ''}"))
             # an end is in the cells of its estimate
             of_ends = {name for name, ends in stream.fold.ends.items() if words & set(ends)}
-            stream = _show(result, options, no_pager, lines_of_cell, words | of_ends)
+            stream = _show(result, options, no_pager, lines_of_cell, words | of_ends, advice)
         else:
             _print(stream, chosen, options)
         n_rows, truncated = stream.n_rows, stream.truncated
@@ -107,6 +138,7 @@ def _show(
     no_pager: bool,
     lines_of_cell: int,
     asked: Collection[str],
+    advice: Advice,
 ) -> "RowStream":
     """Print a table on a terminal: as wide as that is, and a screen at a time."""
     from moedb.queries.results.formats.fitting import fit
@@ -118,14 +150,35 @@ def _show(
     _put(table.lines(lines_of_cell), pager)
     if table.left_out:
         named = ", ".join(table.left_out)
-        say(f"not shown: {named}; --columns shows them, a pipe has all")
+        say(f"not shown: {named}; {advice.columns}")
     if table.cut:
-        say(f"cut short: {', '.join(table.cut)}; a pipe has the whole of it")
-    _say_truncated(result, stream, options.limit)
+        say(f"cut short: {', '.join(table.cut)}; {advice.cells}")
+    _say_truncated(result, stream, options.limit, advice)
     return stream
 
 
-def _show_view(result: "Result", view: "View", limit: int | None, no_pager: bool) -> "RowStream":
+def _show_records(
+    result: "Result", options: "TableOptions", no_pager: bool, advice: Advice
+) -> "RowStream":
+    """Print rows one below the other, a line for each column."""
+    from moedb.queries.results.formats.plain import record_lines
+    from moedb.queries.results.rows.streaming import RowStream
+
+    if not sys.stdout.isatty():
+        stream = RowStream.of(result, options)
+        for line in record_lines(stream.columns, stream.rows()):
+            click.echo(line, color=True)
+        return stream
+    pager = _pager(no_pager)
+    stream = RowStream.of(result, replace(options, limit=_limit(options.limit, pager)))
+    _put(record_lines(stream.columns, stream.rows()), pager)
+    _say_truncated(result, stream, options.limit, advice)
+    return stream
+
+
+def _show_view(
+    result: "Result", view: "View", limit: int | None, no_pager: bool, advice: Advice
+) -> "RowStream":
     """Show rows on a terminal in the way that their question has for it."""
     from moedb.queries.results.rows.streaming import RowStream
 
@@ -136,7 +189,7 @@ def _show_view(result: "Result", view: "View", limit: int | None, no_pager: bool
     _put(view(rows, shutil.get_terminal_size().columns), pager)
     if stream.n_rows:
         say(f"as a table: --columns {','.join(names[:3])},...; a pipe has all columns")
-    _say_truncated(result, stream, limit)
+    _say_truncated(result, stream, limit, advice)
     return stream
 
 
@@ -166,11 +219,13 @@ def _put(lines: "Iterable[str]", pager: list[str] | None) -> None:
             click.echo(line, nl=False, color=True)
 
 
-def _say_truncated(result: "Result", stream: "RowStream", limit: int | None) -> None:
+def _say_truncated(
+    result: "Result", stream: "RowStream", limit: int | None, advice: Advice
+) -> None:
     if stream.truncated and limit is None:
         counted = result.count_within(_PATIENCE)
         of = "more" if counted is None else f"{counted:,}"
-        say(f"{stream.n_rows:,} of {of} rows; --limit N shows more, a pipe or -o FILE has all")
+        say(f"{stream.n_rows:,} of {of} rows; {advice.rows}")
 
 
 _PATIENCE = 2.0

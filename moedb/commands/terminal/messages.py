@@ -12,6 +12,7 @@ from moedb.queries.results.visible import visible_lines
 from moedb.store.reading.places.file_systems import without_secrets
 
 if TYPE_CHECKING:
+    from moedb.queries.results.result import Result
     from moedb.store.copying.mirror import Mirror
 
 
@@ -40,6 +41,23 @@ def say_of_mirror(mirror: "Mirror | None") -> None:
     elif mirror.copied is not None and mirror.copied.others:
         others = ", ".join(mirror.copied.others[:5])
         say(f"the mirror has these units from another writer: {others}")
+
+
+def say_sources(
+    result: "Result", one_run: str = "for one of them: --run RUN, or where run_id = '...'"
+) -> None:
+    """Say on stderr which runs a result is from, whether one was meant, and what to mind of it."""
+    provenance = result.provenance
+    say(provenance.footer())
+    if result.caution is not None:
+        say(f"note: {result.caution}")
+    if not provenance.certain:
+        incomplete = sum(run.status != "complete" for run in provenance.runs)
+        say(
+            f"the SQL reads the tables of {len(provenance.runs)} runs together"
+            + (f", {incomplete} of them incomplete" if incomplete else "")
+            + f"; {one_run}"
+        )
 
 
 class SafeFormatter(logging.Formatter):

@@ -11,7 +11,7 @@ from moedb.experts.probing.concepts import Tokens
 from moedb.experts.probing.seeing import Seen, chosen, everything
 from moedb.experts.probing.settings import ProbeSettings
 from moedb.queries.database import Database
-from moedb.queries.reading.array_rows import pieces, read_piece
+from moedb.queries.reading.arrays.rows import pieces, read_piece
 
 BYTES_AT_ONCE = 1 << 30
 """Values that are held; the experts of a larger layer are read some at a time."""

@@ -10,12 +10,14 @@ import duckdb
 
 from moedb.errors import SqlError, SqlRefusedError
 from moedb.queries.counting.stand_ins import COUNTED, Count, StandIns, counts_of
+from moedb.queries.reading.arrays.functions import ArrayFunctions
 from moedb.store.engine.connection import open_engine
+from moedb.store.engine.duckdb_errors import explain_error, explain_missing_file
 from moedb.store.engine.execution import run_interruptibly
-from moedb.store.engine.missing_files import explain_missing_file
 from moedb.store.engine.quoting import quoted
 
 if TYPE_CHECKING:
+    from moedb.queries.reading.arrays.functions import OpenArray
     from moedb.queries.reading.memo import Memo
     from moedb.queries.reading.references import SplitSizes
     from moedb.queries.reading.sources.sql_sources import BoundCall
@@ -42,6 +44,8 @@ class Engine:
         The runs whose files are read against their hashes before a table is first read.
     splits
         Returns for each run the sizes of its splits.
+    open_array
+        Opens an array, for the functions of SQL that read them.
     spark
         The Spark that answers questions; None for DuckDB.
 
@@ -51,6 +55,8 @@ class Engine:
         The connection.
     views
         Its views, each defined once it is needed.
+    functions
+        Its functions that read arrays, likewise.
     """
 
     def __init__(
@@ -59,12 +65,14 @@ class Engine:
         memo: "Memo",
         hashed: Collection[str],
         splits: "Callable[[], SplitSizes]",
+        open_array: "OpenArray",
         spark: "SparkSettings | None" = None,
     ) -> None:
         self.connection: duckdb.DuckDBPyConnection
         self.views: Views
         self.connection, self.views = open_engine(snapshot, hashed)
         self._snapshot, self._hashed = snapshot, hashed
+        self.functions = ArrayFunctions(self.connection, open_array)
         self._memo = memo
         self._splits = splits
         self._spark_settings = spark
@@ -73,12 +81,13 @@ class Engine:
 
     def close(self) -> None:
         """Close the connection."""
+        self.functions.close()
         self.connection.close()
         if "_spark" in self.__dict__:
             self._spark.close()
 
     def run(self, statement: str, parameters: Mapping[str, object]) -> duckdb.DuckDBPyRelation:
-        """Run a statement; the views that it names are defined first.
+        """Run a statement; the views and functions that it names are defined first.
 
         Raises
         ------
@@ -90,6 +99,7 @@ class Engine:
         params = dict(parameters) or None
         with errors_explained():
             self.views.define(statement)
+            self.functions.define(statement)
             # with parameters, and for some statements, DuckDB runs it here
             return run_interruptibly(
                 self.connection, lambda: self.connection.sql(statement, params=params)
@@ -214,4 +224,4 @@ def errors_explained() -> Iterator[None]:
             "the tables are listed by: moedb schema",
         ) from error
     except duckdb.Error as error:
-        raise explain_missing_file(error) or SqlError(str(error)) from error
+        raise explain_error(error) or SqlError(str(error)) from error

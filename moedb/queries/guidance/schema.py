@@ -1,4 +1,4 @@
-"""What SQL can be written over, without a store: tables, views, macros and arrays."""
+"""What SQL can be written over, without a store: tables, views, macros, functions and arrays."""
 
 from collections.abc import Mapping
 from contextlib import closing
@@ -13,7 +13,7 @@ from moedb.queries.questions.query_file import LATEST_RUN, NamedQuery
 from moedb.queries.questions.view_file import described_views
 from moedb.queries.results.result import Result
 from moedb.queries.results.rows.given import result_of_rows
-from moedb.schemas.arrays import ARRAYS, CHUNK_ROWS, SHARD_ROWS, ArraySpec
+from moedb.schemas.arrays import ARRAY_FUNCTIONS, ARRAYS, CHUNK_ROWS, SHARD_ROWS, ArraySpec
 from moedb.schemas.tables import TABLES, Table
 from moedb.store.engine.connection import open_engine
 from moedb.store.engine.quoting import quoted
@@ -32,12 +32,12 @@ _SIZES: Mapping[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Described:
-    """One table, view, macro or array.
+    """One table, view, macro, function or array.
 
     Attributes
     ----------
     result
-        Its columns; of a macro its parameters too, of an array its axes.
+        Its columns; of a macro its parameters too, of a function those alone, of an array its axes.
     about
         What it is, and how to read it.
     """
@@ -47,16 +47,20 @@ class Described:
 
 
 def schema_list() -> Result:
-    """One row for each table, view, macro and kind of array."""
+    """One row for each table, view, macro, function and kind of array."""
     rows = [("table", entry.name, entry.holds) for entry in TABLES]
     rows += [("view", view.name, view.answers) for view in described_views().values()]
     rows += [("macro", q.macro_name, f"{q.answers} {_taken(q)}") for q in catalog().values()]
+    rows += [
+        ("function", spec.call, f"{spec.gives}: {_given(spec)}")
+        for spec in ARRAY_FUNCTIONS.values()
+    ]
     rows += [("array", f"{spec.name}/LAYER {spec.shape_text}", spec.doc) for spec in ARRAYS]
     return result_of_rows(dict.fromkeys(("kind", "name", "holds"), "VARCHAR"), rows)
 
 
 def describe(name: str) -> Described:
-    """Describe one table, view, macro (a named query) or array.
+    """Describe one table, view, macro (a named query), function or array.
 
     Raises
     ------
@@ -72,6 +76,8 @@ def describe(name: str) -> Described:
         return _view(name)
     if hyphens in catalog():
         return _macro(catalog()[hyphens])
+    if name in ARRAY_FUNCTIONS and name not in arrays:
+        return _function(ARRAY_FUNCTIONS[name])
     if plain in arrays:
         return _array(arrays[plain])
     if hyphens in ANALYSES:
@@ -80,10 +86,11 @@ def describe(name: str) -> Described:
             f"moedb query {hyphens} --help",
         )
     macros = [query.macro_name for query in catalog().values()]
-    known = [*tables, *described_views(), *macros, *arrays]
+    known = [*tables, *described_views(), *macros, *ARRAY_FUNCTIONS, *arrays]
     near = nearest_names(name, known)
     raise UsageError(
-        f"there is no table, view, macro or array named {name!r}" + (f"; {near}" if near else ""),
+        f"there is no table, view, macro, function or array named {name!r}"
+        + (f"; {near}" if near else ""),
         "all of them are listed by: moedb schema",
     )
 
@@ -135,8 +142,33 @@ def _array(spec: ArraySpec) -> Described:
     return Described(
         result_of_rows(columns, rows),
         f"array {spec.name}/LAYER {spec.shape_text}: {spec.doc}; in Python: "
-        f"moedb.open().array(run, {spec.name!r}, layer)",
+        f"moedb.open().array(run, {spec.name!r}, layer)"
+        + ("" if spec.function is None else f"; in SQL: {spec.call}"),
     )
+
+
+_ARGUMENTS: Mapping[str, str] = {
+    "run_id": "the run, or the beginning of its name",
+    "layer": "the layer",
+    "array_row": "the token's row: tokens.array_row; null gives null",
+    "token_id": "the token of the vocabulary: vocabulary.token_id",
+    "rank": "the rank of the expert among those that the token chooses",
+    "expert": "the expert",
+}
+
+
+def _function(spec: ArraySpec) -> Described:
+    rows = [(name, sql_type, _ARGUMENTS[name]) for name, sql_type in spec.arguments.items()]
+    columns = {"argument": "VARCHAR", "type": "VARCHAR", "is": "VARCHAR"}
+    return Described(
+        result_of_rows(columns, rows),
+        f"function {spec.call}: {_given(spec)}; a {spec.gives} where {spec.axes[-1]} is "
+        f"{_SIZES[spec.axes[-1]][1]}",
+    )
+
+
+def _given(spec: ArraySpec) -> str:
+    return f"a row of the array {spec.name}: {spec.doc}"
 
 
 def _types_of_view(name: str) -> dict[str, str]:

@@ -13,11 +13,12 @@ from moedb.queries.analyses.uncertainty.resampling.settings import Null, Resampl
 from moedb.queries.database import Database
 from moedb.queries.figures.drawing import draw
 from moedb.queries.figures.parts.layout import Layout
+from moedb.queries.report.duckdb_file import is_current
 from moedb.queries.results.export import SIDECAR_ENDING, export_counted, sidecar_path
 from moedb.queries.results.result import Result
 from moedb.queries.results.rows.refinement import Refinement, refined
 from moedb.queries.results.sheets import TableOptions
-from moedb.schemas.formats import FORMATS
+from moedb.schemas.formats import DUCKDB, FORMATS
 from moedb.schemas.version import __version__
 
 Status = Literal["same", "differs", "edited", "unknown"]
@@ -63,6 +64,10 @@ def check_file(database: Database, path: Path) -> Checked:
         told, content = read_sidecar(path), path.read_bytes()
         if hashlib.sha256(content).hexdigest() != told.get("sha256"):
             return Checked(str(path), "edited", "its bytes are not those that its sidecar hashes")
+        if told.get("format") == DUCKDB:
+            if is_current(database, told):
+                return Checked(str(path), "same", "")
+            return Checked(str(path), "differs", "the tables of its runs have other files now")
         again = _written_again(database, told, path.name)
     except MoedbError as error:
         return Checked(str(path), "unknown", error.message)

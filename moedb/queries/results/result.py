@@ -401,6 +401,10 @@ class Result:
         """Return the result with other columns, given as SQL over its own."""
         return self._with(self.relation.project(columns))
 
+    def of(self, relation: "duckdb.DuckDBPyRelation") -> "Result":
+        """Return what was made of the relation as a result from the same place."""
+        return self._with(relation)
+
     def aggregate(self, values: str) -> "Result":
         """Return one row of aggregates, given as SQL over the result's columns."""
         return self._with(self.relation.aggregate(values))
@@ -446,13 +450,13 @@ class Result:
         """Compute rows; turn what DuckDB raises meanwhile into :class:`SqlError`."""
         import duckdb
 
+        from moedb.store.engine.duckdb_errors import explain_error
         from moedb.store.engine.execution import run_interruptibly
-        from moedb.store.engine.missing_files import explain_missing_file
 
         try:
             return run_interruptibly(self.connection, work)
         except duckdb.Error as error:
-            raise explain_missing_file(error) or SqlError(str(error)) from error
+            raise explain_error(error) or SqlError(str(error)) from error
 
     def _glimpse(self, table: "Table") -> tuple[str, str]:
         """The first rows as a table, and the line below it."""

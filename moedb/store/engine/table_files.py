@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from moedb.errors import StoreDamagedError
-from moedb.store.engine.missing_files import file_is_gone
+from moedb.store.engine.duckdb_errors import file_is_gone
 from moedb.store.reading.snapshot import RunSnapshot, Snapshot, check_sum, check_table
 
 

@@ -4,12 +4,14 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, Literal
 
 import duckdb
 
 from moedb.schemas.tables import FORMAT_MAJOR, Table
 from moedb.store.engine.quoting import literal
+
+Relation = Literal["view", "table"]
 
 
 def table_view(
@@ -17,6 +19,7 @@ def table_view(
     files: Sequence[str],
     major: int = FORMAT_MAJOR,
     rows: Sequence[Mapping[str, Any]] = (),
+    kind: Relation = "view",
 ) -> str:
     """Return the definition of the view ``table`` over an explicit list of Parquet files.
 
@@ -30,6 +33,8 @@ def table_view(
         The format that they are of; columns that came later are null.
     rows
         Rows that are in no file.
+    kind
+        ``table`` to copy the rows.
     """
     columns = ", ".join(
         f"cast({c.name if c.since <= major else 'null'} as {c.sql_type}) as {c.name}"
@@ -42,14 +47,14 @@ def table_view(
         source, condition = f"(select {nulls})", " where false"
     more = f" union all {_given(table, rows)}" if rows else ""
     select = f"select {columns} from {source}{condition}"  # noqa: S608
-    return f"create or replace view {table.name} as {select}{more}"
+    return f"create or replace {kind} {table.name} as {select}{more}"
 
 
-def rows_view(table: Table, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the definition of the view ``table`` over rows that are given as values."""
+def rows_view(table: Table, rows: Sequence[Mapping[str, Any]], kind: Relation = "view") -> str:
+    """Return the definition of the view, or table, ``table`` of rows that are given as values."""
     if not rows:
-        return table_view(table, [])
-    return f"create or replace view {table.name} as {_given(table, rows)}"
+        return table_view(table, [], kind=kind)
+    return f"create or replace {kind} {table.name} as {_given(table, rows)}"
 
 
 def _given(table: Table, rows: Sequence[Mapping[str, Any]]) -> str:

@@ -11,7 +11,7 @@ from moedb.schemas.manifests import SEALED_SINCE
 from moedb.schemas.tables import EXPERT_COSINES, TABLES, TOKEN_LABELS, VOCABULARY
 from moedb.store.arrays.stored import ArrayKey, open_array
 from moedb.store.engine.connection import connect
-from moedb.store.engine.missing_files import explain_missing_file
+from moedb.store.engine.duckdb_errors import explain_missing_file
 from moedb.store.layout import ARRAYS
 from moedb.store.reading.places.file_systems import cannot_reach
 from moedb.store.reading.snapshot import RunSnapshot, Snapshot

@@ -43,7 +43,16 @@ def test_the_list_has_what_duckdb_has(connection: duckdb.DuckDBPyConnection) -> 
     for name, parameters in macros:
         told = holds[name].split("Parameters: ")[1].replace(" (required)", "")
         assert told == ", ".join(parameters) + "."
+    calls = names_of("function")
+    assert len(calls) == len(ARRAYS) - 1  # final_norm has no rows that one points to
+    for call in calls:
+        connection.execute(f"explain select {_called(call)}")
     assert [name.split("/")[0] for name in names_of("array")] == [spec.name for spec in ARRAYS]
+
+
+def _called(call: str) -> str:
+    name, arguments = call.rstrip(")").split("(")
+    return f"{name}({', '.join('null' for _ in arguments.split(', '))})"
 
 
 def test_every_table_and_view_is_described_as_it_is(
@@ -77,6 +86,10 @@ def test_some_of_what_is_said() -> None:
     axes = describe("expert_outputs/3").result.fetchall()
     assert [row[:3] for row in axes] == [(0, "T", "row"), (1, "k", "rank"), (2, "d", "d_model")]
     assert axes == describe("expert_outputs").result.fetchall()
+    arguments = describe("expert_output").result.fetchall()
+    assert [row[0] for row in arguments] == ["run_id", "layer", "array_row", "rank"]
+    assert "expert_output(run_id, layer, array_row, rank)" in describe("expert_outputs").about
+    assert "residual_mid(run_id, layer, array_row)" in describe("residual_mid").about
 
 
 @pytest.mark.parametrize(
@@ -85,6 +98,7 @@ def test_some_of_what_is_said() -> None:
         ("tokns", "did you mean tokens"),
         ("routing_by_clas", "did you mean routing_by_class"),
         ("router_logit", "did you mean router_logits"),
+        ("expert_outpt", "did you mean expert_output"),
         ("zzzz", "all of them are listed by: moedb schema"),
         ("logit-lens", "moedb query logit-lens --help"),
     ],

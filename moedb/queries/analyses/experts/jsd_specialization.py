@@ -19,7 +19,7 @@ from moedb.queries.analyses.uncertainty.resampling.draws import MOST_LEFT_OUT, n
 from moedb.queries.analyses.uncertainty.resampling.ends import Ends, Kinds, ends_of
 from moedb.queries.analyses.waiting.progress import each_part
 from moedb.queries.questions.parameters import Parameter
-from moedb.queries.reading.array_rows import pieces, read_piece
+from moedb.queries.reading.arrays.rows import pieces, read_piece
 from moedb.queries.reading.selection import SELECTED_EXAMPLES
 from moedb.queries.results.result import Computed
 

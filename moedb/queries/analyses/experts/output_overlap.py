@@ -10,7 +10,7 @@ from moedb.errors import ArrayNotFoundError, ParameterError
 from moedb.queries.analyses.analysis import RUN, SPLIT, Analysis, AnalysisColumn
 from moedb.queries.analyses.waiting.progress import each_part
 from moedb.queries.questions.parameters import Parameter
-from moedb.queries.reading.array_rows import KEPT, read_rows, spread
+from moedb.queries.reading.arrays.rows import KEPT, read_rows, spread
 from moedb.queries.results.result import Computed
 from moedb.schemas.arrays import SHARD_ROWS
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from moedb.errors import ArrayNotFoundError
-from moedb.queries.reading.array_rows import KEPT
+from moedb.queries.reading.arrays.rows import KEPT
 
 if TYPE_CHECKING:
     import numpy as np

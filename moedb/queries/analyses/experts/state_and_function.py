@@ -32,7 +32,7 @@ from moedb.queries.analyses.uncertainty.bootstrap import (
 from moedb.queries.analyses.uncertainty.clusters import CLUSTER, Clusters, clusters_of
 from moedb.queries.analyses.waiting.progress import each_part
 from moedb.queries.questions.parameters import Parameter
-from moedb.queries.reading.array_rows import read_rows, spread
+from moedb.queries.reading.arrays.rows import read_rows, spread
 from moedb.queries.results.result import Computed
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from moedb.errors import ArrayNotFoundError, ParameterError
 from moedb.queries.analyses.analysis import LOGIT_DIFFERENCES, RUN, SPLIT, Analysis, AnalysisColumn
 from moedb.queries.questions.parameters import Parameter
-from moedb.queries.reading.array_rows import pieces, read_piece
+from moedb.queries.reading.arrays.rows import pieces, read_piece
 from moedb.queries.reading.selection import SELECTED_EXAMPLES
 from moedb.queries.results.result import Computed
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from moedb.errors import StoreDamagedError
 from moedb.queries.counting.decisions.workspace import scratch
-from moedb.store.engine.missing_files import file_is_gone
+from moedb.store.engine.duckdb_errors import file_is_gone
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -16,7 +16,9 @@ from typing import Any
 
 import duckdb
 
+from moedb.queries.reading.arrays.functions import functions_named_in
 from moedb.queries.reading.sources.statement import KEYS, Statement
+from moedb.schemas.arrays import ARRAY_FUNCTIONS
 from moedb.schemas.tables import EXAMPLES, RUNS, TABLE_NAMES, TABLES, Column, Table
 from moedb.store.engine.quoting import literal, quoted
 from moedb.store.engine.views import Views, derived_view_names
@@ -163,6 +165,12 @@ class Planner:
             If DuckDB cannot plan it.
         """
         self._views.define(sql)
+        for name in functions_named_in(sql):
+            # of its arguments, or a condition on it would be one on a constant
+            taken = ", ".join(f"argument_{n}" for n in range(len(ARRAY_FUNCTIONS[name].arguments)))
+            self._connection.execute(
+                f"create or replace macro {name}({taken}) as [cast(hash({taken}) as float)]"
+            )
         explain = f"explain (format json) {sql}"
         given = dict(parameters)
         executed = (

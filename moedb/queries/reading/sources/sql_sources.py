@@ -110,7 +110,7 @@ class SourceFinder:
         calls
             Its macro calls.
         """
-        certain = statement.calls is not None
+        certain = statement.calls is not None and not statement.computes_array_runs
         found: dict[str, tuple[str, ...] | None] = {}
         every_run = sorted(self._snapshot.runs)
         for call in calls:
@@ -119,6 +119,8 @@ class SourceFinder:
                 if "split" in call.values:
                     run = narrowed(run, call.values["split"])
                 _add(found, run.run_id, run.splits_read)
+        for named in statement.array_runs:
+            _add(found, self._snapshot.run(named).run_id, None)
         if not certain:
             found = dict.fromkeys(every_run, None)
         else:

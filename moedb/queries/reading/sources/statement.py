@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from moedb.queries.questions.catalog import catalog
+from moedb.schemas.arrays import ARRAY_FUNCTIONS
 
 if TYPE_CHECKING:
     import duckdb
@@ -53,11 +54,17 @@ class Statement:
         name says nothing.
     compared
         The columns of `KEYS` that are compared with a subquery, if that gives the same column.
+    array_runs
+        The runs that are written where rows of arrays are read.
+    computes_array_runs
+        Whether such a run is neither written there nor a column ``run_id``.
     """
 
     calls: tuple[MacroCall, ...] | None
     renames_keys: bool
     compared: frozenset[str]
+    array_runs: frozenset[str] = frozenset()
+    computes_array_runs: bool = False
 
 
 def read_statement(
@@ -83,16 +90,22 @@ def read_statement(
     calls: list[MacroCall] = []
     renames = False
     compared: dict[str, set[str]] = {key: set() for key in KEYS}
+    array_runs: set[str | None] = set()
     for node in _nodes(tree):
         call = _macro_call(node, parameters) if node.get("type") == "TABLE_FUNCTION" else None
         # a CTE stands twice in the trees of some versions of DuckDB
         if call is not None and call not in calls:
             calls.append(call)
+        array_runs.update(_array_runs(node, parameters))
         renames = renames or _renames_a_key(node)
         for column, given in _compared_with_subqueries(node):
             compared.setdefault(column, set()).add(given)
     alike = frozenset(key for key in KEYS if compared[key] == {key})
-    return Statement(tuple(calls), renames, alike)
+    return Statement(
+        *(tuple(calls), renames, alike),
+        array_runs=frozenset(run for run in array_runs if run is not None),
+        computes_array_runs=None in array_runs,
+    )
 
 
 def _nodes(tree: object) -> Iterator[dict[str, Any]]:
@@ -121,6 +134,25 @@ def _macro_call(node: Mapping[str, Any], parameters: Mapping[str, object]) -> Ma
         except ValueError:
             computed.add(key)
     return MacroCall(query, arguments, frozenset(computed))
+
+
+def _array_runs(node: Mapping[str, Any], parameters: Mapping[str, object]) -> Iterator[str | None]:
+    """The run of which a node reads rows of an array; None where it computes which."""
+    if node.get("type") != "FUNCTION":
+        return
+    if str(node.get("function_name")).lower() not in ARRAY_FUNCTIONS:
+        return
+    given = _arguments(node)
+    expression = given[0]["expression"] if given else {}
+    if expression and _column_name(expression) == "run_id":
+        return  # of a table that the statement reads
+    try:
+        run = _constant(expression, parameters)
+    except (ValueError, KeyError):
+        yield None
+    else:
+        if run is not None:
+            yield str(run)
 
 
 def _arguments(function: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -11,9 +11,10 @@ from itertools import islice
 from typing import Any
 
 from moedb.errors import UsageError
-from moedb.queries.results.cells import aligned_lines, json_value, plain_text
+from moedb.queries.results.cells import aligned_lines, json_value, plain_text, shown_text
 from moedb.queries.results.formats.spool import CellSpool
 from moedb.queries.results.sheets import SheetColumn, TableOptions
+from moedb.queries.results.visible import visible
 
 _ROWS_OF_PIECE = 1000
 
@@ -28,6 +29,17 @@ def table_pieces(
     headers = options.headers(columns)
     widths = list(map(max, spool.widths, map(len, headers)))
     return _lines(aligned_lines(headers, [column.kind for column in columns], widths, spool))
+
+
+def record_lines(columns: Sequence[SheetColumn], rows: Rows) -> Iterator[str]:
+    """Give the lines of rows that stand one below the other, a line for each column."""
+    names = [visible(column.name) for column in columns]
+    width = max(map(len, names), default=0)
+    for number, row in enumerate(rows):
+        if number:
+            yield ""
+        for name, value in zip(names, row, strict=True):
+            yield f"{name:>{width}} = {shown_text(value)}"
 
 
 def csv_pieces(columns: Sequence[SheetColumn], rows: Rows, options: TableOptions) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from sqlglot import exp
 
 from moedb.errors import SqlRefusedError
+from moedb.schemas.arrays import ARRAY_FUNCTIONS
 
 _SAME: frozenset[type[exp.Expr]] = frozenset(
     {
@@ -102,6 +103,11 @@ def check_functions(tree: exp.Expr) -> None:
         If it does.
     """
     for node in tree.walk():
+        if isinstance(node, exp.Anonymous) and node.name.lower() in ARRAY_FUNCTIONS:
+            raise SqlRefusedError(
+                f"{node.name} reads rows of an array, which is done on one machine, not by Spark",
+                "leave --engine spark out; in Python, spark=",
+            )
         if name := _otherwise(node):
             raise SqlRefusedError(
                 f"{name} is not known to mean the same in Spark's SQL",

@@ -60,6 +60,7 @@ def test_macros_are_put_in() -> None:
         ("select a from t union all select 1 from v", "reads v"),
         ("with v as (select 1) select * from v, w", "reads w"),
         ("select entropy(a) from t", "the function entropy is not known to mean the same"),
+        ("select expert_output(a, 1, 2, 3) from t", "expert_output reads rows of an array"),
         ("select [1, 2]", "a list"),
         ("select {'a': 1}", "a struct"),
         ("select a[1] from t", "an element"),

@@ -9,7 +9,7 @@ from moedb.queries.analyses.experts.promoted.largest import largest_and_smallest
 from moedb.queries.analyses.experts.promoted.unembedding import Unembedding, check_kept
 from moedb.queries.analyses.uncertainty.clusters import clusters_of
 from moedb.queries.analyses.waiting.progress import each_part
-from moedb.queries.reading.array_rows import pieces, read_piece
+from moedb.queries.reading.arrays.rows import pieces, read_piece
 from moedb.queries.reading.selection import SELECTED_EXAMPLES
 
 if TYPE_CHECKING:
