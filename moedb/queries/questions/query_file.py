@@ -77,6 +77,7 @@ _PARAMETER = re.compile(
 PARAMETER_CAST = re.compile(r"cast\(\$(\w+) as (\w+)\)")
 """A parameter as it is written, its name and its type."""
 
+_ORDER = re.compile(r"^order by\b.*\Z", re.MULTILINE | re.DOTALL)
 _READ = re.compile(r"^\s*(?:from|join) (\w+)\b", re.MULTILINE)
 _PART = re.compile(r"^(?:with )?(\w+) as \($", re.MULTILINE)
 _ESSENTIAL = (
@@ -199,7 +200,7 @@ class NamedQuery(Question):
     @property
     def unordered(self) -> str:
         """Its SQL without the order of the rows."""
-        return self.sql[: self.sql.rindex("\norder by ")]
+        return _ORDER.sub("", self.sql)
 
     @property
     def positional(self) -> tuple[str, ...]:

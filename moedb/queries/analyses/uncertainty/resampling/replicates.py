@@ -142,10 +142,10 @@ class Replicates:
         without = [0.0 if name in self._query.absent else np.nan for name in self._columns]
         found = np.empty((self.n_rows, len(self._columns), n_draws))
         found[:] = np.array(without)[:, None]
-        cells = self._connection.execute(self._statement(n_draws)).fetchnumpy()
-        draw, row = cells["moedb_draw"], cells["moedb_row"]
+        cells = self._connection.sql(self._statement(n_draws)).to_arrow_table()
+        draw, row = (cells[name].to_numpy() for name in ("moedb_draw", "moedb_row"))
         for at, name in enumerate(self._columns):
-            found[row, at, draw] = np.ma.filled(np.ma.asarray(cells[name]), np.nan)
+            found[row, at, draw] = numbers_of(cells, name)
         return found.transpose(2, 0, 1)
 
     def _put(self, relation: str, rows: str, at: int) -> None:
