@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from moedb.queries.reading.selection import SELECTED_EXAMPLES
 
 if TYPE_CHECKING:
-    from moedb.queries.counting.decisions.rows import Rows
+    import numpy as np
+    from numpy.typing import NDArray
 
 _USAGE = f"""
 select
@@ -171,16 +172,16 @@ OF_EXAMPLES: Mapping[str, Added] = MappingProxyType(
 """The views that SQL adds up, by their names."""
 
 
-def means_of_sums(rows: "Rows") -> "Rows":
+def means_of_sums(rows: "Mapping[str, NDArray[np.float64]]") -> "dict[str, NDArray[np.float64]]":
     """Work out the means of the views of router statistics from sums over tokens."""
     import numpy as np
 
     n = rows["n_tokens"]
     of_sums = ("entropy", "squares", "margin", "topk_mass", "logsumexp")
     found = {name: values for name, values in rows.items() if name not in of_sums}
-    for name in ("entropy", "margin", "topk_mass", "logsumexp"):
-        found[f"mean_{name}"] = rows[name] / n
-    spread = np.maximum(rows["squares"] - rows["entropy"] ** 2 / n, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
+        for name in ("entropy", "margin", "topk_mass", "logsumexp"):
+            found[f"mean_{name}"] = rows[name] / n
+        spread = np.maximum(rows["squares"] - rows["entropy"] ** 2 / n, 0)
         found["sd_entropy"] = np.sqrt(np.where(n > 1, spread / (n - 1), np.nan))
     return found
