@@ -1,7 +1,9 @@
 """Rows of arrays in SQL, held against the arrays themselves."""
 
+import gc
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -262,6 +264,19 @@ def test_data_are_verified_where_that_is_asked_for(tmp_path: Path) -> None:
     shard.write_bytes(content)
     with moedb.open(tmp_path / "store") as db, pytest.raises(StoreDamagedError, match="not what"):
         db.verified().sql(f"select expert_output('{RUN_ID}', 3, 0, 0)").fetchall()
+
+
+def test_a_database_that_nobody_holds_goes(store: Path) -> None:
+    database = moedb.open(store)
+    assert database.sql("select len(residual_pre('text-0', 1, 0))").fetchall() == [(8,)]
+    gone = weakref.ref(database)
+    del database
+    gc.collect()
+    assert gone() is None
+    # but what asks is held by its answer
+    result = moedb.open(store).sql("select len(residual_pre('text-0', 1, 0))")
+    gc.collect()
+    assert result.fetchall() == [(8,)]
 
 
 def test_a_database_left_open_ends_without_a_word(store: Path) -> None:
