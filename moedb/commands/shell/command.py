@@ -70,5 +70,5 @@ def _expect_packages() -> None:
     if lacking:
         raise UsageError(
             f"the shell needs {' and '.join(lacking)}, not installed here",
-            "pip install 'moedb[shell]'; without, statements in a pipe run: cat FILE.sql | moedb shell",
+            "pip install 'moedb[shell]'; a pipe does without: cat FILE.sql | moedb shell",
         )
