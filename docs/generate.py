@@ -9,7 +9,10 @@ from pathlib import Path
 import click
 
 from moedb.cli import cli
+from moedb.queries.analyses.analysis import Analysis
 from moedb.queries.analyses.registry import ANALYSES
+from moedb.queries.analyses.uncertainty.over_trials import OVER_TRIALS, how_over_trials
+from moedb.queries.analyses.uncertainty.without import WITHOUT
 from moedb.queries.questions.catalog import catalog
 from moedb.queries.questions.query_file import NamedQuery
 from moedb.schemas.arrays import ARRAY_FUNCTIONS, ARRAYS, CHUNK_ROWS, SHARD_ROWS
@@ -69,19 +72,27 @@ def queries_text() -> str:
         parts.append("\n| column | is |\n|---|---|")
         parts += [f"| `{column.name}` | {cell(column.doc)} |" for column in query.columns]
         parts.append("")
-        if isinstance(query, NamedQuery) and query.estimates:
-            parts.append(doubt_text(query))
+        parts += doubt_text(query)
     return "\n".join(parts)
 
 
-def doubt_text(query: NamedQuery) -> str:
-    """What can be asked of a query's columns beside their values."""
+def doubt_text(query: NamedQuery | Analysis) -> list[str]:
+    """What can be asked of a query's columns beside their values, and why nothing can."""
+    sure = "[How sure](uncertainty.md).\n"
+    if query.name in OVER_TRIALS:
+        columns = _names([told.name for told in OVER_TRIALS[query.name]])
+        how = how_over_trials(query.name)
+        return [f"`--ci` gives intervals of {columns}: {how}. {sure}"]
+    if query.name in WITHOUT:
+        return [f"`--ci` gives no intervals: {cell(WITHOUT[query.name][0])}. {sure}"]
+    if not isinstance(query, NamedQuery) or not query.estimates:
+        return []
     told = [f"`--ci` gives intervals of {_names(query.estimates)}"]
     if query.shuffled:
         told.append(f"`--null` what shuffled labels give of {_names(query.shuffled)}")
     if query.even:
         told.append(f"`--null` what experts that are chosen alike give of {_names(query.even)}")
-    return "; ".join(told) + ". [How sure](uncertainty.md).\n"
+    return ["; ".join(told) + f". {sure}"]
 
 
 def _names(columns: Sequence[str]) -> str:

@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from moedb.commands.asking.comparing import compare
-from moedb.commands.asking.export import cite, export, plot, report
+from moedb.commands.asking.export import cite, export, plot
 from moedb.commands.asking.query import query, sql
+from moedb.commands.asking.reporting import report
 from moedb.commands.experts.checks import check_labels
 from moedb.commands.experts.concepts import label_tokens
 from moedb.commands.experts.importing import import_
@@ -21,6 +22,7 @@ from moedb.commands.running.train import train
 from moedb.commands.shell.command import shell
 from moedb.commands.stores.copying import copy, publish
 from moedb.commands.stores.managing import compact, migrate, name, rm, runs, schema, show, verify
+from moedb.commands.studies.study import study
 from moedb.commands.terminal.guard import GuardedGroup, leave, run_guarded
 from moedb.commands.terminal.messages import SafeFormatter
 from moedb.schemas.version import __version__
@@ -62,6 +64,7 @@ for command in (
     cite,
     compare,
     report,
+    study,
     publish,
     verify,
     compact,

@@ -392,6 +392,11 @@ class Database:
         question = find_question(name)
         if self.spark is not None and isinstance(question, Analysis) and question.needs_one_machine:
             raise _needs_one_machine(question)
+        is_doubted = self.resampling is not None or self.null is not None
+        if is_doubted:
+            from moedb.queries.analyses.uncertainty.resampling.results import check_doubt
+
+            check_doubt(question, self.resampling, self.null)
         bound = self._with_runs(question, bind(question, parameters))
         used = _runs_of(bound)
         if self._hashed is not None:
@@ -431,7 +436,7 @@ class Database:
             caution(question.name),
             question.view if isinstance(question, Analysis) else None,
         )
-        if self.resampling is not None or self.null is not None:
+        if is_doubted:
             from moedb.queries.analyses.uncertainty.resampling.results import with_doubt
 
             return with_doubt(reader, question, bound, result, self.resampling, self.null)
@@ -467,8 +472,8 @@ class Database:
         from moedb.queries.analyses.registry import find_question
         from moedb.queries.analyses.uncertainty.resampling.comparing.results import compared
         from moedb.queries.analyses.uncertainty.resampling.comparing.sides import read_sides
-        from moedb.queries.analyses.uncertainty.resampling.results import no_intervals
         from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
+        from moedb.queries.analyses.uncertainty.without import no_intervals
 
         question = find_question(name)
         if not isinstance(question, NamedQuery) or not question.estimates:
@@ -778,7 +783,7 @@ class Database:
         reader = self._over(_runs_of(bound)) if isinstance(question, NamedQuery) else self
         key = question.name, repr(sorted(bound.items()))
         if key not in self._checked:
-            check_values(reader._in_duckdb, question, bound)
+            check_values(reader._in_duckdb, question, bound, self.null is not None)
             self._checked.add(key)
         return reader
 

@@ -35,7 +35,7 @@ def test_the_lowest_versions_are_those_that_pyproject_allows() -> None:
 
 def test_what_moedb_is_built_with_is_allowed() -> None:
     used = pinned("constraints.txt")
-    extras = ("benchmarks", "hub", "labels", "shell", "spark", "test", "dev")
+    extras = ("benchmarks", "browser", "hub", "labels", "shell", "site", "spark", "test", "dev")
     for name, requirement in requirements(*extras).items():
         assert requirement.specifier.contains(used[name]), name
 

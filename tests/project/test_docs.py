@@ -25,7 +25,13 @@ from tests.support.models.cifar_store import BASE, SHORT, CifarStore
 ROOT = Path(__file__).parent.parent.parent
 DEMO = ROOT / "docs" / "demo.sh"
 
-IN_ORDER = ("README.md", "docs/data-model.md", "docs/tutorial.md", "docs/experts.md")
+IN_ORDER = (
+    "README.md",
+    "docs/data-model.md",
+    "docs/tutorial.md",
+    "docs/experts.md",
+    "docs/studies.md",
+)
 """Pages whose examples run one after the other, on the store that the demo writes."""
 
 PAGES = sorted(
@@ -293,7 +299,7 @@ def test_the_pages_show_commands() -> None:
     with pytest.raises(click.UsageError):
         parsed(["capture", "qwen-ioi", "--no-such-option"])
     with pytest.raises(click.UsageError):
-        parsed(["report", "nothing"])
+        parsed(["train", "nothing"])
 
 
 def test_links_between_pages_lead_somewhere() -> None:

@@ -164,10 +164,22 @@ def overlap(counts_a: Array, counts_b: Array, n_a: int, n_b: int, m: int) -> Col
         "m": np.full(n_layers, m),
         "n_shared": shared,
         "jaccard": shared / either,
+        "expected_jaccard": _expected_jaccard(top_a, top_b),
         "overlap_coefficient": shared / np.minimum(top_a.sum(axis=1), top_b.sum(axis=1)),
         "weighted_jaccard": np.minimum(a, b).sum(axis=1) / np.maximum(a, b).sum(axis=1),
         "jensen_shannon": np.maximum(divergence, 0),
     }
+
+
+def _expected_jaccard(top_a: Array, top_b: Array) -> Array:
+    """(layer,): of two random sets of the same sizes."""
+    from scipy.stats import hypergeom
+
+    n_a, n_b = (top.sum(axis=1)[:, None] for top in (top_a, top_b))
+    shared = np.arange(int(np.minimum(n_a, n_b).max()) + 1)
+    chances = hypergeom.pmf(shared, top_a.shape[1], n_a, n_b)
+    found: Array = (chances * shared / np.maximum(n_a + n_b - shared, 1)).sum(axis=1)
+    return found
 
 
 def _most_used(counts: Array, m: int) -> Array:

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Any, Self
 
@@ -97,7 +98,8 @@ def _console() -> Console:
 
 
 def _shows_bars(console: Console) -> bool:
-    return console.is_terminal or console.is_jupyter
+    # without ipywidgets a bar in a notebook is a warning each time that it moves
+    return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
 
 
 def _begin(bar: Progress, heartbeat: Heartbeat) -> None:

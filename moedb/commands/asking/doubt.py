@@ -9,6 +9,7 @@ from moedb.commands.options import COUNT, SEED
 from moedb.errors import UsageError
 
 if TYPE_CHECKING:
+    from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
     from moedb.queries.database import Database
 
 Command = TypeVar("Command", bound=Callable[..., object])
@@ -112,6 +113,26 @@ def with_chosen_doubt(database: "Database", always: bool = False) -> "Database":
         Resampling(**chosen) if "method" in chosen or is_compared else None,
         Null(**alike) if has_null else None,
     )
+
+
+def chosen_resampling(is_wanted: bool) -> "Resampling | None":
+    """How intervals are found that are there unless they are left out; None where they are.
+
+    Raises
+    ------
+    UsageError
+        If it is said how, and they are left out.
+    """
+    from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
+
+    given = click.get_current_context().meta.get(_KEPT, {})
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if is_wanted:
+        return Resampling(**chosen)
+    if chosen:
+        name = next(iter(chosen))
+        raise UsageError(f"--{name} is for intervals, and --no-ci leaves them out", "give one")
+    return None
 
 
 def compared_sides() -> tuple[str, str] | None:

@@ -15,7 +15,6 @@ from moedb.commands.options import (
     open_store,
     parameter_option,
     refinement_options,
-    run_option,
     runs_options,
     store_option,
     table_options,
@@ -23,7 +22,6 @@ from moedb.commands.options import (
 from moedb.commands.terminal.completion import (
     complete_figures,
     complete_questions,
-    complete_runs,
 )
 from moedb.commands.terminal.emitting import emit
 from moedb.commands.terminal.messages import say, say_sources
@@ -282,44 +280,3 @@ def plot(
     for path in draw(name, result, output, layout, allow_empty=allow_empty, **given):
         say(f"wrote {path}")
     say_sources(result)
-
-
-@click.group(short_help="Write a page of figures and tables about a run.")
-def report() -> None:
-    """Write a folder of figures and tables, with a page that puts them in order."""
-
-
-@report.command()
-@run_option
-@click.option(
-    "--interventions",
-    metavar="RUN",
-    shell_complete=complete_runs,
-    help="The run with the interventions.  [default: every complete one on the run]",
-)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    required=True,
-    help="Folder to write to; made if it is not there.",
-)
-@store_option
-def ioi(run: str | None, interventions: str | None, output: Path) -> None:
-    """Report on a capture of indirect object identification prompts.
-
-    Figures as PDF and PNG, tables as LaTeX and CSV, a sidecar beside each, and a page, ioi.md. What
-    the runs do not hold is left out, and named.
-
-    \b
-    Example:
-      moedb report ioi -o report
-      moedb report ioi --run qwen-ioi-3a27 --interventions intervene-9c -o report
-    """
-    from moedb.queries.report.writing import write_ioi_report
-
-    written = write_ioi_report(open_store(), output, run, interventions)
-    for sentence in written.missing:
-        say(f"missing: {sentence}")
-    lacking = f"; {len(written.missing)} parts are missing, see above" if written.missing else ""
-    say(f"wrote {len(written.files)} files; begin with {written.files[-1]}{lacking}")

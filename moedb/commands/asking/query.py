@@ -88,11 +88,12 @@ def _asked(
         return database.sql(sql or "", given, run=run)
     from moedb.queries.analyses.waiting.progress import shown_by
 
-    with shown_by(_progress):
+    with shown_by(progress_bar):
         return database.query(name, **given)
 
 
-def _progress(what: str, n_parts: int) -> "AbstractContextManager[Callable[[], None]]":
+def progress_bar(what: str, n_parts: int) -> "AbstractContextManager[Callable[[], None]]":
+    """Show how far something long is, on stderr."""
     # rich is imported where there is something to show
     from moedb.commands.api.progress import analysis_progress
 

@@ -7,6 +7,7 @@ import click
 from moedb.queries.results.visible import visible
 
 if TYPE_CHECKING:
+    from moedb.queries.analyses.analysis import Analysis
     from moedb.queries.questions.parameters import Parameter
     from moedb.queries.questions.query_file import NamedQuery
 
@@ -69,15 +70,26 @@ def write_question(name: str, command: str, formatter: click.HelpFormatter) -> N
             )
     with formatter.section("Columns"):
         formatter.write_dl([(column.name, visible(column.doc)) for column in asked.columns])
-    if isinstance(asked, NamedQuery) and asked.estimates:
+    if told := _doubt(asked):
         with formatter.section("How sure"):
-            formatter.write_dl(_doubt(asked))
+            formatter.write_dl(told)
     with formatter.section("Options"):
         formatter.write_text(f"As those of every query: {command} --help")
 
 
-def _doubt(asked: "NamedQuery") -> list[tuple[str, str]]:
-    """What options tell of which columns."""
+def _doubt(asked: "NamedQuery | Analysis") -> list[tuple[str, str]]:
+    """What options tell of which columns; why ``--ci`` tells nothing."""
+    from moedb.queries.analyses.uncertainty.over_trials import OVER_TRIALS, how_over_trials
+    from moedb.queries.analyses.uncertainty.without import WITHOUT
+    from moedb.queries.questions.query_file import NamedQuery
+
+    if asked.name in OVER_TRIALS:
+        names = ", ".join(column.name for column in OVER_TRIALS[asked.name])
+        return [("--ci", f"intervals of {names}: {how_over_trials(asked.name)}")]
+    if asked.name in WITHOUT:
+        return [("--ci", f"none: {WITHOUT[asked.name][0]}")]
+    if not isinstance(asked, NamedQuery) or not asked.estimates:
+        return []
     told = [("--ci", f"intervals of {', '.join(asked.estimates)}")]
     if asked.shuffled:
         told.append(("--null", f"what shuffled labels give of {', '.join(asked.shuffled)}"))

@@ -70,7 +70,12 @@ _HOLDS = {
 }
 
 
-def check_values(reader: SnapshotReader, question: Question, bound: Mapping[str, object]) -> None:
+def check_values(
+    reader: SnapshotReader,
+    question: Question,
+    bound: Mapping[str, object],
+    is_halved: bool = False,
+) -> None:
     """Check that what a question is asked about is there.
 
     Parameters
@@ -83,6 +88,8 @@ def check_values(reader: SnapshotReader, question: Question, bound: Mapping[str,
         The values of its parameters, converted by :func:`~.parameters.bind`, with runs by their
         whole names. None is null; a parameter that is left out has a value that is not known, and
         nothing is said about it.
+    is_halved
+        Whether a group of tokens may be compared with itself, as its halves are.
 
     Raises
     ------
@@ -94,14 +101,19 @@ def check_values(reader: SnapshotReader, question: Question, bound: Mapping[str,
     UsageError
         If the run holds nothing of what the question reads.
     """
-    _Check(reader, question, bound).run()
+    _Check(reader, question, bound, is_halved).run()
 
 
 class _Check:
     def __init__(
-        self, reader: SnapshotReader, question: Question, bound: Mapping[str, object]
+        self,
+        reader: SnapshotReader,
+        question: Question,
+        bound: Mapping[str, object],
+        is_halved: bool,
     ) -> None:
         self.reader = reader
+        self.is_halved = is_halved
         self.question = question
         self.bound = bound
         self.named: dict[Named, list[Parameter]] = {}
@@ -452,10 +464,11 @@ def _check_two_groups(check: _Check) -> None:
     if any(name not in check.bound for name in names):
         return
     value_a, value_b, run_b = (check.bound[name] for name in names)
-    if value_a == value_b and run_b in (None, check.bound["run"]):
+    may_be_same = check.is_halved and run_b is None
+    if value_a == value_b and run_b in (None, check.bound["run"]) and not may_be_same:
         raise check.refuse(
             "both groups are the same tokens; their overlap says nothing",
-            "-p key KEY -p value_a VALUE -p value_b VALUE, or -p run_b RUN",
+            "-p key KEY -p value_a VALUE -p value_b VALUE, or -p run_b RUN, or --null (halves)",
         )
     _check_common_layers(check, ("layer",))
 

@@ -21,6 +21,11 @@
 -- column n_decisions_90: those that the experts_90 take
 -- column share_50: n_decisions_50 / n_decisions
 -- column share_90: n_decisions_90 / n_decisions
+-- rows: layer
+-- size: n_examples
+-- shares: most, share_50, share_90
+-- estimates: experts_50, experts_90
+-- steps: experts_50, experts_90, share_50, share_90
 -- source: Divák & Velja
 with examples_read as (
     select selections.example_id

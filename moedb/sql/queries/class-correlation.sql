@@ -23,6 +23,7 @@
 --   experts never chosen included as 0; mean over the trials. A trial's matrix does not depend on
 --   the order of its experts, so no expert of one trial need be matched to one of another. Of two
 --   experts a trial's is 1 or -1 by necessity, as their shares add up to 1: take class-covariance
+-- column sd: its sample deviation over the trials; null for one
 -- column lowest: the smallest over the trials
 -- column highest: the largest over the trials
 -- source: Poetzscher, figures 2 to 4
@@ -136,6 +137,7 @@ final as (
         trial_pairs.class_b,
         count(trial_pairs.correlation) as n_trials,
         avg(trial_pairs.correlation) as correlation,
+        stddev_samp(trial_pairs.correlation) as sd,
         min(trial_pairs.correlation) as lowest,
         max(trial_pairs.correlation) as highest
     from trial_pairs
@@ -161,6 +163,7 @@ select
     final.class_b,
     final.n_trials,
     final.correlation,
+    final.sd,
     final.lowest,
     final.highest
 from final

@@ -22,6 +22,7 @@
 -- column covariance: population covariance over the experts between the two classes' expert shares,
 --   experts never chosen included as 0; mean over the trials. A trial's matrix does not depend on
 --   the order of its experts, so no expert of one trial need be matched to one of another
+-- column sd: its sample deviation over the trials; null for one
 -- column lowest: the smallest over the trials
 -- column highest: the largest over the trials
 -- source: Poetzscher, figures 5 and 6
@@ -115,6 +116,7 @@ final as (
         trial_pairs.class_b,
         count(trial_pairs.covariance) as n_trials,
         avg(trial_pairs.covariance) as covariance,
+        stddev_samp(trial_pairs.covariance) as sd,
         min(trial_pairs.covariance) as lowest,
         max(trial_pairs.covariance) as highest
     from trial_pairs
@@ -140,6 +142,7 @@ select
     final.class_b,
     final.n_trials,
     final.covariance,
+    final.sd,
     final.lowest,
     final.highest
 from final

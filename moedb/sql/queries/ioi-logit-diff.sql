@@ -21,6 +21,7 @@
 -- estimates: mean_logit_diff, sd_logit_diff, mean_target_logprob
 -- signed: mean_logit_diff
 -- negative: mean_target_logprob
+-- shuffled: accuracy, mean_logit_diff, top1_accuracy, mean_target_logprob
 -- source: Wang et al. 2022
 with selected_examples as (
     select selections.example_id

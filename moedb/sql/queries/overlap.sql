@@ -14,6 +14,8 @@
 -- column m: how many of the most used experts are compared
 -- column n_shared: experts among the m most used of both groups; an unused expert never counts
 -- column jaccard: n_shared over the experts among the m most used of either
+-- column expected_jaccard: what it is on average of two random sets of experts that are as large as
+--   these two; null where two runs have not the same number of experts
 -- column overlap_coefficient: n_shared over the size of the smaller of the two sets
 -- column weighted_jaccard: sum over all experts of the smaller share, over that of the larger
 -- column jensen_shannon: Jensen-Shannon divergence (bits) of the shares of decisions; 0 when equal
@@ -69,7 +71,8 @@ token_totals as (
 selected_layers as (
     select
         layers_a.layer,
-        cast(coalesce(cast($m as integer), layers_a.top_k) as bigint) as n_compared
+        cast(coalesce(cast($m as integer), layers_a.top_k) as bigint) as n_compared,
+        case when layers_a.n_experts = layers_b.n_experts then layers_a.n_experts end as n_experts
     from groups as group_a
     join groups as group_b
         on group_a.side = 'a'
@@ -187,6 +190,88 @@ layer_sums as (
     group by expert_shares.layer
 ),
 
+set_sizes as (
+    select
+        selected_layers.layer,
+        selected_layers.n_experts,
+        layer_sums.n_top_a,
+        layer_sums.n_top_b,
+        greatest(layer_sums.n_top_a + layer_sums.n_top_b - selected_layers.n_experts, 0)
+            as fewest_shared
+    from selected_layers
+    join layer_sums using (layer)
+    where selected_layers.n_experts is not null
+),
+
+-- every number of experts that two sets of these sizes can share: there are never more of them than
+-- experts, so that these number them
+possible_shares as (
+    select
+        set_sizes.layer,
+        set_sizes.n_experts,
+        set_sizes.n_top_a,
+        set_sizes.n_top_b,
+        set_sizes.fewest_shared,
+        set_sizes.fewest_shared + experts.expert as n_shared
+    from set_sizes
+    join experts using (layer)
+    where
+        experts.run_id = cast($run as varchar)
+        and set_sizes.fewest_shared + experts.expert
+        <= least(set_sizes.n_top_a, set_sizes.n_top_b)
+),
+
+-- hypergeometric: the chance of one number over that of the number before it is a fraction of whole
+-- numbers, and adding up their logarithms never overflows
+share_chances as (
+    select
+        possible_shares.layer,
+        possible_shares.n_top_a,
+        possible_shares.n_top_b,
+        possible_shares.n_shared,
+        sum(
+            case
+                when possible_shares.n_shared = possible_shares.fewest_shared then 0
+                else ln(
+                    cast(possible_shares.n_top_a - possible_shares.n_shared + 1 as double)
+                    * (possible_shares.n_top_b - possible_shares.n_shared + 1)
+                    / possible_shares.n_shared
+                    / (
+                        possible_shares.n_experts - possible_shares.n_top_a
+                        - possible_shares.n_top_b + possible_shares.n_shared
+                    )
+                )
+            end
+        ) over (
+            partition by possible_shares.layer
+            order by possible_shares.n_shared
+            rows between unbounded preceding and current row
+        ) as log_chance
+    from possible_shares
+),
+
+largest_chances as (
+    select
+        share_chances.layer,
+        max(share_chances.log_chance) as log_chance
+    from share_chances
+    group by share_chances.layer
+),
+
+chances as (
+    select
+        share_chances.layer,
+        sum(
+            exp(share_chances.log_chance - largest_chances.log_chance)
+            * cast(share_chances.n_shared as double)
+            / nullif(share_chances.n_top_a + share_chances.n_top_b - share_chances.n_shared, 0)
+        )
+        / sum(exp(share_chances.log_chance - largest_chances.log_chance)) as expected_jaccard
+    from share_chances
+    join largest_chances using (layer)
+    group by share_chances.layer
+),
+
 final as (
     select
         selected_layers.layer,
@@ -196,6 +281,7 @@ final as (
         cast(coalesce(layer_sums.n_shared, 0) as bigint) as n_shared,
         cast(layer_sums.n_shared as double)
             / nullif(layer_sums.n_top_a + layer_sums.n_top_b - layer_sums.n_shared, 0) as jaccard,
+        chances.expected_jaccard,
         cast(layer_sums.n_shared as double)
             / nullif(least(layer_sums.n_top_a, layer_sums.n_top_b), 0) as overlap_coefficient,
         case when layer_sums.both_used > 0
@@ -207,6 +293,7 @@ final as (
     from selected_layers
     cross join token_totals
     left join layer_sums using (layer)
+    left join chances using (layer)
 )
 
 select
@@ -216,6 +303,7 @@ select
     final.m,
     final.n_shared,
     final.jaccard,
+    final.expected_jaccard,
     final.overlap_coefficient,
     final.weighted_jaccard,
     final.jensen_shannon

@@ -26,6 +26,11 @@
 --   shares is large by chance: hold it against n_both
 -- column independent: P(c given a, b) of top_value if, among the tokens of a value, the choices of
 --   a and b were independent: P(c given a) P(c given b) / P(c) over its sum over the values
+-- rows: layer, expert_a, expert_b
+-- size: n_both
+-- shares: exclusivity, exclusivity_a, exclusivity_b, independent
+-- estimates: conditional_entropy, normalized_entropy, pmi, gain
+-- signed: pmi, gain
 -- source: moedb, after OLMoE, domain specialization and co-activation
 with pair_counts as (
     select

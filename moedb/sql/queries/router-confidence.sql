@@ -15,6 +15,7 @@
 -- rows: layer, value
 -- size: n_tokens
 -- estimates: mean_entropy, mean_margin, mean_topk_mass, sd_entropy, mean_logsumexp
+-- shuffled: mean_entropy, mean_margin, mean_topk_mass, sd_entropy, mean_logsumexp
 -- source: the table router_stats, averaged
 with final as (
     select

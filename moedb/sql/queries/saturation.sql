@@ -12,6 +12,9 @@
 -- column saturation: n_shared / (kT)
 -- column first_saturation: share of the tokens whose first-ranked expert is the same
 -- column uniform: k / E, the saturation of two routers that choose at random
+-- rows: layer
+-- size: n_tokens
+-- shares: saturation, first_saturation
 -- source: OLMoE
 with selected_examples as (
     select selections.example_id

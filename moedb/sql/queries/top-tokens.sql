@@ -18,6 +18,10 @@
 -- column rate: N(e,token) / N(token)
 -- column lift: rate over the expert's frequency N(e) / T
 -- column context: the first of those occurrences in its text
+-- rows: layer, expert, token_id
+-- size: n_token
+-- shares: rate
+-- estimates: lift
 -- source: Fedus et al. 2022, the table of tokens routed to experts
 with selected_examples as (
     select selections.example_id

@@ -11,6 +11,8 @@
 -- column specialization: mean over token ids of the largest N(e,id) / N(id)
 -- column weighted: the same with each token id counted by its occurrences
 -- column baseline: the largest N(e) / T of them, the score if routing ignored the token
+-- rows: layer
+-- shares: specialization, weighted, baseline
 -- source: OLMoE
 with selected_examples as (
     select selections.example_id

@@ -12,6 +12,7 @@ from moedb.schemas.tables import RUN_LABELS, RUNS, TABLES, Table
 from moedb.store.engine.spilling import spill_folder
 from moedb.store.engine.table_files import TableFiles
 from moedb.store.engine.views import Relation, Views, rows_view, table_view
+from moedb.store.reading.memory import connect_in_memory, hide_bar
 from moedb.store.reading.places.file_systems import addresses
 from moedb.store.reading.snapshot import Snapshot
 
@@ -60,16 +61,14 @@ def open_engine(
     file
         The file in which they are made; None for memory.
     """
-    connection = (
-        duckdb.connect(":memory:")
-        if file is None
-        else duckdb.connect(file.path, config={"storage_compatibility_version": OLDEST_READER})
-    )
+    if file is None:
+        connection = connect_in_memory()
+    else:
+        version = {"storage_compatibility_version": OLDEST_READER}
+        connection = hide_bar(duckdb.connect(file.path, config=version))
     files = TableFiles(snapshot, hashed)
     # DuckDB may always use its folder for spilling, so that must be one that holds nothing else.
     connection.execute("set temp_directory = ?", [str(spill_folder() or "")])
-    # its bar, shown from the second second on, is written to stdout, between the rows
-    connection.execute("set enable_progress_bar = false")
     # the same SQL prints the same times everywhere
     connection.execute("set TimeZone = 'UTC'")
     connection.execute("set python_enable_replacements = false")
@@ -113,9 +112,8 @@ def _whole_paths(snapshot: Snapshot, paths: Collection[str]) -> list[str]:
 
 def connect_to_nothing() -> duckdb.DuckDBPyConnection:
     """Open an in-memory connection for rows that are put into it: it reads no file, no network."""
-    connection = duckdb.connect(":memory:")
+    connection = connect_in_memory()
     connection.execute("set TimeZone = 'UTC'")
-    connection.execute("set enable_progress_bar = false")
     connection.execute("set python_enable_replacements = false")
     connection.execute("set enable_external_access = false")
     connection.execute("set lock_configuration = true")

@@ -8,6 +8,7 @@ import duckdb
 
 from moedb.errors import StoreDamagedError
 from moedb.schemas.tables import Table
+from moedb.store.reading.memory import connect_in_memory
 from moedb.store.reading.places.file_systems import addresses, cannot_reach, raised_by_file_system
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def _expect_reached(path: str, error: Exception) -> None:
 def _cursor(elsewhere: "AbstractFileSystem | None") -> duckdb.DuckDBPyConnection:
     if elsewhere is None:
         return _connection().cursor()
-    connection = _opened()
+    connection = connect_in_memory()
     connection.register_filesystem(elsewhere)
     return connection
 
@@ -129,13 +130,7 @@ def _cursor(elsewhere: "AbstractFileSystem | None") -> duckdb.DuckDBPyConnection
 @cache
 def _connection() -> duckdb.DuckDBPyConnection:
     # one for the process: to open another takes longer than to read the footers of a hundred files
-    return _opened()
-
-
-def _opened() -> duckdb.DuckDBPyConnection:
-    connection = duckdb.connect(":memory:")
-    connection.execute("set enable_progress_bar = false")
-    return connection
+    return connect_in_memory()
 
 
 def _columns(

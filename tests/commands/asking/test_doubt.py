@@ -9,7 +9,12 @@ import pytest
 
 from moedb.cli import run_cli
 from moedb.commands.asking import doubt
+from moedb.queries.analyses.registry import ANALYSES, find_question
+from moedb.queries.analyses.uncertainty.over_trials import OVER_TRIALS
 from moedb.queries.analyses.uncertainty.resampling.settings import METHODS
+from moedb.queries.analyses.uncertainty.without import CHANCE, WITHOUT, no_chance, no_intervals
+from moedb.queries.questions.catalog import catalog
+from moedb.queries.questions.query_file import NamedQuery
 from tests.support.stores.made.planted import write_planted
 
 Run = Callable[..., tuple[int, str, str]]
@@ -129,4 +134,28 @@ def test_help_says_what_can_be_asked(moedb: Run) -> None:
     assert code == 0
     assert "How sure:" in out
     assert "--null  what shuffled labels give of jaccard" in out
-    assert "How sure:" not in moedb("query", "top-tokens", "--help")[1]
+    assert "none: weights are no sample" in " ".join(
+        moedb("query", "expert-similarity", "--help")[1].split()
+    )
+    assert "Student's t over the trials of each row" in " ".join(
+        moedb("query", "class-correlation", "--help")[1].split()
+    )
+
+
+def test_every_question_has_intervals_or_says_why_it_has_none() -> None:
+    own = {"samples", "permutations"}
+    for question in (*catalog().values(), *ANALYSES.values()):
+        told = [
+            question.name in OVER_TRIALS,
+            question.name in WITHOUT,
+            bool(own & {parameter.name for parameter in question.parameters}),
+            isinstance(question, NamedQuery) and bool(question.estimates),
+        ]
+        assert sum(told) == 1, question.name
+    for name in CHANCE:
+        assert "by itself: " in str(no_chance(find_question(name)))
+    for name in WITHOUT:
+        error = no_intervals(find_question(name))
+        assert "has no intervals: " in str(error)
+        assert len(error.args[0]) < 200
+        assert error.hint

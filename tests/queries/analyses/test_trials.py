@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binomtest, sem
+from scipy.stats import t as student
 
 import moedb
 from moedb.cli import run_cli
-from moedb.errors import ParameterError, QueryNotFoundError
+from moedb.errors import ParameterError, QueryNotFoundError, UsageError
 from moedb.queries.analyses.registry import ANALYSES
 from moedb.queries.analyses.routing_over_trials import match_experts, number_experts
+from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
 from moedb.queries.database import Database
 from moedb.schemas.manifests import RunManifest, UnitRange
 from moedb.store.writing.run_writer import RunWriter
@@ -362,6 +365,49 @@ class TestQueriesOverTrials:
         assert len(result.provenance.runs) == 7
         named = db.query("expert-accuracy", run="cifar-moe-0000000003")
         assert [run.run_id[-1] for run in named.provenance.runs] == ["3"]
+
+
+class TestIntervals:
+    def test_of_a_mean_are_students_t_over_trials(self, db):
+        given = {"variant": "base", "experts": 2, "gate": "weighted"}
+        found = db.resampled().query("class-covariance", **given)
+        assert "95 % intervals: Student's t over the trials of each row" in found.footer
+        rows = found.df().set_index(["class_a", "class_b"])
+        matrices = []
+        for number in (0, 1, 2):
+            matrices.append(np.cov(shares_of(number, 2, "all"), ddof=0))
+        for (a, b), row in rows.iterrows():
+            values = [matrix[CLASSES.index(a), CLASSES.index(b)] for matrix in matrices]
+            assert row["covariance"] == pytest.approx(np.mean(values))
+            if a == b:
+                assert np.isnan(row["covariance_low"])
+                continue
+            wanted = student.interval(0.95, 2, np.mean(values), sem(values))
+            assert tuple(row[["covariance_low", "covariance_high"]]) == pytest.approx(wanted)
+
+    def test_stay_between_what_is_possible_and_are_missing_for_one_trial(self, db):
+        rows = db.resampled().query("routing-by-class-over-trials", variant="base").df()
+        one = rows[rows["n_trials"] == 1]
+        assert len(one)
+        assert one["share_low"].isna().all()
+        several = rows[(rows["n_trials"] > 1) & (rows["sd"] > 0)]
+        assert (several["share_low"] >= 0).all()
+        assert (several["share_high"] <= 1).all()
+        assert (several["share_low"] <= several["share"]).all()
+        assert (several["share"] <= several["share_high"]).all()
+
+    def test_of_a_share_of_trials_are_wilsons(self, db):
+        rows = db.resampled().query("class-consistency", variant="base", experts=2).df()
+        own = rows["class_a"] == rows["class_b"]
+        assert rows.loc[own, "share_low"].isna().all()
+        for row in rows[~own].itertuples():
+            wanted = binomtest(row.n_together, row.n_trials).proportion_ci(method="wilson")
+            assert (row.share_low, row.share_high) == pytest.approx(wanted)
+
+    def test_nothing_is_drawn(self, db):
+        for settings in (Resampling("percentile"), Resampling(cluster="class")):
+            with pytest.raises(UsageError, match="nothing is drawn"):
+                db.resampled(settings).query("class-correlation")
 
 
 class TestCommands:

@@ -1,11 +1,13 @@
 """Every named query against numpy, as a statement and as a macro."""
 
+import itertools
 import math
 
 import duckdb
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import hypergeom
 
 from moedb.queries.questions.binding import bind
 from moedb.queries.questions.catalog import named_query
@@ -341,6 +343,8 @@ def test_overlap_by_hand() -> None:
     # the 2 most used: {0, 1} (1 before 2) and {3, 0} (0 before 1)
     assert (row["n_tokens_a"], row["n_tokens_b"], row["m"], row["n_shared"]) == (2, 2, 2, 1)
     assert row["jaccard"] == pytest.approx(1 / 3)
+    # two of five, twice: they share one in 6 of 10 cases, and two in 1
+    assert row["expected_jaccard"] == pytest.approx(0.6 / 3 + 0.1)
     assert row["overlap_coefficient"] == pytest.approx(1 / 2)
     # shares (1/2, 1/4, 1/4, 0, 0) and (1/4, 1/4, 0, 1/2, 0)
     assert row["weighted_jaccard"] == pytest.approx(0.5 / 1.5)
@@ -351,6 +355,8 @@ def test_overlap_by_hand() -> None:
     wide = ask(small, "overlap", {**given, "m": 5}).iloc[0]
     assert (wide["m"], wide["n_shared"]) == (5, 2)
     assert wide["jaccard"] == pytest.approx(2 / 4)
+    # three of five, twice: one, two or three of them
+    assert wide["expected_jaccard"] == pytest.approx(0.3 / 5 + 0.6 / 2 + 0.1)
     assert wide["overlap_coefficient"] == pytest.approx(2 / 3)
 
 
@@ -358,6 +364,39 @@ def test_disjoint_groups_diverge_by_one_bit() -> None:
     small = make_small_run([(0,), (1,), (2,), (3,)], 4, ["a", "a", "b", "b"])
     row = ask(small, "overlap", {"key": "group", "value_a": "a", "value_b": "b"}).iloc[0]
     assert (row["jaccard"], row["weighted_jaccard"], row["jensen_shannon"]) == (0, 0, 1)
+
+
+def test_random_sets_of_every_size_overlap_as_the_hypergeometric_distribution_has_it() -> None:
+    # group a uses experts 0 to 5 of 9, most the first; group b 2 to 8, most the last
+    chosen = [(expert,) for expert in range(6) for _ in range(6 - expert)]
+    other = [(expert,) for expert in range(2, 9) for _ in range(expert)]
+    values = ["a"] * len(chosen) + ["b"] * len(other)
+    small = make_small_run([*chosen, *other], 9, values)
+    given = {"key": "group", "value_a": "a", "value_b": "b"}
+    for m in range(1, 10):
+        row = ask(small, "overlap", {**given, "m": m}).iloc[0]
+        n_a, n_b = min(m, 6), min(m, 7)
+        sets = [[set(of) for of in itertools.combinations(range(9), n)] for n in (n_a, n_b)]
+        ways = [len(a & b) / len(a | b) for a in sets[0] for b in sets[1]]
+        assert row["expected_jaccard"] == pytest.approx(sum(ways) / len(ways), rel=1e-12)
+    # without tokens of one of them there is nothing to share; all experts are the same twice
+    empty = ask(small, "overlap", {**given, "value_b": "none"}).iloc[0]
+    assert (empty["jaccard"], empty["expected_jaccard"]) == (0, 0)
+    neither = ask(small, "overlap", {**given, "value_a": "none", "value_b": "none"}).iloc[0]
+    assert neither[["jaccard", "expected_jaccard"]].isna().all()
+    full = make_small_run([(0, 1), (0, 1)], 2, ["a", "b"])
+    assert ask(full, "overlap", given).iloc[0]["expected_jaccard"] == 1
+
+
+@pytest.mark.parametrize(("n_experts", "m"), [(1000, 300), (1000, 900), (384, 8)])
+def test_random_sets_of_many_experts_overlap_as_scipy_has_it(n_experts: int, m: int) -> None:
+    everything = [(expert,) for expert in range(n_experts)]
+    small = make_small_run(everything * 2, n_experts, ["a"] * n_experts + ["b"] * n_experts)
+    given = {"key": "group", "value_a": "a", "value_b": "b", "m": m}
+    found = ask(small, "overlap", given).iloc[0]["expected_jaccard"]
+    shared = np.arange(m + 1)
+    chances = hypergeom.pmf(shared, n_experts, m, m)
+    assert found == pytest.approx((chances * shared / (2 * m - shared)).sum(), rel=1e-9)
 
 
 def test_load_balance_by_hand() -> None:

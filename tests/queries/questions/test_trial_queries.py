@@ -222,10 +222,11 @@ def over_trials(
     rows: list[tuple[object, ...]] = []
     for pair, found in class_pairs(tables, measure, **parameters):  # type: ignore[arg-type]
         there = [value for value in found if not math.isnan(value)]
-        summary = (np.mean(there), min(there), max(there)) if there else (math.nan,) * 3
+        sd = np.std(there, ddof=1) if len(there) > 1 else math.nan
+        summary = (np.mean(there), sd, min(there), max(there)) if there else (math.nan,) * 4
         rows.append((*pair, len(there), *summary))
     names = "variant experts gate balance aux_coefficient layer class_a class_b n_trials"
-    return frame(f"{names} {name} lowest highest", rows)
+    return frame(f"{names} {name} sd lowest highest", rows)
 
 
 def class_correlation(tables: Tables, **parameters: object) -> pd.DataFrame:

@@ -106,6 +106,7 @@ def overlaps(layers: int = 6) -> pd.DataFrame:
             "n_tokens_b": 678,
             "m": 4,
             "jaccard": (at % 5) / 4,
+            "expected_jaccard": 0.1,
             "overlap_coefficient": (at % 4) / 3,
             "weighted_jaccard": 0.9 - 0.02 * at,
             "jensen_shannon": 0.02 * at,

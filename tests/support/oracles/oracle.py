@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.stats import hypergeom
 
 from moedb.queries.questions.catalog import catalog
 
@@ -437,16 +438,28 @@ def overlap(
                 size,
                 len(top_a & top_b),
                 divide(len(top_a & top_b), len(top_a | top_b)),
+                expected_jaccard(len(top_a), len(top_b), a.n_experts)
+                if a.n_experts == b.n_experts
+                else math.nan,
                 divide(len(top_a & top_b), min(len(top_a), len(top_b))),
                 weighted,
                 divergence,
             )
         )
     return frame(
-        "layer n_tokens_a n_tokens_b m n_shared jaccard overlap_coefficient weighted_jaccard "
-        "jensen_shannon",
+        "layer n_tokens_a n_tokens_b m n_shared jaccard expected_jaccard overlap_coefficient "
+        "weighted_jaccard jensen_shannon",
         rows,
     )
+
+
+def expected_jaccard(n_a: int, n_b: int, n_experts: int) -> float:
+    """The mean Jaccard coefficient of two random sets; NaN of two empty ones."""
+    if not n_a + n_b:
+        return math.nan
+    shared = np.arange(min(n_a, n_b) + 1)
+    chances = hypergeom.pmf(shared, n_experts, n_a, n_b)
+    return float((chances * shared / (n_a + n_b - shared)).sum())
 
 
 def load_balance(tables: Tables, run_id: str, split: str | None = None) -> pd.DataFrame:

@@ -29,9 +29,14 @@ def each_part(parts: Sequence[T], what: str) -> Iterator[T]:
         yield from parts
         return
     with show(what, len(parts)) as advance:
-        for part in parts:
-            yield part
-            advance()
+        # of what has parts in its turn, the outermost alone is shown
+        _SHOWN.set(None)
+        try:
+            for part in parts:
+                yield part
+                advance()
+        finally:
+            _SHOWN.set(show)
 
 
 @contextmanager

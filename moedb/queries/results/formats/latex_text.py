@@ -1,6 +1,7 @@
 """Text as LaTeX that prints it: what is special is escaped, what plain LaTeX can set is set."""
 
 import unicodedata
+from typing import Any
 
 # [ ] and * because \\ and the rules of booktabs would take them for their own arguments; quotes,
 # hyphens and commas lest two in a row become one character.
@@ -141,6 +142,15 @@ def escape_latex(text: str) -> str:
     if points:
         pieces.append(r"\texttt{" + " ".join(points) + "}")
     return "".join(pieces)
+
+
+def latex_tables() -> dict[str, Any]:
+    """Return by what :func:`escape_latex` goes, for what escapes texts elsewhere as it does."""
+    return {
+        "characters": {**_SYMBOLS, **_ASCII},
+        "accents": dict(_ACCENTS),
+        "ligatures": sorted(_LIGATURES),
+    }
 
 
 def _latex_character(character: str) -> str | None:

@@ -1,5 +1,6 @@
 """Runs statements on Spark, with the tables and views of a snapshot."""
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from moedb.store.engine.spark.macros import Call
     from moedb.store.engine.spark.views import SparkViews
 
+_NO_MEMORY = re.compile(r"OutOfMemoryError: *([^\n]*)")
 _NO_FILE = ("PATH_NOT_FOUND", "FILE_NOT_EXIST", "FileNotFoundException")
 
 
@@ -129,5 +131,10 @@ class SparkEngine:
             return StoreError(
                 f"Spark does not find the store's files: {said}",
                 f"every machine of Spark has to read {self._snapshot.title} under this path",
+            )
+        if (memory := _NO_MEMORY.search(str(error))) is not None:
+            return SqlError(
+                f"Spark has too little memory for it: {memory[1]}",
+                'export PYSPARK_SUBMIT_ARGS="--driver-memory 8g pyspark-shell"',
             )
         return SqlError(f"Spark: {said}")

@@ -3,7 +3,7 @@
 import os
 import re
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from moedb.errors import StoreError, UsageError, did_you_mean, first_line
@@ -138,6 +138,9 @@ def _made(
     if scheme == "hf":
         # DuckDB asks when a file was changed, which the hub's does not say; ours never are
         setattr(found, "modified", lambda path: datetime.fromtimestamp(0, UTC))  # noqa: B010
+    if _EXTRAS[scheme] == "gcs":
+        # its own reads ahead in tasks that it leaves behind where a file is not closed
+        setattr(found, "_open", partial(found._open, cache_type="readahead"))  # noqa: B010
     return found
 
 

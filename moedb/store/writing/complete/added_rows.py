@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -13,6 +12,7 @@ from moedb.schemas.manifests import TableEntry
 from moedb.schemas.tables import TOKEN_LABELS, Table, table
 from moedb.store.files import sync_file
 from moedb.store.reading.additions import additions_of, only_addition
+from moedb.store.reading.memory import connect_in_memory
 from moedb.store.reading.snapshot import RunSnapshot, check_table
 from moedb.store.writing.open_run import file_entry
 from moedb.store.writing.tables.parquet import arrow_schema, in_order, write_stretches
@@ -91,8 +91,7 @@ def label_keys(run: RunSnapshot) -> set[str]:
     if not files:
         return set()
     check_table(run, TOKEN_LABELS.name)
-    with duckdb.connect(":memory:") as connection:
-        connection.execute("set enable_progress_bar = false")
+    with connect_in_memory() as connection:
         found = connection.execute(
             "select distinct key from read_parquet($files)", {"files": files}
         )

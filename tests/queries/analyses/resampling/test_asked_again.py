@@ -23,6 +23,7 @@ from moedb.queries.questions.catalog import catalog
 from tests.support.stores.made.uneven import LAYERS, OTHER, RUN, write_run
 
 ASKED: Mapping[str, Mapping[str, Any]] = {
+    "active-experts": {},
     "co-activation": {},
     "co-activation-adjacent": {},
     "concentration": {},
@@ -31,8 +32,12 @@ ASKED: Mapping[str, Mapping[str, Any]] = {
     "expert-specialization": {"key": "pos"},
     "load-balance": {},
     "overlap": {"key": "kind", "value_a": "a", "value_b": "b"},
+    "pair-specialization": {"key": "kind", "min_decisions": 1},
     "router-confidence": {"key": "kind"},
     "routing-by-class": {"key": "kind"},
+    "saturation": {"run_b": OTHER},
+    "top-tokens": {"n": 1000, "min_count": 0},
+    "vocabulary-specialization": {"min_count": 0},
 }
 MORE = [
     *ASKED.items(),
@@ -44,6 +49,12 @@ MORE = [
     ("routing-by-class", {"key": "pos", "layer": 4}),
     ("routing-by-class", {"key": "lang"}),
     ("expert-specialization", {"key": "kind", "min_decisions": 1}),
+    ("active-experts", {"scope": "example"}),
+    ("active-experts", {"position": 1}),
+    ("pair-specialization", {"key": "pos", "min_decisions": 0, "layer": 1}),
+    ("pair-specialization", {"key": "lang", "min_decisions": 0}),
+    ("top-tokens", {"n": 1000, "min_count": 0, "layer": 5, "by": "lift"}),
+    ("vocabulary-specialization", {"min_count": 0, "of": "next"}),
 ]
 
 
@@ -102,6 +113,9 @@ def test_examples_that_are_left_out_might_as_well_not_be_there(
         wanted = everything[keys].merge(alone, on=keys, how="left")[columns].astype(float)
         absent = [column for column in columns if column in query.absent]
         wanted[absent] = wanted[absent].fillna(0)
+        if name == "top-tokens":  # a token that is there and never chose the expert has rate 0
+            is_seen = everything["token_id"].isin(alone["token_id"])
+            wanted = wanted.where(wanted.notna() | ~is_seen.to_numpy()[:, None], 0)
         np.testing.assert_allclose(found[at], wanted, rtol=1e-9)
 
 
@@ -241,6 +255,15 @@ class TestIntervals:
         for value, n in {"a": 4, "b": 8, "c": 2}.items():
             assert never.max()[value] == pytest.approx(squared / (n + squared), rel=1e-5)
 
+    def test_a_row_that_is_barely_there_has_an_interval(self, db: Database) -> None:
+        rows = db.query("expert-specialization", run=RUN, key="kind", layer=5).df()
+        fewest = int(rows["n_decisions"].min())
+        asked = {"run": RUN, "key": "kind", "layer": 5, "min_decisions": fewest}
+        found = db.resampled().query("expert-specialization", **asked).df()
+        barely = found[found["n_decisions"] == fewest]
+        assert len(barely)
+        assert (barely["exclusivity_low"] <= barely["exclusivity_high"]).all()
+
     def test_few_clusters_are_warned_of(
         self, db: Database, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -263,8 +286,8 @@ class TestIntervals:
 
 class TestWrongInput:
     def test_a_query_without_estimates_says_so(self, db: Database) -> None:
-        with pytest.raises(UsageError, match="top-tokens has no estimates"):
-            db.resampled().query("top-tokens", run=RUN)
+        with pytest.raises(UsageError, match="routing-by-example has no intervals"):
+            db.resampled().query("routing-by-example", run=RUN, key="kind")
 
     def test_an_analysis_that_has_its_own_says_so(self, db: Database) -> None:
         with pytest.raises(UsageError, match="says by itself how sure it is"):

@@ -19,7 +19,11 @@ from moedb.queries.analyses.uncertainty.resampling.null.chances import (
     false_discovery_rates,
 )
 from moedb.queries.analyses.uncertainty.resampling.null.shuffled_counts import ShuffledCounts
+from moedb.queries.analyses.uncertainty.resampling.null.shuffled_statistics import (
+    ShuffledStatistics,
+)
 from moedb.queries.analyses.uncertainty.resampling.settings import Null, Resampling
+from moedb.queries.analyses.uncertainty.shuffled_labels import labelled_units
 from moedb.queries.database import Database
 from tests.support.stores.made.planted import write_planted
 from tests.support.stores.made.uneven import LAYERS, OTHER, RUN, write_run
@@ -133,6 +137,63 @@ def test_a_planted_class_is_found_and_an_idle_one_is_not(tmp_path: Path) -> None
     assert (rates["rate_q"] < 0.05).mean() > 0.5
 
 
+@pytest.mark.parametrize("key", ["kind", "pos", "other"])
+def test_statistics_of_shuffled_classes_are_those_of_their_tokens(db: Database, key: str) -> None:
+    values = {"run": RUN, "split": "all", "key": key}
+    n, layer = 6, 5
+    shuffled = ShuffledStatistics(db, "router-confidence", values, Null(n, seed=3))
+    found = pd.DataFrame(shuffled.rows("class_router_stats", layer, slice(0, n)))
+    found = found.set_index(["draw", "value"]).sort_index()
+    statistics = db.sql(
+        "select token_idx, example_id, entropy::double as entropy, margin::double as margin "
+        "from router_stats join tokens using (run_id, token_idx) "
+        "where run_id = $run and layer = $layer", {"run": RUN, "layer": layer}
+    ).df()  # fmt: skip
+    labelled = labelled_units(db, values, "router-confidence", None)
+    unit = "token_idx" if labelled.on_tokens else "example_id"
+    bounds = [*labelled.starts, len(labelled.members)]
+    rng = np.random.default_rng(3)
+    for draw in range(n):
+        sets = labelled.permuted(rng)
+        for value, start, stop in zip(labelled.values, bounds, bounds[1:], strict=False):
+            units = labelled.units[np.isin(sets, labelled.members[start:stop])]
+            own = statistics[statistics[unit].isin(units)]
+            row = found.loc[(draw, value)]
+            assert row["n_tokens"] == len(own)
+            assert row["mean_entropy"] == pytest.approx(own["entropy"].mean())
+            assert row["mean_margin"] == pytest.approx(own["margin"].mean())
+            assert row["sd_entropy"] == pytest.approx(own["entropy"].std(), rel=1e-6, nan_ok=True)
+
+
+def test_router_confidence_of_idle_labels_is_that_of_chance(db: Database) -> None:
+    found = db.resampled(null=Null(200)).query("router-confidence", run=RUN, split="all", key="pos")
+    assert "chance: labels shuffled over tokens within examples, 200 times" in found.footer
+    rows = found.df()
+    assert len(rows) == 2 * len(LAYERS)
+    assert rows[["mean_margin_null", "mean_margin_p", "mean_margin_q"]].notna().all().all()
+    inside = (rows["mean_margin_null_low"] <= rows["mean_margin"]) & (
+        rows["mean_margin"] <= rows["mean_margin_null_high"]
+    )
+    assert inside.mean() > 0.5
+
+
+@pytest.mark.model
+def test_answers_of_shuffled_templates(mini_store: Path) -> None:
+    with moedb.open(mini_store) as database:
+        rows = database.resampled(null=Null(300)).query("ioi-logit-diff", key="template").df()
+    everyone = rows[rows["value"] == "all"].iloc[0]
+    # all prompts together are the same prompts, whatever their labels
+    assert everyone["mean_logit_diff_null"] == pytest.approx(everyone["mean_logit_diff"])
+    assert everyone["mean_logit_diff_p"] == 1
+    own = rows[rows["value"] != "all"]
+    assert len(own) > 1
+    # the mean over shufflings of a mean over so many prompts is that of all of them
+    spread = own["mean_logit_diff_null_high"] - own["mean_logit_diff_null_low"]
+    off = (own["mean_logit_diff_null"] - everyone["mean_logit_diff"]).abs()
+    assert (off < spread / 4).all()
+    assert (own["accuracy_p"] > 0).all()
+
+
 def test_experts_chosen_alike_are_a_multinomial(db: Database) -> None:
     rows = db.resampled(null=Null(3000)).query("load-balance", run=RUN, split="all").df()
     row = rows[rows["layer"] == 1].iloc[0]
@@ -144,6 +205,48 @@ def test_experts_chosen_alike_are_a_multinomial(db: Database) -> None:
     assert row["cv_null_high"] == pytest.approx(np.quantile(cv, 0.975), rel=0.05)
     largest = drawn.max(axis=1) / drawn.mean(axis=1)
     assert row["max_over_mean_null"] == pytest.approx(largest.mean(), rel=0.03)
+
+
+@pytest.mark.parametrize("value", ["x", None])
+def test_a_class_with_itself_has_what_its_halves_give(tmp_path: Path, value: str | None) -> None:
+    """Of four examples of a class every way to choose two of them, and the whole run of eight."""
+    write_planted(tmp_path / "store", 8, seed=3)
+    asked = {"key": "topic", "value_a": value, "value_b": value} if value else {}
+    with moedb.open(tmp_path / "store") as database:
+        found = database.resampled(null=Null(3000)).query("overlap", **asked, m=3)
+        counts = database.sql(
+            "select example_id, expert, n_decisions from example_routing "
+            "join example_labels using (run_id, example_id) where key = 'topic'"
+            + (f" and value = '{value}'" if value else "")
+        ).df()
+    assert f"two random halves of {'topic x' if value else 'all tokens'}, 3000 t" in found.footer
+    (row,) = found.df().itertuples()
+    examples = counts["example_id"].unique()
+    seen: dict[str, list[float]] = {"jaccard": [], "weighted_jaccard": []}
+    for half in combinations(examples, len(examples) // 2):
+        is_in = counts["example_id"].isin(half)
+        sides = [
+            counts[of].groupby("expert")["n_decisions"].sum().reindex(range(6), fill_value=0)
+            for of in (is_in, ~is_in)
+        ]
+        top = [set(side.sort_values(ascending=False, kind="stable").index[:3]) for side in sides]
+        seen["jaccard"].append(len(top[0] & top[1]) / len(top[0] | top[1]))
+        a, b = (side / side.sum() for side in sides)
+        seen["weighted_jaccard"].append(np.minimum(a, b).sum() / np.maximum(a, b).sum())
+    assert row.jaccard_null == pytest.approx(np.mean(seen["jaccard"]), abs=0.02)
+    assert row.weighted_jaccard_null == pytest.approx(np.mean(seen["weighted_jaccard"]), abs=0.01)
+    assert row.weighted_jaccard_null_low >= min(seen["weighted_jaccard"]) - 1e-9
+    assert row.jaccard == 1
+    assert np.isnan(row.jaccard_p)
+    assert np.isnan(row.jaccard_q)
+
+
+def test_a_class_of_one_example_has_no_halves(tmp_path: Path) -> None:
+    write_planted(tmp_path / "store", 2, seed=3)
+    with moedb.open(tmp_path / "store") as database:
+        resampled = database.resampled(null=Null(10))
+        with pytest.raises(UsageError, match="no two halves"):
+            resampled.query("overlap", key="topic", value_a="x", value_b="x")
 
 
 def test_both_stand_behind_an_estimate(db: Database) -> None:
@@ -159,8 +262,16 @@ def test_both_stand_behind_an_estimate(db: Database) -> None:
 
 class TestWrongInput:
     def test_a_query_that_chance_says_nothing_of(self, db: Database) -> None:
-        with pytest.raises(UsageError, match="not known of any column of co-activation"):
+        with pytest.raises(UsageError, match="not known of any column of expert-frequency"):
+            db.resampled(null=Null()).query("expert-frequency", run=RUN)
+
+    def test_a_query_that_has_chance_beside_it_says_where(self, db: Database) -> None:
+        with pytest.raises(UsageError, match="by itself: it is in the column expected"):
             db.resampled(null=Null()).query("co-activation", run=RUN)
+
+    def test_no_label_to_shuffle(self, db: Database) -> None:
+        with pytest.raises(UsageError, match="no label to shuffle without its key"):
+            db.resampled(null=Null()).query("router-confidence", run=RUN)
 
     def test_an_analysis_with_a_null_of_its_own(self, db: Database) -> None:
         with pytest.raises(UsageError, match="says by itself what chance gives"):

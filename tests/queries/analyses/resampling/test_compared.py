@@ -1,14 +1,21 @@
 """Differences between two sides: against numpy, where there is one, and where there is none."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 
 import moedb
 from moedb.errors import UsageError
-from moedb.queries.analyses.uncertainty.resampling.draws import drawn_again
+from moedb.queries.analyses.uncertainty.resampling.comparing.power import (
+    power_note,
+    smallest_shown,
+    standard_errors,
+)
+from moedb.queries.analyses.uncertainty.resampling.draws import drawn_again, left_out
 from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
 from moedb.queries.database import Database
 from tests.support.stores.made.planted import LIKED, N_EXPERTS, write_planted
@@ -92,6 +99,39 @@ def test_a_planted_difference_is_found_and_a_coin_makes_none(db: Database) -> No
     assert holds.sum() >= N_EXPERTS - 1
 
 
+class TestPower:
+    def test_standard_errors_of_a_mean_are_those_of_the_textbook(self) -> None:
+        values = np.random.default_rng(2).normal(size=(30, 2)) * [1, 3]
+        wanted = values.std(axis=0, ddof=1) / np.sqrt(30)
+        weights = drawn_again(30, 20_000, 1)
+        without = left_out(30, 1)
+        drawn = weights @ values / 30
+        others = without @ values / 29
+        np.testing.assert_allclose(standard_errors(drawn, others, 30), wanted, rtol=0.03)
+        np.testing.assert_allclose(standard_errors(drawn[:0], others, 30), wanted)
+        assert np.isnan(standard_errors(np.ones((50, 1)), np.ones((30, 1)), 30)).all()
+
+    @pytest.mark.parametrize("n", [8, 20, 80])
+    def test_four_of_five_differences_of_that_size_are_told_from_none(self, n: int) -> None:
+        rng = np.random.default_rng(n)
+        true = smallest_shown(np.array([1 / np.sqrt(n)]), n)
+        values = true + rng.normal(size=(n, 20_000))
+        p_values = ttest_1samp(values, 0).pvalue
+        assert (p_values < 0.05).mean() == pytest.approx(0.8, abs=0.03)
+
+    def test_is_said_of_few_clusters_in_one_line(self, db: Database) -> None:
+        found = db.compare("expert-frequency", f"run={BENT}", f"run={ONE}")
+        (said,) = re.findall(r"60 clusters show .* with 80 % power .*?;", found.footer)
+        rows = found.df()
+        half = rows["frequency_difference_high"] - rows["frequency_difference_low"]
+        # an interval is 2 x 2 standard errors wide, and this is 2.85 of them
+        wanted = (half / 4).median() * 2.85
+        (told,) = re.findall(r"from ([\d.e-]+) in frequency", said)
+        assert float(told) == pytest.approx(wanted, rel=0.15)
+        assert power_note(["rate"], np.ones((3, 1)), 100) is None
+        assert power_note(["rate"], np.full((3, 1), np.nan), 10) is None
+
+
 def test_the_same_file_comes_out_again(db: Database, tmp_path: Path) -> None:
     from moedb.queries.report.pinned import check_file
 
@@ -112,7 +152,8 @@ def test_the_same_file_comes_out_again(db: Database, tmp_path: Path) -> None:
         ("load-balance", ("lair=1", "lair=2"), {}, "called 'lair'; did you mean layer"),
         ("load-balance", ("layer=1", "layer=1"), {}, "both sides are layer=1"),
         ("load-balance", ("layer=1", "layer=9"), {}, "no row with layer '9'"),
-        ("top-tokens", ("layer=1", "layer=2"), {}, "no estimates that examples"),
+        ("routing-by-example", ("layer=1", "layer=2"), {}, "there is nothing to draw again"),
+        ("class-correlation", ("layer=1", "layer=2"), {}, "no differences of two sides"),
         ("routing-by-class", ("value=x", "value=z"), {"key": "topic"}, "no row with value 'z'"),
         ("overlap", (f"run={ONE}", f"run={BENT}"), {"run_b": OTHER}, "compares two runs by itself"),
     ],

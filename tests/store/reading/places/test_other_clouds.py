@@ -1,4 +1,4 @@
-"""Stores on Microsoft's object storage, and on the hub of Hugging Face."""
+"""Stores on Microsoft's and Google's object storage, and on the hub of Hugging Face."""
 
 import secrets
 from collections.abc import Iterator
@@ -18,19 +18,26 @@ from tests.support.models.hub_server import Repository, run_moedb, running_hub
 from tests.support.servers import other_clouds
 from tests.support.stores.samples import RUN_ID, write_sample
 
-
-@pytest.fixture(scope="module")
-def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A container of one server: file systems are kept by what they are asked for."""
-    folder = tmp_path_factory.mktemp("azurite")
-    with pytest.MonkeyPatch.context() as patch, other_clouds.microsoft(patch, folder) as name:
-        yield name
+_SERVERS = {"microsoft": ("az", "abfs"), "google": ("gs", "gcs")}
+"""The schemes that each server is reached by."""
 
 
-@pytest.fixture(params=["az", "abfs"])
-def url(request: pytest.FixtureRequest, container: str) -> str:
+@pytest.fixture(scope="module", params=_SERVERS)
+def place(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, str]]:
+    """A server, and a bucket there: file systems are kept by what they are asked for."""
+    folder = tmp_path_factory.mktemp(request.param)
+    running = getattr(other_clouds, request.param)
+    with pytest.MonkeyPatch.context() as patch, running(patch, folder) as bucket:
+        yield request.param, bucket
+
+
+@pytest.fixture(params=[0, 1])
+def url(request: pytest.FixtureRequest, place: tuple[str, str]) -> str:
     """The address of a store that is not there yet."""
-    return f"{request.param}://{container}/{secrets.token_hex(6)}/store"
+    server, bucket = place
+    return f"{_SERVERS[server][request.param]}://{bucket}/{secrets.token_hex(6)}/store"
 
 
 def test_a_store_goes_there_is_read_and_comes_back(

@@ -1,10 +1,14 @@
 """A named query asked again of drawn clusters, for the intervals of what it gave."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from moedb.queries.analyses.uncertainty.resampling.counts.answers.registry import (
+    ANSWERS,
+    LEFT_OUT_ALONE,
+)
 from moedb.queries.analyses.uncertainty.resampling.counts.of_examples import OF_EXAMPLES
 from moedb.queries.analyses.uncertainty.resampling.counts.of_pairs import OF_PAIRS
 from moedb.queries.analyses.uncertainty.resampling.counts.of_run import (
@@ -35,11 +39,14 @@ if TYPE_CHECKING:
     from moedb.queries.questions.query_file import NamedQuery
     from moedb.queries.reading.reader import SnapshotReader
 
+_LEAVES_OUT = ("min_decisions",)
+"""Parameters that leave out rows of which there is little."""
+
 
 def can_be_asked_again(query: "NamedQuery") -> bool:
     """Whether all that a query reads is known cluster by cluster."""
     known = {*STATICS, *OF_EXAMPLES, *OF_PAIRS, *DERIVED, SELECTIONS}
-    return bool(query.estimates) and query.relations <= known
+    return bool(query.estimates) and (query.name in ANSWERS or query.relations <= known)
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,13 @@ class AskedAgain:
         How intervals are asked for.
     counted
         The same question about other rows, which has counted already; None to count.
+
+    Attributes
+    ----------
+    resampling
+        How intervals are found.
+    sides
+        What it reads of each run, by the parameter that names it.
     """
 
     def __init__(
@@ -87,10 +101,17 @@ class AskedAgain:
         resampling: Resampling,
         counted: "AskedAgain | None" = None,
     ) -> None:
-        self._query, self._values, self._given = query, values, given
-        self._resampling = resampling
+        self._query, self._given = query, given
+        # a row that is asked about stays, however little a draw has of it
+        least = {name: 0 for name in _LEAVES_OUT if name in values}
+        self._values = {**values, **least}
+        self.resampling = resampling
+        if query.name in LEFT_OUT_ALONE:
+            self.resampling = replace(resampling, method="jackknife")
         self.sides: dict[str, OfRun] = {}
-        for name in RUN_PARAMETERS if counted is None else ():
+        # what clusters share with another run is counted with their own
+        names = RUN_PARAMETERS[:1] if query.name in ANSWERS else RUN_PARAMETERS
+        for name in names if counted is None else ():
             if values.get(name) is not None:
                 self.sides[name] = OfRun(reader, query, values, name, resampling)
         if counted is not None:
@@ -107,7 +128,7 @@ class AskedAgain:
         for places, drawn, sized in self.drawn():
             n_estimates = len(places) * shape[1]
             ends = ends_of(
-                self._resampling.method,
+                self.resampling.method,
                 estimates[places].ravel(),
                 drawn[:n_samples].reshape(n_samples, n_estimates),
                 drawn[n_samples:].reshape(-1, n_estimates),
@@ -144,7 +165,7 @@ class AskedAgain:
     def title(self) -> str:
         """How intervals are found, and of what."""
         n_drawn = sum(side.n_drawn for side in self._apart)
-        return self._resampling.title(self.key, self.n_clusters, n_drawn)
+        return self.resampling.title(self.key, self.n_clusters, n_drawn)
 
     @property
     def _apart(self) -> "list[OfRun]":
@@ -159,7 +180,7 @@ class AskedAgain:
         """
         import numpy as np
 
-        settings, samples = self._resampling, self.n_samples
+        settings, samples = self.resampling, self.n_samples
         found: dict[str, NDArray[np.float64]] = {}
         without = {name: left_out(side.n_drawn, settings.seed) for name, side in self.sides.items()}
         for stream, (name, side) in enumerate(self.sides.items()):
@@ -178,7 +199,7 @@ class AskedAgain:
     @property
     def n_samples(self) -> int:
         """How many of the draws are of clusters drawn again; the rest leave some out."""
-        return 0 if self._resampling.method == "jackknife" else self._resampling.samples
+        return 0 if self.resampling.method == "jackknife" else self.resampling.samples
 
     @cached_property
     def kinds(self) -> Kinds:
@@ -211,20 +232,47 @@ class AskedAgain:
 
         query = self._query
         n_estimates = len(query.estimates)
+        for places, drawn in self._by_layer():
+            without = drawn[self.n_samples :]
+            behind = np.full(len(places), len(without))
+            if query.size is not None:
+                whole = numbers_of(self._given, query.size)[places]
+                behind = (without[:, :, n_estimates] != whole).sum(axis=0)
+            yield places, drawn[:, :, :n_estimates], behind
+
+    def _by_layer(self) -> "Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]":
+        """For some of the rows their places, and (draw, row, column) the estimates and the size."""
+        query = self._query
         sizes = () if query.size is None else (query.size,)
-        replicates = Replicates(query, self._values, (*query.estimates, *sizes))
+        columns = (*query.estimates, *sizes)
+        if query.name in ANSWERS:
+            yield from self._answered(columns)
+            return
+        replicates = Replicates(query, self._values, columns)
         try:
             for layer, places in rows_by_layer(self._given, query):
                 replicates.ask_about(self._given.take(places))
-                drawn = self._at(replicates, layer)
-                without = drawn[self.n_samples :]
-                behind = np.full(len(places), len(without))
-                if query.size is not None:
-                    whole = numbers_of(self._given, query.size)[places]
-                    behind = (without[:, :, n_estimates] != whole).sum(axis=0)
-                yield places, drawn[:, :, :n_estimates], behind
+                yield places, self._at(replicates, layer)
         finally:
             replicates.close()
+
+    def _answered(
+        self, columns: "Sequence[str]"
+    ) -> "Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]":
+        import numpy as np
+
+        ((name, side),) = self.sides.items()
+        answers = ANSWERS[self._query.name](side, self._values)
+        weights = self.weights[name]
+        for layer, places in rows_by_layer(self._given, self._query):
+            if layer is None or not len(places):
+                continue
+            answer = answers(self._given.take(places), layer)
+            found = []
+            for chunk in chunks_of(len(weights), answer.n_cells):
+                of_chunk = answer.ask(weights[chunk])
+                found.append(np.stack([of_chunk[column] for column in columns], axis=2))
+            yield places, np.concatenate(found)
 
     def _at(self, replicates: Replicates, layer: int | None) -> "NDArray[np.float64]":
         import numpy as np

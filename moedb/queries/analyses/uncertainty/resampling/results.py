@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING
 
 from moedb.errors import UsageError
 from moedb.queries.analyses.uncertainty.bootstrap import FEW
+from moedb.queries.analyses.uncertainty.over_trials import (
+    OVER_TRIALS,
+    ends_over_trials,
+    how_over_trials,
+)
 from moedb.queries.analyses.uncertainty.resampling.asked_again import (
     AskedAgain,
     can_be_asked_again,
@@ -14,6 +19,7 @@ from moedb.queries.analyses.uncertainty.resampling.asked_again import (
 from moedb.queries.analyses.uncertainty.resampling.null.asked_of_chance import AskedOfChance
 from moedb.queries.analyses.uncertainty.resampling.null.chances import false_discovery_rates
 from moedb.queries.analyses.uncertainty.resampling.settings import Null, Resampling
+from moedb.queries.analyses.uncertainty.without import no_chance, no_intervals
 from moedb.queries.questions.query_file import NamedQuery
 from moedb.queries.questions.question import Question
 from moedb.queries.results.result import Provenance, Resampled, Result
@@ -33,8 +39,23 @@ logger = logging.getLogger(__name__)
 NULL, P_VALUE, Q_VALUE = "_null", "_p", "_q"
 """What those have of what chance gives: its mean, a p-value, a rate of false discoveries."""
 
-_OWN = ("samples", "permutations")
-"""Parameters of a question that tells by itself how sure it is."""
+
+def check_doubt(question: Question, resampling: Resampling | None, null: Null | None) -> None:
+    """Refuse what cannot be said of a question, before it is asked.
+
+    Raises
+    ------
+    UsageError
+        If intervals cannot be asked for, or chance is not known of any of its columns.
+    """
+    has_chance = has_intervals = False
+    if isinstance(question, NamedQuery):
+        has_chance = bool(question.shuffled or question.even)
+        has_intervals = can_be_asked_again(question)
+    if null is not None and not has_chance:
+        raise no_chance(question)
+    if resampling is not None and not has_intervals and question.name not in OVER_TRIALS:
+        raise no_intervals(question)
 
 
 def with_doubt(
@@ -50,19 +71,22 @@ def with_doubt(
     Raises
     ------
     UsageError
-        As of :func:`with_intervals` and :func:`with_chance`.
+        If what is asked for does not fit: see :func:`check_doubt`, and the settings.
     """
     found = result
-    if null is not None:
-        found = with_chance(reader, question, values, found, null)
-    if resampling is not None:
-        found = with_intervals(reader, question, values, found, resampling)
+    if resampling is not None and question.name in OVER_TRIALS:
+        return _over_trials(question, found, resampling)
+    if isinstance(question, NamedQuery):
+        if null is not None:
+            found = with_chance(reader, question, values, found, null)
+        if resampling is not None:
+            found = with_intervals(reader, question, values, found, resampling)
     return found
 
 
 def with_intervals(
     reader: "SnapshotReader",
-    question: Question,
+    question: NamedQuery,
     values: "Mapping[str, Value]",
     result: Result,
     resampling: Resampling,
@@ -81,14 +105,7 @@ def with_intervals(
         What it gave.
     resampling
         How intervals are asked for.
-
-    Raises
-    ------
-    UsageError
-        If the question is none of those that intervals can be asked for.
     """
-    if not isinstance(question, NamedQuery) or not can_be_asked_again(question):
-        raise no_intervals(question)
     asked = AskedAgain(reader, question, values, result.arrow(), resampling)
     found = asked.intervals()
     warn_of_few(question, asked)
@@ -97,9 +114,29 @@ def with_intervals(
     return _beside(result, ends, replace(result.provenance, intervals=intervals))
 
 
+def _over_trials(question: Question, result: Result, resampling: Resampling) -> Result:
+    """Return a result about trials with intervals, which its own columns tell.
+
+    Raises
+    ------
+    UsageError
+        If draws, or other clusters, are asked for.
+    """
+    if resampling.method == "percentile" or resampling.cluster is not None:
+        raise UsageError(
+            f"{question.name}: what is sure of trials is told over them, and nothing is drawn",
+            f"moedb query {question.name} --ci",
+        )
+    found = ends_over_trials(question.name, result.arrow())
+    ends = {name: {LOW: low, HIGH: high} for name, (low, high) in found.items()}
+    title = f"95 % intervals: {how_over_trials(question.name)}"
+    intervals = Resampled(title, asdict(resampling))
+    return _beside(result, ends, replace(result.provenance, intervals=intervals))
+
+
 def with_chance(
     reader: "SnapshotReader",
-    question: Question,
+    question: NamedQuery,
     values: "Mapping[str, Value]",
     result: Result,
     null: Null,
@@ -125,10 +162,8 @@ def with_chance(
     Raises
     ------
     UsageError
-        If chance is not known of any of its columns.
+        If there is no label to shuffle, or the query compares two runs.
     """
-    if not isinstance(question, NamedQuery):
-        raise _no_chance(question)
     asked = AskedOfChance(reader, question, values, result.arrow(), null)
     columns = {
         name: {
@@ -182,30 +217,3 @@ def warn_of_few(question: Question, asked: AskedAgain) -> None:
             "often than 95 %% of the time",
             *(question.name, FEW, asked.n_clusters),
         )
-
-
-def no_intervals(question: Question) -> UsageError:
-    """The error that intervals cannot be asked for, and what can."""
-    own = [parameter.name for parameter in question.parameters if parameter.name in _OWN]
-    if own:
-        return UsageError(
-            f"{question.name} says by itself how sure it is, without --ci",
-            f"moedb query {question.name} -p {own[0]} N",
-        )
-    return UsageError(
-        f"{question.name} has no estimates that examples could be drawn again for",
-        "moedb query NAME --help says which columns --ci gives intervals of",
-    )
-
-
-def _no_chance(question: Question) -> UsageError:
-    own = [parameter.name for parameter in question.parameters if parameter.name in _OWN]
-    if "permutations" in own:
-        return UsageError(
-            f"{question.name} says by itself what chance gives, without --null",
-            f"moedb query {question.name} -p permutations N",
-        )
-    return UsageError(
-        f"what chance gives is not known of any column of {question.name}",
-        "moedb query NAME --help says of which columns --null tells it",
-    )

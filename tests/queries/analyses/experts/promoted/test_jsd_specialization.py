@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import zarr
 from scipy.spatial.distance import jensenshannon
+from scipy.stats import t as student
 
 import moedb
-from moedb.errors import ArrayNotFoundError, UsageError
-from moedb.queries.analyses.experts.jsd_specialization import jensen_shannon
+from moedb.errors import ArrayNotFoundError, ParameterError, UsageError
+from moedb.queries.analyses.experts.jsd_specialization import _rows, jensen_shannon
 from moedb.queries.analyses.experts.promoted.spherical import directions, spherical_clusters
 from moedb.store.reading.snapshot import read_run
 from tests.queries.analyses.experts.promoted.test_promoted_tokens import table, write
@@ -49,6 +50,55 @@ def test_ids_of_tokens_are_counted_by_cluster(store: Path) -> None:
         assert row.jsd == pytest.approx(expected**2, abs=1e-6)
         assert row.n_ids == len(own)
         assert row.jsd_less_null == pytest.approx(row.jsd - row.jsd_null)
+
+
+def test_intervals_are_of_what_leaving_out_examples_changes(store: Path) -> None:
+    n = 5
+    of_id = clusters_of_ids(store, n)
+    rows = table(store, RUN_ID, "routing").merge(table(store, RUN_ID, "tokens"), on="token_idx")
+    rows = rows[rows["token_id"] < len(of_id)]
+    found = moedb.open(store).query("jsd-specialization", clusters=n, split="all").df()
+    examples = rows["example_id"].unique()
+    checked = 0
+    for row in found.itertuples():
+        of_layer = rows[rows["layer"] == row.layer]
+        without = []
+        for example in examples:
+            rest = of_layer[of_layer["example_id"] != example]
+            own = rest[rest["expert"] == row.expert]["token_id"]
+            if not len(own):
+                break
+            distance = jensenshannon(
+                shares(of_id[own], n), shares(of_id[rest["token_id"]], n), base=2
+            )
+            without.append(distance**2 - row.jsd_null * row.n_ids / len(own))
+        if len(without) < len(examples):
+            assert np.isnan(row.jsd_less_null_low)  # one example has all of the expert's tokens
+            continue
+        error = np.std(without) * np.sqrt(len(examples) - 1)
+        half = (row.jsd_less_null_high - row.jsd_less_null_low) / 2
+        assert row.jsd_less_null_low + half == pytest.approx(row.jsd_less_null, abs=1e-6)
+        assert student.ppf(0.975, len(examples) - 1) - 1e-3 < half / error
+        assert half / error < student.ppf(0.975, 1) + 1e-3
+        checked += 1
+    assert checked > 2
+
+
+def test_a_single_cluster_has_no_interval_and_what_is_alike_no_width() -> None:
+    counts = np.random.default_rng(0).integers(1, 9, (2, 4)).astype(float)
+    for row in _rows(3, counts[None], 5, 0):
+        assert (row.jsd_less_null_low, row.jsd_less_null_high) == (None, None)
+    # six documents that are the same: nothing is told of how others would differ
+    for row in _rows(3, np.stack([counts] * 6), 5, 0):
+        low, high = row.jsd_less_null_low, row.jsd_less_null_high
+        assert (low is None) == (high is None)
+    with_unused = np.stack([np.vstack([counts, np.zeros(4)])] * 6)
+    assert [row.expert for row in _rows(3, with_unused, 5, 0)] == [0, 1]
+
+
+def test_an_unknown_cluster_is_refused(store: Path) -> None:
+    with pytest.raises(ParameterError, match="no example of text-0123456789 has a label"):
+        moedb.open(store).query("jsd-specialization", clusters=5, cluster="no such key")
 
 
 def test_promoted_ids_are_the_largest_logits_of_each_output(store: Path) -> None:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from moedb.errors import UsageError
 from moedb.queries.analyses.uncertainty.resampling.asked_again import AskedAgain
+from moedb.queries.analyses.uncertainty.resampling.comparing.power import standard_errors
 from moedb.queries.analyses.uncertainty.resampling.draws import drawn_again, left_out
 from moedb.queries.analyses.uncertainty.resampling.ends import Ends, Kinds, ends_of
 from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
@@ -22,28 +23,33 @@ class Differences(NamedTuple):
         The estimates of the two.
     low, high
         The ends of the interval of the first less the second; NaN where there is none.
+    error
+        The standard error of that; NaN where it does not vary, or too few draws have it.
+    n_clusters
+        How many clusters the side with fewer of them has.
     """
 
     one: "NDArray[np.float64]"
     other: "NDArray[np.float64]"
     low: "NDArray[np.float64]"
     high: "NDArray[np.float64]"
+    error: "NDArray[np.float64]"
+    n_clusters: int
 
 
-def differences(one: AskedAgain, other: AskedAgain, resampling: Resampling) -> Differences:
+def differences(one: AskedAgain, other: AskedAgain) -> Differences:
     """Find the differences of two answers, row by row, with their intervals.
 
     Parameters
     ----------
     one, other
         The query of either side; their rows stand in the same order.
-    resampling
-        How intervals are asked for.
     """
     import numpy as np
 
     of_one, of_other = one.estimates(), other.estimates()
-    low, high = np.full((2, *of_one.shape), np.nan)
+    low, high, error = np.full((3, *of_one.shape), np.nan)
+    n_clusters = min(side.n_drawn for each in (one, other) for side in each.sides.values())
     n_samples = one.n_samples
     steps = one.kinds.in_steps
     for of_layer, others in zip(one.drawn(), other.drawn(), strict=True):
@@ -52,15 +58,19 @@ def differences(one: AskedAgain, other: AskedAgain, resampling: Resampling) -> D
         apart = (drawn - others[1]).reshape(len(drawn), n_estimates)
         endless = np.full(n_estimates, np.inf)
         ends: Ends = ends_of(
-            resampling.method,
+            one.resampling.method,
             (of_one - of_other)[places].ravel(),
             apart[:n_samples],
             apart[n_samples:],
             Kinds(-endless, endless, np.tile(steps, len(places))),
             np.repeat(np.maximum(behind, others[2]), of_one.shape[1]),
         )
-        low[places], high[places] = (end.reshape(-1, of_one.shape[1]) for end in ends)
-    return Differences(of_one, of_other, low, high)
+        errors = standard_errors(apart[:n_samples], apart[n_samples:], n_clusters)
+        # what the jackknife says of steps is nothing
+        errors[np.tile(steps, len(places)) & (n_samples == 0)] = np.nan
+        found = (*ends, errors)
+        low[places], high[places], error[places] = (of.reshape(-1, of_one.shape[1]) for of in found)
+    return Differences(of_one, of_other, low, high, error, n_clusters)
 
 
 def share_draws(one: AskedAgain, other: AskedAgain, resampling: Resampling) -> bool:

@@ -13,12 +13,11 @@ from moedb.queries.analyses.uncertainty.resampling.comparing.differences import 
     differences,
     share_draws,
 )
+from moedb.queries.analyses.uncertainty.resampling.comparing.power import power_note
 from moedb.queries.analyses.uncertainty.resampling.comparing.sides import Sides
-from moedb.queries.analyses.uncertainty.resampling.results import (
-    no_intervals,
-    warn_of_few,
-)
+from moedb.queries.analyses.uncertainty.resampling.results import warn_of_few
 from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
+from moedb.queries.analyses.uncertainty.without import no_intervals
 from moedb.queries.questions.query_file import NamedQuery
 from moedb.queries.results.result import Resampled, Result
 from moedb.queries.results.rows.given import relation_of_table
@@ -82,7 +81,7 @@ def compared(
     counted = one if is_column else None
     other = AskedAgain(asked[-1][0], query, other_values, given[1], resampling, counted)
     are_paired = share_draws(one, other, resampling)
-    found = differences(one, other, resampling)
+    found = differences(one, other)
     warn_of_few(query, one)
     columns = {name: given[0][name] for name in rest}
     for at, name in enumerate(query.estimates):
@@ -99,6 +98,7 @@ def compared(
         title = f"{sides.title}, drawn together; {one.title}"
     else:
         title = f"{sides.title}, drawn apart; {one.title}, and {other.n_clusters} of the other"
+    note = power_note(query.estimates, found.error, found.n_clusters)
     provenance = replace(
         result.provenance,
         parameters={
@@ -106,7 +106,7 @@ def compared(
             "compare": [f"{sides.key}={sides.one}", f"{sides.key}={sides.other}"],
         },
         runs=tuple(runs),
-        intervals=Resampled(title, asdict(resampling)),
+        intervals=Resampled("; ".join(filter(None, (title, note))), asdict(resampling)),
     )
     connection, relation = relation_of_table(pa.table(columns))
     return Result(relation, lambda: provenance, connection)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 MOST_GROUPS = 200
 """Groups that pairs are counted for at most."""
 
+FEWEST_GROUPS = 20
+"""And at least, unless there are fewer clusters."""
+
 _MOST_CELLS = 1 << 27
 """Numbers that are held at once."""
 
@@ -30,10 +33,10 @@ Tables = list["NDArray[np.int32]"]
 """For each layer, or two successive ones, (group, table, row, column): counts."""
 
 
-def groups_for(run: "RunSnapshot") -> int:
-    """How many groups pairs of a run can be counted for in memory."""
-    cells = sum(layer.n_experts**2 for layer in layers_of(run))
-    return max(20, min(MOST_GROUPS, _MOST_CELLS // max(cells, 1)))
+def groups_for(layers: "Sequence[Layer]", n_values: int = 1) -> int:
+    """How many groups pairs can be counted for in memory, for each value of a label."""
+    cells = n_values * sum(layer.n_experts**2 for layer in layers)
+    return min(MOST_GROUPS, _MOST_CELLS // max(cells, 1))
 
 
 def count_pairs(
@@ -119,9 +122,22 @@ def _table(
     return total.reshape(n_groups, *shape)
 
 
-def _pairs_of_a_layer(
+def pairs_of_a_layer(
     apart: int | None, group: "NDArray[np.int32]", n_groups: int, slabs: "Sequence[Slab]"
 ) -> Tables:
+    """For each layer (group, 1, expert, expert): those of smaller and of larger rank.
+
+    Parameters
+    ----------
+    apart
+        How far apart in rank; None for any two.
+    group
+        (token,): the group of each.
+    n_groups
+        How many there are.
+    slabs
+        What the tokens chose.
+    """
     found = []
     for ranks, n_experts in _by_layer(slabs):
         k = len(ranks)
@@ -236,12 +252,12 @@ OF_PAIRS: Mapping[
 ] = MappingProxyType(
     {
         "adjacent_pairs": (
-            partial(_pairs_of_a_layer, 1),
+            partial(pairs_of_a_layer, 1),
             _layer_shapes,
             partial(_pair_rows, "n_adjacent"),
         ),
         "expert_pairs": (
-            partial(_pairs_of_a_layer, None),
+            partial(pairs_of_a_layer, None),
             _layer_shapes,
             partial(_pair_rows, "n_both"),
         ),

@@ -1,6 +1,7 @@
 """What a query reads of one run, cluster by cluster."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from moedb.queries.analyses.uncertainty.resampling.counts.of_examples import (
     means_of_sums,
 )
 from moedb.queries.analyses.uncertainty.resampling.counts.of_pairs import (
+    FEWEST_GROUPS,
     OF_PAIRS,
     count_pairs,
     groups_for,
@@ -34,10 +36,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from moedb.queries.counting.decisions.layers import Layer
     from moedb.queries.counting.decisions.rows import Rows
     from moedb.queries.questions.parameters import Value
     from moedb.queries.questions.query_file import NamedQuery
     from moedb.queries.reading.reader import SnapshotReader
+    from moedb.queries.results.result import Result
 
 DERIVED: Mapping[str, str] = MappingProxyType({"pair_chances": "expert_usage"})
 """The views that follow from the rows of another one."""
@@ -61,6 +65,17 @@ from tokens
 where tokens.run_id = cast($run as varchar)
 order by tokens.token_idx
 """
+# of values that are as frequent queries take the first
+_VALUES = f"""
+select labels.value
+from labels
+where
+    labels.run_id = cast($run as varchar)
+    and labels.key = cast($key as varchar)
+    and labels.example_id in {SELECTED_EXAMPLES}
+group by labels.value
+order by try_cast(labels.value as double) nulls last, labels.value
+"""  # noqa: S608
 
 
 class OfRun:
@@ -78,6 +93,11 @@ class OfRun:
         The parameter that names the run.
     resampling
         How intervals are asked for.
+
+    Attributes
+    ----------
+    reader, run
+        What reads the store, and the run.
     """
 
     def __init__(
@@ -88,18 +108,19 @@ class OfRun:
         side: str,
         resampling: Resampling,
     ) -> None:
-        self._reader, self._name = reader, query.name
-        self._run = reader.snapshot.run(str(values[side]))
-        self._asked = {"run": self._run.run_id, "split": values.get("split")}
-        self._key = values.get("key")
+        self.reader, self._name = reader, query.name
+        self.run = reader.snapshot.run(str(values[side]))
+        self._asked = {"run": self.run.run_id, "split": values.get("split")}
+        self._key, self._layer = values.get("key"), values.get("layer")
         self._settings = resampling
         self._pairs = sorted(query.relations & set(OF_PAIRS))
+        self._has_class_pairs = "class_pairs" in query.relations
         self._counted: dict[str, dict[int | None, ClusterCounts]] = {}
 
     @property
     def examples_sha256(self) -> str:
         """The hash over its examples: two runs of the same may be compared example by example."""
-        return str(self._run.row["dataset_sha256"])
+        return str(self.run.row["dataset_sha256"])
 
     @property
     def key(self) -> str | None:
@@ -121,15 +142,74 @@ class OfRun:
     @cached_property
     def n_drawn(self) -> int:
         """How many are drawn: fewer where pairs of decisions are counted for groups of them."""
-        if not self._pairs:
-            return self.n_clusters
-        return min(self.n_clusters, groups_for(self._run))
+        most = self.n_clusters
+        if self._pairs:
+            most = max(FEWEST_GROUPS, groups_for(layers_of(self.run)))
+        elif self._has_class_pairs:
+            most = groups_for(self.layers, len(self.class_values))
+        if most < min(FEWEST_GROUPS, self.n_clusters):
+            raise UsageError(
+                f"{self._name}: the pairs of {len(self.class_values)} values at "
+                f"{len(self.layers)} layers are more than can be counted for intervals",
+                "-p layer LAYER" if len(self.layers) > 1 else "a label of fewer values",
+            )
+        return min(self.n_clusters, most)
+
+    @cached_property
+    def class_values(self) -> list[str]:
+        """The values of the label, in the order of queries."""
+        return [value for (value,) in self.ask(_VALUES, key=self._key).fetchall()]
+
+    @property
+    def layers(self) -> "list[Layer]":
+        """The layers that are asked about."""
+        return [each for each in layers_of(self.run) if self._layer in (None, each.layer)]
+
+    def added(self, sql: str, **more: "Value") -> "tuple[Rows, NDArray[np.int64]]":
+        """Return what examples that are read add to something, and the cluster drawn of each row.
+
+        Parameters
+        ----------
+        sql
+            A statement whose rows have ``example_id``, with the parameters run and split.
+        **more
+            Its other parameters.
+        """
+        import numpy as np
+
+        table = self.ask(sql, **more).arrow()
+        rows = {name: table[name].to_numpy() for name in table.column_names}
+        examples, of_example = self._of_example
+        places = np.searchsorted(examples, rows["example_id"])
+        return rows, self._group_of_cluster[of_example[places]]
+
+    def ask(self, sql: str, **more: "Value") -> "Result":
+        """Run a statement with the parameters run and split, and more of them."""
+        return self.reader.sql(sql, {**self._asked, **more})
+
+    @contextmanager
+    def in_order(self) -> "Iterator[None]":
+        """Say what to do where decisions that are counted are not in order.
+
+        Raises
+        ------
+        UsageError
+            In the place of an UnorderedError.
+        """
+        try:
+            yield
+        except UnorderedError as error:
+            raise UsageError(
+                f"{self._name} has intervals only where the decisions of run "
+                f"{self.run.title} are in order, on this machine",
+                f"moedb copy the store here, or moedb compact {self.run.run_id}",
+            ) from error
 
     def static(self, name: str, layer: int | None) -> "pa.Table":
         """Return what does not depend on the examples, at a layer and the one after it."""
         import pyarrow.compute as pc
 
-        rows = self._reader.sql(STATICS[name], {"run": self._run.run_id}).arrow()
+        rows = self.reader.sql(STATICS[name], {"run": self.run.run_id}).arrow()
         if layer is None or "layer" not in rows.column_names:
             return rows
         return rows.filter(pc.is_in(rows["layer"], _among(self._at(layer))))
@@ -149,7 +229,7 @@ class OfRun:
         if view == SELECTIONS:
             return self._examples_drawn(weights)
         if view == "pair_chances":
-            top_k = {each.layer: each.top_k for each in layers_of(self._run)}
+            top_k = {each.layer: each.top_k for each in layers_of(self.run)}
             return _chances(self.drawn("expert_usage", layer, weights), top_k)
         parts = [counts.drawn(weights) for counts in self._counts(view, layer)]
         names = list(parts[0])
@@ -178,41 +258,28 @@ class OfRun:
 
     def _at(self, layer: int) -> list[int]:
         """The layer, and where a query is about two of them the next."""
-        numbers = [each.layer for each in layers_of(self._run)]
+        numbers = [each.layer for each in layers_of(self.run)]
         if "layer_pairs" not in self._pairs:
             return [layer]
         return numbers[numbers.index(layer) :][:2] if layer in numbers else []
 
     def _count(self, view: str) -> dict[int | None, ClusterCounts]:
-        import numpy as np
-
         if view in OF_PAIRS:
-            try:
-                return count_pairs(self._run, view, self._group_of_token, self.n_drawn)
-            except UnorderedError as error:
-                raise UsageError(
-                    f"{self._name} has intervals only where the decisions of run "
-                    f"{self._run.title} are in order, on this machine",
-                    f"moedb copy the store here, or moedb compact {self._run.run_id}",
-                ) from error
+            with self.in_order():
+                return count_pairs(self.run, view, self.group_of_token, self.n_drawn)
         added = OF_EXAMPLES[view]
-        given = {**self._asked, **({"key": self._key} if view in KEYED else {})}
-        table = self._reader.sql(added.sql, given).arrow()
-        rows = {name: table[name].to_numpy() for name in table.column_names}
-        examples, of_example = self._of_example
-        places = np.searchsorted(examples, rows["example_id"])
-        clusters = self._group_of_cluster[of_example[places]]
+        rows, clusters = self.added(added.sql, **({"key": self._key} if view in KEYED else {}))
         return by_layer(rows, added.keys, added.sums, clusters, self.n_drawn)
 
     @cached_property
     def _clusters(self) -> Clusters:
-        key, run = self._settings.cluster, self._run.run_id
-        return clusters_of(self._reader, run, self._name, key, "--ci --cluster KEY")
+        key, run = self._settings.cluster, self.run.run_id
+        return clusters_of(self.reader, run, self._name, key, "--ci --cluster KEY")
 
     @cached_property
     def _of_example(self) -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
         """The examples that are read, ascending, and the cluster of each."""
-        examples = self._reader.sql(_EXAMPLES, self._asked).arrow()["example_id"].to_numpy()
+        examples = self.reader.sql(_EXAMPLES, self._asked).arrow()["example_id"].to_numpy()
         return examples, self._clusters.of(examples)
 
     @cached_property
@@ -220,11 +287,11 @@ class OfRun:
         return numbered_groups(self.n_clusters, self.n_drawn, self._settings.seed)
 
     @cached_property
-    def _group_of_token(self) -> "NDArray[np.int32]":
+    def group_of_token(self) -> "NDArray[np.int32]":
         """(token,): the group of each token of the run; -1 for those that are not read."""
         import numpy as np
 
-        tokens = self._reader.sql(_TOKENS, {"run": self._run.run_id}).arrow()
+        tokens = self.reader.sql(_TOKENS, {"run": self.run.run_id}).arrow()
         numbers, of = tokens["token_idx"].to_numpy(), tokens["example_id"].to_numpy()
         found = np.full(int(numbers.max()) + 1 if len(numbers) else 0, -1, np.int32)
         examples, of_example = self._of_example

@@ -1,12 +1,22 @@
 """A named query asked of what chance gives: of shuffled labels, or of experts chosen alike."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from moedb.errors import UsageError
 from moedb.queries.analyses.uncertainty.resampling.null.chances import Chances, chances_of
 from moedb.queries.analyses.uncertainty.resampling.null.even_counts import EvenCounts
+from moedb.queries.analyses.uncertainty.resampling.null.halved_counts import (
+    HALVES,
+    HalvedCounts,
+    is_one_class,
+)
 from moedb.queries.analyses.uncertainty.resampling.null.shuffled_counts import ShuffledCounts
+from moedb.queries.analyses.uncertainty.resampling.null.shuffled_labels import ShuffledLabels
+from moedb.queries.analyses.uncertainty.resampling.null.shuffled_statistics import (
+    ShuffledStatistics,
+)
 from moedb.queries.analyses.uncertainty.resampling.replicates import (
     STATICS,
     Replicates,
@@ -34,6 +44,13 @@ where {view}.run_id = cast($run as varchar)
 """What chance leaves as it is."""
 
 
+Counts = EvenCounts | HalvedCounts | ShuffledCounts | ShuffledLabels | ShuffledStatistics
+_SHUFFLED: Mapping[str, type[ShuffledLabels | ShuffledStatistics]] = MappingProxyType(
+    {"ioi-logit-diff": ShuffledLabels, "router-confidence": ShuffledStatistics}
+)
+"""What is shuffled for queries that read no decisions of classes."""
+
+
 class AskedOfChance:
     """A named query, and what chance gives in the place of what it reads.
 
@@ -53,7 +70,7 @@ class AskedOfChance:
     Raises
     ------
     UsageError
-        If chance is not known of any column of the query, or it compares two runs.
+        If there is no label to shuffle, or the query compares two runs.
     """
 
     def __init__(
@@ -67,18 +84,23 @@ class AskedOfChance:
         self._reader, self._query, self._values, self._given = reader, query, values, given
         self._null = null
         self.columns: Sequence[str] = query.shuffled or query.even
-        if not self.columns:
-            raise UsageError(
-                f"what chance gives is not known of any column of {query.name}",
-                "moedb query NAME --help says of which columns --null tells it",
-            )
         if values.get("run_b") is not None:
             raise UsageError(
                 f"{query.name}: labels are shuffled within one run, and there are two",
                 f"moedb query {query.name} --null -p key KEY -p value_a A -p value_b B",
             )
-        make = ShuffledCounts if query.shuffled else EvenCounts
-        self._counts: ShuffledCounts | EvenCounts = make(reader, query.name, values, null)
+        self._is_halved = query.name == "overlap" and is_one_class(values)
+        if self._is_halved:
+            self._counts: Counts = HalvedCounts(reader, query, values, null)
+            self._values = {**values, **HALVES}
+            return
+        if query.shuffled and values.get("key") is None:
+            raise UsageError(
+                f"{query.name}: there is no label to shuffle without its key",
+                f"moedb query {query.name} --null -p key KEY",
+            )
+        make = EvenCounts if query.even else _SHUFFLED.get(query.name, ShuffledCounts)
+        self._counts = make(reader, query.name, values, null)
 
     @property
     def title(self) -> str:
@@ -104,6 +126,8 @@ class AskedOfChance:
                 found[:, places] = np.reshape(chances, (len(chances), -1, len(self.columns)))
         finally:
             replicates.close()
+        if self._is_halved:  # that a class is like itself is no finding
+            found[Chances._fields.index("p_value")] = np.nan
         return {name: Chances(*found[:, :, at]) for at, name in enumerate(self.columns)}
 
     def _at(self, replicates: Replicates, layer: int | None) -> "NDArray[np.float64]":
@@ -116,13 +140,14 @@ class AskedOfChance:
             rows = at_layer(self._reader.sql(statement, asked).arrow(), layer)
             replicates.let_stand(relation, {"run": rows})
         views = self._query.relations & set(self._counts.views)
-        selection = str(self._values.get("split") or "default")
-        key = {"key": str(self._values["key"])} if self._query.shuffled else {}
+        constants = {"key": str(self._values["key"])} if self._query.shuffled else {}
+        if "example_labels" not in views:
+            constants["selection"] = str(self._values.get("split") or "default")
         found = []
         for chunk in chunks_of(self._null.samples, self._counts.n_cells(layer)):
             for view in sorted(views):
                 rows_of = {"run": self._counts.rows(view, layer, chunk)}
-                replicates.let_draws_stand(view, rows_of, {"selection": selection, **key})
+                replicates.let_draws_stand(view, rows_of, constants)
             found.append(replicates.run(chunk.stop - chunk.start))
         return np.concatenate(found)
 
