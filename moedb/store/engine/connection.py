@@ -64,8 +64,9 @@ def open_engine(
     if file is None:
         connection = connect_in_memory()
     else:
-        version = {"storage_compatibility_version": OLDEST_READER}
-        connection = hide_bar(duckdb.connect(file.path, config=version))
+        connection = hide_bar(
+            duckdb.connect(file.path, config={"storage_compatibility_version": OLDEST_READER})
+        )
     files = TableFiles(snapshot, hashed)
     # DuckDB may always use its folder for spilling, so that must be one that holds nothing else.
     connection.execute("set temp_directory = ?", [str(spill_folder() or "")])
