@@ -19,7 +19,7 @@ from moedb.schemas.additions import Addition
 from moedb.schemas.tables import EXPERT_LABEL_SCORES, EXPERT_LABELS
 from moedb.store.writing.complete.additions import add
 from moedb.store.writing.tables.parquet import arrow_schema
-from tests.support.pages import chromium, goes_to, is_cut_off, opened
+from tests.support.drawn.pages import chromium, goes_to, is_cut_off, opened
 from tests.support.stores.made.hostile import KEY, MODEL, RUN, RUN_B, TOKENS, VALUES
 from tests.support.stores.made.routed_words import RUN_ID as WORDS_RUN
 from tests.support.stores.made.routed_words import write_routed_words

@@ -15,7 +15,7 @@ from moedb.queries.report.pages.columns import read_column, read_table
 from moedb.queries.report.pages.rendering import json_block
 from moedb.queries.report.pages.subject import subject_of
 from moedb.queries.report.pages.writing import write_folder, write_page
-from tests.support.pages import ReadPage
+from tests.support.drawn.pages import ReadPage
 from tests.support.stores import synthetic_ioi as ioi
 from tests.support.stores.made.hostile import KEY, MODEL, RUN, RUN_B, TOKENS, write_hostile
 from tests.support.stores.made.routed_words import write_routed_words

@@ -17,7 +17,7 @@ from moedb.queries.report.pages.views import classes, pairs
 from moedb.queries.report.pages.views.pairs import orders_of
 from moedb.queries.report.pages.views.tokens import UNMATCHED
 from moedb.queries.report.pages.writing import write_page
-from tests.support.pages import ReadPage
+from tests.support.drawn.pages import ReadPage
 from tests.support.stores.made.hostile import RUN, RUN_B
 from tests.support.stores.synthetic_ioi import CAPTURED
 

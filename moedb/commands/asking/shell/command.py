@@ -54,8 +54,8 @@ def start_shell(run: str | None, mode: str = "table", no_pager: bool = False) ->
     is_asked = is_interactive()
     if is_asked:
         _expect_packages()
-    from moedb.commands.shell.loop import run_interactively, run_stream
-    from moedb.commands.shell.session import Session
+    from moedb.commands.asking.shell.loop import run_interactively, run_stream
+    from moedb.commands.asking.shell.session import Session
 
     with open_store() as database:
         session = Session(database, run, mode, no_pager)
