@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_USAGE = f"""
+EXAMPLE_USAGE = f"""
 select
     example_routing.example_id,
     example_routing.layer,
@@ -22,6 +22,8 @@ where
     example_routing.run_id = cast($run as varchar)
     and example_routing.example_id in {SELECTED_EXAMPLES}
 """  # noqa: S608
+"""How often each example of a run and a split chose each expert."""
+
 _SIZES = f"""
 select examples.example_id, examples.n_tokens
 from examples
@@ -164,7 +166,7 @@ OF_EXAMPLES: Mapping[str, Added] = MappingProxyType(
         "class_routing": Added(_CLASSES, ("value", "layer", "expert"), ("n_decisions", "weight")),
         "class_sizes": Added(_CLASS_SIZES, ("value",), ("n_tokens",)),
         "expert_mass": Added(_MASS, ("layer", "expert"), ("probability",)),
-        "expert_usage": Added(_USAGE, ("layer", "expert"), ("n_decisions",)),
+        "expert_usage": Added(EXAMPLE_USAGE, ("layer", "expert"), ("n_decisions",)),
         "selection_router_stats": Added(_STATS, ("layer",), _STATISTICS),
         "selection_sizes": Added(_SIZES, (), ("n_tokens",)),
     }
