@@ -9,7 +9,7 @@ SITE   ?= .venv-site
 BIN    := $(VENV)/bin
 STORE  ?= moedb-store
 
-.PHONY: help demo test test-lowest test-gptq test-spark test-remote lint docs site clean
+.PHONY: help demo test test-lowest test-gptq test-spark test-remote test-browser lint docs site clean
 
 help:
 	@echo "make demo   install, capture the embedded model over IOI prompts, print tables"
@@ -18,6 +18,7 @@ help:
 	@echo "make test-gptq   install the extra gptq beside it, run the tests that need gptqmodel"
 	@echo "make test-spark   install the extra spark beside it, run the tests that need Spark and Java 17"
 	@echo "make test-remote   install the extra s3 and a server of S3, run the tests of object storage"
+	@echo "make test-browser   install the extra browser too, run the tests that need Chromium"
 	@echo "make lint   install, run ruff, mypy and import-linter"
 	@echo "make docs   write the generated pages in docs/ again"
 	@echo "make site   install mkdocs beside it, run the notebook, make a site of docs/ in site/"
@@ -68,6 +69,10 @@ test-spark: $(SPARK)/.installed
 
 test-remote: $(REMOTE)/.installed
 	OMP_NUM_THREADS=1 $(REMOTE)/bin/python -m pytest -n auto --dist loadfile $(REMOTE_TESTS)
+
+test-browser: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
+	$(BIN)/python -m pytest tests/queries/report/pages/test_browser.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from moedb.commands.api.publishing import export as export
     from moedb.commands.api.publishing import export_duckdb as export_duckdb
     from moedb.commands.api.publishing import plot as plot
+    from moedb.commands.api.publishing import report as report
     from moedb.errors import MoedbError as MoedbError
     from moedb.queries.analyses.uncertainty.resampling.settings import Null as Null
     from moedb.queries.analyses.uncertainty.resampling.settings import Resampling as Resampling
@@ -59,6 +60,7 @@ _LAZY = {
     "probe": ("moedb.commands.api.experts.probing", "probe"),
     "publish": ("moedb.commands.api.copying", "publish"),
     "remove_addition": ("moedb.commands.api.experts.labelling", "remove_addition"),
+    "report": ("moedb.commands.api.publishing", "report"),
 }
 
 __all__ = [
@@ -85,6 +87,7 @@ __all__ = [
     "probe",
     "publish",
     "remove_addition",
+    "report",
 ]
 
 

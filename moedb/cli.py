@@ -11,6 +11,7 @@ from moedb.commands.asking.exploring.command import explore
 from moedb.commands.asking.export import cite, export, plot
 from moedb.commands.asking.query import query, sql
 from moedb.commands.asking.reporting import report
+from moedb.commands.asking.shell.command import shell
 from moedb.commands.experts.checks import check_labels
 from moedb.commands.experts.concepts import label_tokens
 from moedb.commands.experts.importing import import_
@@ -20,7 +21,6 @@ from moedb.commands.options import StorePath
 from moedb.commands.running.capture import capture
 from moedb.commands.running.intervene import intervene
 from moedb.commands.running.train import train
-from moedb.commands.shell.command import shell
 from moedb.commands.stores.copying import copy, publish
 from moedb.commands.stores.managing import compact, migrate, name, rm, runs, schema, show, verify
 from moedb.commands.studies.study import study

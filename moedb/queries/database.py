@@ -2,6 +2,7 @@
 
 import logging
 import os
+import weakref
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
@@ -653,9 +654,17 @@ class Database:
         if self._is_closed:
             raise SqlError(f"{self!r} is closed", "open it again: moedb.open(...)")
         hashed = self._hashed or ()
+        # DuckDB holds what opens arrays, and would hold this database for as long as itself
+        weak = weakref.WeakMethod(self._array_of_sql)
+
+        def open_array(run: str, name: str, layer: int | None) -> "zarr.Array[Any]":
+            method = weak()
+            if method is None:
+                raise SqlError("the database is closed", "open it again: moedb.open(...)")
+            return method(run, name, layer)
+
         return Engine(
-            *(self.snapshot, self.memo, hashed, lambda: self.split_sizes, self._array_of_sql),
-            self.spark,
+            *(self.snapshot, self.memo, hashed, lambda: self.split_sizes, open_array), self.spark
         )
 
     @cached_property

@@ -62,7 +62,9 @@ def steps(block: str) -> Iterator[str]:
 
 
 def commands_of(block: str) -> list[list[str]]:
-    return [shlex.split(step, comments=True)[1:] for step in steps(block) if step[:6] == "moedb "]
+    words = [shlex.split(step, comments=True)[1:] for step in steps(block) if step[:6] == "moedb "]
+    # what comes after > is the shell's
+    return [each[: each.index(">")] if ">" in each else each for each in words]
 
 
 def examples() -> list[tuple[str, str, str]]:

@@ -1,4 +1,4 @@
-"""Tables and figures from Python, as the commands ``export`` and ``plot`` make them."""
+"""Tables, figures and pages from Python, as ``export``, ``plot`` and ``report`` make them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from moedb.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
+    from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
     from moedb.queries.database import Database
     from moedb.queries.results.result import Result
     from moedb.queries.results.values.intervals import Intervals
@@ -203,3 +204,52 @@ def plot(
     layout = Layout(None if width is None else read_width(str(width)), title, footer)
     given = {key: each for key, each in (("value", value), ("top", top)) if each is not None}
     return draw(name, result, path, layout, allow_empty=allow_empty, **given)
+
+
+def report(
+    database: "Database",
+    path: str | Path,
+    run: str | None = None,
+    *,
+    run_b: str | None = None,
+    resampling: "Resampling | None" = None,
+) -> list[Path]:
+    """Write a page of a run that opens from the disk.
+
+    Parameters
+    ----------
+    database
+        The store.
+    path
+        A file that ends in .html, or a folder for files that hold a part each.
+    run
+        The run, or the beginning of its name; the newest complete one unless given.
+    run_b
+        A run over the same tokens: where both choose the same experts is shown too.
+    resampling
+        How intervals are found; None for none.
+
+    Returns
+    -------
+    list of Path
+        The files written, the one to begin with first.
+
+    Raises
+    ------
+    RunNotFoundError
+        If there is no such run.
+    UsageError
+        If a run holds no routing decisions, or ``path`` cannot be written.
+
+    Examples
+    --------
+    >>> db = moedb.open("moedb-store")  # doctest: +SKIP
+    >>> moedb.report(db, "report.html", resampling=moedb.Resampling())  # doctest: +SKIP
+    """
+    from moedb.queries.report.pages.subject import subject_of
+    from moedb.queries.report.pages.writing import write_folder, write_page
+
+    subject = subject_of(database, run, run_b, resampling)
+    place = Path(path)
+    write = write_page if place.suffix.lower() == ".html" else write_folder
+    return [*write(subject, place).files]

@@ -83,8 +83,8 @@ def doubt_options(command: Command) -> Command:
             expose_value=False,
             callback=_keep,
             help="Give 95 % intervals beside estimates, in columns *_low and *_high: a bootstrap "
-            "over clusters of examples; jackknife leaves them out one by one.  [bca unless "
-            "another is named]",
+            "over clusters of examples; jackknife leaves them out one by one; over trials "
+            "Student's t.  [bca unless another is named]",
         ),
     ):
         command = option(command)

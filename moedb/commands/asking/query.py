@@ -206,7 +206,7 @@ def sql(
       moedb sql "from routing_by_class(key := 'role') where lift > 5"
     """
     if statement is None and file is None and _is_bare() and is_interactive():
-        from moedb.commands.shell.command import start_shell
+        from moedb.commands.asking.shell.command import start_shell
 
         start_shell(run)
         return

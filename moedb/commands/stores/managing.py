@@ -87,11 +87,11 @@ def name(run: str, name: str | None, note: str | None) -> None:
     answer(f"run {found.run_id} is {changed.named.name or 'without a name'}{noted}")
 
 
-@click.command(short_help="List tables, views, macros and arrays, or describe one.")
+@click.command(short_help="List tables, views, macros, functions and arrays, or describe one.")
 @click.argument("name", required=False)
 @output_options
 def schema(name: str | None, **output: Any) -> None:
-    """List tables, views, macros and arrays, or describe the one called NAME.
+    """List tables, views, macros, functions and arrays, or describe the one called NAME.
 
     The macros are the named queries, as they are called in SQL.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain, pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moedb.queries.counting.decisions.layers import is_rolled_up, layers_of, slabs_of
 from moedb.queries.counting.decisions.order import UnorderedError
@@ -117,7 +117,8 @@ def pair_chances(usage: Rows, run: RunSnapshot) -> Rows:
     for layer in layers_of(run):
         of_layer = np.asarray(usage["layer"]) == layer.layer
         expert, n = np.asarray(usage["expert"])[of_layer], usage["n_decisions"][of_layer]
-        expected = expected_pairs(n, n.sum() // layer.top_k, layer.top_k)
+        n_tokens = np.array([n.sum() // layer.top_k])
+        (expected,) = expected_pairs(n[None], n_tokens, layer.top_k)
         a, b = np.triu_indices(len(expert), 1)
         low, high = np.minimum(expert[a], expert[b]), np.maximum(expert[a], expert[b])
         parts.append(
@@ -191,30 +192,64 @@ def layer_pairs(connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selecti
     return joined(("layer", "next_layer", "expert", "next_expert", "n_both", "n_aligned"), parts)
 
 
-def expected_pairs(n: NDArray[np.int64], n_tokens: int, top_k: int) -> NDArray[np.float64]:
-    """(expert, expert): how many tokens choose both by chance, as the view's SQL explains."""
+def expected_pairs(
+    n: NDArray[np.number[Any]], n_tokens: NDArray[np.number[Any]], top_k: int
+) -> NDArray[np.float64]:
+    """Work out how many tokens choose two experts by chance, as the view's SQL explains.
+
+    Parameters
+    ----------
+    n
+        (count, expert): how often each expert is chosen, counted in several ways.
+    n_tokens
+        (count,): by how many tokens.
+    top_k
+        How many experts a token chooses.
+
+    Returns
+    -------
+    (count, expert, expert)
+    """
     import numpy as np
 
-    expected = np.zeros((len(n), len(n)))
-    rate = n / n_tokens
-    is_always = n == n_tokens
-    (drawn,) = np.nonzero(~is_always)
-    n_drawn = top_k - int(is_always.sum())
-    if n_drawn > 1:
-        rare = 1 - rate[drawn]
-        affinity = np.exp(-rare[:, None] * rare / (rate * (1 - rate)).sum())
-        if n_drawn == 2:
-            affinity[:] = 1
-        np.fill_diagonal(affinity, 0)
-        partners = (n_drawn - 1) * n[drawn].astype(np.float64)
-        prior = scale = rate[drawn]
-        for _ in range(6):
-            prior, scale = scale, partners / (affinity @ scale)
-        both = affinity * (scale[:, None] * prior + prior[:, None] * scale) / 2
-        expected[np.ix_(drawn, drawn)] = both
-    expected[is_always] = n
-    expected[:, is_always] = n[:, None]
+    n_experts = n.shape[1]
+    expected = np.zeros((len(n), n_experts, n_experts))
+    is_always = n == n_tokens[:, None]
+    never_always = ~is_always.any(axis=1)
+    expected[never_always] = _drawn_pairs(n[never_always], n_tokens[never_always], top_k)
+    for at in np.flatnonzero(~never_always):
+        always = is_always[at]
+        drawn = np.flatnonzero(~always)
+        of_drawn = _drawn_pairs(n[at : at + 1, drawn], n_tokens[at : at + 1], top_k - always.sum())
+        expected[at][np.ix_(drawn, drawn)] = of_drawn[0]
+        expected[at, always] = n[at]
+        expected[at][:, always] = n[at][:, None]
     return expected
+
+
+def _drawn_pairs(
+    n: NDArray[np.number[Any]], n_tokens: NDArray[np.number[Any]], n_drawn: int
+) -> NDArray[np.float64]:
+    """The same where no expert is chosen by every token, of ``n_drawn`` that a token draws."""
+    import numpy as np
+
+    n_experts = n.shape[1]
+    if n_drawn < 2:
+        return np.zeros((len(n), n_experts, n_experts))
+    rate = n / n_tokens[:, None]
+    rare = 1 - rate
+    spread = (rate * rare).sum(axis=1)
+    affinity = np.exp(-rare[:, :, None] * (rare / spread[:, None])[:, None, :])
+    if n_drawn == 2:
+        affinity[:] = 1
+    affinity[:, np.arange(n_experts), np.arange(n_experts)] = 0
+    partners = (n_drawn - 1) * n.astype(np.float64)[:, :, None]
+    prior = scale = rate[:, :, None]
+    for _ in range(6):
+        prior, scale = scale, partners / (affinity @ scale)
+    outer = scale @ prior.transpose(0, 2, 1)
+    both: NDArray[np.float64] = affinity * (outer + outer.transpose(0, 2, 1)) / 2
+    return both
 
 
 def _used(

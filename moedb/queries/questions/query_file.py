@@ -74,7 +74,10 @@ _PARAMETER = re.compile(
     r"(?: naming (?P<named>[a-z-]+))?"
     r": (?P<doc>.+)"
 )
-_CAST = re.compile(r"cast\(\$(\w+) as (\w+)\)")
+PARAMETER_CAST = re.compile(r"cast\(\$(\w+) as (\w+)\)")
+"""A parameter as it is written, its name and its type."""
+
+_ORDER = re.compile(r"^order by\b.*\Z", re.MULTILINE | re.DOTALL)
 _READ = re.compile(r"^\s*(?:from|join) (\w+)\b", re.MULTILINE)
 _PART = re.compile(r"^(?:with )?(\w+) as \($", re.MULTILINE)
 _ESSENTIAL = (
@@ -193,6 +196,11 @@ class NamedQuery(Question):
             return literal(values[name])
 
         return PARAMETER_MARK.sub(replacement, self.sql)
+
+    @property
+    def unordered(self) -> str:
+        """Its SQL without the order of the rows."""
+        return _ORDER.sub("", self.sql)
 
     @property
     def positional(self) -> tuple[str, ...]:
@@ -347,9 +355,9 @@ def _check_marks(query_name: str, sql: str, parameters: list[Parameter]) -> None
         raise _malformed(query_name, f"${', $'.join(sorted(used - declared.keys()))} not declared")
     if declared.keys() - used:
         raise _malformed(query_name, f"${', $'.join(sorted(declared.keys() - used))} not used")
-    if len(_CAST.findall(body)) != len(PARAMETER_MARK.findall(body)):
+    if len(PARAMETER_CAST.findall(body)) != len(PARAMETER_MARK.findall(body)):
         raise _malformed(query_name, "a parameter is not written cast($name as type)")
-    for name, written in _CAST.findall(body):
+    for name, written in PARAMETER_CAST.findall(body):
         if written != declared[name]:
             raise _malformed(query_name, f"${name} is {declared[name]}, and cast to {written}")
 

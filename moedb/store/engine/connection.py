@@ -64,8 +64,9 @@ def open_engine(
     if file is None:
         connection = connect_in_memory()
     else:
-        version = {"storage_compatibility_version": OLDEST_READER}
-        connection = hide_bar(duckdb.connect(file.path, config=version))
+        connection = hide_bar(
+            duckdb.connect(file.path, config={"storage_compatibility_version": OLDEST_READER})
+        )
     files = TableFiles(snapshot, hashed)
     # DuckDB may always use its folder for spilling, so that must be one that holds nothing else.
     connection.execute("set temp_directory = ?", [str(spill_folder() or "")])
@@ -110,9 +111,23 @@ def _whole_paths(snapshot: Snapshot, paths: Collection[str]) -> list[str]:
     return [*paths] if snapshot.remote is not None else [os.path.abspath(each) for each in paths]  # noqa: PTH100  a file's name is a text here
 
 
-def connect_to_nothing() -> duckdb.DuckDBPyConnection:
-    """Open an in-memory connection for rows that are put into it: it reads no file, no network."""
+def connect_to_nothing(
+    threads: int | None = None, *, joins_as_written: bool = False
+) -> duckdb.DuckDBPyConnection:
+    """Open an in-memory connection for rows that are put into it: it reads no file, no network.
+
+    Parameters
+    ----------
+    threads
+        How many it works with; None for as many as there are cores.
+    joins_as_written
+        Whether tables are joined in the order in which the SQL has them.
+    """
     connection = connect_in_memory()
+    if threads is not None:
+        connection.execute(f"set threads = {threads}")
+    if joins_as_written:
+        connection.execute("set disabled_optimizers = 'join_order'")
     connection.execute("set TimeZone = 'UTC'")
     connection.execute("set python_enable_replacements = false")
     connection.execute("set enable_external_access = false")

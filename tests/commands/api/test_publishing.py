@@ -74,3 +74,14 @@ def test_what_does_not_fit_is_refused(store: Path, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="no figure of 'active-experts'"):
             moedb.plot(db.query("active-experts"), tmp_path / "a.png")
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+def test_a_page_is_the_same_from_python(store: Path, tmp_path: Path) -> None:
+    with moedb.open(store) as db:
+        (one,) = moedb.report(db, tmp_path / "one.html", RUN_ID, resampling=moedb.Resampling())
+        files = moedb.report(db, tmp_path / "folder")
+    command("report", RUN_ID, "--store", store, "-o", tmp_path / "other.html")
+    assert one.read_bytes() == (tmp_path / "other.html").read_bytes()
+    assert files[0] == tmp_path / "folder" / "index.html"
+    with moedb.open(store) as db, pytest.raises(UsageError, match="compared with itself"):
+        moedb.report(db, tmp_path / "x.html", RUN_ID, run_b=RUN_ID)

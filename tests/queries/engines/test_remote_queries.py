@@ -4,13 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pytest
 
 import moedb
-from moedb.errors import MoedbError, SqlError, SqlRefusedError
+from moedb.errors import MoedbError, SqlError, SqlRefusedError, UsageError
 from moedb.queries.database import Database
+from moedb.queries.report.duckdb_file import write_duckdb
 from tests.queries.reading.test_database import SETTINGS
 from tests.support.servers.s3_buckets import Bucket, Server
 from tests.support.stores.samples import write_sample
@@ -54,6 +56,32 @@ def test_analyses_of_arrays_answer_the_same(both: tuple[Database, Database]) -> 
         rows = [db.query(name, **settings).df() for db in both]
         pd.testing.assert_frame_equal(*rows, rtol=1e-9, atol=1e-12)
         assert len(rows[0])
+
+
+def test_rows_of_arrays_in_sql_are_the_same(both: tuple[Database, Database]) -> None:
+    run = sorted(both[0].snapshot.runs)[0]
+    rows = (
+        "select token_idx, rank, expert_output(run_id, layer, array_row, rank) as vector "
+        "from routing join tokens using (run_id, token_idx) where layer = 3 order by all limit 300"
+    )
+    found = [db.sql(rows, run=run).fetchall() for db in both]
+    assert found[0] == found[1] and len(found[0]) == 300
+
+
+def test_a_file_of_duckdb_copies_what_is_elsewhere(
+    both: tuple[Database, Database], tmp_path: Path
+) -> None:
+    file = tmp_path / "x.duckdb"
+    run = sorted(both[0].snapshot.runs)[0]
+    with pytest.raises(UsageError, match="--copy"):
+        write_duckdb(both[1], file, run, copied_bytes=1000)
+    assert not file.exists()
+    assert write_duckdb(both[1], file, run, copy=True).in_place == ()
+    with duckdb.connect(str(file), read_only=True) as plain:
+        found = plain.sql("from concentration()").df()
+        ((store,),) = plain.sql("select store from provenance").fetchall()
+    pd.testing.assert_frame_equal(found, both[0].query("concentration", run=run).df(), rtol=1e-9)
+    assert store == both[1].snapshot.title
 
 
 def test_arrays_are_the_same(both: tuple[Database, Database]) -> None:

@@ -142,6 +142,21 @@ def test_query_gives_what_numpy_gives(
 
 
 @pytest.mark.parametrize("name", sorted(SETTINGS))
+def test_without_their_order_rows_are_the_same(
+    name: str, connection: duckdb.DuckDBPyConnection
+) -> None:
+    query = named_query(name)
+    values = bind(query, {"run": synthetic.NEWER, **SETTINGS[name][0]})
+    ordered, unordered = (
+        connection.execute(sql, values).fetchall() for sql in (query.sql, query.unordered)
+    )
+    left_out = query.sql.removeprefix(query.unordered)
+    assert left_out.startswith("order by")
+    assert "from" not in left_out
+    assert sorted(unordered, key=repr) == sorted(ordered, key=repr)
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS))
 def test_types_are_those_any_engine_has(name: str, connection: duckdb.DuckDBPyConnection) -> None:
     given = SETTINGS[name][0]
     query = named_query(name)

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from moedb.commands.shell.completion import complete
-from moedb.commands.shell.names import Names, names_of
-from moedb.commands.shell.statements import is_dot_command
+from moedb.commands.asking.shell.completion import complete
+from moedb.commands.asking.shell.names import Names, names_of
+from moedb.commands.asking.shell.statements import is_dot_command
 
 if TYPE_CHECKING:
     from moedb.queries.database import Database

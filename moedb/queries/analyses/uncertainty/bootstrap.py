@@ -204,7 +204,8 @@ def bca_places(
 
     spread = (influence**2).sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        skewed = (influence**3).sum(axis=0) / (6 * spread**1.5)
+        # numpy takes ten times as long for a power of 3
+        skewed = (influence**2 * influence).sum(axis=0) / (6 * spread**1.5)
     acceleration = np.where(spread > 0, skewed, 0.0)
     wide = np.sqrt((degrees + 1) / degrees) * stdtrit(degrees, 1 - TAIL)
     shifted = bias + np.stack([-wide, wide])

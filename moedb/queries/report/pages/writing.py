@@ -26,6 +26,9 @@ from moedb.queries.results.files import write_together
 MOST_DECISIONS = 1_600_000
 """Decisions whose tokens one file shows; about 9 MB."""
 
+MOST_IN_FOLDERS = 400_000
+"""The same of a file of a folder, of which a reader opens one after the other."""
+
 LARGE = 15_000_000
 """Bytes of a file from which on a folder is proposed."""
 
@@ -106,7 +109,7 @@ def write_folder(subject: Subject, folder: Path) -> Written:
         (folder / "assets").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot make the folder {folder}: {error.strerror or error}") from error
-    slices = slices_of(subject, MOST_DECISIONS)
+    slices = slices_of(subject, MOST_IN_FOLDERS)
     sections = _made(sections_of(subject))
     index = index_of(subject, slices, [])
     makers = {**experts_of(subject), **tokens_of(subject, slices)}

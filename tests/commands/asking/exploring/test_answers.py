@@ -14,7 +14,7 @@ import moedb
 from moedb.queries.report.pages.columns import read_table
 from moedb.queries.report.pages.subject import subject_of
 from moedb.queries.report.pages.writing import write_page
-from tests.support.pages import ReadPage
+from tests.support.drawn.pages import ReadPage
 from tests.support.servers.explorer import Explorer, explorer
 from tests.support.stores.made.hostile import KEY, RUN, RUN_B, VALUES
 from tests.support.stores.made.routed_words import write_routed_words

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import moedb
-from tests.support.pages import chromium, goes_to, is_cut_off
+from tests.support.drawn.pages import chromium, goes_to, is_cut_off
 from tests.support.servers.explorer import Explorer, explorer
 from tests.support.stores.made.hostile import MODEL, RUN, RUN_B
 from tests.support.stores.made.routed_words import RUN_ID as WORDS_RUN

@@ -81,12 +81,12 @@ def shuffled_routing(db: Database, key: str, n: int = 400) -> pd.DataFrame:
     counts = ShuffledCounts(
         db, "routing-by-class", {"run": RUN, "split": "all", "key": key}, Null(n)
     )
-    return pd.DataFrame(counts.rows("class_routing", 4, slice(0, n)))
+    return counts.rows("class_routing", 4, slice(0, n)).table().to_pandas()
 
 
 def test_shuffling_leaves_what_all_labelled_tokens_choose(db: Database) -> None:
     drawn = shuffled_routing(db, "pos")
-    of_draws = drawn.groupby(["draw", "expert"])["n_decisions"].sum().unstack(fill_value=0)
+    of_draws = drawn.groupby(["moedb_draw", "expert"])["n_decisions"].sum().unstack(fill_value=0)
     # tokens 0, 1 and 4 of each unit are labelled; 0 and 4 twice, or once
     labelled = db.sql(
         "select expert, count(*) as n from routing join token_labels using (run_id, token_idx) "
@@ -116,8 +116,8 @@ def test_shuffled_by_hand(tmp_path: Path) -> None:
         run = next(iter(database.snapshot.runs))
         values = {"run": run, "split": "all", "key": "topic"}
         counts = ShuffledCounts(database, "overlap", values, Null(2000, seed=2))
-        sizes = pd.DataFrame(counts.rows("class_sizes", None, slice(0, 2000)))
-    drawn = sizes.pivot(index="draw", columns="value", values="n_tokens")
+        sizes = counts.rows("class_sizes", None, slice(0, 2000)).table().to_pandas()
+    drawn = sizes.pivot(index="moedb_draw", columns="value", values="n_tokens")
     ways = Counter(sum(chosen) for chosen in combinations(lengths, 3))
     found = Counter(drawn["x"])
     assert set(found) == set(ways)
@@ -142,8 +142,9 @@ def test_statistics_of_shuffled_classes_are_those_of_their_tokens(db: Database, 
     values = {"run": RUN, "split": "all", "key": key}
     n, layer = 6, 5
     shuffled = ShuffledStatistics(db, "router-confidence", values, Null(n, seed=3))
-    found = pd.DataFrame(shuffled.rows("class_router_stats", layer, slice(0, n)))
-    found = found.set_index(["draw", "value"]).sort_index()
+    found = shuffled.rows("class_router_stats", layer, slice(0, n)).table().to_pandas()
+    found["value"] = found["value"].astype(str)
+    found = found.set_index(["moedb_draw", "value"]).sort_index()
     statistics = db.sql(
         "select token_idx, example_id, entropy::double as entropy, margin::double as margin "
         "from router_stats join tokens using (run_id, token_idx) "

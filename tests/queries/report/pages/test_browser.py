@@ -19,10 +19,8 @@ from moedb.schemas.additions import Addition
 from moedb.schemas.tables import EXPERT_LABEL_SCORES, EXPERT_LABELS
 from moedb.store.writing.complete.additions import add
 from moedb.store.writing.tables.parquet import arrow_schema
-from tests.queries.analyses.test_ioi_analyses import make_settings
-from tests.support.pages import chromium, goes_to, is_cut_off, opened
-from tests.support.stores import synthetic_ioi as ioi
-from tests.support.stores.made.hostile import KEY, MODEL, RUN, RUN_B, TOKENS, VALUES, write_hostile
+from tests.support.drawn.pages import chromium, goes_to, is_cut_off, opened
+from tests.support.stores.made.hostile import KEY, MODEL, RUN, RUN_B, TOKENS, VALUES
 from tests.support.stores.made.routed_words import RUN_ID as WORDS_RUN
 from tests.support.stores.made.routed_words import write_routed_words
 from tests.support.stores.synthetic_ioi import CAPTURED
@@ -39,17 +37,6 @@ def browser() -> Iterator[Any]:
         made = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield made
         made.close()
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("browser") / "store"
-    prompts = ioi.write_captured(folder)
-    kept = [each for each in make_settings(prompts) if each.params.get("form") != "remove"]
-    splits = {p.example_id: p.split for p in prompts}
-    ioi.write_interventions(folder, kept, splits, {e: e + 1 for e in splits if e % 9 % 2 == 0})
-    write_hostile(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +120,17 @@ def test_what_is_told_of_a_cell_is_what_the_query_gives(
         page.keyboard.press("Enter")
         page.wait_for_selector('main[data-shown="#expert/2/1"]')
         assert page.locator("h1").inner_text() == "Layer 2, expert 1"
+
+
+def test_a_finger_sees_a_value_before_it_follows_its_link(browser: Any, prompts: Path) -> None:
+    with opened(browser, prompts, 390, has_touch=True) as page:
+        canvas = figure(page, "Share of the tokens").locator(".canvas")
+        cell = canvas.locator("rect[data-item]").nth(3)
+        cell.tap()
+        assert "frequency" in told(page, canvas)
+        assert page.locator("h1").inner_text() != "Layer 0, expert 3"
+        cell.tap()
+        page.wait_for_selector('main[data-shown="#expert/0/3"]')
 
 
 def test_a_table_is_sorted_filtered_and_copied(browser: Any, prompts: Path, store: Path) -> None:

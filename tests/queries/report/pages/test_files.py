@@ -15,7 +15,7 @@ from moedb.queries.report.pages.columns import read_column, read_table
 from moedb.queries.report.pages.rendering import json_block
 from moedb.queries.report.pages.subject import subject_of
 from moedb.queries.report.pages.writing import write_folder, write_page
-from tests.support.pages import ReadPage
+from tests.support.drawn.pages import ReadPage
 from tests.support.stores import synthetic_ioi as ioi
 from tests.support.stores.made.hostile import KEY, MODEL, RUN, RUN_B, TOKENS, write_hostile
 from tests.support.stores.made.routed_words import write_routed_words
@@ -115,6 +115,7 @@ def test_what_is_too_much_for_one_file_is_said(
 ) -> None:
     # 5 tokens to an example, 2 layers, top 2: 20 decisions
     monkeypatch.setattr(writing, "MOST_DECISIONS", 40)
+    monkeypatch.setattr(writing, "MOST_IN_FOLDERS", 40)
     monkeypatch.setattr(writing, "LARGE", 1000)
     path = tmp_path / "report.html"
     assert run_cli(["report", RUN, "--no-ci", "--store", str(store), "-o", str(path)]) == 0
@@ -143,7 +144,7 @@ def test_a_run_without_statistics_of_routers_has_a_page(tmp_path: Path) -> None:
     parts = {part["id"]: part for _, part in found.parts()}
     promoted = read_table(parts["promoted"]["table"])
     assert {*promoted["direction"]} == {"promotes", "suppresses"}
-    assert any("no such labels" in note for note in found.views["classes"]["notes"])
+    assert any("no labels to show" in note for note in found.views["classes"]["notes"])
     assert "no answers" in found.views["answers"]["notes"][0]
 
 

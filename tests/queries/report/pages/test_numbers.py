@@ -13,27 +13,15 @@ from moedb.cli import run_cli
 from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
 from moedb.queries.report.pages.columns import read_column, read_table
 from moedb.queries.report.pages.subject import subject_of
+from moedb.queries.report.pages.views import classes, pairs
 from moedb.queries.report.pages.views.pairs import orders_of
 from moedb.queries.report.pages.views.tokens import UNMATCHED
 from moedb.queries.report.pages.writing import write_page
-from tests.queries.analyses.test_ioi_analyses import make_settings
-from tests.support.pages import ReadPage
-from tests.support.stores import synthetic_ioi as ioi
-from tests.support.stores.made.hostile import RUN, RUN_B, write_hostile
+from tests.support.drawn.pages import ReadPage
+from tests.support.stores.made.hostile import RUN, RUN_B
 from tests.support.stores.synthetic_ioi import CAPTURED
 
 SURE = Resampling(samples=100)
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pages") / "store"
-    prompts = ioi.write_captured(folder)
-    kept = [each for each in make_settings(prompts) if each.params.get("form") != "remove"]
-    splits = {p.example_id: p.split for p in prompts}
-    ioi.write_interventions(folder, kept, splits, {e: e + 1 for e in splits if e % 9 % 2 == 0})
-    write_hostile(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -173,3 +161,23 @@ def test_experts_that_go_together_stand_together() -> None:
     groups = [expert % 2 for expert in found["experts"]]
     assert sorted(found["experts"]) == [*range(6)]
     assert groups in ([0, 0, 0, 1, 1, 1], [1, 1, 1, 0, 0, 0])
+
+
+def test_of_very_many_rows_there_are_those_that_matter(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with moedb.open(store) as database:
+        subject = subject_of(database, CAPTURED)
+        every = read_table(pairs.pairs(subject)["parts"][0]["table"])
+        monkeypatch.setattr(pairs, "MOST_PAIRS", 10)
+        monkeypatch.setattr(pairs, "LEAST_JACCARD", 0.3)
+        section = pairs.pairs(subject)
+        few = read_table(section["parts"][0]["table"])
+        assert 0 < len(few["jaccard"]) < len(every["jaccard"])
+        assert few["jaccard"].tolist() == [x for x in every["jaccard"] if x >= 0.3]
+        assert section["notes"] == ["Of 20 pairs those of Jaccard index 0.3 up."]
+        assert classes.keys_of(subject).shown == ("template",)
+        # 3 templates, 2 layers of 5 experts
+        monkeypatch.setattr(classes, "MOST_ROWS", 29)
+        assert classes.keys_of(subject).shown == ()
+        assert "template has 3 values" in classes.classes(subject)["notes"][0]

@@ -1,9 +1,10 @@
 """A named query asked again of drawn clusters, for the intervals of what it gave."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from moedb.queries.analyses.uncertainty.resampling.counts.answers.registry import (
     ANSWERS,
@@ -18,11 +19,12 @@ from moedb.queries.analyses.uncertainty.resampling.counts.of_run import (
     OfRun,
 )
 from moedb.queries.analyses.uncertainty.resampling.draws import drawn_again, left_out
-from moedb.queries.analyses.uncertainty.resampling.ends import Kinds, ends_of
+from moedb.queries.analyses.uncertainty.resampling.ends import Ends, Kinds, ends_of
 from moedb.queries.analyses.uncertainty.resampling.replicates import (
     STATICS,
     Replicates,
     chunks_of,
+    each_layer,
     numbers_of,
     rows_by_layer,
 )
@@ -34,13 +36,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    from moedb.queries.counting.decisions.rows import Rows
     from moedb.queries.questions.parameters import Value
     from moedb.queries.questions.query_file import NamedQuery
     from moedb.queries.reading.reader import SnapshotReader
 
 _LEAVES_OUT = ("min_decisions",)
 """Parameters that leave out rows of which there is little."""
+
+
+T = TypeVar("T")
 
 
 def can_be_asked_again(query: "NamedQuery") -> bool:
@@ -125,16 +129,22 @@ class AskedAgain:
         shape = estimates.shape
         low, high = np.full((2, *shape), np.nan)
         n_samples = self.n_samples
-        for places, drawn, sized in self.drawn():
+        kinds = self.kinds
+
+        def of_layer(
+            places: "NDArray[np.int64]", drawn: "NDArray[np.float64]", behind: "NDArray[np.int64]"
+        ) -> "tuple[NDArray[np.int64], Ends]":
             n_estimates = len(places) * shape[1]
-            ends = ends_of(
+            return places, ends_of(
                 self.resampling.method,
                 estimates[places].ravel(),
                 drawn[:n_samples].reshape(n_samples, n_estimates),
                 drawn[n_samples:].reshape(-1, n_estimates),
-                self.kinds.repeated(len(places)),
-                np.repeat(sized, shape[1]),
+                kinds.repeated(len(places)),
+                np.repeat(behind, shape[1]),
             )
+
+        for places, ends in self._of_layers(of_layer):
             low[places] = ends.low.reshape(-1, shape[1])
             high[places] = ends.high.reshape(-1, shape[1])
         names = self._query.estimates
@@ -228,33 +238,42 @@ class AskedAgain:
         self,
     ) -> "Iterator[tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]]":
         """For some of the rows their places, (draw, row, estimate), and (row,) clusters of each."""
+        return self._of_layers(lambda *found: found)
+
+    def _of_layers(
+        self,
+        then: "Callable[[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]], T]",
+    ) -> "Iterator[T]":
+        """Go through the layers, with what is made of the places, the draws and the clusters."""
         import numpy as np
 
-        query = self._query
+        query, n_samples = self._query, self.n_samples
         n_estimates = len(query.estimates)
-        for places, drawn in self._by_layer():
-            without = drawn[self.n_samples :]
+        sizes = () if query.size is None else (query.size,)
+        columns = (*query.estimates, *sizes)
+
+        def told(places: "NDArray[np.int64]", drawn: "NDArray[np.float64]") -> "T":
+            without = drawn[n_samples:]
             behind = np.full(len(places), len(without))
             if query.size is not None:
                 whole = numbers_of(self._given, query.size)[places]
                 behind = (without[:, :, n_estimates] != whole).sum(axis=0)
-            yield places, drawn[:, :, :n_estimates], behind
+            return then(places, drawn[:, :, :n_estimates], behind)
 
-    def _by_layer(self) -> "Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]":
-        """For some of the rows their places, and (draw, row, column) the estimates and the size."""
-        query = self._query
-        sizes = () if query.size is None else (query.size,)
-        columns = (*query.estimates, *sizes)
-        if query.name in ANSWERS:
-            yield from self._answered(columns)
-            return
-        replicates = Replicates(query, self._values, columns)
-        try:
-            for layer, places in rows_by_layer(self._given, query):
+        def of_layer(layer: int | None, places: "NDArray[np.int64]", threads: int | None) -> "T":
+            replicates = Replicates(query, self._values, columns, threads)
+            with closing(replicates):
                 replicates.ask_about(self._given.take(places))
-                yield places, self._at(replicates, layer)
-        finally:
-            replicates.close()
+                drawn = self._at(replicates, layer)
+            return told(places, drawn)
+
+        if query.name in ANSWERS:
+            return (told(places, drawn) for places, drawn in self._answered(columns))
+        # what layers have in common is read before they are worked on side by side
+        for side in self.sides.values():
+            side.read(query.relations)
+        self.weights  # noqa: B018
+        return each_layer(self._given, query, of_layer)
 
     def _answered(
         self, columns: "Sequence[str]"
@@ -291,7 +310,7 @@ class AskedAgain:
         found = []
         for chunk in chunks_of(n_draws, max(n_cells, n_static, replicates.n_rows)):
             for view in counted:
-                rows_of: dict[str, Rows] = {
+                rows_of = {
                     name: side.drawn(view, layer, self.weights[name][chunk])
                     for name, side in self.sides.items()
                 }

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _TIE = 1e-9
 _TAILS = (TAIL, 1 - TAIL)
+_AT_ONCE = 128
+"""Estimates whose ends are found together: their draws stay in the cache."""
 _FEW_DRAWS = 0.5
 """Of an estimate that fewer of the draws than this have, there is no interval."""
 _FEW = 15
@@ -43,6 +45,10 @@ class Kinds(NamedTuple):
     least: "NDArray[np.float64]"
     most: "NDArray[np.float64]"
     in_steps: "NDArray[np.bool_]"
+
+    def at(self, places: "slice | NDArray[np.bool_]") -> "Kinds":
+        """Return some of them."""
+        return Kinds(self.least[places], self.most[places], self.in_steps[places])
 
     def repeated(self, times: int) -> "Kinds":
         """Return them so many times, one after the other."""
@@ -91,6 +97,25 @@ def ends_of(
     """
     import numpy as np
 
+    low, high = np.full((2, len(estimates)), np.nan)
+    for start in range(0, len(estimates), _AT_ONCE):
+        at = slice(start, start + _AT_ONCE)
+        low[at], high[at] = _ends_of_some(
+            method, estimates[at], drawn[:, at], without[:, at], kinds.at(at), behind[at]
+        )
+    return Ends(low, high)
+
+
+def _ends_of_some(
+    method: Method,
+    estimates: "NDArray[np.float64]",
+    drawn: "NDArray[np.float64]",
+    without: "NDArray[np.float64]",
+    kinds: Kinds,
+    behind: "NDArray[np.int64]",
+) -> Ends:
+    import numpy as np
+
     # without the only cluster that it rests on there is none
     known = np.isfinite(estimates) & np.isfinite(without).all(axis=0) & (behind > 1)
     low, high = np.full((2, len(estimates)), np.nan)
@@ -98,9 +123,9 @@ def ends_of(
         known &= np.isfinite(drawn).mean(axis=0) >= _FEW_DRAWS
     if not known.any():
         return Ends(low, high)
-    estimates, drawn, without = estimates[known], drawn[:, known], without[:, known]
-    behind = behind[known]
-    kinds = Kinds(kinds.least[known], kinds.most[known], kinds.in_steps[known])
+    # the draws of an estimate stay side by side
+    estimates, drawn, without = estimates[known], drawn.T[known].T, without.T[known].T
+    behind, kinds = behind[known], kinds.at(known)
     influence = without.mean(axis=0) - without
     # differences of rounding are none
     influence[(np.abs(influence) <= _TIE * np.abs(estimates)) | kinds.in_steps] = 0
@@ -109,8 +134,10 @@ def ends_of(
     varies = (influence != 0).any(axis=0)
     if method != "jackknife":
         by_t = ends
-        ends = _by_quantiles(method, estimates, drawn, influence, degrees)
-        varies = np.nanmax(drawn, axis=0) > np.nanmin(drawn, axis=0)
+        ordered = np.sort(drawn, axis=0)  # draws without one come last
+        n_drawn = np.isfinite(drawn).sum(axis=0)
+        ends = _by_quantiles(method, estimates, ordered, n_drawn, influence, degrees)
+        varies = ordered[n_drawn - 1, np.arange(len(estimates))] > ordered[0]
         if method == "bca":
             few = (degrees < _FEW) & ~kinds.in_steps
             ends = Ends(
@@ -186,41 +213,58 @@ def _by_t(
 def _by_quantiles(
     method: Method,
     estimates: "NDArray[np.float64]",
-    drawn: "NDArray[np.float64]",
+    ordered: "NDArray[np.float64]",
+    n_drawn: "NDArray[np.int64]",
     influence: "NDArray[np.float64]",
     degrees: "NDArray[np.float64]",
 ) -> Ends:
     import numpy as np
     from scipy.special import ndtr, ndtri
 
-    ordered = np.sort(drawn, axis=0)  # draws without one come last
-    n_drawn = np.isfinite(drawn).sum(axis=0)
     if method == "percentile":
         tails = (np.full_like(estimates, tail) for tail in _TAILS)
-        return Ends(*(_quantile(ordered, n_drawn, tail) for tail in tails))
+        return Ends(*(quantile(ordered, n_drawn, tail) for tail in tails))
     # draws of values that are alike differ by rounding: those are ties, on any machine
     spread = ordered[n_drawn - 1, np.arange(len(estimates))] - ordered[0]
     tie = _TIE * np.maximum(spread, np.abs(estimates))
-    smaller = (drawn < estimates - tie).sum(axis=0)
-    alike = (np.abs(drawn - estimates) <= tie).sum(axis=0)
-    below = (smaller + alike / 2) / n_drawn
+    smaller = n_below(ordered, estimates - tie)
+    not_larger = n_below(ordered, np.nextafter(estimates + tie, np.inf))
+    below = (smaller + not_larger) / 2 / n_drawn
     least = 0.5 / n_drawn
     bias = ndtri(np.clip(below, least, 1 - least))
-    middle, deviation = np.nanmean(drawn, axis=0), np.nanstd(drawn, axis=0)
+    middle, deviation = np.full((2, len(estimates)), np.nan)
+    # of plug-in estimates that are biased all draws may be on one side
+    is_beyond = (below < least) | (below > 1 - least)
+    if is_beyond.any():
+        beyond = ordered.T[is_beyond]
+        middle[is_beyond], deviation[is_beyond] = np.nanmean(beyond, 1), np.nanstd(beyond, 1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        # of plug-in estimates that are biased all draws may be on one side
-        is_beyond = (below < least) | (below > 1 - least)
         bias = np.where(is_beyond, (estimates - middle) / deviation, bias)
     ends = []
     for at in bca_places(bias, influence, degrees):
         is_within = np.abs(at) <= -ndtri(least)
-        within = _quantile(ordered, n_drawn, ndtr(at))
+        within = quantile(ordered, n_drawn, ndtr(at))
         outside = ~is_within & is_beyond & np.isfinite(at)
         ends.append(np.where(outside, middle + at * deviation, within))
     return Ends(*ends)
 
 
-def _quantile(
+def n_below(ordered: "NDArray[np.float64]", bound: "NDArray[np.float64]") -> "NDArray[np.int64]":
+    """(estimate,): how many draws are below a bound."""
+    import numpy as np
+
+    columns = np.arange(len(bound))
+    least, most = np.zeros_like(columns), np.full_like(columns, len(ordered))
+    for _ in range(len(ordered).bit_length()):
+        middle = (least + most) // 2
+        is_below = ordered[np.minimum(middle, len(ordered) - 1), columns] < bound
+        is_open = least < most
+        least = np.where(is_open & is_below, middle + 1, least)
+        most = np.where(is_open & ~is_below, middle, most)
+    return least
+
+
+def quantile(
     ordered: "NDArray[np.float64]", n_drawn: "NDArray[np.int64]", at: "NDArray[np.float64]"
 ) -> "NDArray[np.float64]":
     """(estimate,): the quantile ``at`` of each column, of its first ``n_drawn`` rows."""

@@ -8,6 +8,9 @@ from moedb.queries.report.pages.subject import Subject
 MOST_VALUES = 40
 """Values of a label whose classes are shown; more would be a figure that nobody reads."""
 
+MOST_ROWS = 60_000
+"""Values times experts of all layers of a label that is shown."""
+
 _TABLES = ("example_labels", "token_labels")
 _VALUES = """
 select key, count(distinct value) as n_values
@@ -38,6 +41,7 @@ class Keys:
 def keys_of(subject: Subject) -> Keys:
     """Say which labels of examples and tokens have classes to show."""
     shown, left_out = [], []
+    n_experts = sum(subject.contents.experts.values())
     for name in reversed(_TABLES):
         found = subject.database.sql(
             _VALUES.format(table=name), {"run": subject.run.run_id}
@@ -45,7 +49,7 @@ def keys_of(subject: Subject) -> Keys:
         for key, n_values in sorted(found, key=lambda pair: (pair[1], pair[0])):
             if key in _NOT_CLASSES or key in shown:
                 continue
-            if 2 <= n_values <= MOST_VALUES:
+            if 2 <= n_values <= MOST_VALUES and n_values * n_experts <= MOST_ROWS:
                 shown.append(key)
             else:
                 said = "one value" if n_values == 1 else f"{n_values:,} values"
@@ -59,10 +63,13 @@ def classes(subject: Subject) -> Json:
     parts = [answered(subject, _part(number, key)) for number, key in enumerate(keys.shown)]
     notes = []
     if keys.left_out:
-        notes.append(f"Shown are labels of 2 to {MOST_VALUES} values: {', '.join(keys.left_out)}.")
+        notes.append(
+            f"Left out are labels of one value, of more than {MOST_VALUES}, and of more than "
+            f"{MOST_ROWS:,} rows: {', '.join(keys.left_out)}."
+        )
     if not keys.shown:
         notes.append(
-            "The run has no such labels. moedb label-tokens labels the tokens of a run by rules."
+            "The run has no labels to show. moedb label-tokens labels the tokens of a run by rules."
         )
     return {
         "id": "classes",

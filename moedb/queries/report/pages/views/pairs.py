@@ -11,17 +11,15 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_TOGETHER = Part(
-    "together",
-    "co-activation",
-    "Experts chosen together for the same token",
-    figures=(
-        {
-            "kind": "pairs",
-            "values": ["jaccard", "lift", "n_both"],
-            "told": ["n_both", "n_a", "n_b", "expected"],
-        },
-    ),
+MOST_PAIRS = 100_000
+"""Pairs of experts, over all layers, up to which every one is on a page."""
+
+LEAST_JACCARD = 0.02
+"""Of more pairs, those are that reach this."""
+
+_COLUMNS = (
+    *("layer", "expert_a", "expert_b", "n_both", "n_a", "n_b", "n_tokens"),
+    *("jaccard", "expected", "lift"),
 )
 _ALIKE = Part(
     "alike",
@@ -39,18 +37,39 @@ _ALIKE = Part(
 
 def pairs(subject: Subject) -> Json:
     """The section on pairs."""
-    together = answered(subject, _TOGETHER)
+    n_pairs = sum(n * (n - 1) // 2 for n in subject.contents.experts.values())
+    has_all = n_pairs <= MOST_PAIRS
+    together = answered(subject, _together(has_all))
     if "table" in together:
         together["figures"][0]["orders"] = orders_of(
             read_table(together["table"]), subject.contents.experts
         )
+    notes = [] if has_all else [f"Of {n_pairs:,} pairs those of Jaccard index {LEAST_JACCARD} up."]
     return {
         "id": "pairs",
         "title": "Experts that go together",
         "text": "As a matrix, by number or in an order that puts experts that go together side by "
         "side; and as a graph of the strongest pairs.",
+        "notes": notes,
         "parts": [together, answered(subject, _ALIKE)],
     }
+
+
+def _together(has_all: bool) -> Part:
+    return Part(
+        "together",
+        "co-activation",
+        "Experts chosen together for the same token",
+        figures=(
+            {
+                "kind": "pairs",
+                "values": ["jaccard", "lift", "n_both"],
+                "told": ["n_both", "n_a", "n_b", "expected"],
+            },
+        ),
+        where=None if has_all else f"jaccard >= {LEAST_JACCARD}",
+        columns=_COLUMNS,
+    )
 
 
 def orders_of(rows: Mapping[str, Any], n_experts: Mapping[int, int]) -> list[dict[str, Any]]:

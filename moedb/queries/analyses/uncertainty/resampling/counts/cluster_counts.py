@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from moedb.queries.analyses.uncertainty.resampling.draws import Drawn
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -12,6 +14,12 @@ if TYPE_CHECKING:
     from moedb.queries.counting.decisions.rows import Rows
 
 _LAYER = "layer"
+
+_MOST_CODES = 1 << 20
+"""Of so many numbers a table is held, which is faster than to sort them."""
+
+_FULL = 0.05
+"""Of a matrix that holds more numbers than this share of its places all places are multiplied."""
 
 
 @dataclass(frozen=True)
@@ -35,28 +43,29 @@ class ClusterCounts:
         """How many rows there may be."""
         return int(next(iter(self.added.values())).shape[0])
 
-    def drawn(self, weights: "NDArray[np.float64]") -> "Rows":
+    def drawn(self, weights: "NDArray[np.float64]") -> Drawn:
         """Add up the clusters, each as often as it counts.
 
         Parameters
         ----------
         weights
             (draw, cluster).
-
-        Returns
-        -------
-        Rows
-            The rows of all draws, ``draw`` the number of each.
         """
         import numpy as np
 
-        totals = {name: np.asarray(of @ weights.T) for name, of in self.added.items()}
+        totals = {name: _times(of, weights.T) for name, of in self.added.items()}
         counted = next(iter(totals.values()))
-        cell, draw = np.nonzero(counted > 0)
-        rows: Rows = {"draw": draw}
-        rows |= {name: values[cell] for name, values in self.cells.items()}
-        rows |= {name: values[cell, draw] for name, values in totals.items()}
-        return rows
+        return Drawn(self.cells, totals, np.asarray(counted > 0))
+
+
+def _times(added: "csr_array", weights: "NDArray[np.float64]") -> "NDArray[np.float64]":
+    """(cell, draw): as a matrix that is mostly full where it is, which is faster."""
+    import numpy as np
+
+    n_cells, n_clusters = added.shape
+    is_full = added.nnz > _FULL * n_cells * n_clusters
+    found: NDArray[np.float64] = np.asarray((added.toarray() if is_full else added) @ weights)
+    return found
 
 
 def by_layer(
@@ -91,7 +100,7 @@ def by_layer(
     if _LAYER not in keys or not len(clusters):
         return {None: _counts(rows, keys, sums, clusters, n_clusters)}
     found: dict[int | None, ClusterCounts] = {}
-    layers = np.asarray(rows[_LAYER])
+    layers = np.asarray(rows[_LAYER], np.int16)  # sorted by their digits
     order = np.argsort(layers, kind="stable")
     numbers, starts = np.unique(layers[order], return_index=True)
     for layer, of_layer in zip(numbers, np.split(order, starts[1:]), strict=True):
@@ -125,11 +134,30 @@ def _numbered(
     """(row,) the number of each row's values, and (number,) the first row that has them."""
     import numpy as np
 
-    if not columns:
+    if not columns or not n_rows:
         return np.zeros(n_rows, np.int64), np.zeros(min(n_rows, 1), np.int64)
-    number = np.zeros(n_rows, np.int64)
+    number, n_numbers = np.zeros(n_rows, np.int64), 1
     for values in columns:
-        _, coded = np.unique(values, return_inverse=True)
-        number = number * (int(coded.max()) + 1 if n_rows else 1) + coded
-    _, first, cell = np.unique(number, return_index=True, return_inverse=True)
+        coded, n_codes = _coded(values)
+        number, n_numbers = number * n_codes + coded, n_numbers * n_codes
+    if n_numbers > _MOST_CODES:
+        _, first, cell = np.unique(number, return_index=True, return_inverse=True)
+        return cell, first
+    is_there = np.zeros(n_numbers, np.bool_)
+    is_there[number] = True
+    cell = (np.cumsum(is_there) - 1)[number]
+    first = np.empty(int(is_there.sum()), np.int64)
+    first[cell[::-1]] = np.arange(n_rows - 1, -1, -1)
     return cell, first
+
+
+def _coded(values: "NDArray[Any]") -> "tuple[NDArray[np.int64], int]":
+    """(row,) numbers from 0 on in the order of the values, and how many there may be."""
+    import numpy as np
+
+    if values.dtype.kind in "iu":
+        least, most = int(values.min()), int(values.max())
+        if most - least < _MOST_CODES:
+            return values.astype(np.int64) - least, most - least + 1
+    different, coded = np.unique(values, return_inverse=True)
+    return coded, len(different)

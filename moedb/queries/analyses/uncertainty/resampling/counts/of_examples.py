@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from moedb.queries.reading.selection import SELECTED_EXAMPLES
 
 if TYPE_CHECKING:
-    from moedb.queries.counting.decisions.rows import Rows
+    import numpy as np
+    from numpy.typing import NDArray
 
-_USAGE = f"""
+EXAMPLE_USAGE = f"""
 select
     example_routing.example_id,
     example_routing.layer,
@@ -21,6 +22,8 @@ where
     example_routing.run_id = cast($run as varchar)
     and example_routing.example_id in {SELECTED_EXAMPLES}
 """  # noqa: S608
+"""How often each example of a run and a split chose each expert."""
+
 _SIZES = f"""
 select examples.example_id, examples.n_tokens
 from examples
@@ -163,7 +166,7 @@ OF_EXAMPLES: Mapping[str, Added] = MappingProxyType(
         "class_routing": Added(_CLASSES, ("value", "layer", "expert"), ("n_decisions", "weight")),
         "class_sizes": Added(_CLASS_SIZES, ("value",), ("n_tokens",)),
         "expert_mass": Added(_MASS, ("layer", "expert"), ("probability",)),
-        "expert_usage": Added(_USAGE, ("layer", "expert"), ("n_decisions",)),
+        "expert_usage": Added(EXAMPLE_USAGE, ("layer", "expert"), ("n_decisions",)),
         "selection_router_stats": Added(_STATS, ("layer",), _STATISTICS),
         "selection_sizes": Added(_SIZES, (), ("n_tokens",)),
     }
@@ -171,16 +174,16 @@ OF_EXAMPLES: Mapping[str, Added] = MappingProxyType(
 """The views that SQL adds up, by their names."""
 
 
-def means_of_sums(rows: "Rows") -> "Rows":
+def means_of_sums(rows: "Mapping[str, NDArray[np.float64]]") -> "dict[str, NDArray[np.float64]]":
     """Work out the means of the views of router statistics from sums over tokens."""
     import numpy as np
 
     n = rows["n_tokens"]
     of_sums = ("entropy", "squares", "margin", "topk_mass", "logsumexp")
     found = {name: values for name, values in rows.items() if name not in of_sums}
-    for name in ("entropy", "margin", "topk_mass", "logsumexp"):
-        found[f"mean_{name}"] = rows[name] / n
-    spread = np.maximum(rows["squares"] - rows["entropy"] ** 2 / n, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
+        for name in ("entropy", "margin", "topk_mass", "logsumexp"):
+            found[f"mean_{name}"] = rows[name] / n
+        spread = np.maximum(rows["squares"] - rows["entropy"] ** 2 / n, 0)
         found["sd_entropy"] = np.sqrt(np.where(n > 1, spread / (n - 1), np.nan))
     return found

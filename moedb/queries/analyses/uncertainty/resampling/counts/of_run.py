@@ -1,6 +1,6 @@
 """What a query reads of one run, cluster by cluster."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from types import MappingProxyType
@@ -22,12 +22,15 @@ from moedb.queries.analyses.uncertainty.resampling.counts.of_pairs import (
     count_pairs,
     groups_for,
 )
-from moedb.queries.analyses.uncertainty.resampling.draws import numbered_groups
+from moedb.queries.analyses.uncertainty.resampling.draws import (
+    Drawn,
+    numbered_groups,
+    one_below_the_other,
+)
 from moedb.queries.analyses.uncertainty.resampling.replicates import STATICS
 from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
 from moedb.queries.counting.decisions.layers import layers_of
 from moedb.queries.counting.decisions.order import UnorderedError
-from moedb.queries.counting.decisions.rows import joined
 from moedb.queries.counting.experts import expected_pairs
 from moedb.queries.reading.selection import SELECTED_EXAMPLES
 
@@ -51,6 +54,9 @@ SELECTIONS = "selections"
 
 KEYED = ("class_routing", "class_sizes", "class_router_stats")
 """The views that hold the classes of a label's key."""
+
+_MOST_CHANCES = 1 << 20
+"""Chances of pairs that are worked out together: they stay in the cache."""
 
 _MEANS = ("class_router_stats", "selection_router_stats")
 _EXAMPLES = f"""
@@ -115,6 +121,7 @@ class OfRun:
         self._settings = resampling
         self._pairs = sorted(query.relations & set(OF_PAIRS))
         self._has_class_pairs = "class_pairs" in query.relations
+        self._statics: dict[str, pa.Table] = {}
         self._counted: dict[str, dict[int | None, ClusterCounts]] = {}
 
     @property
@@ -205,11 +212,22 @@ class OfRun:
                 f"moedb copy the store here, or moedb compact {self.run.run_id}",
             ) from error
 
+    def read(self, relations: Iterable[str]) -> None:
+        """Read and count what is known of the run: from then on several threads may ask for it."""
+        for name in sorted(relations):
+            if name in STATICS:
+                self._statics[name] = self.reader.sql(
+                    STATICS[name], {"run": self.run.run_id}
+                ).arrow()
+            else:
+                self.n_cells(name, None)
+        _ = self._group_of_cluster
+
     def static(self, name: str, layer: int | None) -> "pa.Table":
         """Return what does not depend on the examples, at a layer and the one after it."""
         import pyarrow.compute as pc
 
-        rows = self.reader.sql(STATICS[name], {"run": self.run.run_id}).arrow()
+        rows = self._statics[name]
         if layer is None or "layer" not in rows.column_names:
             return rows
         return rows.filter(pc.is_in(rows["layer"], _among(self._at(layer))))
@@ -222,29 +240,25 @@ class OfRun:
             return self.n_cells(DERIVED[view], layer) ** 2 // 2
         return sum(counts.n_cells for counts in self._counts(view, layer))
 
-    def drawn(self, view: str, layer: int | None, weights: "NDArray[np.float64]") -> "Rows":
-        """Return the rows of a view at a layer for draws (draw, cluster), ``draw`` their number."""
-        import numpy as np
-
+    def drawn(self, view: str, layer: int | None, weights: "NDArray[np.float64]") -> Drawn:
+        """Return the rows of a view at a layer for draws (draw, cluster)."""
         if view == SELECTIONS:
             return self._examples_drawn(weights)
         if view == "pair_chances":
             top_k = {each.layer: each.top_k for each in layers_of(self.run)}
             return _chances(self.drawn("expert_usage", layer, weights), top_k)
-        parts = [counts.drawn(weights) for counts in self._counts(view, layer)]
-        names = list(parts[0])
-        rows: Rows = {name: np.concatenate([part[name] for part in parts]) for name in names}
-        return means_of_sums(rows) if view in _MEANS else rows
+        found = one_below_the_other([each.drawn(weights) for each in self._counts(view, layer)])
+        if view in _MEANS:
+            return Drawn(found.cells, means_of_sums(found.sums), found.times)
+        return found
 
-    def _examples_drawn(self, weights: "NDArray[np.float64]") -> "Rows":
+    def _examples_drawn(self, weights: "NDArray[np.float64]") -> Drawn:
         """Each example as often as its cluster counts."""
         import numpy as np
 
         examples, of_example = self._of_example
-        times = weights[:, self._group_of_cluster[of_example]].astype(np.int64)
-        draw, place = np.nonzero(times)
-        repeated = np.repeat(np.arange(len(draw)), times[draw, place])
-        return {"draw": draw[repeated], "example_id": examples[place[repeated]]}
+        times = weights[:, self._group_of_cluster[of_example]].astype(np.int64).T
+        return Drawn({"example_id": examples}, {}, times)
 
     def _counts(self, view: str, layer: int | None) -> list[ClusterCounts]:
         if view not in self._counted:
@@ -264,12 +278,28 @@ class OfRun:
         return numbers[numbers.index(layer) :][:2] if layer in numbers else []
 
     def _count(self, view: str) -> dict[int | None, ClusterCounts]:
+        import numpy as np
+        import pyarrow as pa
+
         if view in OF_PAIRS:
             with self.in_order():
                 return count_pairs(self.run, view, self.group_of_token, self.n_drawn)
         added = OF_EXAMPLES[view]
-        rows, clusters = self.added(added.sql, **({"key": self._key} if view in KEYED else {}))
-        return by_layer(rows, added.keys, added.sums, clusters, self.n_drawn)
+        table = self.ask(added.sql, **({"key": self._key} if view in KEYED else {})).arrow()
+        examples, of_example = self._of_example
+        places = np.searchsorted(examples, table["example_id"].to_numpy())
+        clusters = self._group_of_cluster[of_example[places]]
+        rows, texts = {}, {}
+        for name in (*added.keys, *added.sums):
+            if pa.types.is_integer(table[name].type) or pa.types.is_floating(table[name].type):
+                rows[name] = table[name].to_numpy()
+            else:
+                rows[name], texts[name] = _coded_texts(table[name])
+        del table
+        found = by_layer(rows, added.keys, added.sums, clusters, self.n_drawn)
+        for counts in found.values():
+            counts.cells.update({name: of[counts.cells[name]] for name, of in texts.items()})
+        return found
 
     @cached_property
     def _clusters(self) -> Clusters:
@@ -302,36 +332,48 @@ class OfRun:
         return found
 
 
-def _chances(usage: "Rows", top_k: Mapping[int, int]) -> "Rows":
+def _chances(usage: Drawn, top_k: Mapping[int, int]) -> Drawn:
     """The rows of ``pair_chances`` for the usage of each draw."""
     import numpy as np
 
     parts = []
-    names = ("draw", "layer", "expert_a", "expert_b", "expected")
-    order = np.lexsort((usage["expert"], usage["draw"], usage["layer"]))
-    keys = np.stack([usage["layer"][order], usage["draw"][order]])
-    starts = np.flatnonzero((np.diff(keys, axis=1, prepend=-1) != 0).any(axis=0))
-    for rows in np.split(order, starts[1:]):
-        layer, n = int(usage["layer"][rows[0]]), usage["n_decisions"][rows]
-        expert, k = usage["expert"][rows], top_k[layer]
-        expected = expected_pairs(n, n.sum() // k, k)
+    layers = np.asarray(usage.cells["layer"])
+    for layer in np.unique(layers):
+        rows = np.flatnonzero(layers == layer)
+        rows = rows[np.argsort(usage.cells["expert"][rows])]
+        expert, k = usage.cells["expert"][rows], top_k[int(layer)]
+        n = usage.sums["n_decisions"][rows].T
         a, b = np.triu_indices(len(expert), 1)
-        parts.append(
-            {
-                "draw": np.full(len(a), usage["draw"][rows[0]]),
-                "layer": np.full(len(a), layer),
-                "expert_a": expert[a],
-                "expert_b": expert[b],
-                "expected": expected[a, b],
-            }
+        expected = np.concatenate(
+            [
+                expected_pairs(some, some.sum(axis=-1) // k, k)[:, a, b]
+                for some in np.array_split(n, max(1, n.size * len(expert) // _MOST_CHANCES))
+            ]
         )
-    return joined(names, parts)
+        cells = {"layer": np.full(len(a), layer), "expert_a": expert[a], "expert_b": expert[b]}
+        is_there = usage.times[rows[a]] & usage.times[rows[b]]
+        parts.append(Drawn(cells, {"expected": expected.T}, is_there))
+    return one_below_the_other(parts)
 
 
 def _without_cells(counts: ClusterCounts) -> ClusterCounts:
     """The same columns without a row."""
     cells = {name: values[:0] for name, values in counts.cells.items()}
     return ClusterCounts(cells, {name: of[:0] for name, of in counts.added.items()})
+
+
+def _coded_texts(
+    column: "pa.ChunkedArray",
+) -> "tuple[NDArray[np.int32], NDArray[np.object_]]":
+    """(row,) numbers in the order of the texts, and (number,) the texts: never one for each row."""
+    import numpy as np
+
+    encoded = column.combine_chunks().dictionary_encode()
+    texts = np.array(encoded.dictionary.to_pylist(), dtype=object)
+    order = np.argsort(texts)
+    place = np.empty(len(texts), np.int32)
+    place[order] = np.arange(len(texts), dtype=np.int32)
+    return place[encoded.indices.to_numpy()], texts[order]
 
 
 def _among(layers: list[int]) -> "pa.Array":

@@ -1,6 +1,7 @@
 """A named query asked of what chance gives: of shuffled labels, or of experts chosen alike."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,8 @@ from moedb.queries.analyses.uncertainty.resampling.replicates import (
     STATICS,
     Replicates,
     chunks_of,
+    each_layer,
     numbers_of,
-    rows_by_layer,
 )
 from moedb.queries.analyses.uncertainty.resampling.settings import Null
 
@@ -114,31 +115,40 @@ class AskedOfChance:
         shape = self._given.num_rows, len(self.columns)
         estimates = np.column_stack([numbers_of(self._given, name) for name in self.columns])
         found = np.full((len(Chances._fields), *shape), np.nan)
-        replicates = Replicates(self._query, self._values, self.columns)
-        try:
-            for layer, places in rows_by_layer(self._given, self._query):
+        fixed = self._fixed()
+
+        def of_layer(
+            layer: int | None, places: "NDArray[np.int64]", threads: int | None
+        ) -> "tuple[NDArray[np.int64], Chances]":
+            replicates = Replicates(self._query, self._values, self.columns, threads)
+            with closing(replicates):
                 replicates.ask_about(self._given.take(places))
+                for relation, rows in fixed.items():
+                    replicates.let_stand(relation, {"run": at_layer(rows, layer)})
                 drawn = self._at(replicates, layer)
-                chances = chances_of(
-                    estimates[places].ravel(),
-                    drawn.reshape(len(drawn), len(places) * len(self.columns)),
-                )
-                found[:, places] = np.reshape(chances, (len(chances), -1, len(self.columns)))
-        finally:
-            replicates.close()
+            n_estimates = len(places) * len(self.columns)
+            of_draws = drawn.reshape(len(drawn), n_estimates)
+            return places, chances_of(estimates[places].ravel(), of_draws)
+
+        for places, chances in each_layer(self._given, self._query, of_layer):
+            found[:, places] = np.reshape(chances, (len(chances), -1, len(self.columns)))
         if self._is_halved:  # that a class is like itself is no finding
             found[Chances._fields.index("p_value")] = np.nan
         return {name: Chances(*found[:, :, at]) for at, name in enumerate(self.columns)}
 
-    def _at(self, replicates: Replicates, layer: int | None) -> "NDArray[np.float64]":
-        import numpy as np
-
+    def _fixed(self) -> "dict[str, pa.Table]":
+        """What chance leaves as it is, by its relation."""
         given = {"run": self._values["run"], "split": self._values.get("split")}
+        found = {}
         for relation in self._query.relations - set(self._counts.views):
             statement = STATICS.get(relation) or _FIXED.format(view=relation)
             asked = {"run": given["run"]} if relation in STATICS else given
-            rows = at_layer(self._reader.sql(statement, asked).arrow(), layer)
-            replicates.let_stand(relation, {"run": rows})
+            found[relation] = self._reader.sql(statement, asked).arrow()
+        return found
+
+    def _at(self, replicates: Replicates, layer: int | None) -> "NDArray[np.float64]":
+        import numpy as np
+
         views = self._query.relations & set(self._counts.views)
         constants = {"key": str(self._values["key"])} if self._query.shuffled else {}
         if "example_labels" not in views:

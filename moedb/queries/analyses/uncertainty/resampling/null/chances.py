@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from moedb.queries.analyses.uncertainty.resampling.ends import n_below, quantile
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -53,14 +55,16 @@ def chances_of(estimates: "NDArray[np.float64]", drawn: "NDArray[np.float64]") -
     found = Chances(*np.full((4, len(estimates)), np.nan))
     if not known.any():
         return found
-    values, observed = drawn[:, known], estimates[known]
-    low, high = np.nanquantile(values, (_TAIL, 1 - _TAIL), axis=0)
+    # the draws of an estimate stay side by side; those without one come last
+    ordered, observed, n = np.sort(drawn.T[known].T, axis=0), estimates[known], n[known]
+    low, high = (quantile(ordered, n, np.full(len(n), tail)) for tail in (_TAIL, 1 - _TAIL))
+    largest = np.maximum(np.abs(ordered[0]), np.abs(ordered[n - 1, np.arange(len(n))]))
     # what is the same may differ by rounding
-    tie = _TIE * np.maximum(np.abs(observed), np.nanmax(np.abs(values), axis=0))
-    above = (values >= observed - tie).sum(axis=0)
-    below = (values <= observed + tie).sum(axis=0)
-    p_value = np.minimum(1, 2 * (1 + np.minimum(above, below)) / (1 + n[known]))
-    for column, of in zip(found, (np.nanmean(values, axis=0), low, high, p_value), strict=True):
+    tie = _TIE * np.maximum(np.abs(observed), largest)
+    above = n - n_below(ordered, observed - tie)
+    below = n_below(ordered, np.nextafter(observed + tie, np.inf))
+    p_value = np.minimum(1, 2 * (1 + np.minimum(above, below)) / (1 + n))
+    for column, of in zip(found, (np.nanmean(ordered, axis=0), low, high, p_value), strict=True):
         column[known] = of
     return found
 

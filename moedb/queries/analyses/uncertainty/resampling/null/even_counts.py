@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING
 
+from moedb.queries.analyses.uncertainty.resampling.draws import Drawn, one_below_the_other
 from moedb.queries.analyses.uncertainty.resampling.settings import Null
 from moedb.queries.counting.decisions.layers import layers_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from moedb.queries.counting.decisions.rows import Rows
     from moedb.queries.questions.parameters import Value
     from moedb.queries.reading.reader import SnapshotReader
 
@@ -55,17 +55,17 @@ class EvenCounts:
             n_decisions = totals.get(layer.layer, 0)
             self._counts[layer.layer] = rng.multinomial(n_decisions, even, null.samples)
 
-    def rows(self, view: str, layer: int | None, draws: slice) -> "Rows":
-        """Return the rows of a view at a layer, with the column ``draw`` from 0 on."""
+    def rows(self, view: str, layer: int | None, draws: slice) -> Drawn:
+        """Return the rows of a view at a layer."""
         import numpy as np
 
         parts = []
         for each, counts in self._counts.items():
             if layer in (None, each):
-                draw, expert = np.nonzero(counts[draws])
-                parts.append((draw, np.full(len(draw), each), expert, counts[draws][draw, expert]))
-        columns = (np.concatenate(of) for of in zip(*parts, strict=True))
-        return dict(zip(("draw", "layer", "expert", "n_decisions"), columns, strict=True))
+                n = counts[draws].T
+                cells = {"layer": np.full(len(n), each), "expert": np.arange(len(n))}
+                parts.append(Drawn(cells, {"n_decisions": n}, n > 0))
+        return one_below_the_other(parts)
 
     def n_cells(self, layer: int | None) -> int:
         """How many rows a view may have at a layer."""

@@ -6,14 +6,13 @@ from moedb.errors import UsageError
 from moedb.queries.analyses.uncertainty.resampling.counts.cluster_counts import by_layer
 from moedb.queries.analyses.uncertainty.resampling.counts.of_examples import OF_EXAMPLES
 from moedb.queries.analyses.uncertainty.resampling.counts.of_run import OfRun
+from moedb.queries.analyses.uncertainty.resampling.draws import Drawn, one_below_the_other
 from moedb.queries.analyses.uncertainty.resampling.settings import Null, Resampling
-from moedb.queries.counting.decisions.rows import joined
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from moedb.queries.analyses.uncertainty.resampling.counts.cluster_counts import ClusterCounts
-    from moedb.queries.counting.decisions.rows import Rows
     from moedb.queries.questions.parameters import Value
     from moedb.queries.questions.query_file import NamedQuery
     from moedb.queries.reading.reader import SnapshotReader
@@ -90,19 +89,18 @@ class HalvedCounts:
         self._halves = np.zeros((2, null.samples, side.n_drawn))
         self._halves[:, :, members] = is_in, 1 - is_in
 
-    def rows(self, view: str, layer: int | None, draws: slice) -> "Rows":
-        """Return the rows of a view at a layer, with the column ``draw`` from 0 on."""
+    def rows(self, view: str, layer: int | None, draws: slice) -> Drawn:
+        """Return the rows of a view at a layer."""
         import numpy as np
 
         parts = []
         for value, half in zip((HALVES["value_a"], HALVES["value_b"]), self._halves, strict=True):
             for counts in self._at(view, layer):
-                rows = counts.drawn(half[draws])
-                parts.append({**rows, "value": np.full(len(rows["draw"]), value, dtype=object)})
-        found = joined(tuple(parts[0]), parts)
-        if view == "class_routing":
-            found["weight"] = np.zeros(len(found["draw"]))
-        return found
+                drawn = counts.drawn(half[draws])
+                cells = {**drawn.cells, "value": np.full(len(drawn.times), value, dtype=object)}
+                none = {"weight": np.zeros(drawn.times.shape)} if view == "class_routing" else {}
+                parts.append(Drawn(cells, {**drawn.sums, **none}, drawn.times))
+        return one_below_the_other(parts)
 
     def n_cells(self, layer: int | None) -> int:
         """How many rows a view may have at a layer."""

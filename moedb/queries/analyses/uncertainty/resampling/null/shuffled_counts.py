@@ -4,6 +4,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from moedb.errors import UsageError
+from moedb.queries.analyses.uncertainty.resampling.draws import Drawn, one_below_the_other
 from moedb.queries.analyses.uncertainty.resampling.settings import Null
 from moedb.queries.analyses.uncertainty.shuffled_labels import (
     Decisions,
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from moedb.queries.counting.decisions.rows import Rows
     from moedb.queries.questions.parameters import Value
     from moedb.queries.reading.reader import SnapshotReader
 
@@ -75,37 +75,29 @@ class ShuffledCounts:
         """What is shuffled."""
         return f"labels shuffled over {self._labelled.permuted_over}"
 
-    def rows(self, view: str, layer: int | None, draws: slice) -> "Rows":
-        """Return the rows of a view at a layer, with the column ``draw`` from 0 on."""
+    def rows(self, view: str, layer: int | None, draws: slice) -> Drawn:
+        """Return the rows of a view at a layer."""
         import numpy as np
 
+        values = self._labelled.values
         if view == "class_sizes":
             first = min(self._counts)
-            of_values = self._counts[first][draws].sum(axis=2, dtype=np.int64)
-            draw, value = np.nonzero(of_values)
-            n_tokens = of_values[draw, value] // self._top_k[first]
-            return {
-                "draw": draw,
-                "value": self._labelled.values[value],
-                "n_tokens": n_tokens,
-            }
+            of_values = self._counts[first][draws].sum(axis=2, dtype=np.int64).T
+            n_tokens = of_values // self._top_k[first]
+            return Drawn({"value": values}, {"n_tokens": n_tokens}, of_values > 0)
         parts = []
         for each, counts in self._counts.items():
             if layer in (None, each):
-                draw, value, expert = np.nonzero(counts[draws])
-                n_decisions = counts[draws][draw, value, expert]
-                parts.append((draw, value, np.full(len(draw), each), expert, n_decisions))
-        draw, value, layers, expert, n_decisions = (
-            np.concatenate(of) for of in zip(*parts, strict=True)
-        )
-        return {
-            "draw": draw,
-            "value": self._labelled.values[value],
-            "layer": layers,
-            "expert": expert,
-            "n_decisions": n_decisions.astype(np.int64),
-            "weight": np.zeros(len(draw)),
-        }
+                n_draws, n_values, n_experts = counts[draws].shape
+                n = counts[draws].reshape(n_draws, -1).T.astype(np.int64)
+                cells = {
+                    "value": np.repeat(values, n_experts),
+                    "layer": np.full(len(n), each),
+                    "expert": np.tile(np.arange(n_experts), n_values),
+                }
+                sums = {"n_decisions": n, "weight": np.zeros(n.shape)}
+                parts.append(Drawn(cells, sums, n > 0))
+        return one_below_the_other(parts)
 
     def n_cells(self, layer: int | None) -> int:
         """How many rows a view may have at a layer."""

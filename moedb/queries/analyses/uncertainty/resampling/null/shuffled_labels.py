@@ -3,13 +3,13 @@
 from typing import TYPE_CHECKING
 
 from moedb.errors import UsageError
+from moedb.queries.analyses.uncertainty.resampling.draws import Drawn
 from moedb.queries.analyses.uncertainty.resampling.settings import Null
 from moedb.queries.analyses.uncertainty.shuffled_labels import labelled_units
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from moedb.queries.counting.decisions.rows import Rows
     from moedb.queries.questions.parameters import Value
     from moedb.queries.reading.reader import SnapshotReader
 
@@ -57,24 +57,23 @@ class ShuffledLabels:
         """What is shuffled."""
         return f"labels shuffled over {self._labelled.permuted_over}"
 
-    def rows(self, view: str, layer: int | None, draws: slice) -> "Rows":
-        """Return the rows of the table, with the column ``draw`` from 0 on."""
+    def rows(self, view: str, layer: int | None, draws: slice) -> Drawn:
+        """Return the rows of the table."""
         import numpy as np
 
         labelled = self._labelled
         stops = [*labelled.starts[1:], len(labelled.members)]
-        parts = []
-        sets = self._sets[draws]
-        for value, (start, stop) in enumerate(zip(labelled.starts, stops, strict=True)):
-            carried = np.nonzero(np.isin(sets, labelled.members[start:stop]))
-            parts.append((*carried, np.full(len(carried[0]), value)))
-        draws_of, unit, number = (np.concatenate(of) for of in zip(*parts, strict=True))
-        return {
-            "draw": draws_of,
-            "example_id": labelled.units[unit],
-            "value": labelled.values[number],
+        sets = self._sets[draws].T
+        carried = [
+            np.isin(sets, labelled.members[start:stop])
+            for start, stop in zip(labelled.starts, stops, strict=True)
+        ]
+        cells = {
+            "example_id": np.tile(labelled.units, len(carried)),
+            "value": np.repeat(labelled.values, len(labelled.units)),
         }
+        return Drawn(cells, {}, np.concatenate(carried))
 
     def n_cells(self, layer: int | None) -> int:
-        """How many rows the table has."""
-        return len(self._labelled.units)
+        """How many rows the table may have."""
+        return len(self._labelled.units) * len(self._labelled.values)

@@ -1,12 +1,14 @@
 """How sure of its choice the router is, by the classes of shuffled labels."""
 
 from functools import cached_property
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from moedb.queries.analyses.uncertainty.resampling.counts.of_examples import (
     OF_EXAMPLES,
     means_of_sums,
 )
+from moedb.queries.analyses.uncertainty.resampling.draws import Drawn
 from moedb.queries.analyses.uncertainty.resampling.settings import Null
 from moedb.queries.analyses.uncertainty.shuffled_labels import labelled_units
 from moedb.queries.analyses.waiting.progress import each_part
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    from moedb.queries.counting.decisions.rows import Rows
     from moedb.queries.questions.parameters import Value
     from moedb.queries.reading.reader import SnapshotReader
 
@@ -73,6 +74,7 @@ class ShuffledStatistics:
         self._reader, self._null = reader, null
         self._selection = {each: values.get(each) for each in ("run", "split", "key")}
         self._labelled = labelled_units(reader, self._selection, name, null.cluster)
+        self._lock = Lock()
         self._of_layer: dict[int | None, NDArray[np.float64]] = {}
 
     @property
@@ -80,21 +82,18 @@ class ShuffledStatistics:
         """What is shuffled."""
         return f"labels shuffled over {self._labelled.permuted_over}"
 
-    def rows(self, view: str, layer: int | None, draws: slice) -> "Rows":
-        """Return the rows of a view at a layer, with the column ``draw`` from 0 on."""
+    def rows(self, view: str, layer: int | None, draws: slice) -> Drawn:
+        """Return the rows of a view at a layer."""
         import numpy as np
 
-        if layer not in self._of_layer:
-            self._of_layer = {layer: self._shuffled(layer)}
-        sums = self._of_layer[layer][draws]
-        draw, value = np.nonzero(sums[:, :, 0] > 0)
-        found: Rows = {
-            "draw": draw,
-            "value": self._labelled.values[value],
-            "layer": np.full(len(draw), layer),
-        }
-        found |= {name: sums[draw, value, at] for at, name in enumerate(_SUMS)}
-        return means_of_sums(found)
+        with self._lock:  # several layers are asked about side by side
+            if layer not in self._of_layer:
+                self._of_layer[layer] = self._shuffled(layer)
+            sums = self._of_layer[layer][draws].T
+        values = self._labelled.values
+        cells = {"value": values, "layer": np.full(len(values), layer)}
+        of_sums = {name: sums[at] for at, name in enumerate(_SUMS)}
+        return Drawn(cells, means_of_sums(of_sums), sums[0] > 0)
 
     def n_cells(self, layer: int | None) -> int:
         """How many rows a view may have at a layer."""

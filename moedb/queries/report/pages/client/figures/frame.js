@@ -46,15 +46,19 @@
       } else if (event.key === "Enter" && current && current.go) location.hash = current.go;
       else if (event.key === "Escape") leave();
     };
+    const isFinger = (event) => event.pointerType === "touch";
+    let wasTold = false;
     canvas.onpointermove = canvas.onpointerdown = (event) => {
       const item = byNode.get(event.target);
+      if (event.type === "pointerdown") wasTold = item !== undefined && item === current;
       if (item && item !== current) tell(item);
     };
-    canvas.onpointerleave = leave;
+    canvas.onpointerleave = (event) => isFinger(event) || leave();
     canvas.onblur = leave;
+    // a finger has to come twice: first to see what is there
     canvas.onclick = (event) => {
       const item = byNode.get(event.target);
-      if (item && item.go) location.hash = item.go;
+      if (item && item.go && (wasTold || !isFinger(event))) location.hash = item.go;
     };
     for (const item of items) item.node.setAttribute("data-item", "");
   }

@@ -75,7 +75,7 @@
       const found = hasOrders && order !== "by number" ? spec.orders.find((each) => each.layer === layer) : null;
       const { experts, n, used } = expertsOf(table, rows, found && found.experts);
       const left = n > experts.length ? `The ${experts.length} most used of ${n} experts. ` : "";
-      const said = form === "matrix" ? "Pairs that were never chosen together have no cell." : `The ${edges} largest values; positions are by force, and mean nothing by themselves.`;
+      const said = form === "matrix" ? "Pairs without a cell were never chosen together, or are not in the table." : `The ${edges} largest values; positions are by force, and mean nothing by themselves.`;
       below.replaceChildren(element("p", { class: "note" }, left + (hasOrders || form === "graph" ? said : "")));
       if (form === "matrix") return matrix(canvas, width, table, rows, experts, value, spec, layer);
       return moedb.graph(canvas, width, table, rows, used, value, edges, spec, layer);

@@ -9,6 +9,7 @@ from moedb.queries.analyses.uncertainty.resampling.counts.answers.answer import 
     drawn_cells,
     over,
 )
+from moedb.queries.analyses.uncertainty.resampling.counts.of_examples import EXAMPLE_USAGE
 from moedb.queries.reading.selection import SELECTED_EXAMPLES
 
 if TYPE_CHECKING:
@@ -20,17 +21,6 @@ if TYPE_CHECKING:
     from moedb.queries.analyses.uncertainty.resampling.counts.of_run import OfRun
     from moedb.queries.questions.parameters import Value
 
-_WHOLE = f"""
-select
-    example_routing.example_id,
-    example_routing.layer,
-    example_routing.expert,
-    example_routing.n_decisions
-from example_routing
-where
-    example_routing.run_id = cast($run as varchar)
-    and example_routing.example_id in {SELECTED_EXAMPLES}
-"""  # noqa: S608
 _WHOLE_EXAMPLES = f"""
 select distinct tokens.example_id
 from tokens
@@ -60,7 +50,7 @@ def active_experts(side: "OfRun", values: "Mapping[str, Value]") -> "Answers":
     import numpy as np
 
     if values["scope"] == "example":
-        decisions, of_decisions = side.added(_WHOLE)
+        decisions, of_decisions = side.added(EXAMPLE_USAGE)
         _, of_examples = side.added(_WHOLE_EXAMPLES)
     else:
         position = values["position"]

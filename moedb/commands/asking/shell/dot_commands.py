@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moedb.commands.shell.completion import DOT_COMMANDS, MODES
-from moedb.commands.shell.session import EndOfShell, Session, command_of, mode_of
+from moedb.commands.asking.shell.completion import DOT_COMMANDS, MODES
+from moedb.commands.asking.shell.session import EndOfShell, Session, command_of, mode_of
 from moedb.commands.terminal.messages import answer, say
 from moedb.errors import UsageError, did_you_mean
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 import moedb
-from moedb.commands.shell.completion import DOT_COMMANDS, MODES, Suggestion, complete
-from moedb.commands.shell.names import MacroNames, Names, names_of
+from moedb.commands.asking.shell.completion import DOT_COMMANDS, MODES, Suggestion, complete
+from moedb.commands.asking.shell.names import MacroNames, Names, names_of
 from moedb.queries.questions.catalog import catalog
 from moedb.schemas.tables import TABLES
 from tests.support.stores.samples import RUN_ID, write_texts

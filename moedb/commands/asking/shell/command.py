@@ -44,7 +44,7 @@ def shell(run: str | None, mode: str, no_pager: bool) -> None:
     \b
     Example:
       moedb shell
-      moedb shell --run qwen-ioi --mode csv < questions.sql > answers.csv
+      cat questions.sql | moedb shell --run qwen-ioi --mode csv
     """
     start_shell(run, mode, no_pager)
 
@@ -54,8 +54,8 @@ def start_shell(run: str | None, mode: str = "table", no_pager: bool = False) ->
     is_asked = is_interactive()
     if is_asked:
         _expect_packages()
-    from moedb.commands.shell.loop import run_interactively, run_stream
-    from moedb.commands.shell.session import Session
+    from moedb.commands.asking.shell.loop import run_interactively, run_stream
+    from moedb.commands.asking.shell.session import Session
 
     with open_store() as database:
         session = Session(database, run, mode, no_pager)
@@ -70,5 +70,5 @@ def _expect_packages() -> None:
     if lacking:
         raise UsageError(
             f"the shell needs {' and '.join(lacking)}, not installed here",
-            "pip install 'moedb[shell]'; without, statements in a pipe run: moedb shell < FILE.sql",
+            "pip install 'moedb[shell]'; a pipe does without: cat FILE.sql | moedb shell",
         )

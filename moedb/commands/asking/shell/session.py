@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moedb.commands.shell.completion import DOT_COMMANDS, MODES
+from moedb.commands.asking.shell.completion import DOT_COMMANDS, MODES
 from moedb.commands.terminal.emitting import LINES_OF_CELL, Advice, emit
 from moedb.commands.terminal.messages import say, say_sources
 from moedb.errors import UsageError, did_you_mean

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from moedb.commands.shell.names import Names
-from moedb.commands.shell.statements import is_dot_command, split_statements
+from moedb.commands.asking.shell.names import Names
+from moedb.commands.asking.shell.statements import is_dot_command, split_statements
 from moedb.queries.questions.parameters import RUN_PARAMETERS
 
 KEYWORDS = (

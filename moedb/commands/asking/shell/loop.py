@@ -7,9 +7,9 @@ from functools import cache
 
 import click
 
-from moedb.commands.shell.dot_commands import run_dot_command
-from moedb.commands.shell.session import EndOfShell, Session
-from moedb.commands.shell.statements import has_sql, is_dot_command, split_statements
+from moedb.commands.asking.shell.dot_commands import run_dot_command
+from moedb.commands.asking.shell.session import EndOfShell, Session
+from moedb.commands.asking.shell.statements import has_sql, is_dot_command, split_statements
 from moedb.commands.terminal.messages import say
 from moedb.errors import MoedbError
 from moedb.schemas.version import __version__
@@ -18,8 +18,8 @@ from moedb.store.reading.places.file_systems import without_secrets
 
 def run_interactively(session: Session) -> None:
     """Ask for statements on the terminal until the user ends it; errors end nothing."""
-    from moedb.commands.shell.names import names_of
-    from moedb.commands.shell.prompt import make_prompt
+    from moedb.commands.asking.shell.names import names_of
+    from moedb.commands.asking.shell.prompt import make_prompt
 
     snapshot = session.database.snapshot
     runs = "1 run" if len(snapshot.runs) == 1 else f"{len(snapshot.runs)} runs"

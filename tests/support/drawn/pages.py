@@ -84,10 +84,14 @@ def chromium() -> str:
 
 
 @contextmanager
-def opened(browser: Any, path: Path, width: int = 1440, dark: bool = False) -> Iterator[Any]:
+def opened(
+    browser: Any, path: Path, width: int = 1440, dark: bool = False, has_touch: bool = False
+) -> Iterator[Any]:
     """Open a page, wait until it is drawn, and hold it to what every page has to be: silent."""
     context = browser.new_context(
-        viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light"
+        viewport={"width": width, "height": 900},
+        color_scheme="dark" if dark else "light",
+        has_touch=has_touch,
     )
     page = context.new_page()
     said: list[str] = []

@@ -11,10 +11,10 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.lexers import PygmentsLexer
 from pygments.lexers.sql import SqlLexer
 
-from moedb.commands.shell.completion import complete
-from moedb.commands.shell.history import history_path, private_history
-from moedb.commands.shell.names import Names
-from moedb.commands.shell.statements import is_finished
+from moedb.commands.asking.shell.completion import complete
+from moedb.commands.asking.shell.history import history_path, private_history
+from moedb.commands.asking.shell.names import Names
+from moedb.commands.asking.shell.statements import is_finished
 from moedb.queries.results.visible import visible
 
 

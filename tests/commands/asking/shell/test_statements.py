@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moedb.commands.shell.statements import (
+from moedb.commands.asking.shell.statements import (
     has_sql,
     is_dot_command,
     is_finished,

@@ -10,8 +10,8 @@ import pytest
 
 import moedb
 from moedb.cli import run_cli
-from moedb.commands.shell.loop import execute_safely, run_stream
-from moedb.commands.shell.session import Session
+from moedb.commands.asking.shell.loop import execute_safely, run_stream
+from moedb.commands.asking.shell.session import Session
 from moedb.errors import MoedbError, RunNotFoundError, SqlError, SqlRefusedError, UsageError
 from tests.support.stores.samples import RUN_ID, write_sample, write_texts
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.shell.conversing import (
+from tests.commands.asking.shell.conversing import (
     CTRL_C,
     CTRL_D,
     ENTER,
