@@ -123,10 +123,10 @@ def test_a_path_that_was_an_address_is_no_folder(tmp_path: Path) -> None:
         moedb.open(Path("s3://bucket/x"))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("gcsfs") is not None, reason="gcsfs is installed")
+@pytest.mark.skipif(importlib.util.find_spec("adlfs") is not None, reason="adlfs is installed")
 def test_a_package_that_is_missing_is_named(run: Run) -> None:
-    code, out, err = run("runs", "--store", "gs://bucket/x")
-    assert (code, out) == (2, "") and "pip install 'moedb[gcs]'" in err
+    code, out, err = run("runs", "--store", "az://bucket/x")
+    assert (code, out) == (2, "") and "pip install 'moedb[azure]'" in err
 
 
 def test_completion_never_reaches_for_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
