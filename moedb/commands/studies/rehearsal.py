@@ -2,15 +2,13 @@
 
 import io
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from moedb.commands.studies.running import StudyRun
 from moedb.errors import MoedbError
-from moedb.store.reading.snapshot import take_snapshot
 
 _WORTH = 3
 """How many times as much as a rehearsal does there has to be to do for it to be worth its while."""
@@ -103,7 +101,12 @@ def _rehearsed(
 ) -> "dict[str, Measured | str]":
     """What each step took, or why it failed."""
     found: dict[str, Measured | str] = {}
-    with TemporaryDirectory(prefix="moedb-rehearsal-") as place, _quiet():
+    # what the steps say is kept from the terminal
+    with (
+        TemporaryDirectory(prefix="moedb-rehearsal-") as place,
+        redirect_stdout(io.StringIO()),
+        redirect_stderr(io.StringIO()),
+    ):
         settings = {**planned.settings, **sizes}
         folder = Path(place)
         run = StudyRun(planned.study, settings, planned.root, folder / "store", folder / "files")
@@ -136,16 +139,9 @@ def _rehearsed(
 
 def _held(store: Path) -> tuple[int, int]:
     """The bytes of a store's committed files, and the tokens of its examples."""
+    from moedb.store.reading.snapshot import take_snapshot
+
     if not store.is_dir():
         return 0, 0
     runs = take_snapshot(store).runs.values()
     return sum(run.n_bytes() for run in runs), sum(run.n_rows("tokens") for run in runs)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what steps say from the terminal."""
-    with ExitStack() as stack:
-        stack.enter_context(redirect_stdout(io.StringIO()))
-        stack.enter_context(redirect_stderr(io.StringIO()))
-        yield
