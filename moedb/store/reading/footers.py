@@ -130,7 +130,10 @@ def _cursor(elsewhere: "AbstractFileSystem | None") -> duckdb.DuckDBPyConnection
 @cache
 def _connection() -> duckdb.DuckDBPyConnection:
     # one for the process: to open another takes longer than to read the footers of a hundred files
-    return connect_in_memory()
+    connection = connect_in_memory()
+    # some versions take a file that changed within a second for the one that they have read
+    connection.execute("set enable_external_file_cache = false")
+    return connection
 
 
 def _columns(
