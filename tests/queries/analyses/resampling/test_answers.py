@@ -1,7 +1,7 @@
 """Answers that are worked out row by row: against pandas over examples written out again."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 
 import moedb
 from moedb.errors import UsageError
+from moedb.queries.analyses.uncertainty.resampling import asked_again
 from moedb.queries.analyses.uncertainty.resampling.asked_again import AskedAgain
 from moedb.queries.analyses.uncertainty.resampling.counts import of_pairs
 from moedb.queries.analyses.uncertainty.resampling.counts.answers.registry import ANSWERS
@@ -164,9 +165,53 @@ def test_pair_specialization(db: Database) -> None:
             assert row.independent == pytest.approx(products[top] / products.sum())
 
 
+COUNTED: Sequence[tuple[str, Mapping[str, Any]]] = (
+    ("co-activation", {}),
+    ("co-activation-adjacent", {"layer": 4}),
+    ("concentration", {}),
+    ("cross-layer", {}),
+    ("cross-layer", {"pairs": "rank-aligned"}),
+    ("expert-frequency", {}),
+    ("expert-specialization", {"key": "pos", "min_decisions": 1}),
+    ("expert-specialization", {"key": "lang", "min_decisions": 0}),
+    ("load-balance", {}),
+    ("routing-by-class", {"key": "kind"}),
+    ("routing-by-class", {"key": "pos", "layer": 4}),
+)
+"""The queries of counted views that numpy answers, with parameters."""
+
+
+@pytest.mark.parametrize(("name", "parameters"), COUNTED, ids=str)
+def test_numpy_gives_of_draws_what_the_sql_gives(
+    db: Database, monkeypatch: pytest.MonkeyPatch, name: str, parameters: Mapping[str, Any]
+) -> None:
+    weights = np.random.default_rng(4).integers(0, 4, (100, 8)).astype(float)
+    weights[0] = [1, 0, 0, 0, 0, 0, 0, 0]  # most rows are not there
+    result = db.query(name, run=RUN, split="all", **parameters)
+    query, values = catalog()[name], dict(result.provenance.parameters)
+    found = []
+    for answers in (ANSWERS, {}):
+        monkeypatch.setattr(asked_again, "ANSWERS", answers)
+        asked = AskedAgain(db, query, values, result.arrow(), Resampling("percentile", 100))
+        asked.weights = dict.fromkeys(asked.sides, weights)
+        drawn = np.full((100, result.arrow().num_rows, len(query.estimates)), np.nan)
+        for places, of_layer, _ in asked.drawn():
+            drawn[:, places] = of_layer
+        found.append(drawn)
+    assert np.isfinite(found[0]).any()
+    np.testing.assert_allclose(*found, rtol=1e-9, atol=1e-12)
+
+
 GIVEN: Mapping[str, Mapping[str, Any]] = {
     "active-experts": {},
+    "co-activation": {},
+    "co-activation-adjacent": {},
+    "concentration": {},
+    "expert-frequency": {},
+    "expert-specialization": {"key": "topic", "min_decisions": 1},
+    "load-balance": {},
     "pair-specialization": {"key": "topic", "min_decisions": 1},
+    "routing-by-class": {"key": "topic"},
     "saturation": {"run_b": "text-0000000a1d"},
     "top-tokens": {"min_count": 0},
     "vocabulary-specialization": {"min_count": 0},
@@ -184,7 +229,12 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
 
 
 def test_every_answer_is_tried_at_its_edges() -> None:
-    assert set(GIVEN) == set(ANSWERS)
+    assert {*GIVEN, "cross-layer"} == set(ANSWERS)
+
+
+def test_one_layer_goes_with_no_other(stores: Mapping[int, Path]) -> None:
+    with moedb.open(stores[4]) as database:
+        assert database.resampled().query("cross-layer").df().empty
 
 
 @pytest.mark.parametrize("name", GIVEN)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeVar
 
 from moedb.queries.analyses.uncertainty.resampling.counts.answers.registry import (
@@ -29,6 +29,7 @@ from moedb.queries.analyses.uncertainty.resampling.replicates import (
     rows_by_layer,
 )
 from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
+from moedb.queries.counting.decisions.files import side_by_side
 from moedb.queries.questions.parameters import RUN_PARAMETERS
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from moedb.queries.analyses.uncertainty.resampling.counts.answers.answer import Answer
     from moedb.queries.questions.parameters import Value
     from moedb.queries.questions.query_file import NamedQuery
     from moedb.queries.reading.reader import SnapshotReader
@@ -258,7 +260,10 @@ class AskedAgain:
             if query.size is not None:
                 whole = numbers_of(self._given, query.size)[places]
                 behind = (without[:, :, n_estimates] != whole).sum(axis=0)
-            return then(places, drawn[:, :, :n_estimates], behind)
+                # the draws of an estimate stay side by side
+                estimates = drawn.transpose(1, 2, 0)[:, :n_estimates]
+                drawn = np.ascontiguousarray(estimates).transpose(2, 0, 1)
+            return then(places, drawn, behind)
 
         def of_layer(layer: int | None, places: "NDArray[np.int64]", threads: int | None) -> "T":
             replicates = Replicates(query, self._values, columns, threads)
@@ -267,8 +272,10 @@ class AskedAgain:
                 drawn = self._at(replicates, layer)
             return told(places, drawn)
 
+        if not self._given.num_rows:
+            return iter(())
         if query.name in ANSWERS:
-            return (told(places, drawn) for places, drawn in self._answered(columns))
+            return self._answered(columns, told)
         # what layers have in common is read before they are worked on side by side
         for side in self.sides.values():
             side.read(query.relations)
@@ -276,22 +283,30 @@ class AskedAgain:
         return each_layer(self._given, query, of_layer)
 
     def _answered(
-        self, columns: "Sequence[str]"
-    ) -> "Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]":
-        import numpy as np
-
+        self,
+        columns: "Sequence[str]",
+        told: "Callable[[NDArray[np.int64], NDArray[np.float64]], T]",
+    ) -> "Iterator[T]":
         ((name, side),) = self.sides.items()
         answers = ANSWERS[self._query.name](side, self._values)
         weights = self.weights[name]
-        for layer, places in rows_by_layer(self._given, self._query):
-            if layer is None or not len(places):
-                continue
-            answer = answers(self._given.take(places), layer)
-            found = []
+
+        def of_layer(answer: "Answer", places: "NDArray[np.int64]") -> "T":
+            import numpy as np
+
+            found = np.empty((len(places), len(columns), len(weights)))
             for chunk in chunks_of(len(weights), answer.n_cells):
                 of_chunk = answer.ask(weights[chunk])
-                found.append(np.stack([of_chunk[column] for column in columns], axis=2))
-            yield places, np.concatenate(found)
+                for at, column in enumerate(columns):
+                    found[:, at, chunk] = of_chunk[column].T
+            return told(places, found.transpose(2, 0, 1))
+
+        # the store is read by one thread
+        return side_by_side(
+            partial(of_layer, answers(self._given.take(places), layer), places)
+            for layer, places in rows_by_layer(self._given, self._query)
+            if layer is not None and len(places)
+        )
 
     def _at(self, replicates: Replicates, layer: int | None) -> "NDArray[np.float64]":
         import numpy as np

@@ -119,13 +119,14 @@ def _ends_of_some(
     # without the only cluster that it rests on there is none
     known = np.isfinite(estimates) & np.isfinite(without).all(axis=0) & (behind > 1)
     low, high = np.full((2, len(estimates)), np.nan)
+    n_drawn = np.isfinite(drawn).sum(axis=0)
     if method != "jackknife":
-        known &= np.isfinite(drawn).mean(axis=0) >= _FEW_DRAWS
+        known &= n_drawn >= _FEW_DRAWS * len(drawn)
     if not known.any():
         return Ends(low, high)
-    # the draws of an estimate stay side by side
-    estimates, drawn, without = estimates[known], drawn.T[known].T, without.T[known].T
-    behind, kinds = behind[known], kinds.at(known)
+    if not known.all():  # the draws of an estimate stay side by side
+        estimates, drawn, without = estimates[known], drawn.T[known].T, without.T[known].T
+        behind, kinds, n_drawn = behind[known], kinds.at(known), n_drawn[known]
     influence = without.mean(axis=0) - without
     # differences of rounding are none
     influence[(np.abs(influence) <= _TIE * np.abs(estimates)) | kinds.in_steps] = 0
@@ -135,7 +136,6 @@ def _ends_of_some(
     if method != "jackknife":
         by_t = ends
         ordered = np.sort(drawn, axis=0)  # draws without one come last
-        n_drawn = np.isfinite(drawn).sum(axis=0)
         ends = _by_quantiles(method, estimates, ordered, n_drawn, influence, degrees)
         varies = ordered[n_drawn - 1, np.arange(len(estimates))] > ordered[0]
         if method == "bca":

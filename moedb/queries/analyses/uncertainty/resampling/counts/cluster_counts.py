@@ -53,12 +53,12 @@ class ClusterCounts:
         """
         import numpy as np
 
-        totals = {name: _times(of, weights.T) for name, of in self.added.items()}
+        totals = {name: multiplied(of, weights.T) for name, of in self.added.items()}
         counted = next(iter(totals.values()))
         return Drawn(self.cells, totals, np.asarray(counted > 0))
 
 
-def _times(added: "csr_array", weights: "NDArray[np.float64]") -> "NDArray[np.float64]":
+def multiplied(added: "csr_array", weights: "NDArray[np.float64]") -> "NDArray[np.float64]":
     """(cell, draw): as a matrix that is mostly full where it is, which is faster."""
     import numpy as np
 

@@ -10,6 +10,7 @@ from moedb.queries.analyses.uncertainty.resampling.counts.cluster_counts import 
 from moedb.queries.counting.decisions.layers import layers_of
 from moedb.queries.counting.decisions.stretches import each_stretch
 from moedb.queries.counting.decisions.tables import contingency_table
+from moedb.queries.counting.experts import expected_pairs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +29,9 @@ FEWEST_GROUPS = 20
 
 _MOST_CELLS = 1 << 27
 """Numbers that are held at once."""
+
+_MOST_CHANCES = 1 << 20
+"""Chances of pairs that are worked out together: they stay in the cache."""
 
 Tables = list["NDArray[np.int32]"]
 """For each layer, or two successive ones, (group, table, row, column): counts."""
@@ -77,6 +81,31 @@ def count_pairs(
     for layer, total in zip(layers, totals, strict=False):
         found[layer.layer] = rows_of(layers, layer, total)
     return found
+
+
+def chances_of_pairs(
+    n: "NDArray[np.float64]", top_k: int, a: "NDArray[np.int64]", b: "NDArray[np.int64]"
+) -> "NDArray[np.float64]":
+    """Work out how often pairs of experts are chosen by chance, as ``pair_chances`` does.
+
+    Parameters
+    ----------
+    n
+        (draw, expert): how often each expert of a layer is chosen.
+    top_k
+        How many a token chooses.
+    a, b
+        (pair,): the experts of each pair.
+
+    Returns
+    -------
+    (draw, pair)
+    """
+    import numpy as np
+
+    parts = np.array_split(n, max(1, n.size * n.shape[1] // _MOST_CHANCES))
+    found = [expected_pairs(some, some.sum(axis=-1) // top_k, top_k)[:, a, b] for some in parts]
+    return np.concatenate(found)
 
 
 def _of_stretch(

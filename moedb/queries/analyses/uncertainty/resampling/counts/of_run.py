@@ -19,6 +19,7 @@ from moedb.queries.analyses.uncertainty.resampling.counts.of_examples import (
 from moedb.queries.analyses.uncertainty.resampling.counts.of_pairs import (
     FEWEST_GROUPS,
     OF_PAIRS,
+    chances_of_pairs,
     count_pairs,
     groups_for,
 )
@@ -31,7 +32,6 @@ from moedb.queries.analyses.uncertainty.resampling.replicates import STATICS
 from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
 from moedb.queries.counting.decisions.layers import layers_of
 from moedb.queries.counting.decisions.order import UnorderedError
-from moedb.queries.counting.experts import expected_pairs
 from moedb.queries.reading.selection import SELECTED_EXAMPLES
 
 if TYPE_CHECKING:
@@ -54,9 +54,6 @@ SELECTIONS = "selections"
 
 KEYED = ("class_routing", "class_sizes", "class_router_stats")
 """The views that hold the classes of a label's key."""
-
-_MOST_CHANCES = 1 << 20
-"""Chances of pairs that are worked out together: they stay in the cache."""
 
 _MEANS = ("class_router_stats", "selection_router_stats")
 _EXAMPLES = f"""
@@ -260,6 +257,13 @@ class OfRun:
         times = weights[:, self._group_of_cluster[of_example]].astype(np.int64).T
         return Drawn({"example_id": examples}, {}, times)
 
+    def counts_at(self, view: str, layer: int | None) -> ClusterCounts:
+        """Return what clusters add to the rows of a view at a layer."""
+        for counts in self._counts(view, layer):
+            if layer is None or layer in counts.cells.get("layer", ()):
+                return counts
+        return _without_cells(self._counts(view, layer)[0])
+
     def _counts(self, view: str, layer: int | None) -> list[ClusterCounts]:
         if view not in self._counted:
             self._counted[view] = self._count(view)
@@ -341,15 +345,9 @@ def _chances(usage: Drawn, top_k: Mapping[int, int]) -> Drawn:
     for layer in np.unique(layers):
         rows = np.flatnonzero(layers == layer)
         rows = rows[np.argsort(usage.cells["expert"][rows])]
-        expert, k = usage.cells["expert"][rows], top_k[int(layer)]
-        n = usage.sums["n_decisions"][rows].T
+        expert = usage.cells["expert"][rows]
         a, b = np.triu_indices(len(expert), 1)
-        expected = np.concatenate(
-            [
-                expected_pairs(some, some.sum(axis=-1) // k, k)[:, a, b]
-                for some in np.array_split(n, max(1, n.size * len(expert) // _MOST_CHANCES))
-            ]
-        )
+        expected = chances_of_pairs(usage.sums["n_decisions"][rows].T, top_k[int(layer)], a, b)
         cells = {"layer": np.full(len(a), layer), "expert_a": expert[a], "expert_b": expert[b]}
         is_there = usage.times[rows[a]] & usage.times[rows[b]]
         parts.append(Drawn(cells, {"expected": expected.T}, is_there))

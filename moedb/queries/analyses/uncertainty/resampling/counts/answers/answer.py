@@ -63,4 +63,4 @@ def over(above: "NDArray[np.float64]", below: "NDArray[np.float64]") -> "NDArray
     import numpy as np
 
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(below > 0, above / below, np.nan)
+        return above / np.where(below > 0, below, np.nan)

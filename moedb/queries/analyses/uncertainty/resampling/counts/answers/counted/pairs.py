@@ -1,0 +1,133 @@
+"""Which experts are chosen together, of one layer or of two."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+from moedb.queries.analyses.uncertainty.resampling.counts.answers.answer import Answer, over
+from moedb.queries.analyses.uncertainty.resampling.counts.answers.counted.rows import Beside
+from moedb.queries.analyses.uncertainty.resampling.counts.answers.counted.usage import (
+    tokens_of,
+    usage_of,
+)
+from moedb.queries.analyses.uncertainty.resampling.counts.of_pairs import chances_of_pairs
+from moedb.queries.counting.decisions.layers import layers_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from moedb.queries.analyses.uncertainty.resampling.counts.answers.answer import Answers
+    from moedb.queries.analyses.uncertainty.resampling.counts.of_run import OfRun
+    from moedb.queries.questions.parameters import Value
+
+    Columns = dict[str, NDArray[np.float64]]
+
+_ALIGNED = "rank-aligned"
+
+
+def co_activation(side: "OfRun", values: "Mapping[str, Value]") -> "Answers":
+    """Count tokens that chose both experts of a pair."""
+    return _of_a_layer(side, "expert_pairs", "n_both")
+
+
+def co_activation_adjacent(side: "OfRun", values: "Mapping[str, Value]") -> "Answers":
+    """Count tokens that chose both experts of a pair next to each other in rank."""
+    return _of_a_layer(side, "adjacent_pairs", "n_adjacent")
+
+
+def _of_a_layer(side: "OfRun", view: str, counted: str) -> "Answers":
+    import numpy as np
+
+    side.read((view, "expert_usage"))
+    layers = {each.layer: each for each in side.layers}
+
+    def at_layer(given: "pa.Table", layer: int) -> Answer:
+        n_experts, top_k = layers[layer].n_experts, layers[layer].top_k
+        keys = ("layer", "expert_a", "expert_b")
+        pairs = Beside(side.counts_at(view, layer), {key: given[key].to_pylist() for key in keys})
+        a, b = (given[key].to_numpy().astype(np.int64) for key in keys[1:])
+        usage = usage_of(side, layer, list(range(n_experts)))
+
+        def ask(weights: "NDArray[np.float64]") -> "Columns":
+            n_both, n = pairs.drawn(weights)[counted], usage.drawn(weights)["n_decisions"]
+            expected = chances_of_pairs(n.T, top_k, a, b).T
+            if view == "adjacent_pairs":
+                expected = expected * 2 / top_k
+            found = {
+                "p_b_given_a": over(n_both, n[a]),
+                "p_a_given_b": over(n_both, n[b]),
+                "jaccard": over(n_both, n[a] + n[b] - n_both),
+                "lift": over(n_both, expected),
+            }
+            return _or_nothing(found, n_both)
+
+        return Answer(max(5 * len(a), 3 * n_experts**2), ask)
+
+    return at_layer
+
+
+def cross_layer(side: "OfRun", values: "Mapping[str, Value]") -> "Answers":
+    """Count tokens that chose an expert of one layer and one of the next."""
+    import numpy as np
+
+    side.read(("layer_pairs", "rank_usage", "selection_sizes"))
+    is_aligned = values["pairs"] == _ALIGNED
+    counted = "n_aligned" if is_aligned else "n_both"
+    layers = {each.layer: each for each in layers_of(side.run)}
+
+    def at_layer(given: "pa.Table", layer: int) -> Answer:
+        keys = ("layer", "expert", "next_expert")
+        pairs = Beside(
+            side.counts_at("layer_pairs", layer), {key: given[key].to_pylist() for key in keys}
+        )
+        following = int(given["next_layer"][0].as_py())
+        expert, next_expert = (given[key].to_numpy().astype(np.int64) for key in keys[1:])
+        first, second = (
+            partial(_by_rank, _ranks_of(side, each, shape), shape)
+            for each in (layer, following)
+            if (shape := (layers[each].top_k, layers[each].n_experts))
+        )
+
+        def ask(weights: "NDArray[np.float64]") -> "Columns":
+            n_both = pairs.drawn(weights)[counted]
+            n, n_next = first(weights), second(weights)
+            places = [(n.sum(axis=0), n_next.sum(axis=0))]
+            if is_aligned:
+                places = list(zip(n, n_next, strict=False))
+            together = sum(one[expert] * other[next_expert] for one, other in places)
+            found = {
+                "p_next_given": over(n_both, n.sum(axis=0)[expert]),
+                "lift": over(n_both, together / tokens_of(side, weights)),
+            }
+            return _or_nothing(found, n_both)
+
+        return Answer(4 * len(expert), ask)
+
+    return at_layer
+
+
+def _ranks_of(side: "OfRun", layer: int, shape: tuple[int, int]) -> Beside:
+    """What clusters add to the decisions of a layer, (rank x expert,)."""
+    top_k, n_experts = shape
+    wanted = {
+        "layer": [layer] * (top_k * n_experts),
+        "rank": [rank for rank in range(top_k) for _ in range(n_experts)],
+        "expert": list(range(n_experts)) * top_k,
+    }
+    return Beside(side.counts_at("rank_usage", layer), wanted)
+
+
+def _by_rank(
+    ranks: Beside, shape: tuple[int, int], weights: "NDArray[np.float64]"
+) -> "NDArray[np.float64]":
+    """(rank, expert, draw)."""
+    return ranks.drawn(weights)["n_decisions"].reshape(*shape, len(weights))
+
+
+def _or_nothing(found: "Columns", n_both: "NDArray[np.float64]") -> "Columns":
+    """(draw, pair): 0 for pairs that no token of a draw chose."""
+    import numpy as np
+
+    return {name: np.where(n_both > 0, of, 0).T for name, of in found.items()}
