@@ -76,9 +76,9 @@ def coverage(
     whole = documents(np.random.default_rng(0), 400_000, bents)
     truth = estimates(np.ones((1, 400_000)), whole)[0]
     is_share = np.array([*[True] * 24, *[False] * 10, True])
-    kinds = Kinds(
-        np.zeros(len(truth)), np.where(is_share, 1, np.inf), np.zeros(len(truth), np.bool_)
-    )
+    kinked = np.array([*[False] * 34, True])
+    most = np.where(is_share, 1, np.inf)
+    kinds = Kinds(np.zeros(len(truth)), most, np.zeros(len(truth), np.bool_), kinked)
     known, held = np.zeros(len(truth)), np.zeros(len(truth))
     for time in range(times):
         drawn = documents(np.random.default_rng([n, time]), n, bents)

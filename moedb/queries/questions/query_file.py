@@ -22,9 +22,10 @@ Python call and a DuckDB table macro::
 can be asked for, the first from 0 to 1; a query without them has none. ``size`` is the column that
 says of how many tokens or examples a row is, where not all rows are of the same ones. Of estimates
 ``signed`` may be negative, ``negative`` are never above 0, ``steps`` change only in steps, as sets
-of experts do, and ``absent`` are 0 where their row is left out, as nothing was counted for it. Of
-those that ``shuffled`` names one can ask what shuffled labels give, and of those that ``even``
-names what experts give that are chosen alike.
+of experts do, ``kinks`` bend where two shares are alike, as the smaller of them does, and
+``absent`` are 0 where their row is left out, as nothing was counted for it. Of those that
+``shuffled`` names one can ask what shuffled labels give, and of those that ``even`` names what
+experts give that are chosen alike.
 
 Two rules keep the macro the same as the query. A parameter is written ``cast($name as type)``,
 since a macro's parameters have no types. A column that is named as one of the query's parameters
@@ -61,6 +62,7 @@ _LISTS = (
     "signed",
     "negative",
     "steps",
+    "kinks",
     "absent",
     "shuffled",
     "even",
@@ -139,6 +141,8 @@ class NamedQuery(Question):
         Those of them that are never above 0.
     steps
         Those of them that change only in steps.
+    kinks
+        Those of them that bend where two shares are alike.
     absent
         Those of them that are 0 where a row is left out.
     shuffled, even
@@ -154,6 +158,7 @@ class NamedQuery(Question):
     signed: frozenset[str] = frozenset()
     negative: frozenset[str] = frozenset()
     steps: frozenset[str] = frozenset()
+    kinks: frozenset[str] = frozenset()
     absent: frozenset[str] = frozenset()
     shuffled: tuple[str, ...] = ()
     even: tuple[str, ...] = ()
@@ -281,6 +286,7 @@ def parse_query(name: str, text: str) -> NamedQuery:
         signed=frozenset(listed["signed"]),
         negative=frozenset(listed["negative"]),
         steps=frozenset(listed["steps"]),
+        kinks=frozenset(listed["kinks"]),
         absent=frozenset(listed["absent"]),
         shuffled=listed["shuffled"],
         even=listed["even"],

@@ -23,6 +23,7 @@
 -- shares: jaccard, overlap_coefficient, weighted_jaccard
 -- estimates: jensen_shannon
 -- steps: jaccard, overlap_coefficient
+-- kinks: weighted_jaccard
 -- shuffled: jaccard, weighted_jaccard, jensen_shannon
 -- source: Divák & Velja
 with groups as (

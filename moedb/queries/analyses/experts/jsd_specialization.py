@@ -225,7 +225,8 @@ def _ends(
         fewer = n.sum(axis=0)[some] / rest[some].sum(axis=1)
         without[group, some] = of_rest - nulls[some] * fewer
     endless = np.full(len(own), np.inf)
-    kinds = Kinds(-endless, endless, np.zeros(len(own), np.bool_))
+    nowhere = np.zeros(len(own), np.bool_)
+    kinds = Kinds(-endless, endless, nowhere, nowhere)
     none_drawn = np.zeros((0, len(own)))
     return ends_of("jackknife", own - nulls, none_drawn, without, kinds, (n > 0).sum(axis=0))
 

@@ -225,8 +225,11 @@ class AskedAgain:
             1.0 if name in query.shares else 0.0 if name in query.negative else np.inf
             for name in query.estimates
         ]
-        in_steps = [name in query.steps for name in query.estimates]
-        return Kinds(np.array(least), np.array(most), np.array(in_steps))
+        in_steps, kinked = (
+            np.array([name in names for name in query.estimates])
+            for names in (query.steps, query.kinks)
+        )
+        return Kinds(np.array(least), np.array(most), in_steps, kinked)
 
     @property
     def _are_paired(self) -> bool:

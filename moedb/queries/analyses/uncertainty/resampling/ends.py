@@ -2,7 +2,8 @@
 
 Quantiles of draws lie too close together where an estimate rests on few clusters, or on a few that
 have most of it to say: then an interval reaches as far as Student's t does with as many degrees of
-freedom, of a share on the scale of its log odds, which keeps it between 0 and 1.
+freedom, of a share on the scale of its log odds, which keeps it between 0 and 1. So does that of
+an estimate with kinks, however many clusters there are.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -40,22 +41,27 @@ class Kinds(NamedTuple):
         What they can be: a share is from 0 to 1, most others at least 0.
     in_steps
         Whether they change only in steps: what is left out tells nothing of their spread.
+    kinked
+        Whether they bend, as the smaller of two shares does: where draws cross a bend the
+        correction for bias goes too far.
     """
 
     least: "NDArray[np.float64]"
     most: "NDArray[np.float64]"
     in_steps: "NDArray[np.bool_]"
+    kinked: "NDArray[np.bool_]"
 
     def at(self, places: "slice | NDArray[np.bool_]") -> "Kinds":
         """Return some of them."""
-        return Kinds(self.least[places], self.most[places], self.in_steps[places])
+        least, most, in_steps, kinked = self
+        return Kinds(least[places], most[places], in_steps[places], kinked[places])
 
     def repeated(self, times: int) -> "Kinds":
         """Return them so many times, one after the other."""
         import numpy as np
 
         least, most = (np.tile(of, times) for of in (self.least, self.most))
-        return Kinds(least, most, np.tile(self.in_steps, times))
+        return Kinds(least, most, np.tile(self.in_steps, times), np.tile(self.kinked, times))
 
 
 def ends_of(
@@ -139,10 +145,10 @@ def _ends_of_some(
         ends = _by_quantiles(method, estimates, ordered, n_drawn, influence, degrees)
         varies = ordered[n_drawn - 1, np.arange(len(estimates))] > ordered[0]
         if method == "bca":
-            few = (degrees < _FEW) & ~kinds.in_steps
+            wider = ((degrees < _FEW) | kinds.kinked) & ~kinds.in_steps
             ends = Ends(
-                np.where(few, np.minimum(ends.low, by_t.low), ends.low),
-                np.where(few, np.maximum(ends.high, by_t.high), ends.high),
+                np.where(wider, np.minimum(ends.low, by_t.low), ends.low),
+                np.where(wider, np.maximum(ends.high, by_t.high), ends.high),
             )
     ends = Ends(*(np.clip(end, kinds.least, kinds.most) for end in ends))
     low[known], high[known] = _or_wilson(estimates, behind, kinds, varies, ends)

@@ -51,7 +51,7 @@ def differences(one: AskedAgain, other: AskedAgain) -> Differences:
     low, high, error = np.full((3, *of_one.shape), np.nan)
     n_clusters = min(side.n_drawn for each in (one, other) for side in each.sides.values())
     n_samples = one.n_samples
-    steps = one.kinds.in_steps
+    steps, kinked = one.kinds.in_steps, one.kinds.kinked
     for of_layer, others in zip(one.drawn(), other.drawn(), strict=True):
         places, drawn, behind = of_layer
         n_estimates = of_one[places].size
@@ -62,7 +62,7 @@ def differences(one: AskedAgain, other: AskedAgain) -> Differences:
             (of_one - of_other)[places].ravel(),
             apart[:n_samples],
             apart[n_samples:],
-            Kinds(-endless, endless, np.tile(steps, len(places))),
+            Kinds(-endless, endless, *(np.tile(of, len(places)) for of in (steps, kinked))),
             np.repeat(np.maximum(behind, others[2]), of_one.shape[1]),
         )
         errors = standard_errors(apart[:n_samples], apart[n_samples:], n_clusters)
