@@ -20,6 +20,7 @@ _ACTIVE = (
     *("layer", "n_examples", "n_experts", "experts_ever", "experts_50", "experts_90"),
     *("most", "uniform", "share_50", "share_90"),
 )
+_ATTRIBUTION = ("attribution", "attribution_low", "attribution_high", "share")
 _NORMALIZED = ("normalized", "normalized_low", "normalized_high")
 
 IOI_SECTIONS = (
@@ -203,13 +204,14 @@ IOI_SECTIONS = (
                 "expert-attribution",
                 "Logit difference written, by layer",
                 {"level": "layers"},
-                columns=("component", "layer", "n_prompts", "attribution", "share"),
+                columns=("component", "layer", "n_prompts", *_ATTRIBUTION),
             ),
             Part(
                 "attribution-largest",
                 "expert-attribution",
                 "The parts that write most",
                 {"top": 20},
+                columns=("component", "layer", "expert", "n_decisions", *_ATTRIBUTION),
             ),
         ),
     ),

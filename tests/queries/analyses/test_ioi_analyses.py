@@ -183,6 +183,32 @@ class TestExpertAttribution:
         assert frame["attribution"].sum() == pytest.approx(mean, abs=1e-5)
         assert frame["share"].sum() == pytest.approx(1, abs=1e-5)
 
+    def test_intervals_are_of_prompts_drawn_again(self, made: Made) -> None:
+        frame = made.database.query(
+            "expert-attribution", run=CAPTURED, split="all", samples=SAMPLES, seed=3
+        ).df()
+        prompts = chosen(made.prompts, "all")
+        whole = np.array([p.logit_diff for p in prompts])
+        twins = [[at, at + 1] for at in range(0, len(prompts), 2)]
+        for key in (("embedding", None, None), ("expert", 0, 1), ("attention", 2, None)):
+            same = [
+                frame[name].fillna(-1) == (-1 if part is None else part)
+                for name, part in zip(("component", "layer", "expert"), key, strict=True)
+            ]
+            row = frame[np.all(same, axis=0)].iloc[0]
+            wrote = np.array([p.written.get(key, 0.0) for p in prompts])
+            for name, statistic in (
+                ("attribution", lambda at, w=wrote: w[at].mean()),
+                ("share", lambda at, w=wrote: w[at].mean() / whole[at].mean()),
+            ):
+                found = row[[f"{name}_low", f"{name}_high"]].to_numpy(float)
+                wanted = bca(statistic, twins, SAMPLES, 3)
+                np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+        never = frame[(frame["component"] == "expert") & (frame["n_decisions"] == 0)]
+        assert len(never) and never["attribution_low"].isna().all()
+        plain = made.database.query("expert-attribution", run=CAPTURED, samples=0).df()
+        assert plain[["attribution_low", "share_high"]].isna().all().all()
+
     def test_experts_of_a_layer_together(self, made: Made) -> None:
         apart = made.database.query("expert-attribution", run=CAPTURED).df()
         layers = made.database.query("expert-attribution", run=CAPTURED, level="layers").df()

@@ -145,6 +145,19 @@ def test_concentration_has_a_band_for_each_layer() -> None:
     assert [text.get_text() for text in legend.get_texts()] == ["equal use"]
 
 
+def test_overlap_has_what_random_sets_share() -> None:
+    (ax,) = painted(
+        "overlap", overlaps().assign(expected_jaccard=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    ).axes
+    (line,) = (line for line in ax.lines if line.get_linestyle() == ":")
+    assert line.get_label() == "the same of 4 drawn at random"
+    np.testing.assert_array_equal(line.get_ydata(), [0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    alone = painted("overlap", overlaps(), value="weighted_jaccard").axes[0]
+    assert not [line for line in alone.lines if line.get_linestyle() == ":"]
+    two_models = painted("overlap", overlaps().assign(expected_jaccard=None)).axes[0]
+    assert not [line for line in two_models.lines if line.get_linestyle() == ":"]
+
+
 def test_overlap_has_bars_and_chance() -> None:
     shown = ("jaccard", "weighted_jaccard", "jensen_shannon")
     frame = with_chance(with_ends(overlaps(), *shown), *shown)

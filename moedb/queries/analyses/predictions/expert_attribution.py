@@ -5,12 +5,23 @@ residual stream, the array ``logit_direction``. The stream is the sum of what th
 attention and the experts of each layer wrote, so each has a part of the difference of its own.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moedb.errors import ArrayNotFoundError, ParameterError
 from moedb.queries.analyses.analysis import LOGIT_DIFFERENCES, RUN, SPLIT, Analysis, AnalysisColumn
+from moedb.queries.analyses.uncertainty.bootstrap import (
+    INTERVAL,
+    SAMPLES,
+    SEED,
+    Bootstrap,
+    bootstrap,
+    bootstrap_settings,
+    number_or_none,
+    warn_of_few,
+)
+from moedb.queries.analyses.uncertainty.clusters import CLUSTER, clusters_of
 from moedb.queries.questions.parameters import Parameter
 from moedb.queries.reading.arrays.rows import pieces, read_piece
 from moedb.queries.reading.selection import SELECTED_EXAMPLES
@@ -40,6 +51,7 @@ with last_tokens as (
         tokens.run_id,
         tokens.token_idx,
         tokens.array_row,
+        examples.example_id,
         cast(predictions.logit_diff as double) as logit_diff
     from tokens
     join examples using (run_id, example_id)
@@ -56,6 +68,7 @@ _PROMPTS = f"""
 
 select
     last_tokens.array_row,
+    last_tokens.example_id,
     last_tokens.logit_diff
 from last_tokens
 order by last_tokens.array_row
@@ -98,7 +111,7 @@ class _Layer:
 
 @dataclass(frozen=True)
 class Component:
-    """What one part of the model wrote, summed over prompts.
+    """What one part of the model wrote.
 
     Attributes
     ----------
@@ -108,15 +121,20 @@ class Component:
         Where; None where it is at none.
     n_uses
         Prompts that it wrote for.
-    total
-        What it wrote, summed over the prompts.
+    written
+        (prompt,): what it wrote for each.
     """
 
     name: str
     layer: int | None
     expert: int | None
     n_uses: int
-    total: float
+    written: "NDArray[np.float64]"
+
+    @property
+    def total(self) -> float:
+        """What it wrote, summed over the prompts."""
+        return float(self.written.sum())
 
 
 @dataclass(frozen=True)
@@ -127,15 +145,15 @@ class _Written:
     ----------
     parts
         The parts, those of each expert apart.
-    n_prompts
-        The prompts.
+    example_ids
+        (prompt,): the prompts.
     logit_diff
-        Their logit differences, summed.
+        (prompt,): their logit differences.
     """
 
     parts: tuple[Component, ...]
-    n_prompts: int
-    logit_diff: float
+    example_ids: "NDArray[np.int64]"
+    logit_diff: "NDArray[np.float64]"
 
 
 class ExpertAttributionRow(NamedTuple):
@@ -147,8 +165,12 @@ class ExpertAttributionRow(NamedTuple):
     n_prompts: int
     n_decisions: int
     attribution: float
+    attribution_low: float | None
+    attribution_high: float | None
     attribution_per_use: float | None
     share: float | None
+    share_low: float | None
+    share_high: float | None
 
 
 def expert_attribution(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -> Computed:
@@ -159,14 +181,15 @@ def expert_attribution(reader: "SnapshotReader", parameters: "Mapping[str, Value
     reader
         Reads the store.
     parameters
-        run, split, level and top.
+        run, split, level, top, cluster, samples and seed.
 
     Raises
     ------
     ArrayNotFoundError
         If the run lacks an array that is needed; the message names them.
     ParameterError
-        If ``top`` is less than 1.
+        If ``top`` is less than 1, the seed or the number of samples is negative, or no example has
+        the label that is to tell the clusters.
     """
     rows = attribution_rows(reader, parameters)
     return Computed(rows, _CHOSEN, (reader.snapshot.run(str(parameters["run"])).run_id,))
@@ -182,10 +205,11 @@ def attribution_rows(
     run = reader.snapshot.run(str(parameters["run"]))
     split = parameters["split"]
     written = reader.memo.of_runs([run], (_NAME, split), lambda: _written(reader, run, split))
-    n_prompts, total = written.n_prompts, written.logit_diff
+    n_prompts, total = len(written.logit_diff), float(written.logit_diff.sum())
     parts = _of_layers(written.parts) if parameters["level"] == "layers" else list(written.parts)
     if top is not None:
         parts = sorted(parts, key=lambda part: -abs(part.total))[: int(top)]
+    of_attribution, of_share = _intervals(reader, run, parameters, written, parts)
     return [
         ExpertAttributionRow(
             component=part.name,
@@ -194,20 +218,56 @@ def attribution_rows(
             n_prompts=n_prompts,
             n_decisions=part.n_uses,
             attribution=part.total / n_prompts,
+            attribution_low=number_or_none(of_attribution[0, at]),
+            attribution_high=number_or_none(of_attribution[1, at]),
             attribution_per_use=part.total / part.n_uses if part.n_uses else None,
             share=part.total / total if total else None,
+            share_low=number_or_none(of_share[0, at]),
+            share_high=number_or_none(of_share[1, at]),
         )
-        for part in parts
+        for at, part in enumerate(parts)
     ]
 
 
+def _intervals(
+    reader: "SnapshotReader",
+    run: "RunSnapshot",
+    parameters: "Mapping[str, Value]",
+    written: _Written,
+    parts: "Sequence[Component]",
+) -> "tuple[NDArray[np.float64], NDArray[np.float64]]":
+    """(2, part) each: the intervals of what parts write, and of their shares."""
+    import numpy as np
+
+    samples, seed = bootstrap_settings(_NAME, parameters)
+    if not samples or not parts:
+        return np.full((2, len(parts)), np.nan), np.full((2, len(parts)), np.nan)
+    clusters = clusters_of(reader, run.run_id, _NAME, parameters["cluster"])
+    values = np.column_stack([*(part.written for part in parts), written.logit_diff])
+    means = bootstrap(values, samples, seed, clusters.of(written.example_ids))
+    warn_of_few(_NAME, means.n_clusters[:-1].tolist(), clusters.key)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shares = Bootstrap(
+            means.estimates[:-1] / means.estimates[-1],
+            means.drawn[:, :-1] / means.drawn[:, -1:],
+            means.left_out[:, :-1] / means.left_out[:, -1:],
+        )
+    ends = means.intervals()[:, :-1], shares.intervals()
+    # of what was never chosen no draw says how much it would write
+    never = np.array([not part.n_uses for part in parts])
+    for end in ends:
+        end[:, never] = np.nan
+    return ends
+
+
 def _written(reader: "SnapshotReader", run: "RunSnapshot", split: "Value") -> _Written:
+    import numpy as np
+
     n_layers = _last_layer(run)
     prompts = _prompts(reader, run, split)
-    if prompts.empty:
-        return _Written((), 0, 0.0)
-    parts = tuple(_parts(reader, run, n_layers, split, prompts))
-    return _Written(parts, len(prompts), float(prompts["logit_diff"].sum()))
+    parts = () if prompts.empty else tuple(_parts(reader, run, n_layers, split, prompts))
+    examples = prompts["example_id"].to_numpy(np.int64)
+    return _Written(parts, examples, prompts["logit_diff"].to_numpy(np.float64))
 
 
 def _last_layer(run: "RunSnapshot") -> int:
@@ -261,12 +321,13 @@ def _parts(
 
     rows = prompts["array_row"].to_numpy(np.int64)
     n_prompts = len(rows)
+    at = np.arange(n_prompts)
     streams = [reader.array(run.run_id, _PRE, layer) for layer in range(n_layers + 1)]
     direction = reader.array(run.run_id, _DIRECTION, n_layers)
     moe = _moe_layers(reader, run, split, n_prompts)
-    embedding, written = 0.0, 0.0
-    attention, dense, shared, remainder = np.zeros((4, n_layers))
-    of_experts = {layer: np.zeros(each.n_experts) for layer, each in moe.items()}
+    embedding, written = np.zeros((2, n_prompts))
+    attention, dense, shared, remainder = np.zeros((4, n_layers, n_prompts))
+    of_experts = {layer: np.zeros((each.n_experts, n_prompts)) for layer, each in moe.items()}
     for piece in pieces(rows):
         own = rows[piece]
         towards = read_piece(direction, own).astype(np.float64)
@@ -278,42 +339,42 @@ def _parts(
             return found
 
         before = along(streams[0])
-        embedding += before.sum()
+        embedding[piece] = before
         for number in range(n_layers):
             after = along(streams[number + 1])
             if number not in moe:
-                dense[number] += (after - before).sum()
+                dense[number, piece] = after - before
                 before = after
                 continue
             layer = moe[number]
             middle = along(layer.middle)
             by_rank = along(layer.outputs) * layer.weights[piece]
-            np.add.at(of_experts[number], layer.experts[piece].ravel(), by_rank.ravel())
-            rest = (after - middle).sum() - by_rank.sum()
+            # a prompt's last token chooses an expert once
+            of_experts[number][layer.experts[piece], at[piece, None]] = by_rank
+            rest = after - middle - by_rank.sum(axis=1)
             if layer.shared is not None and layer.gates is not None:
-                beside = float((along(layer.shared) * layer.gates[piece]).sum())
-                shared[number] += beside
-                rest -= beside
-            attention[number] += (middle - before).sum()
-            remainder[number] += rest
+                shared[number, piece] = along(layer.shared) * layer.gates[piece]
+                rest -= shared[number, piece]
+            attention[number, piece] = middle - before
+            remainder[number, piece] = rest
             before = after
-        written += before.sum()
+        written[piece] = before
 
-    yield Component("embedding", None, None, n_prompts, float(embedding))
+    yield Component("embedding", None, None, n_prompts, embedding)
     for number in range(n_layers):
         if number not in moe:
-            yield Component("dense-layer", number, None, n_prompts, float(dense[number]))
+            yield Component("dense-layer", number, None, n_prompts, dense[number])
             continue
-        yield Component("attention", number, None, n_prompts, float(attention[number]))
+        yield Component("attention", number, None, n_prompts, attention[number])
         layer = moe[number]
         uses = np.bincount(layer.experts.ravel(), minlength=layer.n_experts)
         for expert, (n_uses, part) in enumerate(zip(uses, of_experts[number], strict=True)):
-            yield Component("expert", number, expert, int(n_uses), float(part))
+            yield Component("expert", number, expert, int(n_uses), part)
         if layer.shared is not None:
-            yield Component("shared-expert", number, None, n_prompts, float(shared[number]))
-        yield Component("remainder", number, None, n_prompts, float(remainder[number]))
-    rest = float(prompts["logit_diff"].sum()) - written
-    yield Component("remainder", None, None, n_prompts, float(rest))
+            yield Component("shared-expert", number, None, n_prompts, shared[number])
+        yield Component("remainder", number, None, n_prompts, remainder[number])
+    rest = prompts["logit_diff"].to_numpy(np.float64) - written
+    yield Component("remainder", None, None, n_prompts, rest)
 
 
 def _moe_layers(
@@ -346,12 +407,17 @@ def _moe_layers(
 
 def _of_layers(parts: Iterable[Component]) -> list[Component]:
     """The same parts, with the routed experts of a layer together."""
+    import numpy as np
+
     together: dict[tuple[str, int | None], list[Component]] = {}
     for part in parts:
         name = "experts" if part.name == "expert" else part.name
         together.setdefault((name, part.layer), []).append(part)
     return [
-        Component(name, layer, None, sum(p.n_uses for p in group), sum(p.total for p in group))
+        Component(
+            *(name, layer, None, sum(part.n_uses for part in group)),
+            np.sum([part.written for part in group], axis=0),
+        )
         for (name, layer), group in together.items()
     ]
 
@@ -381,6 +447,9 @@ EXPERT_ATTRIBUTION = Analysis(
             "only this many rows, the largest by size; all when null",
             least=1,
         ),
+        CLUSTER,
+        SAMPLES,
+        SEED,
     ),
     columns=(
         AnalysisColumn(
@@ -407,12 +476,16 @@ EXPERT_ATTRIBUTION = Analysis(
             "difference",
             "DOUBLE",
         ),
+        AnalysisColumn("attribution_low", f"the lower end {INTERVAL}", "DOUBLE"),
+        AnalysisColumn("attribution_high", "the upper end", "DOUBLE"),
         AnalysisColumn(
             "attribution_per_use",
             "the same over the decisions alone; null without any",
             "DOUBLE",
         ),
         AnalysisColumn("share", "attribution / mean logit difference", "DOUBLE"),
+        AnalysisColumn("share_low", "the lower end of its 95 % interval, found alike", "DOUBLE"),
+        AnalysisColumn("share_high", "the upper end", "DOUBLE"),
     ),
     source="direct logit attribution, Elhage et al. 2021; Wang et al. 2022",
     function=expert_attribution,

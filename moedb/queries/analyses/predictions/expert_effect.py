@@ -138,7 +138,8 @@ def expert_effect(reader: "SnapshotReader", parameters: "Mapping[str, Value]") -
         row = dict(zip(of_experts.columns, values, strict=True))
         used[row["layer"], row["expert"]] = row["frequency"]
     written: dict[tuple[int | None, int | None], ExpertAttributionRow] = {}
-    every = {"run": captured.run_id, "split": split, "level": "experts", "top": None}
+    asked_for = {"level": "experts", "top": None, "cluster": None, "samples": 0, "seed": 0}
+    every = {"run": captured.run_id, "split": split, **asked_for}
     try:
         for part in attribution_rows(reader, every):
             if part.component == "expert":

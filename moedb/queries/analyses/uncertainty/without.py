@@ -13,10 +13,6 @@ _PROBES = "probes are scored on a split of their own, and the interval is in f1_
 
 WITHOUT: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        "expert-attribution": (
-            "it adds up exactly to the logit difference of the prompts that were run",
-            "moedb query expert-effect --help, for the effect of experts with its interval",
-        ),
         "expert-similarity": (
             "weights are no sample: the same checkpoint always has the same cosines, and the "
             "columns chance_sd and matched_chance say what random weights have",

@@ -23,6 +23,8 @@ _LABELS = {
     "weighted_jaccard": "weighted Jaccard index of all",
     "jensen_shannon": "Jensen-Shannon divergence (bits)",
 }
+_EXPECTED = "expected_jaccard"
+_RANDOM = "the same of {m} drawn at random"
 _SHOWN = ("jaccard", "weighted_jaccard", "jensen_shannon")
 
 
@@ -38,7 +40,8 @@ def plot_overlap(result_df: "pd.DataFrame", ax: "Axes", *, value: str | None = N
     value
         ``jaccard``, ``overlap_coefficient``, ``weighted_jaccard`` or ``jensen_shannon``, alone.
         Without it two indices, which are 1 where the groups are alike, and, dashed, the
-        divergence, which is 0 there.
+        divergence, which is 0 there. Beside ``jaccard`` a dotted line says what two random sets of
+        experts as large as these share on average.
     """
     if value is not None:
         check_value(value, _LABELS)
@@ -60,6 +63,9 @@ def plot_overlap(result_df: "pd.DataFrame", ax: "Axes", *, value: str | None = N
         ax.plot(layers, frame[column].to_numpy(float), markersize=2.5, label=label, **style)
         notes += draw_bars(ax, layers, frame, column, style["color"])
         notes += draw_chance(ax, layers + ASIDE, frame, column, style["color"])
+        if column == "jaccard" and _EXPECTED in frame and frame[_EXPECTED].notna().any():
+            expected = frame[_EXPECTED].to_numpy(float)
+            ax.plot(layers, expected, ":", color=style["color"], label=_RANDOM.format(m=m))
     groups = [_counted(frame[f"n_tokens_{group}"]) for group in "ab"]
     finish_layers(ax, layers, "overlap of experts" if value is None else _of_axis(value))
     ax.set_xlabel(f"layer ({groups[0]} tokens in group A, {groups[1]} in B)")

@@ -131,6 +131,17 @@ class TestPower:
         assert power_note(["rate"], np.ones((3, 1)), 100) is None
         assert power_note(["rate"], np.full((3, 1), np.nan), 10) is None
 
+    def test_of_classes_the_clusters_that_have_them_are_counted(self, db: Database) -> None:
+        found = db.compare("routing-by-class", "value=x", "value=y", run=ONE, key="topic")
+        sizes = db.sql(
+            "select count(distinct example_id) from labels where run_id = $run and key = 'topic' "
+            "and value in ('x', 'y') group by value",
+            {"run": ONE},
+        ).fetchall()
+        fewest = min(n for (n,) in sizes)
+        assert fewest < N
+        assert f"{fewest} clusters show" in found.footer
+
 
 def test_the_same_file_comes_out_again(db: Database, tmp_path: Path) -> None:
     from moedb.queries.report.pinned import check_file

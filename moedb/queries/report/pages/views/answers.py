@@ -73,7 +73,7 @@ _IOI = (
                 "x": "expert",
                 "y": "layer",
                 "values": ["attribution", "attribution_per_use"],
-                "told": ["n_decisions", "share"],
+                "told": ["attribution_low", "attribution_high", "n_decisions", "share"],
                 "link": "expert",
             },
         ),

@@ -26,7 +26,8 @@ class Differences(NamedTuple):
     error
         The standard error of that; NaN where it does not vary, or too few draws have it.
     n_clusters
-        How many clusters the side with fewer of them has.
+        How many clusters the side with fewer of them has; of many about how many have anything of
+        what is compared, such as a class.
     """
 
     one: "NDArray[np.float64]"
@@ -52,8 +53,10 @@ def differences(one: AskedAgain, other: AskedAgain) -> Differences:
     n_clusters = min(side.n_drawn for each in (one, other) for side in each.sides.values())
     n_samples = one.n_samples
     steps, kinked = one.kinds.in_steps, one.kinds.kinked
+    n_behind = np.zeros(2, np.int64)
     for of_layer, others in zip(one.drawn(), other.drawn(), strict=True):
         places, drawn, behind = of_layer
+        n_behind = np.maximum(n_behind, [behind.max(initial=0), others[2].max(initial=0)])
         n_estimates = of_one[places].size
         apart = (drawn - others[1]).reshape(len(drawn), n_estimates)
         endless = np.full(n_estimates, np.inf)
@@ -70,7 +73,7 @@ def differences(one: AskedAgain, other: AskedAgain) -> Differences:
         errors[np.tile(steps, len(places)) & (n_samples == 0)] = np.nan
         found = (*ends, errors)
         low[places], high[places], error[places] = (of.reshape(-1, of_one.shape[1]) for of in found)
-    return Differences(of_one, of_other, low, high, error, n_clusters)
+    return Differences(of_one, of_other, low, high, error, min(n_clusters, *n_behind.tolist()))
 
 
 def share_draws(one: AskedAgain, other: AskedAgain, resampling: Resampling) -> bool:
