@@ -290,6 +290,8 @@ class AskedAgain:
         columns: "Sequence[str]",
         told: "Callable[[NDArray[np.int64], NDArray[np.float64]], T]",
     ) -> "Iterator[T]":
+        from threadpoolctl import threadpool_limits
+
         ((name, side),) = self.sides.items()
         answers = ANSWERS[self._query.name](side, self._values)
         weights = self.weights[name]
@@ -304,12 +306,13 @@ class AskedAgain:
                     found[:, at, chunk] = of_chunk[column].T
             return told(places, found.transpose(2, 0, 1))
 
-        # the store is read by one thread
-        return side_by_side(
-            partial(of_layer, answers(self._given.take(places), layer), places)
-            for layer, places in rows_by_layer(self._given, self._query)
-            if layer is not None and len(places)
-        )
+        # the store is read by one thread, and layers side by side keep all cores busy
+        with threadpool_limits(1, "blas"):
+            yield from side_by_side(
+                partial(of_layer, answers(self._given.take(places), layer), places)
+                for layer, places in rows_by_layer(self._given, self._query)
+                if layer is not None and len(places)
+            )
 
     def _at(self, replicates: Replicates, layer: int | None) -> "NDArray[np.float64]":
         import numpy as np
