@@ -19,6 +19,7 @@ from moedb.commands.experts.labels import label_experts
 from moedb.commands.experts.probes import probe
 from moedb.commands.options import StorePath
 from moedb.commands.running.capture import capture
+from moedb.commands.running.card import card
 from moedb.commands.running.intervene import intervene
 from moedb.commands.running.train import train
 from moedb.commands.stores.copying import copy, publish
@@ -53,6 +54,7 @@ for command in (
     capture,
     intervene,
     train,
+    card,
     runs,
     show,
     name,

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from moedb.commands.asking.doubt import doubt_options
-from moedb.commands.asking.query import ask
+from moedb.commands.asking.query import ask, read_sql
 from moedb.commands.engines import engine_options
 from moedb.commands.options import (
     COUNT,
@@ -35,6 +35,13 @@ _OF_DATABASES = ("run", "output", "format_", "copy_all", "store")
 @click.command(short_help="Write a table for a paper, with where it is from.")
 @click.argument("names", nargs=-1, metavar="[NAME]", shell_complete=complete_questions)
 @click.option("--sql", "statement", help="Export the rows of this SQL instead of a named query.")
+@click.option(
+    "-f",
+    "--file",
+    "sql_file",
+    type=click.Path(path_type=Path),
+    help="Read that SQL from a file; its $NAME are given by -p.",
+)
 @runs_options
 @parameter_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write.")
@@ -68,6 +75,7 @@ _OF_DATABASES = ("run", "output", "format_", "copy_all", "store")
 def export(
     names: tuple[str, ...],
     statement: str | None,
+    sql_file: Path | None,
     run: str | None,
     by: str | None,
     parameters: tuple[tuple[str, str], ...],
@@ -92,6 +100,7 @@ def export(
       moedb export expert-frequency -o frequency.tex --pivot layer expert frequency
       moedb export ioi-logit-diff -o ioi.tex --caption "IOI by template" --label tab:ioi
       moedb export load-balance -o balance.tex --font-size scriptsize --rename cv="Spread"
+      moedb export -f lengths.sql -p split clean -o lengths.tex
       moedb export --check balance.tex frequency.tex
       moedb export --format duckdb --run qwen-ioi -o runs.duckdb
     """
@@ -111,6 +120,10 @@ def export(
     name = next(iter(names), None)
     if output is None:
         raise UsageError("an export needs a file", f"moedb export {name or 'NAME'} -o FILE.tex")
+    if sql_file is not None:
+        if statement is not None:
+            raise UsageError("the SQL is given twice: --sql and --file", "give one of them")
+        statement = read_sql(sql_file)
     from moedb.queries.results.export import export as write_table
     from moedb.queries.results.formats.latex import latex_packages
     from moedb.queries.results.rows.refinement import Refinement, column_names, refined

@@ -92,6 +92,20 @@ def _asked(
         return database.query(name, **given)
 
 
+def read_sql(file: Path) -> str:
+    """Read a statement from a file.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {file}: {error}") from error
+
+
 def progress_bar(what: str, n_parts: int) -> "AbstractContextManager[Callable[[], None]]":
     """Show how far something long is, on stderr."""
     # rich is imported where there is something to show
@@ -216,10 +230,7 @@ def sql(
             "moedb shell asks for one statement after the other",
         )
     if file is not None:
-        try:
-            statement = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read {file}: {error}") from error
+        statement = read_sql(file)
     elif statement == "-":
         statement = sys.stdin.read()
     result = ask(None, statement or "", run, parameters, verify)

@@ -14,7 +14,9 @@ MAKING_RUNS = ("capture", "intervene")
 ADDING = ("label-tokens", "probe", "label-experts", "check-labels", "import")
 """Commands that add to the run that is their first argument."""
 
-OTHERS = ("compact", "verify", "export", "plot", "report", "query", "sql", "compare", "cite")
+OTHERS = (
+    *("compact", "verify", "export", "plot", "report", "query", "sql", "compare", "cite", "card"),
+)
 """Commands that read, and write files."""
 
 _PLACE = re.compile(r"\$\{([a-z][a-z0-9_-]*)\}")
@@ -96,7 +98,7 @@ def check_options(root: click.Command, words: Sequence[str]) -> None:
     UsageError
         If there is no such option or argument, or a value is not what it has to be.
     """
-    context = click.Context(root, info_name="moedb")
+    context = click.Context(root, info_name="moedb", **root.context_settings)
     command, rest = root, list(words)
     try:
         while isinstance(command, click.Group):

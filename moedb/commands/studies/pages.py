@@ -1,15 +1,22 @@
-"""Pages: tables that a study wrote, set into prose."""
+"""Pages: tables that a study wrote set into prose, and single cells of them into its lines."""
 
 import re
 from pathlib import Path
 
+from moedb.commands.studies.page_tables import PageTable
 from moedb.errors import MoedbError, UsageError
 
-_PLACE = re.compile(r"^@(\S+)@$", flags=re.MULTILINE)
+_PLACE = re.compile(
+    r"@(?P<of>[\w.-]+)\[(?P<row>[^\]\n]*)\]\.(?P<column>[\w-]+)@|^@(?P<whole>\S+)@$",
+    flags=re.MULTILINE,
+)
 
 
 def write_page(template: Path, folder: Path, page: Path) -> list[Path]:
-    """Write a page: prose, in which a line ``@NAME@`` stands for the table ``NAME.md``.
+    """Write a page: prose in which tables and cells of them have places.
+
+    A line ``@NAME@`` stands for the table ``NAME.md``; ``@NAME[a,1].lead@`` in a line stands for
+    the cell in the column ``lead`` of that row of it which begins with the cells ``a`` and ``1``.
 
     Parameters
     ----------
@@ -28,27 +35,26 @@ def write_page(template: Path, folder: Path, page: Path) -> list[Path]:
     Raises
     ------
     UsageError
-        If there is no such prose, or a table is not there.
+        If there is no such prose, or a table, a row or a column of it is not there.
     """
     if not template.is_file():
         raise UsageError(f"there is no file {template}, which the page is made of")
+    tables: dict[str, PageTable] = {}
 
-    files = [page, template]
+    def shown(place: re.Match[str]) -> str:
+        name = place["of"] or place["whole"]
+        try:
+            if name not in tables:
+                tables[name] = PageTable.read(name, folder / f"{name}.md")
+            table = tables[name]
+            return table.text if place["whole"] else table.cell(place["row"], place["column"])
+        except UsageError as error:
+            raise UsageError(f"{template}: {place[0]}: {error.message}", error.hint) from error
 
-    def table(found: re.Match[str]) -> str:
-        file = folder / f"{found[1]}.md"
-        if not file.is_file():
-            raise UsageError(
-                f"{template} names the table {found[1]}, and there is no {file}",
-                f"a step before: moedb export ... -o ${{output}}/{found[1]}.md",
-            )
-        files.append(file)
-        return file.read_text(encoding="utf-8").strip()
-
-    text = _PLACE.sub(table, template.read_text(encoding="utf-8"))
+    text = _PLACE.sub(shown, template.read_text(encoding="utf-8"))
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(text, encoding="utf-8")
     except OSError as error:
         raise MoedbError(f"{page} cannot be written: {error}") from error
-    return files
+    return [page, template, *(folder / f"{name}.md" for name in tables)]

@@ -21,7 +21,7 @@ from moedb.commands.studies.command_lines import (
 )
 from moedb.commands.studies.journal import Done, Journal, files_below
 from moedb.commands.studies.pages import write_page
-from moedb.commands.studies.study_file import OUTPUT, PAGE, Step, Study
+from moedb.commands.studies.study_file import HERE, OUTPUT, PAGE, Step, Study
 from moedb.errors import MoedbError, StoreNotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -84,14 +84,18 @@ class StudyRun:
         Raises
         ------
         UsageError
-            If one is not as it has to be: which step, and what is wrong.
+            If one is not as it has to be, or a file beside the study's that it names is not there:
+            which step, and what is wrong.
         """
         runs = {step.name: step.name for step in self.study.steps}
         for step in self.steps():
-            if step.words[0] == PAGE:
-                continue
+            words = filled(step.words, self._values(runs, step))
             try:
-                check_options(self.root, filled(step.words, self._values(runs)))
+                for path in _beside(step, words):
+                    if not path.exists():
+                        raise UsageError(f"there is no file {path}")
+                if step.words[0] != PAGE:
+                    check_options(self.root, words)
             except UsageError as error:
                 raise UsageError(f"step {step.name}: {error.message}", error.hint) from error
 
@@ -104,7 +108,7 @@ class StudyRun:
             waits = any(
                 runs.get(name, "").startswith("<") for name in names_in(step.words) if name in runs
             )
-            words = filled(step.words, self._values(runs))
+            words = filled(step.words, self._values(runs, step))
             done = self.journal.done.get(step.name)
             is_done = (
                 not waits
@@ -157,7 +161,7 @@ class StudyRun:
         before, files = self._snapshot(), files_below(self.folder)
         start = time.perf_counter()
         printed = io.StringIO()
-        used: list[Path] = []
+        used = [path for path in _beside(task.step, task.words) if path.is_file()]
         try:
             if task.words[0] == PAGE:
                 _, template, page = task.words
@@ -186,8 +190,8 @@ class StudyRun:
             raise MoedbError(f"step {task.step.name} made no run")
         return done
 
-    def _values(self, runs: Mapping[str, str]) -> dict[str, str]:
-        return {**self.settings, **runs, OUTPUT: str(self.folder)}
+    def _values(self, runs: Mapping[str, str], step: Step) -> dict[str, str]:
+        return {**self.settings, **runs, OUTPUT: str(self.folder), HERE: str(step.folder)}
 
     def _snapshot(self) -> "Snapshot | None":
         """The runs of the store; None where there is no store yet."""
@@ -197,3 +201,11 @@ class StudyRun:
             return take_snapshot(self.store)
         except StoreNotFoundError:
             return None
+
+
+def _beside(step: Step, words: list[str]) -> list[Path]:
+    """What a step names beside the study's file."""
+    named = zip(step.words, words, strict=True)
+    found = [word for template, word in named if f"${{{HERE}}}" in template]
+    # of --file=PATH the path
+    return [Path(word.partition("=")[2] if word.startswith("-") else word) for word in found]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,9 @@ from moedb.errors import UsageError, did_you_mean
 
 OUTPUT = "output"
 """What the folder of the study's files is called in its commands."""
+
+HERE = "here"
+"""What the folder of the study's file is called in its commands."""
 
 PAGE = "page"
 """The first word of a step that is no command: tables set into prose."""
@@ -53,11 +56,14 @@ class Step:
         ``page``, the file of its prose and the one to write.
     when
         The setting that has to be given for it to be done; None where it always is.
+    folder
+        Where the study's file lies: ``${here}`` in its command.
     """
 
     name: str
     words: tuple[str, ...]
     when: str | None = None
+    folder: Path = field(default=Path(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -177,8 +183,9 @@ class _Reader:
             self._name(name, "a setting"): self._setting(str(name), each)
             for name, each in self._mapping(told.get("settings") or {}, "settings", None).items()
         }
-        if OUTPUT in settings:
-            raise self._error(f"a setting cannot be called {OUTPUT}: that is the study's folder")
+        for taken, what in ((OUTPUT, "the study's folder"), (HERE, "the folder of its file")):
+            if taken in settings:
+                raise self._error(f"a setting cannot be called {taken}: that is {what}")
         steps = [] if first is None else list(first.steps)
         for number, each in enumerate(self._list(told.get("steps"), "steps"), start=1):
             steps.append(self._step(each, f"step {number}", settings, steps))
@@ -223,7 +230,7 @@ class _Reader:
     ) -> Step:
         told = self._mapping(told, place, ("name", "command", "page", "when"))
         name = self._name(told.get("name"), f"{place}: its name")
-        if name in settings or name == OUTPUT or name in (step.name for step in before):
+        if name in {OUTPUT, HERE, *settings, *(step.name for step in before)}:
             raise self._error(f"{place}: there is a {name!r} already")
         command, page, when = told.get("command"), told.get("page"), told.get("when")
         if (command is None) == (page is None) or not isinstance(command or page, str | dict):
@@ -234,8 +241,8 @@ class _Reader:
                 f"{did_you_mean(str(when), settings)}"
             )
         if page is not None:
-            return Step(name, self._page(page, f"{place} ({name})"), when)
-        known = {OUTPUT, *settings, *(step.name for step in before)}
+            return Step(name, self._page(page, f"{place} ({name})"), when, self._path.parent)
+        known = {OUTPUT, HERE, *settings, *(step.name for step in before)}
         try:
             words = words_of(str(command))
             check_command(words)
@@ -248,14 +255,14 @@ class _Reader:
             raise UsageError(
                 f"{self._path}: {place} ({name}): {error.message}", error.hint
             ) from error
-        return Step(name, words, when)
+        return Step(name, words, when, self._path.parent)
 
     def _page(self, told: Any, place: str) -> tuple[str, ...]:
         """The words of a page: its prose lies beside this file."""
         told = self._mapping(told, f"{place}: page", ("of", "to"))
         if not all(isinstance(told.get(each), str) for each in ("of", "to")):
             raise self._error(f"{place}: page takes the file of its prose and its own: of, to")
-        return (PAGE, str(self._path.parent / told["of"]), told["to"])
+        return (PAGE, f"${{{HERE}}}/{told['of']}", told["to"])
 
     def _name(self, told: Any, what: str) -> str:
         if not isinstance(told, str) or not _NAME.fullmatch(told):

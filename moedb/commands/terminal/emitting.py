@@ -71,11 +71,13 @@ def emit(
     intervals: "Intervals | None" = None,
     lines_of_cell: int = LINES_OF_CELL,
     advice: Advice = Advice(),
+    footer: bool = True,
 ) -> "Result":
     """Print rows, or write them to a file with its sidecar; say so where rows are cut off.
 
     Where there are none, say why, and write no file unless that is allowed. On a terminal a cell
-    of a table takes up to ``lines_of_cell`` lines.
+    of a table takes up to ``lines_of_cell`` lines. ``footer`` names the run below a table for a
+    paper.
 
     Returns
     -------
@@ -90,7 +92,7 @@ def emit(
     chosen = format_ or (format_of_path(output) if output else "table")
     result = refined(result, Refinement(where, order_by))
     named = None if columns is None else column_names(columns)
-    options = TableOptions(limit=limit, columns=named, intervals=intervals)
+    options = TableOptions(limit=limit, columns=named, intervals=intervals, footer=footer)
     if output is not None:
         from moedb.queries.results.export import export_counted
 

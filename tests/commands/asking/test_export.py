@@ -68,6 +68,35 @@ class TestTables:
         assert not Path("a.tex").exists()
 
 
+class TestSqlOfAFile:
+    def test_its_rows_are_those_of_the_same_sql(self, moedb: Run) -> None:
+        layers = "select distinct layer, n_experts from moe_layers"
+        sql = f"{layers} where layer >= cast($first as int) order by layer"
+        Path("layers.sql").write_text(f"-- layers\n{sql}\n")
+        assert moedb("export", "-f", "layers.sql", "-p", "first", "2", "-o", "a.csv")[0] == 0
+        assert moedb("export", "--sql", sql, "-p", "first", "2", "-o", "b.csv")[0] == 0
+        lines = Path("a.csv").read_text().splitlines()
+        assert lines[:2] == ["layer,n_experts", "2,60"] and len(lines) == 5
+        assert Path("b.csv").read_text() == Path("a.csv").read_text()
+        told = json.loads(Path("a.csv.provenance.json").read_text())
+        assert told["sql"].startswith("-- layers") and told["parameters"] == {"first": "2"}
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("-f", "none.sql"), "cannot read none.sql"),
+            (("-f", "layers.sql", "--sql", "select 1"), "the SQL is given twice"),
+            (("load-balance", "-f", "layers.sql"), "the name of a query or --sql"),
+            (("-f", "layers.sql"), "first"),
+        ],
+    )
+    def test_refusals(self, moedb: Run, arguments: tuple[str, ...], message: str) -> None:
+        Path("layers.sql").write_text("select $first as x")
+        code, _, err = moedb("export", *arguments, "-o", "a.csv")
+        assert code != 0 and message in err, err
+        assert not Path("a.csv").exists()
+
+
 class TestFigures:
     def test_without_a_name_they_are_listed(self, moedb: Run) -> None:
         code, out, _ = moedb("plot", "--store", "nowhere")

@@ -124,7 +124,39 @@ def test_a_page_is_made_again_of_what_changed(
     (place / "page.md").unlink()
     (place / "page.in.md").write_text("@frequencies@\n")
     assert typed() == 2
-    assert "names the table frequencies" in capsys.readouterr().err
+    assert "there is no files/frequencies.md" in capsys.readouterr().err
+
+
+def test_what_lies_beside_the_file_is_read_from_there(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = f"""{STUDY}  - name: lengths
+    command: >
+      moedb export -f ${{here}}/lengths.sql -p split clean -p run ${{prompts}}
+      -o ${{output}}/lengths.csv
+"""
+    elsewhere = place / "a place"
+    elsewhere.mkdir()
+    (elsewhere / "mine.yaml").write_text(study)
+    (elsewhere / "page.in.md").write_text("@frequency@\n")
+    arguments = ["study", "a place/mine.yaml", "--no-rehearsal", "-o", "files"]
+    assert run_cli(arguments) == 2
+    assert "step lengths: there is no file a place/lengths.sql" in capsys.readouterr().err
+    assert not (place / "store").exists()
+    sql = "select sum(n_tokens) as n from examples where split = $split and run_id = $run"
+    (elsewhere / "lengths.sql").write_text(sql)
+    assert run_cli(arguments) == 0
+    with moedb.open("store") as db:
+        runs = "select run_id from runs where job = 'qwen-ioi'"
+        clean = f"select n_tokens from examples where split = 'clean' and run_id in ({runs})"
+        n = sum(n_tokens for (n_tokens,) in db.sql(clean).fetchall())
+    assert (place / "files/lengths.csv").read_text() == f"n\n{n}\n"
+    capsys.readouterr()
+    assert run_cli(arguments) == 0
+    assert steps_done(capsys.readouterr().err) == []
+    (elsewhere / "lengths.sql").write_text(sql.replace("sum", "max"))
+    assert run_cli(arguments) == 0
+    assert steps_done(capsys.readouterr().err) == ["lengths"]
 
 
 def test_a_step_that_fails_is_named_and_gone_on_with(

@@ -65,6 +65,8 @@ def test_settings_are_filled_in_word_by_word(tmp_path: Path) -> None:
         ("--n ${n}", "--help", "--help has no place in a step"),
         ("name: table", "name: prompts", "there is a 'prompts' already"),
         ("name: table", "name: ../x", "small letters"),
+        ("name: table", "name: here", "there is a 'here' already"),
+        ("label: {about", "here: {about", "a setting cannot be called here"),
         ("when: label", "when: lable", "did you mean label"),
         ("rehearsed: [2, 3]", "rehearsed: [3, 2]", "the second larger"),
         ("rehearsed: [2, 3]", "rehearsed: [true, 2]", "the second larger"),
@@ -139,6 +141,7 @@ steps:
 def test_the_study_in_the_docs(tmp_path: Path) -> None:
     page = (Path(__file__).parents[3] / "docs" / "studies.md").read_text(encoding="utf-8")
     study = read_study(written(tmp_path, page.split("```yaml\n")[1].split("```")[0]))
+    (tmp_path / "page.in.md").write_text("@frequency@\n", encoding="utf-8")
     runs = StudyRun(study, study.chosen({}), cli, tmp_path / "store", tmp_path / "files")
     runs.check()
     assert [step.name for step in runs.steps()] == ["prompts", "frequency", "page"]

@@ -23,6 +23,7 @@ from transformers import AutoModelForCausalLM
 
 from moedb.capture.jobs.qwen_ioi import IOITemplates, load_ioi_templates
 from moedb.capture.mini.card.ngram import NGramModel
+from moedb.capture.mini.card.reading import EVALUATION
 from moedb.capture.mini.card.text import render_card
 from moedb.capture.mini.config import MiniTrainingConfig
 from moedb.capture.mini.corpus import (
@@ -77,7 +78,7 @@ def write_card(
     """
     folder = Path(model_dir)
     evaluation = evaluate(folder, corpus_path, published_templates)
-    (folder / "evaluation.json").write_text(json.dumps(evaluation, indent=1) + "\n", "utf-8")
+    (folder / EVALUATION).write_text(json.dumps(evaluation, indent=1) + "\n", "utf-8")
     card = folder / "README.md"
     card.write_text(render_card(evaluation), "utf-8")
     return card
