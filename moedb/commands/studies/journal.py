@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moedb.commands.studies.command_lines import ADDING, MAKING_RUNS
+from moedb.commands.studies.command_lines import ADDING, MAKING_RUNS, OTHERS
 from moedb.errors import MoedbError, UsageError
 from moedb.store.files import make_directories, sha256_of_file, write_over
 
@@ -35,6 +35,8 @@ class Done:
         What it added to the run that it names, by the names of the units.
     files
         The files that it wrote in the study's folder, with their hashes.
+    store
+        Where it reads and names no run, what the whole store held: a hash over the tables.
     """
 
     words: list[str]
@@ -43,6 +45,7 @@ class Done:
     read: dict[str, str] = field(default_factory=dict)
     added: list[str] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
+    store: str | None = None
 
     @classmethod
     def of_step(
@@ -69,11 +72,12 @@ class Done:
             {run: after.only(run).sha256 for run in named},
             sorted(added),
             {name: sha256_of_file(path) for name, path in files.items()},
+            after.sha256 if words[0] in OTHERS and not named else None,
         )
 
     def still_holds(self, words: list[str], snapshot: "Snapshot", folder: Path) -> bool:
         """Whether there is nothing to do for a step, as all of it is there still."""
-        if words != self.words:
+        if words != self.words or self.store not in (None, snapshot.sha256):
             return False
         if any(run not in snapshot.runs or not snapshot.runs[run].is_complete for run in self.runs):
             return False

@@ -111,6 +111,24 @@ def test_what_is_gone_is_done_again_and_nothing_else(
     assert steps_done(capsys.readouterr().err) == ["uniform", "frequency", "effects", "page"]
 
 
+def test_what_reads_the_whole_store_is_done_again_with_more_runs(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    every = """
+  - name: runs
+    command: moedb export -o ${output}/runs.csv --sql "select run_id from runs order by all"
+"""
+    (place / "mine.yaml").write_text(STUDY + every)
+    assert typed() == 0 and set(statuses(place, capsys).values()) == {"done"}
+    assert run_cli(["capture", "qwen-ioi", "--n", "2", "--seed", "5", "--arrays", "none"]) == 0
+    left = [step for step, status in statuses(place, capsys).items() if status == "to do"]
+    assert left == ["runs"]
+    before = (place / "files/runs.csv").read_text().splitlines()
+    assert typed() == 0 and set(statuses(place, capsys).values()) == {"done"}
+    after = (place / "files/runs.csv").read_text().splitlines()
+    assert set(before) < set(after) and len(after) == len(before) + 1
+
+
 def test_a_page_is_made_again_of_what_changed(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
