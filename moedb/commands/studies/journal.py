@@ -102,7 +102,7 @@ class Journal:
     Parameters
     ----------
     folder
-        The study's folder; made with the first step that is noted.
+        The study's folder.
 
     Raises
     ------
@@ -127,6 +127,20 @@ class Journal:
                 "and runs that are in the store stay",
             ) from error
 
+    def prepare(self) -> None:
+        """Make the study's folder.
+
+        Raises
+        ------
+        MoedbError
+            If it cannot be made.
+        """
+        folder = self._path.parent
+        try:
+            make_directories(folder)
+        except OSError as error:
+            raise MoedbError(f"the folder {folder} cannot be made: {error}") from error
+
     def note(self, name: str, done: Done) -> None:
         """Note a step; the file is replaced as a whole."""
         self.done[name] = done
@@ -135,7 +149,6 @@ class Journal:
             "steps": {each: asdict(step) for each, step in self.done.items()},
         }
         try:
-            make_directories(self._path.parent)
             write_over(self._path, json.dumps(told, indent=1) + "\n")
         except OSError as error:
             raise MoedbError(f"{self._path} cannot be written: {error}") from error
