@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moedb.commands.studies.command_lines import ADDING, MAKING_RUNS
+from moedb.commands.studies.command_lines import ADDING, MAKING_RUNS, OTHERS
 from moedb.errors import MoedbError, UsageError
 from moedb.store.files import make_directories, sha256_of_file, write_over
 
@@ -35,6 +35,8 @@ class Done:
         What it added to the run that it names, by the names of the units.
     files
         The files that it wrote in the study's folder, with their hashes.
+    store
+        Where it reads and names no run, what the whole store held: a hash over the tables.
     """
 
     words: list[str]
@@ -43,6 +45,7 @@ class Done:
     read: dict[str, str] = field(default_factory=dict)
     added: list[str] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
+    store: str | None = None
 
     @classmethod
     def of_step(
@@ -69,11 +72,12 @@ class Done:
             {run: after.only(run).sha256 for run in named},
             sorted(added),
             {name: sha256_of_file(path) for name, path in files.items()},
+            after.sha256 if words[0] in OTHERS and not named else None,
         )
 
     def still_holds(self, words: list[str], snapshot: "Snapshot", folder: Path) -> bool:
         """Whether there is nothing to do for a step, as all of it is there still."""
-        if words != self.words:
+        if words != self.words or self.store not in (None, snapshot.sha256):
             return False
         if any(run not in snapshot.runs or not snapshot.runs[run].is_complete for run in self.runs):
             return False
@@ -98,7 +102,7 @@ class Journal:
     Parameters
     ----------
     folder
-        The study's folder; made with the first step that is noted.
+        The study's folder.
 
     Raises
     ------
@@ -123,6 +127,20 @@ class Journal:
                 "and runs that are in the store stay",
             ) from error
 
+    def prepare(self) -> None:
+        """Make the study's folder.
+
+        Raises
+        ------
+        MoedbError
+            If it cannot be made.
+        """
+        folder = self._path.parent
+        try:
+            make_directories(folder)
+        except OSError as error:
+            raise MoedbError(f"the folder {folder} cannot be made: {error}") from error
+
     def note(self, name: str, done: Done) -> None:
         """Note a step; the file is replaced as a whole."""
         self.done[name] = done
@@ -131,7 +149,6 @@ class Journal:
             "steps": {each: asdict(step) for each, step in self.done.items()},
         }
         try:
-            make_directories(self._path.parent)
             write_over(self._path, json.dumps(told, indent=1) + "\n")
         except OSError as error:
             raise MoedbError(f"{self._path} cannot be written: {error}") from error

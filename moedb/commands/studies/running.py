@@ -158,6 +158,7 @@ class StudyRun:
 
     def _doing(self, task: Task) -> Done:
         """Do a step."""
+        self.journal.prepare()  # the first step may already write a file
         before, files = self._snapshot(), files_below(self.folder)
         start = time.perf_counter()
         printed = io.StringIO()

@@ -1,6 +1,7 @@
 """A study, done step by step, stopped, and gone on with."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -109,6 +110,45 @@ def test_what_is_gone_is_done_again_and_nothing_else(
     assert left() == ["uniform"]
     assert typed() == 0
     assert steps_done(capsys.readouterr().err) == ["uniform", "frequency", "effects", "page"]
+
+
+def test_what_reads_the_whole_store_is_done_again_with_more_runs(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    every = """
+  - name: runs
+    command: moedb export -o ${output}/runs.csv --sql "select run_id from runs order by all"
+"""
+    (place / "mine.yaml").write_text(STUDY + every)
+    assert typed() == 0 and set(statuses(place, capsys).values()) == {"done"}
+    assert run_cli(["capture", "qwen-ioi", "--n", "2", "--seed", "5", "--arrays", "none"]) == 0
+    left = [step for step, status in statuses(place, capsys).items() if status == "to do"]
+    assert left == ["runs"]
+    before = (place / "files/runs.csv").read_text().splitlines()
+    assert typed() == 0 and set(statuses(place, capsys).values()) == {"done"}
+    after = (place / "files/runs.csv").read_text().splitlines()
+    assert set(before) < set(after) and len(after) == len(before) + 1
+
+
+def test_a_study_of_tables_alone_makes_its_folder(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(["capture", "qwen-ioi", "--n", "2", "--arrays", "none"]) == 0
+    (place / "mine.yaml").write_text("""
+steps:
+  - name: runs
+    command: moedb export -o ${output}/runs.csv --sql "select job, n_examples from runs"
+""")
+    assert typed() == 0
+    assert (place / "files/runs.csv").read_text().splitlines() == [
+        "job,n_examples",
+        "qwen-ioi,4",
+    ]  # with twins
+    assert set(statuses(place, capsys).values()) == {"done"}
+    shutil.rmtree(place / "files")
+    (place / "files").write_text("in the way")
+    assert typed("-o", "files/inner") == 1
+    assert "the folder files/inner cannot be made" in capsys.readouterr().err
 
 
 def test_a_page_is_made_again_of_what_changed(
