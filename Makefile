@@ -72,7 +72,7 @@ test-remote: $(REMOTE)/.installed
 
 test-browser: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
-	$(BIN)/python -m pytest tests/queries/report/pages/test_browser.py
+	$(BIN)/python -m pytest tests/queries/report/pages/test_browser.py tests/queries/report/pages/test_images_in_browser.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

@@ -2,7 +2,6 @@
 
 import csv
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +18,13 @@ from moedb.schemas.additions import Addition
 from moedb.schemas.tables import EXPERT_LABEL_SCORES, EXPERT_LABELS
 from moedb.store.writing.complete.additions import add
 from moedb.store.writing.tables.parquet import arrow_schema
-from tests.support.drawn.pages import chromium, goes_to, is_cut_off, opened
+from tests.support.drawn.pages import goes_to, is_cut_off, opened
 from tests.support.stores.made.hostile import KEY, MODEL, RUN, RUN_B, TOKENS, VALUES
 from tests.support.stores.made.routed_words import RUN_ID as WORDS_RUN
 from tests.support.stores.made.routed_words import write_routed_words
 from tests.support.stores.synthetic_ioi import CAPTURED
 
 WIDTHS = (1440, 390)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    path = chromium()
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield made
-        made.close()
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
 from moedb.queries.report.pages.columns import read_column, read_table
 from moedb.queries.report.pages.subject import subject_of
 from moedb.queries.report.pages.views import classes, pairs
+from moedb.queries.report.pages.views.examples.tokens import UNMATCHED
 from moedb.queries.report.pages.views.pairs import orders_of
-from moedb.queries.report.pages.views.tokens import UNMATCHED
 from moedb.queries.report.pages.writing import write_page
 from tests.support.drawn.pages import ReadPage
 from tests.support.stores.made.hostile import RUN, RUN_B

@@ -78,6 +78,13 @@
     return unpacked.get(key);
   }
 
+  const pictured = new Map();
+  function picturesOf(part, layer) {
+    const key = part.id + " " + layer;
+    if (!pictured.has(key)) pictured.set(key, moedb.pictures(part.images));
+    return pictured.get(key);
+  }
+
   async function showContexts(host, part, layer, expert) {
     const place = element("section", null, element("h3", null, moedb.visible(part.caption)));
     host.append(place);
@@ -90,6 +97,11 @@
     for (const length of lengths) starts.push(starts[starts.length - 1] + length);
     let largest = 0;
     for (const row of rows) for (let i = starts[row]; i < starts[row + 1]; i++) if (scores[i] > largest) largest = scores[i];
+    if (part.images) {
+      const images = await picturesOf(part, layer);
+      place.append(await moedb.imagesOfExpert(images, table, rows, expert), moedb.howAsked(part));
+      return;
+    }
     const list = element("ol", { class: "contexts" });
     for (const row of rows) {
       const line = element("li", null, element("a", { class: "of", href: `#example/${table.columns.example_id[row]}/${table.columns.position[row]}` }, moedb.number(table.columns.score[row])));
