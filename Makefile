@@ -23,7 +23,7 @@ help:
 	@echo "make docs   write the generated pages in docs/ again"
 	@echo "make site   install mkdocs beside it, run the notebook, make a site of docs/ in site/"
 
-REMOTE_TESTS := tests/store/reading/places tests/store/copying tests/store/verification/test_buckets.py tests/queries/engines/test_remote_queries.py
+REMOTE_TESTS := tests/store/reading/places tests/store/copying tests/store/verification/test_buckets.py tests/queries/engines/test_remote_queries.py tests/commands/asking/exploring/test_remote_store.py
 
 # what it is given: folder, constraints, extra
 comma := ,

@@ -32,7 +32,7 @@ from moedb.schemas.arrays import IMAGES
 from moedb.schemas.interventions import FORCE, RANDOM, RANDOM_REWEIGHTED, REINITIALIZE
 from moedb.store.writing.tables.parquet import Columns
 
-ARRAYS = (IMAGES, "router_logits", "router_input", "expert_outputs", "all_expert_outputs")
+ARRAYS = ("router_logits", "router_input", "expert_outputs", "all_expert_outputs", IMAGES)
 
 
 def plan_cifar_capture(options: CaptureOptions, dataset: ImageDataset) -> CapturePlan:

@@ -43,6 +43,7 @@
       shown = key;
       // what is slow goes on in a place of its own, which may be gone by then
       const place = element("div");
+      moedb.leave();
       main.replaceChildren(place);
       window.scrollTo(0, 0);
       try {

@@ -38,12 +38,21 @@
     return { token_idx, example_id, token, labels, layers, starts, pictures, answers, n: token.length, sql: view.sql };
   }
   moedb.tokensOf = function (name) {
-    if (!read.has(name)) read.set(name, unpacked(name));
+    if (!read.has(name)) {
+      read.set(name, unpacked(name));
+      read.get(name).catch(() => read.delete(name));  // it is asked for again
+    }
     return read.get(name);
   };
 
   let known = null;
-  moedb.examples = () => known || (known = examples());
+  moedb.examples = function () {
+    if (known === null) {
+      known = examples();
+      known.catch(() => { known = null; });
+    }
+    return known;
+  };
   async function examples() {
     const view = await moedb.view("examples");
     const [example_id, split, n_tokens] = await Promise.all([view.example_id, view.split, view.n_tokens].map(moedb.column));
