@@ -23,7 +23,7 @@ help:
 	@echo "make docs   write the generated pages in docs/ again"
 	@echo "make site   install mkdocs beside it, run the notebook, make a site of docs/ in site/"
 
-REMOTE_TESTS := tests/store/reading/places tests/store/copying tests/store/verification/test_buckets.py tests/queries/engines/test_remote_queries.py
+REMOTE_TESTS := tests/store/reading/places tests/store/copying tests/store/verification/test_buckets.py tests/queries/engines/test_remote_queries.py tests/commands/asking/exploring/test_remote_store.py
 
 # what it is given: folder, constraints, extra
 comma := ,
@@ -72,7 +72,7 @@ test-remote: $(REMOTE)/.installed
 
 test-browser: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
-	$(BIN)/python -m pytest tests/queries/report/pages/test_browser.py
+	$(BIN)/python -m pytest tests/queries/report/pages/test_browser.py tests/queries/report/pages/test_images_in_browser.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

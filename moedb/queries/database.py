@@ -594,10 +594,10 @@ class Database:
         if layer not in kept:
             have = f"kept are layers {list(kept)}" if kept else "it keeps none of that name"
             names = ", ".join(sorted(found.manifest.arrays)) or "no arrays"
-            of_layer = "" if spec.at_the_end and not kept else f" of layer {layer}"
+            of_layer = "" if spec.has_one_layer and not kept else f" of layer {layer}"
             raise ArrayNotFoundError(
                 f"run {found.run_id} has no {name}{of_layer}: {have}; it has {names}",
-                f"capture again with --arrays {name}" + ("" if spec.at_the_end else f"@{layer}"),
+                f"capture again with --arrays {name}" + ("" if spec.has_one_layer else f"@{layer}"),
             )
         key = ArrayKey(name, layer)
         opened = open_array(found, key)

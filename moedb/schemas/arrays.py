@@ -2,7 +2,7 @@
 
 T is the number of rows of the run's arrays (``tokens.array_row`` points into them), E the experts
 of a layer, k its top_k, d the width of the residual stream, h that of an expert's hidden layer, s
-that of the shared expert's, V the tokens of the model's vocabulary.
+that of the shared expert's, V the tokens of the model's vocabulary, p the numbers of an image.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from typing import Literal
 
 from moedb.errors import ArrayNotFoundError, did_you_mean
 
-Axis = Literal["E", "k", "d", "h", "s"]
+Axis = Literal["E", "k", "d", "h", "s", "p"]
 First = Literal["T", "V", "d"]
 
 SHARD_ROWS = 1024
@@ -27,6 +27,7 @@ DIMENSION_NAMES: dict[str, str] = {
     "d": "d_model",
     "h": "d_expert",
     "s": "d_shared",
+    "p": "pixel",
     "T": "row",
     "V": "token_id",
 }
@@ -49,9 +50,9 @@ class ArraySpec:
         other ones are arrays of the run as a whole.
     function
         The function of SQL that reads a row of it; None where there is none.
-    at_the_end
-        Whether it is of the stream after the last layer alone, so that its layer goes without
-        saying.
+    has_one_layer
+        Whether it is of one place of the model alone, its input or the stream after the last
+        layer, so that its layer goes without saying.
     """
 
     name: str
@@ -59,7 +60,7 @@ class ArraySpec:
     doc: str
     first: First = "T"
     function: str | None = None
-    at_the_end: bool = False
+    has_one_layer: bool = False
 
     @property
     def is_of_run(self) -> bool:
@@ -75,7 +76,7 @@ class ArraySpec:
     def arguments(self) -> Mapping[str, str]:
         """The arguments of the function, each with its SQL type."""
         row = "array_row" if self.first == "T" else DIMENSION_NAMES[self.first]
-        layer = {} if self.at_the_end else {"layer": "INTEGER"}
+        layer = {} if self.has_one_layer else {"layer": "INTEGER"}
         slot = {} if self.slot is None else {self.slot: "INTEGER"}
         return {"run_id": "VARCHAR", **layer, row: "BIGINT", **slot}
 
@@ -96,6 +97,15 @@ class ArraySpec:
 
 
 ARRAYS: tuple[ArraySpec, ...] = (
+    ArraySpec(
+        "images",
+        ("p",),
+        "the image as the model was given it, whole numbers from 0 to 255: row by row, each "
+        "pixel's channels together; its attribute shape has height, width and channels, and its "
+        "index is 0; cifar-moe alone keeps it",
+        function="image",
+        has_one_layer=True,
+    ),
     ArraySpec(
         "router_logits",
         ("E",),
@@ -138,7 +148,7 @@ ARRAYS: tuple[ArraySpec, ...] = (
         "direction of the last stream along which the target's logit gains on the foil's, the "
         "final norm's scale frozen; its index is n_layers",
         function="logit_direction",
-        at_the_end=True,
+        has_one_layer=True,
     ),
     ArraySpec(
         "residual_mid",
@@ -165,7 +175,7 @@ ARRAYS: tuple[ArraySpec, ...] = (
         "only where asked for",
         "V",
         function="unembedding",
-        at_the_end=True,
+        has_one_layer=True,
     ),
     ArraySpec(
         "final_norm",
@@ -173,7 +183,7 @@ ARRAYS: tuple[ArraySpec, ...] = (
         "the gain of the norm before the unembedding, which is kept with it; its attribute centers "
         "says whether the norm subtracts the mean",
         "d",
-        at_the_end=True,
+        has_one_layer=True,
     ),
 )
 
@@ -206,6 +216,9 @@ def array_spec(name: str) -> ArraySpec:
 
 UNEMBEDDING, FINAL_NORM = "unembedding", "final_norm"
 """The arrays that are kept together of the end of a model."""
+
+IMAGES, INPUT_LAYER = "images", 0
+"""The array of what a model of images reads, and its index: what enters the first layer."""
 
 
 def arrays_of_tokens(arrays: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:

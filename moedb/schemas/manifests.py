@@ -29,6 +29,8 @@ ADDED = "added-"
 """How the names of segments begin that are additions, or parts of them."""
 
 _SHA256_LENGTH = 64
+_LARGEST_SIDE = 4096
+"""Pixels of a side of an image."""
 
 
 def _expect(value: object, kind: type | tuple[type, ...], where: str) -> None:
@@ -73,6 +75,18 @@ def _expect_row(row: object, table: Table, derived: set[str], where: str) -> Non
             value = row.get(column.name)  # type: ignore[attr-defined]
             if value is not None or not column.nullable:
                 _expect_cell(value, column, f"{where}: {column.name}")
+
+
+def _expect_image_shape(value: tuple[object, ...], where: str) -> None:
+    """Height, width and channels: grey, or red, green and blue."""
+    if not (
+        len(value) == 3
+        and all(type(n) is int and 1 <= n <= _LARGEST_SIDE for n in value)
+        and value[2] in (1, 3)
+    ):
+        raise StoreDamagedError(
+            f"{where}: expected height, width and 1 or 3 channels, got {value!r}"
+        )
 
 
 def _expect_sha256(value: object, where: str) -> None:
@@ -236,6 +250,8 @@ class RunManifest(Manifest):
         For each array name the layers it is kept for.
     model_end
         What is kept of the model's end; None where the unembedding is not.
+    image_shape
+        Height, width and channels of the images that the arrays keep; None where they keep none.
     """
 
     run_id: str
@@ -245,6 +261,7 @@ class RunManifest(Manifest):
     layers: tuple[dict[str, Any], ...]
     arrays: dict[str, tuple[int, ...]]
     model_end: ModelEnd | None = None
+    image_shape: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         _expect_text(self.run_id, "run_id")
@@ -258,6 +275,8 @@ class RunManifest(Manifest):
             _expect(name, str, "arrays")
             for layer in layers:
                 _expect(layer, int, f"arrays: {name}")
+        if self.image_shape is not None:
+            _expect_image_shape(self.image_shape, "image_shape")
 
     @classmethod
     def _from_dict(cls, content: dict[str, Any]) -> Self:
@@ -273,12 +292,14 @@ class RunManifest(Manifest):
                 if "model_end" in content
                 else None
             ),
+            image_shape=tuple(content["image_shape"]) if "image_shape" in content else None,
         )
 
     def _to_dict(self) -> dict[str, Any]:
         found = super()._to_dict()
-        if self.model_end is None:
-            del found["model_end"]
+        for name in ("model_end", "image_shape"):
+            if found[name] is None:
+                del found[name]
         return found
 
     @property

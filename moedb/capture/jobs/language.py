@@ -30,7 +30,7 @@ from moedb.capture.tracing.model_end import BatchLogits
 from moedb.capture.tracing.rehearsal import traced
 from moedb.capture.tracing.traced_model import TracedModel
 from moedb.errors import ModelError, UsageError
-from moedb.schemas.arrays import ARRAY_NAMES, FINAL_NORM, UNEMBEDDING
+from moedb.schemas.arrays import ARRAY_NAMES, FINAL_NORM, IMAGES, UNEMBEDDING
 from moedb.store.writing.tables.parquet import Columns
 
 MakeDataset = Callable[[Any], Dataset]
@@ -79,7 +79,7 @@ def plan_language_capture(
     embeddings = model.skeleton.get_input_embeddings()
     dataset = make_dataset(model.tokenizer)
     _check_vocabulary(dataset, embeddings.num_embeddings, model.checkpoint)
-    absent = {"all_expert_outputs"}
+    absent = {IMAGES, "all_expert_outputs"}
     if lens == "none":
         absent.add("logit_direction")
     if not all(_has_shared_expert(model.skeleton, block) for block in model.blocks):

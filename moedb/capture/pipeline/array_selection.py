@@ -6,10 +6,19 @@ from typing import Any
 
 from moedb.capture.pipeline.sizes import ModelShape, array_bytes
 from moedb.errors import UsageError, did_you_mean
-from moedb.schemas.arrays import ARRAY_NAMES, DEFAULT_ARRAYS, FINAL_NORM, UNEMBEDDING, array_spec
+from moedb.schemas.arrays import (
+    ARRAY_NAMES,
+    DEFAULT_ARRAYS,
+    FINAL_NORM,
+    IMAGES,
+    INPUT_LAYER,
+    UNEMBEDDING,
+    array_spec,
+)
 
 BUDGET_ORDER = (
     "router_logits",
+    "images",
     "residual_pre",
     "logit_direction",
     "residual_mid",
@@ -104,6 +113,8 @@ def _with_neighbours(
         arrays["residual_pre"] = tuple(sorted(wanted | {shape.n_layers}))
     if "logit_direction" in arrays:
         arrays["logit_direction"] = (shape.n_layers,)
+    if IMAGES in arrays:
+        arrays[IMAGES] = (INPUT_LAYER,)
     if UNEMBEDDING in arrays or FINAL_NORM in arrays:
         arrays |= {UNEMBEDDING: (shape.n_layers,), FINAL_NORM: (shape.n_layers,)}
     return {name: layers for name, layers in arrays.items() if layers}

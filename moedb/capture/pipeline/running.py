@@ -24,7 +24,7 @@ from moedb.capture.pipeline.plan import Batch, CapturedModel, CapturePlan
 from moedb.capture.pipeline.units import Shard
 from moedb.capture.structure.wiring import BlockWiring
 from moedb.schemas import tables
-from moedb.schemas.arrays import arrays_of_tokens
+from moedb.schemas.arrays import IMAGES, arrays_of_tokens
 from moedb.schemas.manifests import ModelEnd, RunManifest
 from moedb.schemas.version import __version__
 from moedb.store.arrays.stored import ArrayKey, Rows
@@ -193,6 +193,7 @@ def run_manifest(
         layers=layers,
         arrays=planned.arrays,
         model_end=end,
+        image_shape=planned.shape.image_shape if IMAGES in planned.arrays else None,
     )
 
 

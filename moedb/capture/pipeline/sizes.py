@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, prod
 
 import numpy as np
 
@@ -24,6 +24,7 @@ class ModelShape:
     itemsize: int
     arrays: tuple[str, ...]
     n_vocabulary: int = 0
+    image_shape: tuple[int, ...] | None = None
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -39,6 +40,7 @@ class ModelShape:
             "h": block.d_expert if block else 0,
             "s": block.d_shared if block else 0,
             "d": self.d_model,
+            "p": prod(self.image_shape or (0,)),
         }
         return int(np.prod(row_shape(array_spec(key.name), sizes))) * self.itemsize
 

@@ -12,6 +12,7 @@ from moedb.capture.structure.wiring import BlockWiring
 from moedb.capture.tracing.activations import LayerActivations
 from moedb.capture.tracing.checks import check_layer
 from moedb.capture.tracing.logit_lens import LensReading, LensRecords, after_attention, entering
+from moedb.schemas.arrays import IMAGES, INPUT_LAYER
 from moedb.store.arrays.stored import Activations, ArrayKey
 
 
@@ -101,6 +102,10 @@ class BatchReader:
         self._wanted = arrays
         self._lens = lens
         self._last: torch.Tensor = torch.empty(0)
+
+    def images(self, images: torch.Tensor) -> None:
+        """Take what the model is given, UInt8[Tensor, "token height width channel"]."""
+        self._keep(IMAGES, INPUT_LAYER, images.flatten(1).float())
 
     def stream(self, layer: int, residual: torch.Tensor) -> None:
         """Take the residual stream entering a layer, (token, d_model)."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
@@ -16,6 +17,7 @@ from moedb.schemas.arrays import (
     CHUNK_ROWS,
     DIMENSION_NAMES,
     FINAL_NORM,
+    IMAGES,
     SHARD_ROWS,
     ArraySpec,
     array_spec,
@@ -66,6 +68,7 @@ def array_form(manifest: RunManifest, key: ArrayKey) -> ArrayForm:
         "d": manifest.row["d_model"],
         "h": row.get("d_expert", 0),
         "s": row.get("d_shared", 0),
+        "p": prod(manifest.image_shape or (0,)),
         "T": manifest.n_rows,
         "V": manifest.model_end.n_vocabulary if manifest.model_end else 0,
     }
@@ -81,9 +84,12 @@ def array_forms(manifest: RunManifest) -> dict[ArrayKey, ArrayForm]:
 
 
 def array_attributes(manifest: RunManifest) -> dict[str, Any]:
-    """What arrays say in their attributes, by name, of a run that keeps the end of its model."""
-    end = manifest.model_end
-    return {} if end is None else {FINAL_NORM: {"centers": end.centers, "factor": end.factor}}
+    """What arrays say in their attributes, by name: images, and what is of the model's end."""
+    end, image = manifest.model_end, manifest.image_shape
+    return {
+        **({} if end is None else {FINAL_NORM: {"centers": end.centers, "factor": end.factor}}),
+        **({} if image is None else {IMAGES: {"shape": list(image)}}),
+    }
 
 
 def row_shape(spec: ArraySpec, sizes: Mapping[str, int]) -> tuple[int, ...]:

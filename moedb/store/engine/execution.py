@@ -1,8 +1,10 @@
-"""Running DuckDB so that Ctrl-C stops it."""
+"""Running DuckDB so that Ctrl-C stops it, and stopping what Python does between statements."""
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -13,6 +15,39 @@ T = TypeVar("T")
 _POLL = 0.05
 _PATIENCE = 0.7
 """Seconds that an interrupted query gets to end."""
+
+_IS_STOPPED: ContextVar[Callable[[], bool] | None] = ContextVar("moedb_is_stopped", default=None)
+
+
+class StoppedError(BaseException):
+    """Nobody waits for what is computed any more.
+
+    Like KeyboardInterrupt it is no Exception: what makes the best of errors must not go on.
+    """
+
+
+@contextmanager
+def stopped_by(is_stopped: Callable[[], bool]) -> Iterator[None]:
+    """Have what runs within the block stop at its next step once ``is_stopped`` says so."""
+    token = _IS_STOPPED.set(is_stopped)
+    try:
+        yield
+    finally:
+        _IS_STOPPED.reset(token)
+
+
+def stop_if_asked() -> None:
+    """Stop here where nobody waits any more; called between the steps of what takes long.
+
+    Raises
+    ------
+    StoppedError
+        If so.
+    """
+    is_stopped = _IS_STOPPED.get()
+    if is_stopped is not None and is_stopped():
+        raise StoppedError
+
 
 # Those that did not end; they keep the process from ending in the ordinary way.
 _abandoned: list[threading.Thread] = []
@@ -35,7 +70,10 @@ def run_interruptibly(connection: "duckdb.DuckDBPyConnection", work: Callable[[]
     ------
     KeyboardInterrupt
         If the user stopped it. The connection can be used again.
+    StoppedError
+        If nobody waits for it.
     """
+    stop_if_asked()
     if threading.current_thread() is not threading.main_thread():
         return work()
     results: list[T] = []

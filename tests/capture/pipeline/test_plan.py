@@ -20,7 +20,12 @@ def shape(shared: bool = True) -> ModelShape:
     blocks = tuple(
         MoEBlock(i, f"l.{i}.mlp", f"l.{i}.mlp.experts", f"l.{i}", 60, 4, 32) for i in (1, 2, 4)
     )
-    absent = {"all_expert_outputs", "logit_direction", *(() if shared else ("shared_outputs",))}
+    absent = {
+        "images",
+        "all_expert_outputs",
+        "logit_direction",
+        *(() if shared else ("shared_outputs",)),
+    }
     arrays = tuple(name for name in ARRAY_NAMES if name not in absent)
     return ModelShape(blocks, 6, 128, 4, arrays)
 

@@ -78,8 +78,8 @@ class Explorer:
 
 
 @contextmanager
-def explorer(store: Path, *arguments: str) -> Iterator[Explorer]:
-    """Run a server over a store."""
+def explorer(store: Path | str, *arguments: str) -> Iterator[Explorer]:
+    """Run a server over a store, in a folder or at an address."""
     command = [sys.executable, "-c", _MAIN, "explore", "--store", str(store), *arguments]
     process = subprocess.Popen(
         command,

@@ -14,6 +14,7 @@ from moedb.capture.conditions import UNTOUCHED, Condition
 from moedb.capture.jobs.cifar_moe.checkpoint import load_cifar_moe, read_recipe
 from moedb.capture.jobs.cifar_moe.config import CLASSES, CifarMoEConfig, CifarRecipe
 from moedb.capture.jobs.cifar_moe.dataset import ImageDataset
+from moedb.capture.jobs.cifar_moe.images import SHAPE
 from moedb.capture.jobs.cifar_moe.model import CifarMoE, Expert, Routing
 from moedb.capture.jobs.similarity.cosines import joined, similarity_columns
 from moedb.capture.jobs.similarity.weights import Stacked, listed_weights
@@ -27,10 +28,11 @@ from moedb.capture.structure.wiring import BlockWiring
 from moedb.capture.tracing.activations import LayerActivations
 from moedb.capture.tracing.batch_records import BatchReader, BatchRecords
 from moedb.errors import UsageError
+from moedb.schemas.arrays import IMAGES
 from moedb.schemas.interventions import FORCE, RANDOM, RANDOM_REWEIGHTED, REINITIALIZE
 from moedb.store.writing.tables.parquet import Columns
 
-ARRAYS = ("router_logits", "router_input", "expert_outputs", "all_expert_outputs")
+ARRAYS = ("router_logits", "router_input", "expert_outputs", "all_expert_outputs", IMAGES)
 
 
 def plan_cifar_capture(options: CaptureOptions, dataset: ImageDataset) -> CapturePlan:
@@ -60,6 +62,7 @@ def plan_cifar_capture(options: CaptureOptions, dataset: ImageDataset) -> Captur
         d_model=model.config.d_model,
         itemsize=4,
         arrays=ARRAYS,
+        image_shape=SHAPE,
     )
     settings = dataset.config
     return complete_plan(
@@ -229,6 +232,7 @@ class CapturedCifarMoE:
         [block] = self.blocks
         lengths = [len(example) for example in batch.examples]
         reader = BatchReader(self.blocks, lengths, batch.kept, batch.arrays)
+        reader.images(pixels)
         reader.layer(block.block.layer, layer)
         logits = [
             model.classifier(block_output)

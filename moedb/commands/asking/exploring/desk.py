@@ -12,7 +12,7 @@ from moedb.queries.database import Database
 from moedb.queries.report.pages.asking import Json
 from moedb.queries.report.pages.contents import Makers, experts_of, sections_of, tokens_of
 from moedb.queries.report.pages.subject import Subject, subject_of
-from moedb.queries.report.pages.views.tokens import Slice, slices_of
+from moedb.queries.report.pages.views.examples.tokens import Slice, slices_of
 
 if TYPE_CHECKING:
     from moedb.queries.analyses.uncertainty.resampling.settings import Resampling

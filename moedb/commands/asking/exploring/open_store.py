@@ -3,11 +3,12 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from moedb.commands.asking.exploring.desk import Desk
-from moedb.commands.asking.exploring.workers import Workers
+from moedb.commands.asking.exploring.workers import Workers, finished
 from moedb.errors import MoedbError
 
 if TYPE_CHECKING:
@@ -26,6 +27,39 @@ _LOOKED = 5.0
 
 class MovedError(MoedbError):
     """The page is of an older snapshot than the one that is open."""
+
+
+@dataclass
+class Asked:
+    """An answer that is made or was made, and how many wait for it."""
+
+    n_waiting: int = 0
+    _task: "asyncio.Task[bytes] | None" = None
+
+    def begin(self, making: Coroutine[None, None, bytes]) -> None:
+        """Have it made."""
+        self._task = asyncio.ensure_future(making)
+        # of what is stopped nobody asks how it ended
+        self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    @property
+    def task(self) -> "asyncio.Task[bytes]":
+        """What makes it."""
+        if self._task is None:
+            raise ValueError("nothing makes this answer yet")
+        return self._task
+
+    async def is_left(self) -> bool:
+        """Whether nobody waits any more."""
+        return self.n_waiting == 0
+
+    @property
+    def size(self) -> int | None:
+        """Its bytes; None where there is none yet."""
+        task = self.task
+        if not task.done() or task.cancelled() or task.exception() is not None:
+            return None
+        return len(task.result())
 
 
 class OpenStore:
@@ -68,7 +102,7 @@ class OpenStore:
         self._views = Workers(snapshot, _AT_ONCE, self._resampling)
         self.statements = Workers(snapshot, _AT_ONCE, self._resampling)
         self._workers += [self._views, self.statements]
-        self._answers: OrderedDict[Hashable, asyncio.Task[bytes]] = OrderedDict()
+        self._answers: OrderedDict[Hashable, Asked] = OrderedDict()
 
     def expect(self, version: str | None) -> None:
         """Check that a page is of the snapshot that is open.
@@ -81,17 +115,44 @@ class OpenStore:
         if version is not None and version != self.version:
             raise MovedError("the store was read again since this page was opened", "reload it")
 
-    async def answer(self, key: Hashable, work: Callable[[Desk], bytes]) -> bytes:
-        """Return what ``work`` gives, or gave before; two who ask at once have one answer."""
+    async def answer(
+        self,
+        key: Hashable,
+        work: Callable[[Desk], bytes],
+        is_gone: Callable[[], Awaitable[bool]] | None = None,
+    ) -> bytes:
+        """Return what ``work`` gives, or gave before; two who ask at once have one answer.
+
+        Parameters
+        ----------
+        key
+            What is asked for.
+        work
+            Makes it. It is stopped where all who asked for it have gone.
+        is_gone
+            Whether this one does not wait any more; asked again and again.
+
+        Raises
+        ------
+        GoneError
+            If it does not.
+        """
         answers = self._answers
-        if key not in answers:
-            answers[key] = asyncio.ensure_future(self._views.run(work))
+        asked = answers.get(key)
+        if asked is None:
+            asked = answers[key] = Asked()
+            asked.begin(self._views.run(work, is_gone=asked.is_left))
         answers.move_to_end(key)
+        asked.n_waiting += 1
         try:
-            found = await asyncio.shield(answers[key])
-        except Exception:
-            answers.pop(key, None)
+            found = await finished(asked.task, is_gone=is_gone)
+        except BaseException:
+            asked.n_waiting -= 1
+            # who asks from now on begins anew: this one ends, or has failed
+            if answers.get(key) is asked and (asked.n_waiting == 0 or asked.task.done()):
+                del answers[key]
             raise
+        asked.n_waiting -= 1
         _keep_within(answers, _MOST_KEPT)
         return found
 
@@ -128,13 +189,9 @@ class OpenStore:
         task.add_done_callback(self._retiring.discard)
 
 
-def _keep_within(answers: "OrderedDict[Hashable, asyncio.Task[bytes]]", most: int) -> None:
+def _keep_within(answers: "OrderedDict[Hashable, Asked]", most: int) -> None:
     """Leave out the answers that were not asked for the longest, where all are too much."""
-    sizes = {
-        key: len(task.result())
-        for key, task in answers.items()
-        if task.done() and not task.cancelled() and task.exception() is None
-    }
+    sizes = {key: size for key, asked in answers.items() if (size := asked.size) is not None}
     total = sum(sizes.values())
     for key, size in sizes.items():
         if total <= most:

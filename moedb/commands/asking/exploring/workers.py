@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from moedb.commands.asking.exploring.desk import Desk
 from moedb.errors import MoedbError
-from moedb.store.engine.execution import abandon
+from moedb.store.engine.execution import abandon, stopped_by
 
 if TYPE_CHECKING:
     from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
@@ -52,7 +52,7 @@ class Workers:
         self._free: asyncio.Queue[Desk] = asyncio.Queue()
         for desk in self._desks:
             self._free.put_nowait(desk)
-        self._threads: set[threading.Thread] = set()
+        self._threads: dict[threading.Thread, threading.Event] = {}
         self._stopping: set[asyncio.Task[None]] = set()
 
     async def run(
@@ -75,30 +75,30 @@ class Workers:
         Raises
         ------
         TooLongError
-            If it takes longer; it is interrupted.
+            If it takes longer; it is stopped.
         GoneError
-            If nobody waits; it is interrupted.
+            If nobody waits; it is stopped.
         """
         end = None if seconds is None else time.monotonic() + seconds
         waiting = asyncio.ensure_future(self._free.get())
         try:
-            await _finished(waiting, end, is_gone)
+            desk = await finished(waiting, end, is_gone)
         except BaseException:
             if not waiting.cancel():
                 self._free.put_nowait(waiting.result())
             raise
-        desk = waiting.result()
-        done: asyncio.Future[T] = self._in_thread(partial(work, desk))
+        is_stopped = threading.Event()
+        done: asyncio.Future[T] = self._in_thread(partial(work, desk), is_stopped)
         try:
-            await _finished(done, end, is_gone)
+            return await finished(done, end, is_gone)
         except (TooLongError, GoneError):
+            is_stopped.set()
             stop = asyncio.ensure_future(_interrupted(desk, done))
             self._stopping.add(stop)
             stop.add_done_callback(self._stopping.discard)
             raise
         finally:
             done.add_done_callback(partial(self._give_back, desk))
-        return done.result()
 
     async def retire(self) -> None:
         """Close the databases, each once it is free."""
@@ -106,7 +106,9 @@ class Workers:
             (await self._free.get()).database.close()
 
     def stop(self) -> None:
-        """Interrupt what runs, and say of what does not end that nothing waits for it."""
+        """Stop what runs, and say of what does not end that nothing waits for it."""
+        for is_stopped in [*self._threads.values()]:
+            is_stopped.set()
         end = time.monotonic() + _PATIENCE
         while any(each.is_alive() for each in [*self._threads]) and time.monotonic() < end:
             for desk in self._desks:
@@ -121,7 +123,7 @@ class Workers:
             done.exception()  # it was raised, or is of what was interrupted
         self._free.put_nowait(desk)
 
-    def _in_thread(self, work: Callable[[], T]) -> "asyncio.Future[T]":
+    def _in_thread(self, work: Callable[[], T], is_stopped: threading.Event) -> "asyncio.Future[T]":
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
 
@@ -131,27 +133,40 @@ class Workers:
 
         def call() -> None:
             try:
-                told = partial(tell, done.set_result, work())
+                with stopped_by(is_stopped.is_set):
+                    told = partial(tell, done.set_result, work())
             except BaseException as error:
                 told = partial(tell, done.set_exception, error)
-            self._threads.discard(thread)
+            self._threads.pop(thread, None)
             with suppress(RuntimeError):  # the server has ended
                 loop.call_soon_threadsafe(told)
 
         thread = threading.Thread(target=call, name="moedb-explore", daemon=True)
-        self._threads.add(thread)
+        self._threads[thread] = is_stopped
         thread.start()
         return done
 
 
-async def _finished(
-    future: "asyncio.Future[T]", end: float | None, is_gone: Callable[[], Awaitable[bool]] | None
-) -> None:
+async def finished(
+    future: "asyncio.Future[T]",
+    end: float | None = None,
+    is_gone: Callable[[], Awaitable[bool]] | None = None,
+) -> T:
+    """Wait for what comes, without ending it.
+
+    Raises
+    ------
+    TooLongError
+        If it has not come by ``end``, as ``time.monotonic`` tells it.
+    GoneError
+        If nobody waits any more.
+    """
     while not (await asyncio.wait({future}, timeout=_POLL))[0]:
         if end is not None and time.monotonic() > end:
             raise TooLongError("it took longer than it may")
         if is_gone is not None and await is_gone():
             raise GoneError("nobody waits for it")
+    return future.result()
 
 
 async def _interrupted(desk: Desk, done: "asyncio.Future[T]") -> None:

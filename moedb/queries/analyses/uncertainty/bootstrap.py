@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from moedb.errors import ParameterError
 from moedb.queries.analyses.uncertainty.clusters import TWIN
 from moedb.queries.questions.parameters import Parameter
+from moedb.store.engine.execution import stop_if_asked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -263,6 +264,7 @@ def bootstrap(
         rng = np.random.default_rng(seed)
         step = max(1, _DRAWN_AT_ONCE // n_clusters)
         for start in range(0, samples, step):
+            stop_if_asked()
             n_draws = min(step, samples - start)
             picked = rng.integers(n_clusters, size=(n_draws, n_clusters))
             cells = picked + n_clusters * np.arange(n_draws)[:, None]

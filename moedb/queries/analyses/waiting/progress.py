@@ -5,6 +5,8 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
+from moedb.store.engine.execution import stop_if_asked
+
 T = TypeVar("T")
 
 Advance = Callable[[], None]
@@ -26,17 +28,23 @@ def each_part(parts: Sequence[T], what: str) -> Iterator[T]:
     """
     show = _SHOWN.get()
     if show is None:
-        yield from parts
+        yield from _stoppable(parts)
         return
     with show(what, len(parts)) as advance:
         # of what has parts in its turn, the outermost alone is shown
         _SHOWN.set(None)
         try:
-            for part in parts:
+            for part in _stoppable(parts):
                 yield part
                 advance()
         finally:
             _SHOWN.set(show)
+
+
+def _stoppable(parts: Sequence[T]) -> Iterator[T]:
+    for part in parts:
+        stop_if_asked()
+        yield part
 
 
 @contextmanager

@@ -7,12 +7,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from moedb.errors import StoreDamagedError
 from moedb.queries.counting.decisions.workspace import scratch
 from moedb.store.engine.duckdb_errors import file_is_gone
+from moedb.store.engine.execution import stop_if_asked
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,7 +70,9 @@ def side_by_side(tasks: Iterable[Callable[[], T]]) -> Iterator[T]:
         pending: deque[Future[T]] = deque()
         try:
             for task in tasks:
-                pending.append(pool.submit(task))
+                # a thread begins without the variables of the one that started it
+                pending.append(pool.submit(copy_context().run, task))
+                stop_if_asked()
                 if len(pending) > 2 * workers:
                     yield pending.popleft().result()
             while pending:

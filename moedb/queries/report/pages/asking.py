@@ -12,6 +12,7 @@ from moedb.queries.questions.question import Question
 from moedb.queries.report.pages.columns import table
 from moedb.queries.results.rows.refinement import Refinement, picked, refined
 from moedb.queries.results.values.intervals import HIGH, LOW
+from moedb.store.engine.execution import stop_if_asked
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,6 +75,7 @@ def answered(subject: "Subject", part: Part) -> Json:
     What the run cannot answer has ``missing``, the sentence that says why, in the place of rows.
     """
     told: Json = {"id": part.id, "query": part.query, "caption": part.caption}
+    stop_if_asked()
     question = find_question(part.query)
     told["asks"] = question.answers
     try:

@@ -6,9 +6,10 @@ from functools import partial
 from moedb.queries.report.pages.asking import Json
 from moedb.queries.report.pages.rendering import last_part
 from moedb.queries.report.pages.subject import Subject
+from moedb.queries.report.pages.views.examples.images import has_images
+from moedb.queries.report.pages.views.examples.tokens import Slice, examples, tokens
 from moedb.queries.report.pages.views.experts import experts
 from moedb.queries.report.pages.views.sections import SECTIONS
-from moedb.queries.report.pages.views.tokens import Slice, examples, tokens
 
 Makers = Mapping[str, Callable[[], Json]]
 """For each view what makes it."""
@@ -36,6 +37,10 @@ def tokens_of(subject: Subject, slices: list[Slice]) -> Makers:
 def index_of(subject: Subject, slices: list[Slice], notes: list[str]) -> Json:
     """What a page has to know of the run before any view: its layers, its slices, its links."""
     first_layer, first_example = subject.layers[0], slices[0].first if slices else 0
+    if has_images(subject.run):
+        one_by_one = ("Images", "images")
+    else:
+        one_by_one = ("Tokens", f"example/{first_example}")
     return {
         "title": title_of(subject),
         "sections": [*SECTIONS],
@@ -48,7 +53,7 @@ def index_of(subject: Subject, slices: list[Slice], notes: list[str]) -> Json:
             ("Answers", "section/answers"),
             ("Labels", "section/labels"),
             ("Experts", f"expert/{first_layer}/0"),
-            ("Tokens", f"example/{first_example}"),
+            one_by_one,
         ],
         "slices": [[part.first, part.last] for part in slices],
         "notes": notes,

@@ -22,10 +22,10 @@ _HERE = Path(__file__).parent
 _LIBRARIES = ("d3.min.js", "plot.umd.min.js", "tabulator.min.js")
 _SCRIPTS = (
     *("parts/elements.js", "parts/texts.js", "parts/data.js", "parts/copying.js"),
-    *("parts/tables.js", "parts/plain.js"),
+    *("parts/tables.js", "parts/plain.js", "parts/pictures.js"),
     *("figures/frame.js", "figures/scales.js", "figures/heatmap.js", "figures/dots.js"),
     *("figures/pairs.js", "figures/graph.js"),
-    *("views/sections.js", "views/experts.js", "views/tokens.js"),
+    *("views/sections.js", "views/experts.js", "views/tokens.js", "views/images.js"),
 )
 """The client, in the order in which its files build on each other."""
 

@@ -20,7 +20,8 @@ from moedb.queries.report.pages.contents import (
 )
 from moedb.queries.report.pages.rendering import Page, asset_files, render
 from moedb.queries.report.pages.subject import Subject
-from moedb.queries.report.pages.views.tokens import slices_of
+from moedb.queries.report.pages.views.examples.images import has_images
+from moedb.queries.report.pages.views.examples.tokens import slices_of
 from moedb.queries.results.files import write_together
 
 MOST_DECISIONS = 1_600_000
@@ -125,7 +126,9 @@ def write_folder(subject: Subject, folder: Path) -> Written:
         view = makers[name]()
         beside = {"examples": chooser}
         if "layer" in view:
-            beside = {each: _of_layer(sections[each], view["layer"]) for each in _OF_LAYERS}
+            parts = {each: _of_layer(sections[each], view["layer"]) for each in _OF_LAYERS}
+            # images of an expert stand with their classes
+            beside = {**(beside if has_images(subject.run) else {}), **parts}
         files.append(written(f"{name}.html", {**beside, name: view}))
     files.insert(0, written("index.html", sections))
     return Written(tuple(path for path, _ in files), (), sum(n for _, n in files))

@@ -131,6 +131,42 @@ def test_the_arrays_hold_what_every_expert_says(database: Database, run: str, pl
     )
 
 
+def test_the_images_are_kept_as_the_model_was_given_them(
+    database: Database, cifar_store: CifarStore, run: str
+) -> None:
+    import zarr
+
+    stored = zarr.open_array(database.snapshot.run(run).layout.arrays / "images" / "0", mode="r")
+    assert stored.attrs["shape"] == [32, 32, 3] and stored.metadata.dimension_names[1] == "pixel"
+    rows = database.sql(
+        "select array_row, image(run_id, array_row) as pixels from tokens order by example_id",
+        run=run,
+    ).df()
+    expected = cifar_store.test.images.reshape(N_TEST, -1)
+    np.testing.assert_array_equal(np.asarray(stored)[rows["array_row"]], expected)
+    np.testing.assert_array_equal(np.stack(rows["pixels"]), expected)
+    manifest = database.snapshot.run(run).manifest
+    assert manifest.image_shape == (32, 32, 3) and manifest.arrays["images"] == (0,)
+
+
+def test_images_are_left_out_where_arrays_are_chosen(
+    cifar_store: CifarStore, tmp_path: Path
+) -> None:
+    dataset = cifar_dataset(cifar_store.test, n=20, draws=1, seed=0)
+    [trial] = find_trials([cifar_store.models / "cifar-moe-short-2-trial-0"])
+    options = CaptureOptions(str(trial), arrays=("router_logits", "router_input"))
+    planned = plan_cifar_capture(options, dataset)
+    capture(planned, tmp_path / "without")
+    text = next((tmp_path / "without" / "runs").glob("*/run.json")).read_text()
+    assert "image" not in text.replace("test images", "")
+    kept = plan_cifar_capture(CaptureOptions(str(trial), arrays=("images",)), dataset)
+    assert kept.arrays == {"images": (0,)}
+    # 32 x 32 pixels of three channels, four bytes each
+    assert kept.estimate.array_bytes == {"images": kept.estimate.n_rows * 3072 * 4}
+    capture(kept, tmp_path / "alone")
+    verify_run(take_snapshot(tmp_path / "alone").run(kept.run_id))
+
+
 def accuracies(database: Database, run: str, kind: str) -> list[float]:
     return [
         row[0]

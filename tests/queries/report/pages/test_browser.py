@@ -2,7 +2,6 @@
 
 import csv
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +18,13 @@ from moedb.schemas.additions import Addition
 from moedb.schemas.tables import EXPERT_LABEL_SCORES, EXPERT_LABELS
 from moedb.store.writing.complete.additions import add
 from moedb.store.writing.tables.parquet import arrow_schema
-from tests.support.drawn.pages import chromium, goes_to, is_cut_off, opened
+from tests.support.drawn.pages import goes_to, is_cut_off, opened
 from tests.support.stores.made.hostile import KEY, MODEL, RUN, RUN_B, TOKENS, VALUES
 from tests.support.stores.made.routed_words import RUN_ID as WORDS_RUN
 from tests.support.stores.made.routed_words import write_routed_words
 from tests.support.stores.synthetic_ioi import CAPTURED
 
 WIDTHS = (1440, 390)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    path = chromium()
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield made
-        made.close()
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +178,34 @@ def test_hostile_names_are_texts(browser: Any, hostile: Path, width: int) -> Non
         assert not is_cut_off(page)
         assert page.title() == title and title != "owned"
         assert page.locator("main img").count() == 0 and page.locator("main script").count() == 0
+
+
+def test_experts_of_two_layers_stand_across_and_down(
+    browser: Any, prompts: Path, store: Path
+) -> None:
+    with moedb.open(store) as database:
+        rows = database.resampled(Resampling(samples=100)).query("cross-layer", run=CAPTURED).df()
+    with opened(browser, prompts) as page:
+        canvas = figure(page, "Experts of the next layer").locator(".canvas")
+        canvas.locator("rect[data-item]").nth(3).hover()
+        title = canvas.locator(".told b").inner_text()
+        by_mouse = told(page, canvas)
+        expert, next_expert = (int(each.split(" ")[1]) for each in title.split(", "))
+        is_row = (rows["expert"] == expert) & (rows["next_expert"] == next_expert)
+        row = rows[is_row].iloc[0]
+        value, ends = by_mouse["p_next_given"].split(" ", 1)
+        assert float(value) == pytest.approx(row["p_next_given"], rel=5e-4)
+        low, high = (float(end) for end in ends.strip("[]").split(", "))
+        assert low == pytest.approx(row["p_next_given_low"], rel=5e-4, abs=1e-4)
+        assert high == pytest.approx(row["p_next_given_high"], rel=5e-4)
+        assert int(by_mouse["n_both"]) == row["n_both"]
+        canvas.locator("rect[data-item]").nth(3).click()
+        page.wait_for_selector(f'main[data-shown="#expert/2/{next_expert}"]')
+        goes_to(page, f"expert/0/{expert}")
+        table = page.get_by_role("region", name="Experts of the next layer that its tokens choose")
+        shown = table.locator("tbody tr").first.locator("td").all_inner_texts()
+        own = rows[rows["expert"] == expert].sort_values("p_next_given", ascending=False).iloc[0]
+        assert float(shown[1].split(" ")[0]) == pytest.approx(own["p_next_given"], rel=5e-4)
 
 
 def test_the_tokens_of_two_runs_and_their_agreement(

@@ -14,8 +14,8 @@ from moedb.queries.analyses.uncertainty.resampling.settings import Resampling
 from moedb.queries.report.pages.columns import read_column, read_table
 from moedb.queries.report.pages.subject import subject_of
 from moedb.queries.report.pages.views import classes, pairs
+from moedb.queries.report.pages.views.examples.tokens import UNMATCHED
 from moedb.queries.report.pages.views.pairs import orders_of
-from moedb.queries.report.pages.views.tokens import UNMATCHED
 from moedb.queries.report.pages.writing import write_page
 from tests.support.drawn.pages import ReadPage
 from tests.support.stores.made.hostile import RUN, RUN_B
@@ -67,6 +67,27 @@ def test_intervals_are_where_they_were_asked_for(page: ReadPage) -> None:
     assert "95 % intervals" in frequency["footer"]
     lens = next(part for _, part in page.parts() if part["id"] == "interventions")
     assert "-p samples 100 -p seed 0" in lens["command"]
+
+
+def test_pairs_have_intervals_unless_they_are_very_many(
+    page: ReadPage, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {part["id"]: part for _, part in page.parts()}
+    together, across = (read_table(told[name]["table"]) for name in ("together", "across"))
+    assert {"jaccard_low", "jaccard_high", "lift_low", "lift_high"} <= {*together}
+    assert {"p_next_given_low", "p_next_given_high", "lift_low", "lift_high"} <= {*across}
+    for rows, name in ((together, "jaccard"), (across, "p_next_given"), (across, "lift")):
+        known = ~np.isnan(rows[f"{name}_low"])
+        assert known.any()
+        assert (rows[f"{name}_low"] <= rows[name] + 1e-12)[known].all()
+        assert (rows[f"{name}_high"] >= rows[name] - 1e-12)[known].all()
+    monkeypatch.setattr(pairs, "MOST_SURE", 22)
+    with moedb.open(store) as database:
+        section = pairs.pairs(subject_of(database, CAPTURED, resampling=SURE))
+    # 20 pairs within the layers, 25 across
+    assert "lift_low" in read_table(section["parts"][0]["table"])
+    assert "lift_low" not in read_table(section["parts"][1]["table"])
+    assert "moedb query co-activation --ci and cross-layer --ci" in section["notes"][0]
 
 
 def test_what_the_run_does_not_hold_is_named(page: ReadPage) -> None:
@@ -176,6 +197,15 @@ def test_of_very_many_rows_there_are_those_that_matter(
         assert 0 < len(few["jaccard"]) < len(every["jaccard"])
         assert few["jaccard"].tolist() == [x for x in every["jaccard"] if x >= 0.3]
         assert section["notes"] == ["Of 20 pairs those of Jaccard index 0.3 up."]
+        across = read_table(pairs.pairs(subject)["parts"][1]["table"])
+        assert {*across["layer"]} == {0} and {*across["next_layer"]} == {2}
+        monkeypatch.setattr(pairs, "MOST_ACROSS", 24)
+        monkeypatch.setattr(pairs, "LEAST_SHARE", 0.5)
+        section = pairs.pairs(subject)
+        likely = read_table(section["parts"][1]["table"])["p_next_given"]
+        assert 0 < len(likely) < len(across["layer"])
+        assert likely.tolist() == [x for x in across["p_next_given"] if x >= 0.5]
+        assert section["notes"][1].startswith("Of 25 pairs of an expert and one of the next layer")
         assert classes.keys_of(subject).shown == ("template",)
         # 3 templates, 2 layers of 5 experts
         monkeypatch.setattr(classes, "MOST_ROWS", 29)

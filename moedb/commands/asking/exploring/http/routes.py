@@ -107,7 +107,8 @@ class Routes:
             return RedirectResponse(f"/?{urlencode(given)}", status_code=303)
         shown = Shown(given["run"], given.get("run_b")) if "run" in given else self._shown
         version = self._store.version
-        body = await self._store.answer(("page", shown), partial(page_of, shown, version))
+        made = partial(page_of, shown, version)
+        body = await self._store.answer(("page", shown), made, request.is_disconnected)
         return Response(body, media_type="text/html; charset=utf-8")
 
     async def _asset(self, request: Request) -> Response:
@@ -129,7 +130,8 @@ class Routes:
             view = desk.explored(shown).view(name)
             return encoded(self._failures.without_places(view))
 
-        return Response(await self._store.answer((name, shown), made), media_type=_JSON)
+        found = await self._store.answer((name, shown), made, request.is_disconnected)
+        return Response(found, media_type=_JSON)
 
     async def _news(self, request: Request) -> Response:
         _parameters(request)

@@ -17,6 +17,7 @@ from moedb.queries.counting.decisions.files import side_by_side
 from moedb.queries.questions.parameters import RUN_PARAMETERS
 from moedb.queries.questions.query_file import PARAMETER_CAST
 from moedb.store.engine.connection import connect_to_nothing
+from moedb.store.engine.execution import stop_if_asked
 from moedb.store.engine.quoting import literal, quoted
 
 if TYPE_CHECKING:
@@ -205,6 +206,7 @@ def chunks_of(n_draws: int, rows_of_draw: int) -> Iterator[slice]:
     """Split draws so that the rows of one relation stay within bounds."""
     step = max(1, MOST_AT_ONCE // max(rows_of_draw, 1))
     for start in range(0, n_draws, step):
+        stop_if_asked()
         yield slice(start, min(start + step, n_draws))
 
 

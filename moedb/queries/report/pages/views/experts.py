@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from moedb.queries.report.pages.asking import Json, Part, answered
 from moedb.queries.report.pages.columns import numbers, read_table, table, texts
 from moedb.queries.report.pages.subject import Subject
+from moedb.queries.report.pages.views.examples.images import has_images, sheets_of
 
 if TYPE_CHECKING:
     from moedb.queries.results.result import Result
@@ -20,6 +21,12 @@ _WAYS = {
     "random": "drawn from all",
 }
 _BINS = 20
+_ARRAY_ROWS = """
+select token_idx, array_row
+from tokens
+where run_id = cast($run as varchar)
+order by token_idx
+""".strip()
 _HISTOGRAM = """
 with scores as (
     select
@@ -84,11 +91,21 @@ def _contexts(subject: Subject, layer: int, by: str) -> Json:
         "tokens": texts(shown),
         "scores": numbers(_floats(scores)),
     }
+    if has_images(subject.run):
+        told["images"] = sheets_of(subject, _array_rows(subject, rows["token_idx"].tolist()))
     left = ("routed", "before", "after")
     told["table"]["columns"] = [
         column for column in told["table"]["columns"] if column["name"] not in left
     ]
     return told
+
+
+def _array_rows(subject: Subject, token_idx: Sequence[int]) -> list[int | None]:
+    """Where the arrays have each token."""
+    asked = {"run": subject.run.run_id}
+    rows = subject.database.sql(_ARRAY_ROWS, asked).arrow()
+    place = dict(zip(rows["token_idx"].to_pylist(), rows["array_row"].to_pylist(), strict=True))
+    return [place[token] for token in token_idx]
 
 
 def _marked(

@@ -1,4 +1,5 @@
 // A heat map: two columns of a table across and down, a third as colour, a panel for each value of a fourth.
+// A cell leads to the expert across, of its row's layer, or of the layer that another column has.
 "use strict";
 (function (moedb) {
   const ordered = (values) => moedb.distinct(values).sort((a, b) => (typeof a === "number" ? a - b : 0));
@@ -46,7 +47,7 @@
       const line = new Map(down.map((each, at) => [each, at]));
       return Array.from(drawn.querySelectorAll('g[aria-label="cell"] rect'), (node) => {
         const row = rows[node.__data__];
-        const layer = spec.y === "layer" ? y(row) : columns.layer ? columns.layer[row] : null;
+        const layer = spec.y === "layer" ? y(row) : columns.layer ? columns[spec.layer || "layer"][row] : null;
         return {
           node,
           column: column.get(x(row)),

@@ -29,16 +29,16 @@
     }
   }
 
-  moedb.get = (path, parameters = {}) => answered(`${path}?${new URLSearchParams(parameters)}`, {});
+  moedb.get = (path, parameters = {}, signal = null) => answered(`${path}?${new URLSearchParams(parameters)}`, { signal });
 
   moedb.post = (path, sent, signal) =>
     answered(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(sent), signal });
 
   moedb.shownRuns = () => ({ run: live.run, ...(live.run_b === null ? {} : { run_b: live.run_b }) });
 
-  moedb.fetchView = async function (name) {
+  moedb.fetchView = async function (name, signal) {
     const block = moedb.block(name);
-    return block !== null ? block : moedb.get(`view/${encodeURIComponent(name)}`, { ...moedb.shownRuns(), snapshot: live.snapshot });
+    return block !== null ? block : moedb.get(`view/${encodeURIComponent(name)}`, { ...moedb.shownRuns(), snapshot: live.snapshot }, signal);
   };
   moedb.fetchView.isEmbedded = false;
 })(window.moedb);

@@ -40,15 +40,30 @@
     return block === null ? null : JSON.parse(block.textContent);
   };
 
-  moedb.fetchView = async (name) => moedb.block(name);
+  moedb.fetchView = async (name, _signal) => moedb.block(name);
 
   // what a view gave, read once; null where this page does not have it
+  const coming = new Map();
   moedb.view = function (name) {
     if (!held.has(name)) {
-      held.set(name, moedb.fetchView(name));
-      held.get(name).catch(() => held.delete(name));  // it is asked for again
+      const stop = new AbortController();
+      const asked = moedb.fetchView(name, stop.signal);
+      held.set(name, asked);
+      coming.set(name, stop);
+      const came = () => coming.get(name) === stop && coming.delete(name);
+      // what failed is asked for again
+      asked.then(came, () => came() && held.delete(name));
     }
     return held.get(name);
+  };
+
+  // the page is left: what has not come is not waited for any more
+  moedb.leave = function () {
+    for (const [name, stop] of coming) {
+      held.delete(name);
+      coming.delete(name);
+      stop.abort();
+    }
   };
 
   // the table of a part of a section, read once; null where there is none

@@ -78,6 +78,13 @@
     return unpacked.get(key);
   }
 
+  const pictured = new Map();
+  function picturesOf(part, layer) {
+    const key = part.id + " " + layer;
+    if (!pictured.has(key)) pictured.set(key, moedb.pictures(part.images));
+    return pictured.get(key);
+  }
+
   async function showContexts(host, part, layer, expert) {
     const place = element("section", null, element("h3", null, moedb.visible(part.caption)));
     host.append(place);
@@ -90,6 +97,11 @@
     for (const length of lengths) starts.push(starts[starts.length - 1] + length);
     let largest = 0;
     for (const row of rows) for (let i = starts[row]; i < starts[row + 1]; i++) if (scores[i] > largest) largest = scores[i];
+    if (part.images) {
+      const images = await picturesOf(part, layer);
+      place.append(await moedb.imagesOfExpert(images, table, rows, expert), moedb.howAsked(part));
+      return;
+    }
     const list = element("ol", { class: "contexts" });
     for (const row of rows) {
       const line = element("li", null, element("a", { class: "of", href: `#example/${table.columns.example_id[row]}/${table.columns.position[row]}` }, moedb.number(table.columns.score[row])));
@@ -153,6 +165,14 @@
     place.append(moedb.plainTable(seen, rows.slice(0, MOST), ["other", "jaccard", "lift", "n_both", "expected"], "Experts that it goes with", { other: (row) => moedb.expertLink(layer, other[row]) }));
   }
 
+  function showAcross(place, table, layer, expert) {
+    const rows = ofExpert(table, layer, expert);
+    if (rows.length === 0) return none(place, "Here are no pairs of it with an expert of a next layer.");
+    rows.sort(byLargest(table, "p_next_given"));
+    const { next_layer, next_expert } = table.columns;
+    place.append(moedb.plainTable(table, rows.slice(0, MOST), ["next_expert", "p_next_given", "lift", "n_both", "expected"], "Experts of the next layer that its tokens choose", { next_expert: (row) => moedb.expertLink(next_layer[row], next_expert[row]) }));
+  }
+
   function showRows(names, empty) {
     return (place, table, layer, expert) => {
       const rows = ofExpert(table, layer, expert);
@@ -201,6 +221,7 @@
     await block(main, "Tokens promoted and suppressed", await moedb.part("labels", "promoted"), of(showPromoted));
     await showClasses(main, layer, expert);
     await block(main, "Experts that it goes with", await moedb.part("pairs", "together"), of(showTogether));
+    await block(main, "Experts of the next layer that its tokens choose", await moedb.part("pairs", "across"), of(showAcross));
     await block(main, "What ablating it changes", await moedb.part("answers", "ablations"), of(showRows(ABLATIONS, "It was not ablated.")));
     await block(main, "What ablating it changes where its label fits", await moedb.part("labels", "effects"), of(showRows(EFFECTS, "It was not ablated.")));
   };

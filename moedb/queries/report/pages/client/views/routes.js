@@ -17,6 +17,10 @@
       const slice = index.slices.findIndex(([first, last]) => numbers[0] >= first && numbers[0] <= last);
       return { needs: "tokens-" + Math.max(slice, 0), show: (place) => moedb.pages.example(place, numbers[0], numbers[1]) };
     }
+    if (name === "images" && index.slices.length > 0) {
+      const slice = index.slices[numbers[0]] === undefined ? 0 : numbers[0];
+      return { needs: "tokens-" + slice, show: (place) => moedb.pages.images(place, slice) };
+    }
     if (name in moedb.more) return { needs: "index", show: (place) => moedb.more[name](place, rest) };
     return { needs: "about", show: moedb.pages.overview, section: name === "section" ? rest[0] : null };
   }
@@ -39,6 +43,7 @@
       shown = key;
       // what is slow goes on in a place of its own, which may be gone by then
       const place = element("div");
+      moedb.leave();
       main.replaceChildren(place);
       window.scrollTo(0, 0);
       try {

@@ -9,7 +9,7 @@
 
   // how tokens are coloured: value of a token at a layer, its colour, its text
   const hue = (expert) => d3.hsl((expert * 137.508) % 360, 0.55, 0.72).formatHex();
-  const WAYS = {
+  const WAYS = moedb.ways = {
     expert: { value: (layer, at) => layer.expert[at * layer.top_k], colour: (value) => hue(value), said: (value) => "expert " + value },
     weight: { value: (layer, at) => layer.weight[at * layer.top_k], colour: (value, most) => moedb.shade(value / most), said: moedb.number },
     entropy: { value: (layer, at) => (layer.entropy === null ? NaN : layer.entropy[at]), colour: (value, most) => moedb.shade(value / most), said: (value) => moedb.number(value) + " bits" },
@@ -27,18 +27,32 @@
     const labels = await Promise.all(view.labels.map(async (each) => ({ key: each.key, value: await moedb.column(each.value) })));
     const layers = await Promise.all(view.layers.map(async (each) => {
       const ifThere = (column) => (column === null ? null : moedb.column(column));
-      const [expert, weight, entropy, shared] = await Promise.all([each.expert, each.weight, each.entropy, each.shared].map(ifThere));
-      return { ...each, expert, weight, entropy, shared };
+      const [expert, weight, entropy, shared, norm, probability] = await Promise.all(
+        [each.expert, each.weight, each.entropy, each.shared, each.norm ?? null, each.probability ?? null].map(ifThere),
+      );
+      return { ...each, expert, weight, entropy, shared, norm, probability };
     }));
+    const [pictures, answers] = await Promise.all([moedb.pictures(view.images), moedb.answersOf(view.answers)]);
     const starts = new Map();
     example_id.forEach((example, at) => { if (!starts.has(example)) starts.set(example, at); });
-    return { token_idx, example_id, token, labels, layers, starts, n: token.length };
+    return { token_idx, example_id, token, labels, layers, starts, pictures, answers, n: token.length, sql: view.sql };
   }
   moedb.tokensOf = function (name) {
-    if (!read.has(name)) read.set(name, unpacked(name));
+    if (!read.has(name)) {
+      read.set(name, unpacked(name));
+      read.get(name).catch(() => read.delete(name));  // it is asked for again
+    }
     return read.get(name);
   };
 
+  let known = null;
+  moedb.examples = function () {
+    if (known === null) {
+      known = examples();
+      known.catch(() => { known = null; });
+    }
+    return known;
+  };
   async function examples() {
     const view = await moedb.view("examples");
     const [example_id, split, n_tokens] = await Promise.all([view.example_id, view.split, view.n_tokens].map(moedb.column));
@@ -54,7 +68,6 @@
     }
     return { example_id, split, n_tokens, labels, twins, run_b: view.run_b, slices: view.slices };
   }
-  let known = null;
 
   function tokensOfExample(all, example) {
     const start = all.starts.get(example);
@@ -171,12 +184,15 @@
   moedb.pages.example = async function (main, example, position) {
     const index = moedb.block("index");
     const slice = index.slices.findIndex(([first, last]) => example >= first && example <= last);
-    known = known || examples();
-    const list = await known;
+    const list = await moedb.examples();
     const all = slice < 0 ? null : await moedb.tokensOf("tokens-" + slice);
     const own = all && tokensOfExample(all, example);
     if (!own) {
       main.append(element("p", { class: "missing" }, `The tokens of example ${example} are not here.`));
+      return;
+    }
+    if (all.pictures) {
+      moedb.showImage(main, all, list, own[0]);
       return;
     }
     const at = list.example_id.indexOf(example);

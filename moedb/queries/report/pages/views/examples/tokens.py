@@ -7,6 +7,12 @@ from typing import Any
 from moedb.queries.report.pages.asking import Json
 from moedb.queries.report.pages.columns import numbers, texts
 from moedb.queries.report.pages.subject import Subject
+from moedb.queries.report.pages.views.examples.images import (
+    has_images,
+    outcomes_of,
+    scores_of,
+    sheets_of,
+)
 from moedb.store.reading.snapshot import RunSnapshot
 
 UNMATCHED = 255
@@ -26,7 +32,7 @@ group by key, example_id
 order by key, example_id
 """.strip()
 _TOKENS = """
-select token_idx, example_id, position, token
+select token_idx, example_id, position, token, array_row
 from tokens
 where run_id = cast($run as varchar)
     and example_id between cast($first as integer) and cast($last as integer)
@@ -160,13 +166,15 @@ def tokens(subject: Subject, part: Slice, number: int = 0) -> Json:
     rows = subject.database.sql(_TOKENS, asked).arrow()
     token_idx = rows["token_idx"].to_numpy()
     place = {int(token): at for at, token in enumerate(token_idx)}
+    is_of_images = has_images(subject.run)
     labels: dict[str, list[str | None]] = {}
     for key, token, value in subject.database.sql(_TOKEN_LABELS, asked).fetchall():
         labels.setdefault(key, [None] * len(token_idx))[place[token]] = value
+    example_ids = rows["example_id"].to_numpy()
     return {
         "id": f"tokens-{number}",
         "token_idx": numbers(token_idx),
-        "example_id": numbers(rows["example_id"].to_numpy()),
+        "example_id": numbers(example_ids),
         "token": texts(rows["token"].to_pylist()),
         "labels": [{"key": key, "value": texts(values)} for key, values in labels.items()],
         "layers": [
@@ -175,6 +183,8 @@ def tokens(subject: Subject, part: Slice, number: int = 0) -> Json:
             )
             for row in subject.run.manifest.layers
         ],
+        "images": sheets_of(subject, rows["array_row"].to_pylist()),
+        "answers": outcomes_of(subject, asked, example_ids.tolist()) if is_of_images else None,
         "sql": _DECISIONS,
     }
 
@@ -199,6 +209,7 @@ def _layer(
         "weight": numbers(decisions["weight"].to_numpy()),
         "entropy": numbers(entropy) if len(entropy) == len(place) else None,
         "shared": _shared(subject, here, place),
+        **(scores_of(subject, here, len(place), n_experts) if has_images(subject.run) else {}),
     }
 
 
