@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from moedb.errors import ArrayNotFoundError, ParameterError
 from moedb.queries.analyses.analysis import RUN, SPLIT, Analysis, AnalysisColumn
+from moedb.queries.analyses.uncertainty.clusters import CLUSTER, clusters_of
+from moedb.queries.analyses.uncertainty.means import interval_of_mean
 from moedb.queries.analyses.waiting.progress import each_part
 from moedb.queries.questions.parameters import Parameter
 from moedb.queries.reading.arrays.rows import KEPT, read_rows, spread
@@ -28,7 +30,7 @@ _SUMS = 64
 """Epsilons that sums over a layer's width, and over the layers before it, may be off by."""
 _BFLOAT16_EPSILON = 2.0**-7
 
-_ROWS = f"{KEPT}\n\nselect kept.array_row\nfrom kept\norder by kept.array_row"
+_ROWS = f"{KEPT}\n\nselect kept.array_row, kept.example_id\nfrom kept\norder by kept.array_row"
 _EXPERTS = f"""
 {KEPT}
 
@@ -50,6 +52,8 @@ class PairOverlap:
         Tokens compared.
     cosine
         Mean cosine of the two outputs; None where no token has two that are not zero.
+    cosine_low, cosine_high
+        The ends of its interval over clusters of tokens; None where these are not known, or one.
     cka
         Linear CKA; None where one of the outputs is the same for all tokens, but for rounding.
     norm_a, norm_b
@@ -58,6 +62,8 @@ class PairOverlap:
 
     n_tokens: int
     cosine: float | None
+    cosine_low: float | None
+    cosine_high: float | None
     cka: float | None
     norm_a: float
     norm_b: float
@@ -71,6 +77,8 @@ class OutputOverlapRow(NamedTuple):
     expert_b: int
     n_tokens: int
     cosine: float | None
+    cosine_low: float | None
+    cosine_high: float | None
     cka: float | None
     norm_a: float
     norm_b: float
@@ -84,14 +92,15 @@ def output_overlap(reader: "SnapshotReader", parameters: "Mapping[str, Value]") 
     reader
         Reads the store.
     parameters
-        run, split, layer, min_tokens and max_tokens.
+        run, split, layer, min_tokens, max_tokens and cluster.
 
     Raises
     ------
     ArrayNotFoundError
         If the run keeps no outputs, or only those of one expert for each token.
     ParameterError
-        If a number of tokens is less than 1.
+        If a number of tokens is less than 1, or no example has the label that is to tell the
+        clusters.
     """
     for name in ("min_tokens", "max_tokens"):
         given = parameters[name]
@@ -114,6 +123,8 @@ def output_overlap(reader: "SnapshotReader", parameters: "Mapping[str, Value]") 
                         expert_b=expert_b,
                         n_tokens=pair.n_tokens,
                         cosine=pair.cosine,
+                        cosine_low=pair.cosine_low,
+                        cosine_high=pair.cosine_high,
                         cka=pair.cka,
                         norm_a=pair.norm_a,
                         norm_b=pair.norm_b,
@@ -170,16 +181,20 @@ def _pairs_of_layer(
 
     run = str(parameters["run"])
     chosen = {"run": run, "split": parameters["split"]}
-    rows = reader.sql(_ROWS, chosen).df()["array_row"].to_numpy(np.int64)
-    if not len(rows):
+    kept = reader.sql(_ROWS, chosen).df()
+    if kept.empty:
         return
-    picked = spread(len(rows), parameters["max_tokens"])
-    values = read_rows(reader.array(run, array, layer), rows[picked])
+    picked = spread(len(kept), parameters["max_tokens"])
+    values = read_rows(reader.array(run, array, layer), kept["array_row"].to_numpy()[picked])
+    clusters = clusters_of(reader, run, _NAME, parameters["cluster"]).of(
+        kept["example_id"].to_numpy()[picked]
+    )
     if array == _EVERY:
-        yield from compare_all(values, number_format)
+        yield from compare_all(values, number_format, clusters)
         return
     experts = reader.sql(_EXPERTS, {**chosen, "layer": layer}).df()["expert"].to_numpy(np.int64)
-    yield from compare_chosen(values, experts.reshape(len(rows), -1)[picked], number_format)
+    own = experts.reshape(len(kept), -1)[picked]
+    yield from compare_chosen(values, own, number_format, clusters)
 
 
 def rounding(number_format: str) -> float:
@@ -208,7 +223,9 @@ def rounding(number_format: str) -> float:
 
 
 def compare_all(
-    outputs: "NDArray[np.floating[Any]]", number_format: str = "float32"
+    outputs: "NDArray[np.floating[Any]]",
+    number_format: str = "float32",
+    clusters: "NDArray[np.int64] | None" = None,
 ) -> "Iterator[tuple[int, int, PairOverlap]]":
     """Compare all pairs of experts over all tokens.
 
@@ -218,6 +235,8 @@ def compare_all(
         (token, expert, d_model): the output of every expert for every token.
     number_format
         The format that they were computed in.
+    clusters
+        (token,): the cluster of each, a number; None for no intervals.
 
     Yields
     ------
@@ -230,13 +249,14 @@ def compare_all(
     own = [co_variation(outputs[:, e], outputs[:, e]) for e in range(n_experts)]
     least = rounding(number_format)
     for a, b in combinations(range(n_experts), 2):
-        yield a, b, _compare(outputs[:, a], outputs[:, b], least, own[a], own[b])
+        yield a, b, _compare(outputs[:, a], outputs[:, b], least, clusters, own[a], own[b])
 
 
 def compare_chosen(
     outputs: "NDArray[np.floating[Any]]",
     experts: "NDArray[np.integer[Any]]",
     number_format: str = "float32",
+    clusters: "NDArray[np.int64] | None" = None,
 ) -> "Iterator[tuple[int, int, PairOverlap]]":
     """Compare each pair of experts over the tokens that use both.
 
@@ -248,6 +268,8 @@ def compare_chosen(
         (token, rank): which expert it is.
     number_format
         The format that the outputs were computed in.
+    clusters
+        (token,): the cluster of each, a number; None for no intervals.
 
     Yields
     ------
@@ -274,24 +296,28 @@ def compare_chosen(
         a, b = divmod(int(pair), n_experts)
         outputs_a = outputs[tokens[entries], rank_a[entries]]
         outputs_b = outputs[tokens[entries], rank_b[entries]]
-        yield a, b, _compare(outputs_a, outputs_b, least)
+        own = None if clusters is None else clusters[tokens[entries]]
+        yield a, b, _compare(outputs_a, outputs_b, least, own)
 
 
 def _compare(
     outputs_a: "NDArray[np.floating[Any]]",
     outputs_b: "NDArray[np.floating[Any]]",
     least: float,
+    clusters: "NDArray[np.int64] | None",
     own_a: float | None = None,
     own_b: float | None = None,
 ) -> PairOverlap:
     """Compare two experts.
 
     ``least`` is the deviation from the mean, beside the size of the outputs, that is rounding and
-    no variation; ``own_a`` and ``own_b`` are given where their own co-variation is known.
+    no variation; ``clusters`` are those of the tokens, where they are known; ``own_a`` and
+    ``own_b`` are given where their own co-variation is known.
     """
     import numpy as np
 
-    cosines, norms_a, norms_b, squares_a, squares_b, n_defined = 0.0, 0.0, 0.0, 0.0, 0.0, 0
+    norms_a, norms_b, squares_a, squares_b = 0.0, 0.0, 0.0, 0.0
+    cosines = np.full(len(outputs_a), np.nan)
     for start in range(0, len(outputs_a), SHARD_ROWS):
         a = outputs_a[start : start + SHARD_ROWS].astype(np.float64)
         b = outputs_b[start : start + SHARD_ROWS].astype(np.float64)
@@ -302,8 +328,14 @@ def _compare(
         squares_b += float((norm_b**2).sum())
         defined = (norm_a > 0) & (norm_b > 0)
         products = np.einsum("td,td->t", a[defined], b[defined])
-        cosines += float((products / (norm_a[defined] * norm_b[defined])).sum())
-        n_defined += int(defined.sum())
+        cosines[start : start + SHARD_ROWS][defined] = products / (
+            norm_a[defined] * norm_b[defined]
+        )
+    is_defined = np.isfinite(cosines)
+    cosines = cosines[is_defined]
+    low, high = None, None
+    if clusters is not None:
+        low, high = interval_of_mean(cosines, clusters[is_defined])
     n_tokens = len(outputs_a)
     own_a = co_variation(outputs_a, outputs_a) if own_a is None else own_a
     own_b = co_variation(outputs_b, outputs_b) if own_b is None else own_b
@@ -313,7 +345,9 @@ def _compare(
     varies = own_a > least**2 * squares_a and own_b > least**2 * squares_b
     return PairOverlap(
         n_tokens=n_tokens,
-        cosine=cosines / n_defined if n_defined else None,
+        cosine=float(cosines.mean()) if len(cosines) else None,
+        cosine_low=low if low is None else max(low, -1.0),
+        cosine_high=high if high is None else min(high, 1.0),
         cka=co_variation(outputs_a, outputs_b) / (own_a * own_b) if varies else None,
         norm_a=norms_a / n_tokens,
         norm_b=norms_b / n_tokens,
@@ -369,6 +403,7 @@ OUTPUT_OVERLAP = Analysis(
             "read no more than this many tokens of a layer, evenly spread; all when null",
             least=1,
         ),
+        CLUSTER,
     ),
     columns=(
         AnalysisColumn("layer", "the MoE layer", "INTEGER"),
@@ -386,6 +421,13 @@ OUTPUT_OVERLAP = Analysis(
             "of zeros has none",
             "DOUBLE",
         ),
+        AnalysisColumn(
+            "cosine_low",
+            "the lower end of its 95 % interval: Student's t of the jackknife over examples, or "
+            "clusters of them; null of a single one, and where all cosines are alike",
+            "DOUBLE",
+        ),
+        AnalysisColumn("cosine_high", "the upper end", "DOUBLE"),
         AnalysisColumn(
             "cka",
             "linear CKA of the outputs, centred over the tokens; near 1 for any two experts "

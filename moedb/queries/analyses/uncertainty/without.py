@@ -36,8 +36,8 @@ WITHOUT: Mapping[str, tuple[str, str]] = MappingProxyType(
             "moedb query load-balance --run RUN --ci, for the examples of one of them",
         ),
         "output-overlap": (
-            "a pair's tokens are drawn from all that chose both, up to max_tokens",
-            "moedb query output-overlap -p max_tokens N, to see what more tokens change",
+            "it has those of its cosine: cosine_low and cosine_high",
+            "moedb query output-overlap -p cluster KEY",
         ),
         "polysemanticity": (
             f"it counts concepts above a threshold; {_PROBES}",

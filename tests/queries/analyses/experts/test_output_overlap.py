@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import zarr
+from scipy.stats import t as student
 
 import moedb
 from moedb.errors import ArrayNotFoundError, ParameterError
@@ -28,6 +29,7 @@ CHOSEN, EVERY, MIXED, TOP_ONE, BARE, PARTLY = (
     f"{name}-0123456789" for name in ("chosen", "every", "mixed", "topone", "bare", "partly")
 )
 N_UNITS, N_TOKENS = 3, 1030
+ENDS = ("cosine_low", "cosine_high")
 
 
 def every_output(unit: int, layer: int) -> np.ndarray:
@@ -141,12 +143,17 @@ def expected(
             one = np.stack([values[row, places[a][row]] for row in both])
             other = np.stack([values[row, places[b][row]] for row in both])
         rows.append((layer, a, b, len(one), *plain_overlap(one, other)))
-    return pd.DataFrame(rows, columns=list(ANALYSES["output-overlap"].column_names))
+    names = ANALYSES["output-overlap"].column_names
+    return pd.DataFrame(rows, columns=[name for name in names if name not in ENDS])
 
 
 def assert_same(actual: pd.DataFrame, wanted: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(
-        actual.reset_index(drop=True), wanted, check_dtype=False, rtol=1e-9, atol=1e-12
+        actual[wanted.columns].reset_index(drop=True),
+        wanted,
+        check_dtype=False,
+        rtol=1e-9,
+        atol=1e-12,
     )
 
 
@@ -176,6 +183,32 @@ class TestOutputOverlap:
         frame = db.query("output-overlap", run=MIXED).df()
         wanted = [expected(db, MIXED, layer, every=layer == LAYERS[0]) for layer in LAYERS]
         assert frame["n_tokens"].tolist() == pd.concat(wanted)["n_tokens"].tolist()
+
+    def test_intervals_are_over_examples(self, db):
+        frame = db.query("output-overlap", run=EVERY, layer=3, split="all").df()
+        group = zarr.open_group(db.snapshot.run(EVERY).layout.arrays, mode="r")
+        values = np.asarray(group["all_expert_outputs/3"]).astype(np.float64)
+        tokens = db.sql(
+            "select array_row, example_id from tokens "
+            "where run_id = $run and array_row is not null",
+            {"run": EVERY},
+        ).df()
+        for row in frame.query("expert_a == 0 or expert_b == 3").itertuples():
+            one, other = (values[tokens["array_row"], e] for e in (row.expert_a, row.expert_b))
+            norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+            cosines = tokens.assign(cosine=(one * other).sum(axis=1) / norms)
+            if (row.expert_a, row.expert_b) == (1, 3):  # all are 1, but for rounding
+                assert np.isnan([row.cosine_low, row.cosine_high]).all()
+                continue
+            without = np.array(
+                [cosines.loc[cosines["example_id"] != e, "cosine"].mean() for e in range(N_UNITS)]
+            )
+            apart = without - without.mean()
+            error = np.sqrt((N_UNITS - 1) / N_UNITS * (apart**2).sum())
+            degrees = min(N_UNITS, 3 * (apart**2).sum() ** 2 / (apart**4).sum()) - 1
+            half = student.ppf(0.975, degrees) * error
+            wanted = np.clip([row.cosine - half, row.cosine + half], -1, 1)
+            np.testing.assert_allclose([row.cosine_low, row.cosine_high], wanted, rtol=1e-6)
 
     def test_min_and_max_tokens(self, db):
         full = db.query("output-overlap", run=CHOSEN, layer=1).df()
