@@ -1,7 +1,6 @@
 """Which experts are chosen together, of one layer or of two."""
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from moedb.queries.analyses.uncertainty.resampling.counts.answers.answer import Answer, over
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from moedb.queries.analyses.uncertainty.resampling.counts.answers.answer import Answers
     from moedb.queries.analyses.uncertainty.resampling.counts.of_run import OfRun
+    from moedb.queries.counting.decisions.layers import Layer
     from moedb.queries.questions.parameters import Value
 
     Columns = dict[str, NDArray[np.float64]]
@@ -84,11 +84,7 @@ def cross_layer(side: "OfRun", values: "Mapping[str, Value]") -> "Answers":
         )
         following = int(given["next_layer"][0].as_py())
         expert, next_expert = (given[key].to_numpy().astype(np.int64) for key in keys[1:])
-        first, second = (
-            partial(_by_rank, _ranks_of(side, each, shape), shape)
-            for each in (layer, following)
-            if (shape := (layers[each].top_k, layers[each].n_experts))
-        )
+        first, second = (_by_rank(side, layers[each]) for each in (layer, following))
 
         def ask(weights: "NDArray[np.float64]") -> "Columns":
             n_both = pairs.drawn(weights)[counted]
@@ -108,22 +104,22 @@ def cross_layer(side: "OfRun", values: "Mapping[str, Value]") -> "Answers":
     return at_layer
 
 
-def _ranks_of(side: "OfRun", layer: int, shape: tuple[int, int]) -> Beside:
-    """What clusters add to the decisions of a layer, (rank x expert,)."""
-    top_k, n_experts = shape
+def _by_rank(
+    side: "OfRun", layer: "Layer"
+) -> "Callable[[NDArray[np.float64]], NDArray[np.float64]]":
+    """From how often clusters count (draw, cluster) to decisions (rank, expert, draw)."""
+    top_k, n_experts = layer.top_k, layer.n_experts
     wanted = {
-        "layer": [layer] * (top_k * n_experts),
+        "layer": [layer.layer] * (top_k * n_experts),
         "rank": [rank for rank in range(top_k) for _ in range(n_experts)],
         "expert": list(range(n_experts)) * top_k,
     }
-    return Beside(side.counts_at("rank_usage", layer), wanted)
+    ranks = Beside(side.counts_at("rank_usage", layer.layer), wanted)
 
+    def drawn(weights: "NDArray[np.float64]") -> "NDArray[np.float64]":
+        return ranks.drawn(weights)["n_decisions"].reshape(top_k, n_experts, len(weights))
 
-def _by_rank(
-    ranks: Beside, shape: tuple[int, int], weights: "NDArray[np.float64]"
-) -> "NDArray[np.float64]":
-    """(rank, expert, draw)."""
-    return ranks.drawn(weights)["n_decisions"].reshape(*shape, len(weights))
+    return drawn
 
 
 def _or_nothing(found: "Columns", n_both: "NDArray[np.float64]") -> "Columns":
