@@ -92,7 +92,8 @@ def write_duckdb(
     Raises
     ------
     UsageError
-        If the file is not named as one of DuckDB, cannot be written, or its views would read a store that is not on a disk.
+        If the file is not named as one of DuckDB, cannot be written, or its views would read a
+        store that is not on a disk.
     RunNotFoundError
         If there is no such run, or none is complete.
     StoreError
@@ -145,7 +146,7 @@ def _check_ending(path: Path) -> None:
     if path.suffix.lower() not in DUCKDB_ENDINGS:
         raise UsageError(
             f"{path.name}: the name of a database of DuckDB ends in {', '.join(DUCKDB_ENDINGS)}",
-            f"-o {path.stem or 'runs'}.duckdb; a table is written by: moedb export NAME -o FILE.tex",
+            f"-o {path.stem}.duckdb; a table is written by: moedb export NAME -o FILE.tex",
         )
 
 
