@@ -8,6 +8,9 @@ DATA_FORMATS = ("csv", "json", "jsonl", "parquet")
 DUCKDB = "duckdb"
 """The format of a file with whole runs, which is no table."""
 
+DUCKDB_ENDINGS = (".duckdb", ".ddb", ".db")
+"""How its files are named."""
+
 FORMAT_OF_ENDING = {
     ".tex": "latex",
     ".csv": "csv",

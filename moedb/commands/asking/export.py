@@ -26,7 +26,7 @@ from moedb.commands.terminal.completion import (
 from moedb.commands.terminal.emitting import emit
 from moedb.commands.terminal.messages import say, say_sources
 from moedb.errors import MoedbError, UsageError, did_you_mean
-from moedb.schemas.formats import DUCKDB, FORMATS
+from moedb.schemas.formats import DUCKDB, DUCKDB_ENDINGS, FORMATS
 
 _OF_DATABASES = ("run", "output", "format_", "copy_all", "store")
 """The options that a file of DuckDB takes."""
@@ -92,8 +92,8 @@ def export(
     """Write a table for a paper, by the ending of -o: .tex .csv .md .html .json .jsonl .parquet.
 
     Beside it goes a sidecar, FILE.provenance.json: SQL, parameters, runs, models, hashes.
-    Without NAME, .duckdb is a database of runs for any program that opens DuckDB's files: tables,
-    views, and the named queries as table macros.
+    Without NAME, .duckdb (or .ddb, .db) is a database of runs for any program that opens DuckDB's
+    files: tables, views, and the named queries as table macros.
 
     \b
     Example:
@@ -108,7 +108,7 @@ def export(
         _check(names)
         return
     is_database = format_ == DUCKDB or (
-        format_ is None and output is not None and output.suffix.lower() == f".{DUCKDB}"
+        format_ is None and output is not None and output.suffix.lower() in DUCKDB_ENDINGS
     )
     if is_database:
         _write_database(names, run, output, copy_all)

@@ -19,7 +19,7 @@ from moedb.queries.reading.references import references
 from moedb.queries.results.export import write_with_sidecar
 from moedb.queries.results.files import check_folder
 from moedb.queries.results.result import Provenance, RunReference
-from moedb.schemas.formats import DUCKDB
+from moedb.schemas.formats import DUCKDB, DUCKDB_ENDINGS
 from moedb.schemas.tables import RUNS, TABLES
 from moedb.schemas.version import __version__
 from moedb.store.engine.connection import DatabaseFile, open_engine
@@ -92,13 +92,15 @@ def write_duckdb(
     Raises
     ------
     UsageError
-        If the file cannot be written, or its views would read a store that is not on a disk.
+        If the file is not named as one of DuckDB, cannot be written, or its views would read a
+        store that is not on a disk.
     RunNotFoundError
         If there is no such run, or none is complete.
     StoreError
         If a file of the store is damaged or gone.
     """
     path = Path(path)
+    _check_ending(path)
     check_folder(path)
     _check_no_log(path)
     snapshot = _chosen(database.snapshot, run)
@@ -137,6 +139,15 @@ def write_duckdb(
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return DuckdbFile(paths, runs, in_place)
+
+
+def _check_ending(path: Path) -> None:
+    """What opens a file by its name would take it for a table, or for a text."""
+    if path.suffix.lower() not in DUCKDB_ENDINGS:
+        raise UsageError(
+            f"{path.name}: the name of a database of DuckDB ends in {', '.join(DUCKDB_ENDINGS)}",
+            f"-o {path.stem}.duckdb; a table is written by: moedb export NAME -o FILE.tex",
+        )
 
 
 def _check_no_log(path: Path) -> None:

@@ -338,9 +338,9 @@ class TestCommand:
             "wrote x.db.provenance.json",
             f"run first ({RUN_ID})",
         ]
-        assert run_cli(["export", "-o", "y.duckdb", "--copy"]) == 0
+        assert run_cli(["export", "-o", "y.DDB", "--copy"]) == 0
         assert "2 runs: first" in capfd.readouterr().err
-        for name, n_runs in (("x.db", 1), ("y.duckdb", 2)):
+        for name, n_runs in (("x.db", 1), ("y.DDB", 2)):
             with duckdb.connect(name, read_only=True) as plain:
                 assert plain.sql("select count(*) from runs").fetchall() == [(n_runs,)]
         assert run_cli(["export", "--check", "x.db"]) == 0
@@ -356,6 +356,10 @@ class TestCommand:
             (("load-balance", "-o", "x.csv", "--copy"), "--copy is for a file of DuckDB"),
             (("-o", "x.duckdb", "--run", "nosuch"), "no run named 'nosuch'"),
             (("-o", "no/x.duckdb"), "there is no folder no"),
+            (("load-balance", "-o", "x.db"), "it takes no load-balance"),
+            (("--format", "duckdb", "-o", "x.tex"), "x.tex: the name of a database of DuckDB"),
+            (("--format", "duckdb", "-o", "x"), "ends in .duckdb, .ddb, .db"),
+            (("--format", "duckdb", "-o", "x.duckdb.tex"), "-o x.duckdb.duckdb"),
         ],
     )
     def test_refuses(
@@ -363,4 +367,4 @@ class TestCommand:
     ) -> None:
         assert run_cli(["export", *arguments]) == 2
         assert said in capfd.readouterr().err
-        assert not Path("x.duckdb").exists()
+        assert not [path.name for path in Path().iterdir() if path.is_file()]

@@ -34,7 +34,7 @@ _COLUMNS = (
 )
 _ACROSS_COLUMNS = (
     *("layer", "next_layer", "expert", "next_expert", "n_both", "n_expert", "n_tokens"),
-    *("p_next_given", "expected", "lift", "information"),
+    *("p_next_given", "expected", "lift"),
 )
 _ALIKE = Part(
     "alike",
@@ -100,7 +100,7 @@ def _across(n_pairs: int) -> Part:
                 "y": "expert",
                 "panel": "layer",
                 "values": ["p_next_given", "lift", "n_both"],
-                "told": ["next_layer", "n_both", "n_expert", "expected", "information"],
+                "told": ["next_layer", "n_both", "n_expert", "expected"],
                 "link": "expert",
                 "layer": "next_layer",
             },
