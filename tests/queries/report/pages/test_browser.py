@@ -187,6 +187,7 @@ def test_experts_of_two_layers_stand_across_and_down(
         rows = database.resampled(Resampling(samples=100)).query("cross-layer", run=CAPTURED).df()
     with opened(browser, prompts) as page:
         canvas = figure(page, "Experts of the next layer").locator(".canvas")
+        canvas.scroll_into_view_if_needed()  # what is far down is not drawn
         canvas.locator("rect[data-item]").nth(3).hover()
         title = canvas.locator(".told b").inner_text()
         by_mouse = told(page, canvas)
