@@ -180,6 +180,34 @@ def test_hostile_names_are_texts(browser: Any, hostile: Path, width: int) -> Non
         assert page.locator("main img").count() == 0 and page.locator("main script").count() == 0
 
 
+def test_bars_of_scores_are_told(browser: Any, prompts: Path, store: Path) -> None:
+    with moedb.open(store) as database:
+        scores = database.sql(
+            "select weight * output_norm as score from routing"
+            " join tokens using (run_id, token_idx) join examples using (run_id, example_id)"
+            " where layer = 2 and expert = 1 and split <> 'corrupted'",
+            run=CAPTURED,
+        ).df()["score"]
+    most = scores.max()
+    expected = [0] * 20
+    for score in scores:
+        expected[min(int(score * 20 / most), 19)] += 1
+    with opened(browser, prompts) as page:
+        goes_to(page, "expert/2/1")
+        canvas = page.locator("section", has=page.get_by_role("heading", name="Scores")).locator(
+            ".canvas"
+        )
+        canvas.scroll_into_view_if_needed()
+        canvas.locator("rect[data-item]").first.wait_for(state="attached")
+        assert canvas.locator("rect[data-item]").count() == 20
+        canvas.focus()
+        counts = []
+        for _ in range(20):
+            page.keyboard.press("ArrowRight")
+            counts.append(int(told(page, canvas)["decisions"]))
+    assert counts == expected
+
+
 def test_experts_of_two_layers_stand_across_and_down(
     browser: Any, prompts: Path, store: Path
 ) -> None:
@@ -187,6 +215,7 @@ def test_experts_of_two_layers_stand_across_and_down(
         rows = database.resampled(Resampling(samples=100)).query("cross-layer", run=CAPTURED).df()
     with opened(browser, prompts) as page:
         canvas = figure(page, "Experts of the next layer").locator(".canvas")
+        canvas.scroll_into_view_if_needed()  # what is far down is not drawn
         canvas.locator("rect[data-item]").nth(3).hover()
         title = canvas.locator(".told b").inner_text()
         by_mouse = told(page, canvas)

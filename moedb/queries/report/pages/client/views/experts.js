@@ -59,10 +59,10 @@
         width: Math.min(room, 620), height: 180, marginLeft: 56,
         x: { label: "score" }, y: { label: "decisions", grid: true },
         style: { background: "transparent", fontSize: "11px" },
-        marks: [Plot.rectY(bars, { x1: "from", x2: "to", y: "n", fill: "#4269d0", ariaLabel: "bar" }), Plot.ruleY([0])],
+        marks: [Plot.rectY(bars, { x1: "from", x2: "to", y: "n", fill: "#4269d0" }), Plot.ruleY([0])],
       });
       canvas.append(drawn);
-      return Array.from(drawn.querySelectorAll('g[aria-label="bar"] rect'), (node) => {
+      return Array.from(drawn.querySelectorAll('g[aria-label="rect"] rect'), (node) => {
         const bar = bars[node.__data__];
         return { node, column: node.__data__, row: 0, title: `${moedb.number(bar.from)} to ${moedb.number(bar.to)}`, lines: [["decisions", moedb.number(bar.n)]] };
       });
