@@ -70,6 +70,28 @@ def test_other_numbers_are_told_with_the_line(database: Database, tmp_path: Path
     assert found.detail == "line 2: '1,2' is now '1,3'"
 
 
+@pytest.mark.parametrize("ending", ["csv", "json", "jsonl"])
+@pytest.mark.parametrize(
+    ("was", "now", "status"),
+    [
+        ("0.1::double + 0.2::double", "0.3::double", "same"),
+        ("1e-17::double", "0::double", "same"),
+        ("'0.30000000000000004 of 2'", "'0.3 of 2'", "same"),
+        ("0.3::double", "0.300000001::double", "differs"),
+        ("1000000000000001", "1000000000000002", "differs"),
+        ("'run-1e5a'", "'run-1e6a'", "differs"),
+        ("0.5::double", "null::double", "differs"),
+    ],
+)
+def test_the_last_digits_of_a_number_are_no_difference(
+    database: Database, tmp_path: Path, ending: str, was: str, now: str, status: str
+) -> None:
+    path = tmp_path / f"table.{ending}"
+    export(database.sql(f"select {was} as a, 7 as b"), path)
+    change_sidecar(path, sql=f"select {now} as a, 7 as b")
+    assert check_file(database, path).status == status
+
+
 def test_a_file_that_was_edited_is_not_computed_again(database: Database, tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     export(database.sql("select 1 as a"), path)
