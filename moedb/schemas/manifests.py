@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Self
 
 from moedb.errors import StoreDamagedError
 from moedb.schemas.additions import Addition
+from moedb.schemas.arrays import IMAGES
 from moedb.schemas.seals import check_seal, seal
 from moedb.schemas.tables import FORMAT_MAJOR, MOE_LAYERS, RUNS, Column, Table
 
@@ -277,6 +278,8 @@ class RunManifest(Manifest):
                 _expect(layer, int, f"arrays: {name}")
         if self.image_shape is not None:
             _expect_image_shape(self.image_shape, "image_shape")
+        elif IMAGES in self.arrays:
+            raise StoreDamagedError("image_shape: missing, and the run keeps images")
 
     @classmethod
     def _from_dict(cls, content: dict[str, Any]) -> Self:

@@ -78,6 +78,7 @@ DAMAGE: dict[str, Callable[[RunLayout], object]] = {
         run.manifest, row={**sample_manifest().row, "model": "\ud800"}
     ),
     "nested without end": lambda run: run.manifest.write_text("[" * 200_000),
+    "images of no shape": lambda run: edited(run.manifest, arrays={"images": [0]}),
     "layers of nothing": lambda run: edited(run.manifest, layers=[1]),
     "unit's manifest cut short": lambda run: run.segment("000001").write_text('{"unit":'),
     "unit's manifest of another unit": lambda run: edited(run.segment("000001"), unit="000002"),

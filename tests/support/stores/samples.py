@@ -72,6 +72,7 @@ def sample_manifest(
             **(dict.fromkeys((UNEMBEDDING, FINAL_NORM), (N_LAYERS,)) if n_vocabulary else {}),
         },
         model_end=ModelEnd(n_vocabulary, False, 0.5) if n_vocabulary else None,
+        image_shape=(2, 2, 3) if "images" in arrays else None,
     )
 
 

@@ -285,7 +285,7 @@ def test_a_run_that_the_model_did_not_give_is_refused(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ablations = every_ablation(run, 1, most_used(run, 1)[:1])
-    monkeypatch.setattr(untouched, "allowed_gap", lambda dtype, largest: 0.0)
+    monkeypatch.setattr(untouched, "allowed_gap", lambda dtype, largest: -1.0)
     with pytest.raises(CheckError, match="are not those of the run"):
         measured(run, ablations)
 
