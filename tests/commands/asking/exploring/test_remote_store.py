@@ -143,5 +143,7 @@ def test_what_is_gone_there_is_said_without_secrets(store: Path, bucket: Bucket)
             if path.endswith(".parquet"):
                 bucket.files.rm(path)
         found = client.get("/view/tokens-0", params={"run": RUN})
-        assert found.status_code == 500 and "tokens" in found.text
+        assert found.status_code == 500
+        # the table's file, or a run that was compacted, by what reads first
+        assert "tokens" in found.text or "is gone" in found.text
         assert SECRET not in found.text and "Traceback" not in found.text
