@@ -224,10 +224,8 @@ def _ends(
         # by chance a divergence goes as one over the number of ids
         fewer = n.sum(axis=0)[some] / rest[some].sum(axis=1)
         without[group, some] = of_rest - nulls[some] * fewer
-    endless = np.full(len(own), np.inf)
-    nowhere = np.zeros(len(own), np.bool_)
-    kinds = Kinds(-endless, endless, nowhere, nowhere)
     none_drawn = np.zeros((0, len(own)))
+    kinds = Kinds.of_any(len(own))
     return ends_of("jackknife", own - nulls, none_drawn, without, kinds, (n > 0).sum(axis=0))
 
 

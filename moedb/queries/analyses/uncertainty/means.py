@@ -42,13 +42,12 @@ def interval_of_mean(
     if len(sizes) < 2:
         return None, None
     without = (sums.sum() - sums) / (sizes.sum() - sizes)
-    endless, nowhere = np.array([np.inf]), np.array([False])
     [low], [high] = ends_of(
         "jackknife",
         np.array([sums.sum() / sizes.sum()]),
         np.zeros((0, 1)),
         without[:, None],
-        Kinds(-endless, endless, nowhere, nowhere),
+        Kinds.of_any(1),
         np.array([len(sizes)]),
     )
     return number_or_none(low), number_or_none(high)

@@ -51,6 +51,14 @@ class Kinds(NamedTuple):
     in_steps: "NDArray[np.bool_]"
     kinked: "NDArray[np.bool_]"
 
+    @classmethod
+    def of_any(cls, n: int) -> "Kinds":
+        """Return those of ``n`` estimates that can be any number, and vary smoothly."""
+        import numpy as np
+
+        endless, nowhere = np.full(n, np.inf), np.zeros(n, np.bool_)
+        return cls(-endless, endless, nowhere, nowhere)
+
     def at(self, places: "slice | NDArray[np.bool_]") -> "Kinds":
         """Return some of them."""
         least, most, in_steps, kinked = self

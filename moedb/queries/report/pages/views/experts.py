@@ -25,7 +25,7 @@ _ARRAY_ROWS = """
 select token_idx, array_row
 from tokens
 where run_id = cast($run as varchar)
-order by token_idx
+    and token_idx in (select unnest(cast($token_idx as bigint[])))
 """.strip()
 _HISTOGRAM = """
 with scores as (
@@ -102,9 +102,8 @@ def _contexts(subject: Subject, layer: int, by: str) -> Json:
 
 def _array_rows(subject: Subject, token_idx: Sequence[int]) -> list[int | None]:
     """Where the arrays have each token."""
-    asked = {"run": subject.run.run_id}
-    rows = subject.database.sql(_ARRAY_ROWS, asked).arrow()
-    place = dict(zip(rows["token_idx"].to_pylist(), rows["array_row"].to_pylist(), strict=True))
+    asked = {"run": subject.run.run_id, "token_idx": list(token_idx)}
+    place = dict(subject.database.sql(_ARRAY_ROWS, asked).fetchall())
     return [place[token] for token in token_idx]
 
 
