@@ -72,12 +72,16 @@ expert_counts as (
     where expert_usage.selection = 'all'
 ),
 
+-- fractions are added up in one order: the last digit must not depend on threads
 probabilities as (
     select
         router_mass.run_id,
         router_mass.layer,
         router_mass.expert,
-        sum(cast(router_mass.probability as double)) as probability
+        sum(
+            cast(router_mass.probability as double)
+            order by router_mass.example_id
+        ) as probability
     from router_mass
     join selected_trials using (run_id)
     group by router_mass.run_id, router_mass.layer, router_mass.expert
@@ -88,6 +92,7 @@ expert_shares as (
     select
         expert_counts.run_id,
         expert_counts.layer,
+        expert_counts.expert,
         expert_counts.n_decisions,
         cast(expert_counts.n_decisions as double) / cast(
             sum(expert_counts.n_decisions) over (
@@ -106,10 +111,16 @@ layer_sums as (
         expert_shares.layer,
         cast(sum(expert_shares.n_decisions) as bigint) as n_decisions,
         count(*) as n_used,
-        sum(expert_shares.share * log2(1 / expert_shares.share)) as entropy,
+        sum(
+            expert_shares.share * log2(1 / expert_shares.share)
+            order by expert_shares.expert
+        ) as entropy,
         max(expert_shares.share) as largest_share,
         min(expert_shares.share) as smallest_share,
-        sum(expert_shares.share * expert_shares.mean_probability) as share_times_probability
+        sum(
+            expert_shares.share * expert_shares.mean_probability
+            order by expert_shares.expert
+        ) as share_times_probability
     from expert_shares
     group by expert_shares.run_id, expert_shares.layer
 ),

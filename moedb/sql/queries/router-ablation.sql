@@ -73,11 +73,12 @@ image_results as (
     group by predictions.run_id, predictions.example_id
 ),
 
+-- fractions are added up in an order of their own: the last digit must not depend on threads
 trial_results as (
     select
         image_results.run_id,
         avg(image_results.learned) as learned,
-        avg(image_results.random) as random
+        avg(image_results.random order by image_results.random) as random
     from image_results
     group by image_results.run_id
 ),
@@ -94,11 +95,12 @@ over_trials as (
         count(
             (trial_results.learned - trial_results.random) / nullif(trial_results.learned, 0)
         ) as n_compared,
-        stddev_samp(trial_results.learned) as learned_sd,
-        stddev_samp(trial_results.random) as random_sd,
+        stddev_samp(trial_results.learned order by trial_results.run_id) as learned_sd,
+        stddev_samp(trial_results.random order by trial_results.run_id) as random_sd,
         stddev_samp(
             100 * (trial_results.learned - trial_results.random)
             / nullif(trial_results.learned, 0)
+            order by trial_results.run_id
         ) as decrease_sd
     from selected_trials
     left join trial_results using (run_id)
@@ -122,11 +124,14 @@ over_images as (
         count(image_results.learned) as n_images,
         cast(coalesce(sum(image_results.learned), 0) as bigint) as n_correct,
         avg(image_results.learned) as learned,
-        avg(image_results.random) as random,
-        avg(image_results.reweighted) as reweighted,
-        avg(image_results.reinitialized) as reinitialized,
+        avg(image_results.random order by image_results.random) as random,
+        avg(image_results.reweighted order by image_results.reweighted) as reweighted,
+        avg(image_results.reinitialized order by image_results.reinitialized) as reinitialized,
         count(image_results.learned - image_results.random) as n_differences,
-        stddev_samp(image_results.learned - image_results.random) as difference_sd
+        stddev_samp(
+            image_results.learned - image_results.random
+            order by image_results.learned - image_results.random
+        ) as difference_sd
     from selected_trials
     left join image_results using (run_id)
     group by

@@ -671,3 +671,31 @@ def test_class_matrices_by_hand() -> None:
     # b is undecided: expert 0, with a in the first trial and with c in the second
     consistency = ask(small, "class-consistency", {})
     assert consistency["n_together"].tolist() == [2, 1, 0, 1, 2, 1, 0, 1, 2]
+
+
+def test_last_digits_are_the_same_in_any_order_of_rows() -> None:
+    """Sevenths and thirds have no exact sum: in another order they differ in the last digit."""
+    draw = np.random.default_rng(0)
+    kinds = ["none", *["random-routing"] * 7, *["reinitialize-experts"] * 3]
+    cells = itertools.product("abc", range(len(kinds)), range(300))
+    predictions = pd.DataFrame(
+        [(*cell, int(draw.random() < 0.7)) for cell in cells],
+        columns=["run_id", "condition_id", "example_id", "correct"],
+    )
+    conditions = pd.DataFrame(
+        [(run, number, kind) for run in "abc" for number, kind in enumerate(kinds)],
+        columns=["run_id", "condition_id", "kind"],
+    )
+    trials = pd.DataFrame({"run_id": list("abc"), "trial": range(3)}).assign(
+        variant="base", experts=2, gate="weighted", balance="mean", aux_coefficient=1e-5
+    )
+    found = []
+    for seed in range(8):
+        with duckdb.connect() as db:
+            db.register("predictions", predictions.sample(frac=1, random_state=seed))
+            db.register("trials", trials.sample(frac=1, random_state=seed))
+            db.register("conditions", conditions)
+            found.append(ask(db, "router-ablation", {}))
+    assert list(found[0]["n_images"]) == [900] and found[0]["decrease_sd"][0] > 0
+    for answer in found:
+        pd.testing.assert_frame_equal(answer, found[0], check_exact=True)

@@ -38,6 +38,13 @@ def as_duckdb_means(tree: exp.Expr) -> exp.Expr:
     return tree
 
 
+def _sum(node: exp.Expr) -> exp.Expr:
+    """In any order: Spark knows none within a sum, and it shows in the last digit alone."""
+    if isinstance(node.this, exp.Order):
+        node.set("this", node.this.this)
+    return node
+
+
 def _division(node: exp.Expr) -> exp.Expr:
     """In double precision; by 0 it is infinite or NaN."""
     top, bottom = _double(node.this), _double(node.expression)
@@ -173,4 +180,7 @@ _CHANGES: dict[type[exp.Expr], Callable[[exp.Expr], exp.Expr]] = {
     exp.TryCast: _cast,
     exp.Like: _pattern,
     exp.ILike: _pattern,
+    exp.Sum: _sum,
+    exp.Avg: _sum,
+    exp.StddevSamp: _sum,
 }

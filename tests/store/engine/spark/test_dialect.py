@@ -30,6 +30,10 @@ RELATIONS = ["t", "u", *derived_view_names()]
         ("select a like 'x'", "SELECT `a` LIKE 'x' ESCAPE '"),
         ("select a like 'x' escape '!'", "SELECT `a` LIKE 'x' ESCAPE '!'"),
         ("select cast(1 as hugeint)", "SELECT CAST(1 AS DECIMAL(38, 0))"),
+        (
+            "select sum(a order by b) filter (a > 0), avg(a order by b), stddev_samp(a order by a)",
+            "SELECT SUM(`a`) FILTER(WHERE `a` > 0), AVG(`a`), STDDEV_SAMP(`a`)",
+        ),
     ],
 )
 def test_how_it_is_said(given: str, expected: str) -> None:
