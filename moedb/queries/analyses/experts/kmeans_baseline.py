@@ -1,7 +1,8 @@
 """Whether routing says more about a label than plain clusters of what the router reads.
 
 The tokens of a layer are clustered by k-means into as many clusters as the layer has experts, and
-clusters and experts are compared with each label, and with each other.
+clusters and experts are compared with each label, and with each other. How sure that is, is
+found by leaving out examples; the clusters of k-means stay what they are.
 """
 
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from moedb.queries.analyses.experts.router_inputs import (
     cluster,
     layers_with_inputs,
 )
+from moedb.queries.analyses.uncertainty.agreement import MOST_GROUPS, agreement
+from moedb.queries.analyses.uncertainty.clusters import CLUSTER, clusters_of
 from moedb.queries.analyses.waiting.progress import each_part
 from moedb.queries.questions.parameters import Parameter
 from moedb.queries.reading.arrays.rows import read_rows, spread
@@ -40,7 +43,14 @@ class KmeansBaselineRow(NamedTuple):
     n_tokens: int
     n_values: int | None
     ami_experts: float | None
+    ami_experts_low: float | None
+    ami_experts_high: float | None
     ami_clusters: float | None
+    ami_clusters_low: float | None
+    ami_clusters_high: float | None
+    lead: float | None
+    lead_low: float | None
+    lead_high: float | None
     purity_experts: float | None
     purity_clusters: float | None
     purity_of_one: float | None
@@ -55,14 +65,15 @@ def kmeans_baseline(reader: "SnapshotReader", parameters: "Mapping[str, Value]")
     reader
         Reads the store.
     parameters
-        run, split, layer, key, max_tokens, restarts and seed.
+        run, split, layer, key, max_tokens, restarts, seed and cluster.
 
     Raises
     ------
     ArrayNotFoundError
         If the run keeps no router inputs, or not those of the layer.
     ParameterError
-        If a number of tokens or restarts is less than 1, or the seed is negative.
+        If a number of tokens or restarts is less than 1, the seed is negative, or no example has
+        the label that is to tell the clusters of examples.
     UsageError
         If a layer has fewer tokens than experts.
     """
@@ -74,6 +85,7 @@ def kmeans_baseline(reader: "SnapshotReader", parameters: "Mapping[str, Value]")
     n_experts = {int(row["layer"]): int(row["n_experts"]) for row in run.manifest.layers}
     selection = {"run": run.run_id, "split": parameters["split"]}
     labels = reader.sql(LABELS, {**selection, "key": parameters["key"]}).df()
+    sampled = clusters_of(reader, run.run_id, _NAME, parameters["cluster"])
     rows: list[KmeansBaselineRow] = []
     for layer in each_part(layers_with_inputs(run, parameters["layer"]), "layers"):
         stored = reader.array(run.run_id, ROUTER_INPUT, layer)
@@ -93,7 +105,9 @@ def kmeans_baseline(reader: "SnapshotReader", parameters: "Mapping[str, Value]")
             restarts=int(parameters["restarts"] or 1),
             seed=int(parameters["seed"] or 0),
         )
-        grouped = tokens[["token_idx", "expert"]].assign(cluster=clusters)
+        grouped = tokens[["token_idx", "expert"]].assign(
+            cluster=clusters, sampled=sampled.of(tokens["example_id"].to_numpy())
+        )
         rows += _against_labels(layer, n_experts[layer], grouped, labels)
     return Computed(rows, FIRST_CHOICES, (run.run_id,))
 
@@ -126,6 +140,11 @@ def _against_labels(
             continue
         values = found["value"].factorize()[0]
         experts, clusters = (found[name].to_numpy() for name in ("expert", "cluster"))
+        sampled = found["sampled"].to_numpy()
+        of_experts = agreement(values, found["expert"].factorize()[0], sampled)
+        of_clusters = agreement(values, found["cluster"].factorize()[0], sampled)
+        lead = of_experts.less(of_clusters)
+        ends = [each.interval() for each in (of_experts, of_clusters, lead)]
         rows.append(
             KmeansBaselineRow(
                 layer=layer,
@@ -133,8 +152,15 @@ def _against_labels(
                 key=str(key),
                 n_tokens=len(found),
                 n_values=int(found["value"].nunique()),
-                ami_experts=float(ami(values, experts)),
-                ami_clusters=float(ami(values, clusters)),
+                ami_experts=of_experts.found,
+                ami_experts_low=ends[0][0],
+                ami_experts_high=ends[0][1],
+                ami_clusters=of_clusters.found,
+                ami_clusters_low=ends[1][0],
+                ami_clusters_high=ends[1][1],
+                lead=lead.found,
+                lead_low=ends[2][0],
+                lead_high=ends[2][1],
                 purity_experts=purity(experts, values),
                 purity_clusters=purity(clusters, values),
                 purity_of_one=float(found["value"].value_counts(normalize=True).iloc[0]),
@@ -143,21 +169,9 @@ def _against_labels(
         )
     if rows:
         return rows
-    return [
-        KmeansBaselineRow(
-            layer=layer,
-            n_clusters=n_clusters,
-            key=None,
-            n_tokens=len(grouped),
-            n_values=None,
-            ami_experts=None,
-            ami_clusters=None,
-            purity_experts=None,
-            purity_clusters=None,
-            purity_of_one=None,
-            ami_between=alike,
-        )
-    ]
+    known: dict[str, float] = {"layer": layer, "n_clusters": n_clusters, "n_tokens": len(grouped)}
+    known["ami_between"] = alike
+    return [KmeansBaselineRow._make(map(known.get, KmeansBaselineRow._fields))]
 
 
 KMEANS_BASELINE = Analysis(
@@ -195,6 +209,7 @@ KMEANS_BASELINE = Analysis(
             most=1000,
         ),
         Parameter("seed", "integer", 0, False, "the seed of that choice"),
+        CLUSTER,
     ),
     columns=(
         AnalysisColumn("layer", "the MoE layer", "INTEGER"),
@@ -217,8 +232,22 @@ KMEANS_BASELINE = Analysis(
             "DOUBLE",
         ),
         AnalysisColumn(
+            "ami_experts_low",
+            "lower end of its 95 % interval: Student's t of the jackknife over clusters of "
+            f"examples, in {MOST_GROUPS} groups where there are more; null for one",
+            "DOUBLE",
+        ),
+        AnalysisColumn("ami_experts_high", "upper end", "DOUBLE"),
+        AnalysisColumn(
             "ami_clusters", "adjusted mutual information of the label and the cluster", "DOUBLE"
         ),
+        AnalysisColumn(
+            "ami_clusters_low", "as for ami_experts; k-means is not done again", "DOUBLE"
+        ),
+        AnalysisColumn("ami_clusters_high", "upper end", "DOUBLE"),
+        AnalysisColumn("lead", "ami_experts less ami_clusters", "DOUBLE"),
+        AnalysisColumn("lead_low", "as for ami_experts, of the difference", "DOUBLE"),
+        AnalysisColumn("lead_high", "upper end", "DOUBLE"),
         AnalysisColumn(
             "purity_experts",
             "share of the tokens whose value is the most frequent one of their expert",

@@ -1,4 +1,4 @@
-"""The interval of a mean over tokens, whose examples are what was sampled."""
+"""Intervals of numbers over tokens, whose examples are what was sampled."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -42,12 +42,40 @@ def interval_of_mean(
     if len(sizes) < 2:
         return None, None
     without = (sums.sum() - sums) / (sizes.sum() - sizes)
+    return interval_of_jackknife(sums.sum() / sizes.sum(), without)
+
+
+def interval_of_jackknife(
+    estimate: float, without: "NDArray[np.float64]"
+) -> tuple[float | None, float | None]:
+    """Return the ends of the 95 % interval of an estimate: Student's t of the jackknife.
+
+    Parameters
+    ----------
+    estimate
+        What was found.
+    without
+        (cluster,): the same without each cluster, or each group of clusters, two at least.
+
+    Returns
+    -------
+    tuple
+        None, None where it does not vary.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> interval_of_jackknife(1.0, np.array([1.0, 1.0, 1.0]))
+    (None, None)
+    """
+    import numpy as np
+
     [low], [high] = ends_of(
         "jackknife",
-        np.array([sums.sum() / sizes.sum()]),
+        np.array([estimate]),
         np.zeros((0, 1)),
         without[:, None],
         Kinds.of_any(1),
-        np.array([len(sizes)]),
+        np.array([len(without)]),
     )
     return number_or_none(low), number_or_none(high)

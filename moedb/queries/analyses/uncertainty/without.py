@@ -23,8 +23,9 @@ WITHOUT: Mapping[str, tuple[str, str]] = MappingProxyType(
             "moedb query jsd-specialization",
         ),
         "kmeans-baseline": (
-            "it holds experts against clusters of the same tokens",
-            "moedb query state-and-function -p key KEY, for the same question with intervals",
+            "it has those of its agreements with a label: ami_experts_low, ami_clusters_low, "
+            "lead_low and their upper ends",
+            "moedb query kmeans-baseline -p cluster KEY",
         ),
         "labelled-experts": (
             "it has those of its scores: detection_low and detection_high, fuzzing_low and "

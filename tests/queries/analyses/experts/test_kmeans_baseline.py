@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from scipy.stats import hypergeom
 
 import moedb
@@ -85,6 +86,11 @@ def db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
         yield database
 
 
+ENDS = [
+    f"{name}_{end}" for name in ("ami_experts", "ami_clusters", "lead") for end in ("low", "high")
+]
+
+
 def plain_ami(a: np.ndarray, b: np.ndarray) -> float:
     """Adjusted mutual information from its definition, the expectation summed term by term."""
     counts = pd.crosstab(a, b).to_numpy()
@@ -131,14 +137,16 @@ def expected_row(layer: int, key: str, units: tuple[int, ...] = (0, 1)) -> dict[
     found = tokens.merge(labels[labels["key"] == key], on="token_idx")
     values = found["value"].to_numpy()
     experts, groups = found["expert"].to_numpy(), found["group"].to_numpy()
+    of_experts, of_groups = plain_ami(values, experts), plain_ami(values, groups)
     return {
         "layer": layer,
         "n_clusters": N_EXPERTS,
         "key": key,
         "n_tokens": len(found),
         "n_values": len(set(values)),
-        "ami_experts": plain_ami(values, experts),
-        "ami_clusters": plain_ami(values, groups),
+        "ami_experts": of_experts,
+        "ami_clusters": of_groups,
+        "lead": of_experts - of_groups,
         "purity_experts": plain_purity(experts, values),
         "purity_clusters": plain_purity(groups, values),
         "purity_of_one": found["value"].value_counts().max() / len(found),
@@ -150,7 +158,9 @@ def expected_row(layer: int, key: str, units: tuple[int, ...] = (0, 1)) -> dict[
 def test_agrees_with_the_definitions_where_the_clusters_are_known(db, split, units):
     frame = db.query("kmeans-baseline", run=GROUPED, split=split).df()
     wanted = [expected_row(layer, key, units) for layer in LAYERS for key in ("chance", "parity")]
-    pd.testing.assert_frame_equal(frame, pd.DataFrame(wanted), check_dtype=False, rtol=1e-9)
+    pd.testing.assert_frame_equal(
+        frame.drop(columns=ENDS), pd.DataFrame(wanted), check_dtype=False, rtol=1e-9
+    )
     known = frame[(frame["layer"] == 1) & (frame["key"] == "parity")].iloc[0]
     assert known["purity_clusters"] == 1.0 and known["ami_clusters"] > 0.6
     assert known["ami_experts"] < 0.1 and known["ami_between"] < 0.1
@@ -158,9 +168,23 @@ def test_agrees_with_the_definitions_where_the_clusters_are_known(db, split, uni
 
 def test_one_layer_and_one_key(db):
     result = db.query("kmeans-baseline", run=GROUPED, layer=3, key="chance")
-    (row,) = result.fetchall()
-    assert row == pytest.approx(tuple(expected_row(3, "chance").values()))
+    (row,) = result.df().to_dict("records")
+    wanted = expected_row(3, "chance")
+    assert {name: row[name] for name in wanted} == pytest.approx(wanted)
     assert result.provenance.runs[0].run_id == GROUPED
+
+
+def test_intervals_leave_out_one_example_at_a_time(db):
+    """There are two of them, so that Student's t has one degree of freedom."""
+    (row,) = db.query("kmeans-baseline", run=GROUPED, layer=1, key="parity").df().to_dict("records")
+    without = [expected_row(1, "parity", units) for units in ((1,), (0,))]
+    for name in ("ami_experts", "ami_clusters", "lead"):
+        half = stats.t.ppf(0.975, 1) * abs(without[0][name] - without[1][name]) / 2
+        ends = row[name] - half, row[name] + half
+        # what chance gives halves of the tokens is taken from all of them
+        assert (row[f"{name}_low"], row[f"{name}_high"]) == pytest.approx(ends, abs=0.05)
+    with pytest.raises(ParameterError, match=r"no example of .* has a label of this key"):
+        db.query("kmeans-baseline", run=GROUPED, cluster="author")
 
 
 def test_without_labels_experts_and_clusters_are_still_compared(db):
