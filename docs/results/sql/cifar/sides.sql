@@ -1,0 +1,60 @@
+-- Whether vehicles go to one expert, and animals elsewhere: the expert that gets most of them.
+-- together: all four classes of vehicles have the same main expert; apart: no class of animals has it
+with shares as (
+    select
+        run_id, variant, experts, gate, balance, aux_coefficient, trial, value, expert,
+        n_decisions / sum(n_decisions) over (partition by run_id, layer, value) as share,
+        value in ('airplane', 'automobile', 'ship', 'truck') as is_vehicle
+    from trial_routing
+    where key = 'class'
+),
+
+sides as (
+    select
+        run_id, variant, experts, gate, balance, aux_coefficient, trial, expert,
+        avg(share order by value) filter (is_vehicle) as vehicles,
+        min(share) filter (is_vehicle) as lowest_vehicle,
+        avg(share order by value) filter (not is_vehicle) as animals,
+        max(share) filter (not is_vehicle) as highest_animal
+    from shares
+    group by all
+),
+
+main as (
+    select run_id, value, is_vehicle, arg_max(expert, share) as expert
+    from shares
+    group by all
+),
+
+chosen as (
+    select
+        run_id, variant, experts, gate, balance, aux_coefficient, trial,
+        arg_max(expert, vehicles) as expert, max(vehicles) as vehicles,
+        arg_max(lowest_vehicle, vehicles) as lowest_vehicle,
+        arg_max(animals, vehicles) as animals, arg_max(highest_animal, vehicles) as highest_animal,
+        max(animals) as most_animals
+    from sides
+    group by all
+),
+
+by_trial as (
+    select
+        chosen.run_id, chosen.variant, chosen.experts, chosen.gate, chosen.balance,
+        chosen.aux_coefficient, chosen.trial, chosen.vehicles,
+        chosen.lowest_vehicle, chosen.animals, chosen.highest_animal, chosen.most_animals,
+        bool_and(main.expert = chosen.expert) filter (main.is_vehicle) as together,
+        bool_and(main.expert <> chosen.expert) filter (not main.is_vehicle) as apart
+    from chosen
+    join main using (run_id)
+    group by all
+)
+
+select
+    variant, experts, gate, balance, aux_coefficient, count(*) as n_trials,
+    sum(together::int) as n_together, sum((together and apart)::int) as n_apart,
+    avg(vehicles order by trial) as vehicles, min(lowest_vehicle) as lowest_vehicle,
+    avg(animals order by trial) as animals, max(highest_animal) as highest_animal,
+    avg(most_animals order by trial) as most_animals
+from by_trial
+group by all
+order by all
