@@ -1,4 +1,5 @@
 -- Whether vehicles go to one expert, and animals elsewhere: the expert that gets most of them.
+-- of experts that get as much of a class or of them, the first
 -- together: all four classes of vehicles have the same main expert; apart: no class of animals has it
 with shares as (
     select
@@ -21,20 +22,18 @@ sides as (
 ),
 
 main as (
-    select run_id, value, is_vehicle, arg_max(expert, share) as expert
+    select run_id, value, is_vehicle, expert
     from shares
-    group by all
+    qualify row_number() over (partition by run_id, value order by share desc, expert) = 1
 ),
 
 chosen as (
-    select
-        run_id, variant, experts, gate, balance, aux_coefficient, trial,
-        arg_max(expert, vehicles) as expert, max(vehicles) as vehicles,
-        arg_max(lowest_vehicle, vehicles) as lowest_vehicle,
-        arg_max(animals, vehicles) as animals, arg_max(highest_animal, vehicles) as highest_animal,
-        max(animals) as most_animals
+    select *, max(animals) over (partition by run_id) as most_animals
     from sides
-    group by all
+    -- rounded, for means that differ in the order of their sum alone
+    qualify row_number() over (
+        partition by run_id order by round(vehicles, 12) desc, expert
+    ) = 1
 ),
 
 by_trial as (
