@@ -105,7 +105,8 @@ def test_train_then_capture_then_ask(
 def test_a_folder_of_another_run_is_not_trained_into(
     moedb: Run, data: Path, tmp_path: Path, cifar_store: CifarStore
 ) -> None:
-    code, out, err = moedb("train", "cifar-moe", "--data", str(data), "-o", str(cifar_store.models))
+    train = ["train", "cifar-moe", "--balance", "mean", "--data", str(data)]
+    code, out, err = moedb(*train, "-o", str(cifar_store.models))
     assert (code, out) == (2, "")
     assert "holds a run with" in err
 

@@ -131,6 +131,7 @@ def test_cifar_comes_from_the_hub(hub: Hub, tmp_path: Path) -> None:
         ["capture", "cifar-moe", *store],
     )
     assert by_hub.code == 0, by_hub.err
+    assert [folder.name for folder in trained.iterdir()] == ["cifar-moe-base-2-sum-trial-0"]
     row = row_of_run(tmp_path / "store", captured)
     assert row["n_examples"] == 20
     assert {name.rpartition("/")[2] for name in hub.sent} == {

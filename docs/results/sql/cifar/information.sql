@@ -27,8 +27,8 @@ over_trials as (
         variant, experts, gate, balance, aux_coefficient, count(*) as n_trials,
         avg(bits order by trial) as bits, avg(entropy order by trial) as entropy,
         avg(bits / entropy order by trial) as share,
-        stddev_samp(bits order by trial) / sqrt(count(*)) as bits_error,
-        stddev_samp(bits / entropy order by trial) / sqrt(count(*)) as share_error,
+        nullif(round(stddev_samp(bits order by trial), 12), 0) / sqrt(count(*)) as bits_error,
+        nullif(round(stddev_samp(bits / entropy order by trial), 12), 0) / sqrt(count(*)) as share_error,
         list_extract(
             [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262], count(*) - 1
         ) as quantile
@@ -40,10 +40,10 @@ over_trials as (
 ends as (
     select
         *,
-        case when n_trials > 1 then greatest(bits - quantile * bits_error, 0) end as bits_low,
-        case when n_trials > 1 then bits + quantile * bits_error end as bits_high,
-        case when n_trials > 1 then greatest(share - quantile * share_error, 0) end as share_low,
-        case when n_trials > 1 then least(share + quantile * share_error, 1) end as share_high
+        case when bits_error > 0 then greatest(bits - quantile * bits_error, 0) end as bits_low,
+        bits + quantile * bits_error as bits_high,
+        case when share_error > 0 then greatest(share - quantile * share_error, 0) end as share_low,
+        case when share_error > 0 then least(share + quantile * share_error, 1) end as share_high
     from over_trials
 )
 

@@ -1,5 +1,5 @@
 -- Covariances of two classes' expert shares: of two vehicles, two animals, one of each, and their size.
--- intervals are Student's t for 95 % over trials
+-- intervals are Student's t for 95 % over trials, where these differ
 with shares as (
     select
         run_id, variant, experts, gate, balance, aux_coefficient, trial, value, expert,
@@ -37,7 +37,7 @@ over_trials as (
         variant, experts, gate, balance, aux_coefficient, count(*) as n_trials,
         avg(vehicles order by trial) as vehicles, avg(animals order by trial) as animals,
         avg(one_of_each order by trial) as one_of_each, avg(mean_size order by trial) as mean_size,
-        stddev_samp(mean_size order by trial) / sqrt(count(*)) as error,
+        nullif(round(stddev_samp(mean_size order by trial), 12), 0) / sqrt(count(*)) as error,
         list_extract(
             [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262], count(*) - 1
         ) as quantile
