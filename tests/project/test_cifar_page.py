@@ -30,12 +30,17 @@ VEHICLES = ["airplane", "automobile", "ship", "truck"]
 def files(cifar_store: CifarStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tables of the study that are no named query's, as JSON."""
     folder = tmp_path_factory.mktemp("cifar")
-    told = yaml.safe_load((RESULTS / "cifar.yaml").read_text(encoding="utf-8"))
-    told["steps"] = [step for step in told["steps"] if ".sql" in step.get("command", "")]
+    told, grid = (
+        yaml.safe_load((RESULTS / name).read_text(encoding="utf-8"))
+        for name in ("cifar.yaml", "cifar_grid.yaml")
+    )
+    told["steps"] = [
+        step for step in told["steps"] + grid["steps"] if ".sql" in step.get("command", "")
+    ]
     assert len(told["steps"]) == len(list((RESULTS / "sql" / "cifar").iterdir()))
     for step in told["steps"]:
         command = step["command"].replace(".md", ".json").replace("${here}", str(RESULTS))
-        step["command"] = re.sub(r"--columns \S+", "", command)
+        step["command"] = re.sub(r"--columns \S+|--intervals brackets", "", command)
     (folder / "mine.yaml").write_text(yaml.safe_dump(told))
     chosen = ["--set", f"base={BASE}", "--no-rehearsal"]
     of = ["--store", str(cifar_store.folder), "-o", str(folder / "files")]
@@ -190,6 +195,45 @@ def test_information_of_the_class(files: Path, decisions: pd.DataFrame) -> None:
         assert [row["bits"], row["share"]] == pytest.approx([bits.mean(), shares.mean()])
         check_interval(row, "bits", list(bits), least=0)
         check_interval(row, "share", list(shares), 0, 1)
+
+
+def test_trainings_side_by_side(
+    files: Path, decisions: pd.DataFrame, cifar_store: CifarStore
+) -> None:
+    with moedb.open(cifar_store.folder) as db:
+        answers = db.sql(
+            "select run_id, c.kind, p.correct from predictions as p "
+            "join conditions as c using (run_id, condition_id)"
+        ).df()
+    right = answers.groupby(["run_id", "kind"])["correct"].mean().unstack()
+    decrease = 100 * (1 - right["random-routing"] / right["none"])
+    found = read(files, "grid")
+    told: dict[tuple[Any, ...], list[list[float]]] = {}
+    for group, part in of_trials(decisions):
+        share = np.bincount(part["expert"], minlength=group[1]) / len(part)
+        shares = pd.crosstab(part["value"], part["expert"], normalize="index")
+        vehicle = np.isin(shares.index, VEHICLES)
+        means = shares[vehicle].mean()
+        expert = means.round(12).idxmax()
+        bits = metrics.mutual_info_score(part["value"], part["expert"]) / np.log(2)
+        (run,) = set(part["run_id"])
+        sides = means[expert], shares.loc[~vehicle, expert].mean()
+        told.setdefault(group, []).append(
+            [right["none"][run], share.min(), share.max(), *sides, bits, decrease[run]]
+        )
+    assert set(found.index) == set(told)
+    columns = ["learned", "smallest_share", "largest_share", "vehicles", "animals"]
+    for group, trials in told.items():
+        row, values = found.loc[group], np.array(trials)
+        assert row[[*columns, "bits", "decrease"]].astype(float).to_numpy() == pytest.approx(
+            values.mean(axis=0)
+        )
+        assert row["n_trials"] == len(trials)
+        assert row["n_with_idle"] == sum(values[:, 1] < 0.1 / group[1])
+        if len(trials) > 1:
+            assert [row["bits_sd"], row["decrease_sd"]] == pytest.approx(
+                list(values[:, 5:].std(axis=0, ddof=1))
+            )
 
 
 def test_what_experts_can_do(files: Path, decisions: pd.DataFrame, cifar_store: CifarStore) -> None:

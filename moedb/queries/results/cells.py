@@ -19,6 +19,7 @@ Kind = Literal["integer", "float", "text"]
 _INTEGERS = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?$|U?INTEGER$|DECIMAL\(\d+,\s*0\)$")
 _FLOATS = re.compile(r"(FLOAT|DOUBLE|REAL|DECIMAL.*|BIGNUM|VARINT)$")
 _LARGE = 1e15
+_SHORT = 1e-4
 _MOST_DECIMALS = 8
 """An estimate and its ends that need more digits after the point are printed as powers of ten."""
 _MOST_DIGITS = 16
@@ -84,12 +85,15 @@ def shown_text(value: object, precision: int | None = None, null: str = "") -> s
     value
         What DuckDB returned.
     precision
-        Digits after the decimal point of a float; None for 4 significant digits.
+        Digits after the decimal point of a float, unless they would be zeros for a number below
+        1e-4 of one or two digits; None for 4 significant digits.
     null
         What stands for null.
 
     Examples
     --------
+    >>> shown_text(1e-05, 3), shown_text(0.000012345, 3)
+    ('1e-05', '0.000')
     >>> shown_text(2 / 3), shown_text(2 / 3, 2), shown_text(1234567.8), shown_text(" Mary\n")
     ('0.6667', '0.67', '1234568', '␣Mary\\n')
     """
@@ -102,7 +106,7 @@ def shown_text(value: object, precision: int | None = None, null: str = "") -> s
             return str(value).lower().replace("infinity", "inf")
         case float() | decimal.Decimal():
             number = float(value)
-            return _significant(number) if precision is None else _fixed(number, precision)
+            return _significant(number) if precision is None else _rounded(number, precision)
         case datetime.datetime() | datetime.date() | datetime.time() | datetime.timedelta():
             return str(value)
         case Estimate():
@@ -208,6 +212,14 @@ def _fixed(value: float, precision: int) -> str:
     if abs(value) >= _LARGE:
         return f"{value:.{precision}e}"
     return f"{value:z.{precision}f}"
+
+
+def _rounded(value: float, precision: int) -> str:
+    text = _fixed(value, precision)
+    # A setting such as 1e-5 is no 0: so small a number of two digits is printed whole.
+    if 0 < abs(value) < _SHORT and not float(text) and float(f"{value:.1e}") == value:
+        return f"{value:g}"
+    return text
 
 
 def _significant(value: float) -> str:

@@ -138,7 +138,16 @@ class TestTable:
         assert shown_text(value) == text
 
     @pytest.mark.parametrize(
-        ("value", "text"), [(2 / 3, "0.67"), (-0.001, "0.00"), (1e20, "1.00e+20"), (5, "5")]
+        ("value", "text"),
+        [
+            (2 / 3, "0.67"),
+            (-0.001, "0.00"),
+            (1e20, "1.00e+20"),
+            (5, "5"),
+            (1e-5, "1e-05"),  # a setting, and short: no 0
+            (-2.5e-7, "-2.5e-07"),
+            (1.234e-5, "0.00"),
+        ],
     )
     def test_fixed_precision(self, value, text):
         assert shown_text(value, 2) == text
