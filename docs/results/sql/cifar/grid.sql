@@ -17,8 +17,10 @@ by_expert as (
         variant, experts, gate, balance, aux_coefficient, trial, expert,
         avg(n / of_class order by value) filter (is_vehicle) as vehicles,
         avg(n / of_class order by value) filter (not is_vehicle) as animals,
-        sum(n / total * log2(n * total / (of_class * of_expert)) order by value)
-            filter (n > 0) as bits
+        sum(
+            case when n > 0 then n / total * log2(n * total / (of_class * of_expert)) else 0 end
+            order by value
+        ) as bits
     from shares
     group by all
 ),

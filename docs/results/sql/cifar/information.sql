@@ -8,16 +8,15 @@ with counts as (
         sum(n_decisions) over (partition by run_id, value) as of_class,
         sum(n_decisions) over (partition by run_id, expert) as of_expert
     from trial_routing
-    where key = 'class'
+    where key = 'class' and n_decisions > 0
 ),
 
 by_trial as (
     select
         variant, experts, gate, balance, aux_coefficient, trial,
         sum(n / total * log2(n * total / (of_class * of_expert)) order by value, expert)
-            filter (n > 0) as bits,
-        sum(n / total * log2(total / of_expert) order by value, expert)
-            filter (n > 0) as entropy
+            as bits,
+        sum(n / total * log2(total / of_expert) order by value, expert) as entropy
     from counts
     group by all
 ),
