@@ -118,15 +118,15 @@ def pair_chances(usage: Rows, run: RunSnapshot) -> Rows:
         of_layer = np.asarray(usage["layer"]) == layer.layer
         expert, n = np.asarray(usage["expert"])[of_layer], usage["n_decisions"][of_layer]
         n_tokens = np.array([n.sum() // layer.top_k])
-        (expected,) = expected_pairs(n[None], n_tokens, layer.top_k)
         a, b = np.triu_indices(len(expert), 1)
+        (expected,) = expected_pairs(n[None], n_tokens, layer.top_k, a, b)
         low, high = np.minimum(expert[a], expert[b]), np.maximum(expert[a], expert[b])
         parts.append(
             {
                 "layer": layer.layer,
                 "expert_a": low,
                 "expert_b": high,
-                "expected": expected[a, b],
+                "expected": expected,
             }
         )
     return joined(("layer", "expert_a", "expert_b", "expected"), parts)
@@ -193,7 +193,11 @@ def layer_pairs(connection: duckdb.DuckDBPyConnection, run: RunSnapshot, selecti
 
 
 def expected_pairs(
-    n: NDArray[np.number[Any]], n_tokens: NDArray[np.number[Any]], top_k: int
+    n: NDArray[np.number[Any]],
+    n_tokens: NDArray[np.number[Any]],
+    top_k: int,
+    a: NDArray[np.int64],
+    b: NDArray[np.int64],
 ) -> NDArray[np.float64]:
     """Work out how many tokens choose two experts by chance, as the view's SQL explains.
 
@@ -205,41 +209,53 @@ def expected_pairs(
         (count,): by how many tokens.
     top_k
         How many experts a token chooses.
+    a, b
+        (pair,): the experts of each pair, two that differ.
 
     Returns
     -------
-    (count, expert, expert)
+    (count, pair)
     """
     import numpy as np
 
-    n_experts = n.shape[1]
-    expected = np.zeros((len(n), n_experts, n_experts))
+    expected = np.empty((len(n), len(a)))
     is_always = n == n_tokens[:, None]
     never_always = ~is_always.any(axis=1)
-    expected[never_always] = _drawn_pairs(n[never_always], n_tokens[never_always], top_k)
+    expected[never_always] = _drawn_pairs(n[never_always], n_tokens[never_always], top_k, a, b)
     for at in np.flatnonzero(~never_always):
         always = is_always[at]
-        drawn = np.flatnonzero(~always)
-        of_drawn = _drawn_pairs(n[at : at + 1, drawn], n_tokens[at : at + 1], top_k - always.sum())
-        expected[at][np.ix_(drawn, drawn)] = of_drawn[0]
-        expected[at, always] = n[at]
-        expected[at][:, always] = n[at][:, None]
+        # beside one that every token chooses the other alone decides
+        expected[at] = np.where(always[a], n[at, b], n[at, a])
+        (both,) = (~always[a] & ~always[b]).nonzero()
+        number = np.cumsum(~always) - 1
+        expected[at, both] = _drawn_pairs(
+            n[at : at + 1, ~always],
+            n_tokens[at : at + 1],
+            top_k - int(always.sum()),
+            number[a[both]],
+            number[b[both]],
+        )[0]
     return expected
 
 
 def _drawn_pairs(
-    n: NDArray[np.number[Any]], n_tokens: NDArray[np.number[Any]], n_drawn: int
+    n: NDArray[np.number[Any]],
+    n_tokens: NDArray[np.number[Any]],
+    n_drawn: int,
+    a: NDArray[np.int64],
+    b: NDArray[np.int64],
 ) -> NDArray[np.float64]:
     """The same where no expert is chosen by every token, of ``n_drawn`` that a token draws."""
     import numpy as np
 
     n_experts = n.shape[1]
     if n_drawn < 2:
-        return np.zeros((len(n), n_experts, n_experts))
-    rate = n / n_tokens[:, None]
+        return np.zeros((len(n), len(a)))
+    rate = n.astype(np.float64) / n_tokens[:, None].astype(np.float64)
     rare = 1 - rate
     spread = (rate * rare).sum(axis=1)
-    affinity = np.exp(-rare[:, :, None] * (rare / spread[:, None])[:, None, :])
+    affinity = rare[:, :, None] * (-rare / spread[:, None])[:, None, :]
+    np.exp(affinity, out=affinity)
     if n_drawn == 2:
         affinity[:] = 1
     affinity[:, np.arange(n_experts), np.arange(n_experts)] = 0
@@ -247,8 +263,11 @@ def _drawn_pairs(
     prior = scale = rate[:, :, None]
     for _ in range(6):
         prior, scale = scale, partners / (affinity @ scale)
-    outer = scale @ prior.transpose(0, 2, 1)
-    both: NDArray[np.float64] = affinity * (outer + outer.transpose(0, 2, 1)) / 2
+    (scale_a, prior_a), (scale_b, prior_b) = (
+        [each[:, of, 0] for each in (scale, prior)] for of in (a, b)
+    )
+    both: NDArray[np.float64] = scale_a * prior_b + scale_b * prior_a
+    both *= np.take(affinity.reshape(len(n), n_experts**2), a * n_experts + b, axis=1) / 2
     return both
 
 

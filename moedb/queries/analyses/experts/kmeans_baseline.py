@@ -233,8 +233,8 @@ KMEANS_BASELINE = Analysis(
         ),
         AnalysisColumn(
             "ami_experts_low",
-            "lower end of its 95 % interval: Student's t of the jackknife over clusters of "
-            f"examples, in {MOST_GROUPS} groups where there are more; null for one",
+            "lower end of its 95 % interval, of the jackknife over clusters of examples, in "
+            f"{MOST_GROUPS} groups where there are more; null for one",
             "DOUBLE",
         ),
         AnalysisColumn("ami_experts_high", "upper end", "DOUBLE"),

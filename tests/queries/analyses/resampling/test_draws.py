@@ -60,10 +60,13 @@ def test_chances_of_pairs_are_worked_out_count_by_count() -> None:
     n[1, 2] += n[1, 5]
     n[1, 5] = 0  # never, and always
     n[3] = [40, 20, 20, 10, 10, 10, 10]
-    together = expected_pairs(n, np.full(4, 40), 3)
+    a, b = np.indices((7, 7)).reshape(2, -1)
+    together = expected_pairs(n, np.full(4, 40), 3, a, b).reshape(4, 7, 7)
     for at, of in enumerate(n):
         used = np.flatnonzero(of)
-        alone = expected_pairs(of[None, used], np.array([40]), 3)[0]
+        few = len(used)
+        a, b = np.indices((few, few)).reshape(2, -1)
+        alone = expected_pairs(of[None, used], np.array([40]), 3, a, b).reshape(few, few)
         np.testing.assert_allclose(together[at][np.ix_(used, used)], alone, rtol=1e-12)
     assert not together[1, 5].any()
     np.testing.assert_array_equal(together[3, 0, 1:], n[3, 1:])

@@ -136,19 +136,20 @@ class AskedAgain:
         def of_layer(
             places: "NDArray[np.int64]", drawn: "NDArray[np.float64]", behind: "NDArray[np.int64]"
         ) -> "tuple[NDArray[np.int64], Ends]":
-            n_estimates = len(places) * shape[1]
+            # column by column, as the draws lie in memory
+            by_column = drawn.transpose(0, 2, 1).reshape(len(drawn), -1)
             return places, ends_of(
                 self.resampling.method,
-                estimates[places].ravel(),
-                drawn[:n_samples].reshape(n_samples, n_estimates),
-                drawn[n_samples:].reshape(-1, n_estimates),
+                estimates[places].T.ravel(),
+                by_column[:n_samples],
+                by_column[n_samples:],
                 kinds.repeated(len(places)),
-                np.repeat(behind, shape[1]),
+                np.tile(behind, shape[1]),
             )
 
         for places, ends in self._of_layers(of_layer):
-            low[places] = ends.low.reshape(-1, shape[1])
-            high[places] = ends.high.reshape(-1, shape[1])
+            low[places] = ends.low.reshape(shape[1], -1).T
+            high[places] = ends.high.reshape(shape[1], -1).T
         names = self._query.estimates
         return Intervals(
             {name: low[:, at] for at, name in enumerate(names)},
@@ -263,10 +264,7 @@ class AskedAgain:
             if query.size is not None:
                 whole = numbers_of(self._given, query.size)[places]
                 behind = (without[:, :, n_estimates] != whole).sum(axis=0)
-                # the draws of an estimate stay side by side
-                estimates = drawn.transpose(1, 2, 0)[:, :n_estimates]
-                drawn = np.ascontiguousarray(estimates).transpose(2, 0, 1)
-            return then(places, drawn, behind)
+            return then(places, drawn[:, :, :n_estimates], behind)
 
         def of_layer(layer: int | None, places: "NDArray[np.int64]", threads: int | None) -> "T":
             replicates = Replicates(query, self._values, columns, threads)
@@ -299,12 +297,12 @@ class AskedAgain:
         def of_layer(answer: "Answer", places: "NDArray[np.int64]") -> "T":
             import numpy as np
 
-            found = np.empty((len(places), len(columns), len(weights)))
+            found = np.empty((len(columns), len(places), len(weights)))
             for chunk in chunks_of(len(weights), answer.n_cells):
                 of_chunk = answer.ask(weights[chunk])
-                for at, column in enumerate(columns):
-                    found[:, at, chunk] = of_chunk[column].T
-            return told(places, found.transpose(2, 0, 1))
+                for of_column, name in zip(found, columns, strict=True):
+                    of_column[:, chunk] = of_chunk[name].T
+            return told(places, found.transpose(2, 1, 0))
 
         # the store is read by one thread, and layers side by side keep all cores busy
         with threadpool_limits(1, "blas"):

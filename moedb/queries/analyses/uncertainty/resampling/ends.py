@@ -65,11 +65,11 @@ class Kinds(NamedTuple):
         return Kinds(least[places], most[places], in_steps[places], kinked[places])
 
     def repeated(self, times: int) -> "Kinds":
-        """Return them so many times, one after the other."""
+        """Return each of them so many times."""
         import numpy as np
 
-        least, most = (np.tile(of, times) for of in (self.least, self.most))
-        return Kinds(least, most, np.tile(self.in_steps, times), np.tile(self.kinked, times))
+        least, most = (np.repeat(of, times) for of in (self.least, self.most))
+        return Kinds(least, most, np.repeat(self.in_steps, times), np.repeat(self.kinked, times))
 
 
 def ends_of(

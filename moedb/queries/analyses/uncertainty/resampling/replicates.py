@@ -131,7 +131,8 @@ class Replicates:
         Returns
         -------
         (draw, row, column): NaN where a draw has null, or no such row; 0 in the place of a row
-        that is left out as nothing was counted. The draws of a cell lie side by side in memory.
+        that is left out as nothing was counted. The draws of a cell lie side by side in memory,
+        the rows of a column beside each other.
         """
         import numpy as np
 
@@ -141,13 +142,13 @@ class Replicates:
                     chosen = f"{self._run_of(side)} as run_id, {name}.*"
                     self._put(relation, f"select {chosen} from {name}, {_draws(n_draws)}", at)  # noqa: S608
         without = [0.0 if name in self._query.absent else np.nan for name in self._columns]
-        found = np.empty((self.n_rows, len(self._columns), n_draws))
-        found[:] = np.array(without)[:, None]
+        found = np.empty((len(self._columns), self.n_rows, n_draws))
+        found[:] = np.array(without)[:, None, None]
         cells = self._connection.sql(self._statement(n_draws)).to_arrow_table()
         draw, row = (cells[name].to_numpy() for name in ("moedb_draw", "moedb_row"))
-        for at, name in enumerate(self._columns):
-            found[row, at, draw] = numbers_of(cells, name)
-        return found.transpose(2, 0, 1)
+        for of_column, name in zip(found, self._columns, strict=True):
+            of_column[row, draw] = numbers_of(cells, name)
+        return found.transpose(2, 1, 0)
 
     def _put(self, relation: str, rows: str, at: int) -> None:
         """Make a table of rows, or put them below those that are there."""

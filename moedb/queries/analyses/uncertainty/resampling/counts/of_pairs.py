@@ -30,7 +30,7 @@ FEWEST_GROUPS = 20
 _MOST_CELLS = 1 << 27
 """Numbers that are held at once."""
 
-_MOST_CHANCES = 1 << 20
+_MOST_CHANCES = 1 << 17
 """Chances of pairs that are worked out together: they stay in the cache."""
 
 Tables = list["NDArray[np.int32]"]
@@ -104,7 +104,7 @@ def chances_of_pairs(
     import numpy as np
 
     parts = np.array_split(n, max(1, n.size * n.shape[1] // _MOST_CHANCES))
-    found = [expected_pairs(some, some.sum(axis=-1) // top_k, top_k)[:, a, b] for some in parts]
+    found = [expected_pairs(some, some.sum(axis=-1) // top_k, top_k, a, b) for some in parts]
     return np.concatenate(found)
 
 

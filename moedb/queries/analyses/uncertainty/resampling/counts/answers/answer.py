@@ -1,5 +1,6 @@
 """What a query gives of clusters that count so often each."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -58,9 +59,13 @@ def drawn_cells(added: "csr_array", weights: "NDArray[np.float64]") -> "NDArray[
     return np.asarray(added @ weights.T)
 
 
-def over(above: "NDArray[np.float64]", below: "NDArray[np.float64]") -> "NDArray[np.float64]":
-    """Divide; NaN where nothing is below."""
+def over(
+    above: "NDArray[np.float64]", below: "NDArray[np.float64]", otherwise: float = math.nan
+) -> "NDArray[np.float64]":
+    """Divide; give another number where nothing is below."""
     import numpy as np
 
     with np.errstate(invalid="ignore", divide="ignore"):
-        return above / np.where(below > 0, below, np.nan)
+        found: NDArray[np.float64] = above / below
+    is_nothing = below <= 0
+    return np.where(is_nothing, otherwise, found) if is_nothing.any() else found

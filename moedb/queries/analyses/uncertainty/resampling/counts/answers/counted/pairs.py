@@ -55,13 +55,13 @@ def _of_a_layer(side: "OfRun", view: str, counted: str) -> "Answers":
             expected = chances_of_pairs(n.T, top_k, a, b).T
             if view == "adjacent_pairs":
                 expected = expected * 2 / top_k
-            found = {
-                "p_b_given_a": over(n_both, n[a]),
-                "p_a_given_b": over(n_both, n[b]),
-                "jaccard": over(n_both, n[a] + n[b] - n_both),
-                "lift": over(n_both, expected),
+            of_a, of_b = n[a], n[b]
+            return {
+                "p_b_given_a": over(n_both, of_a, 0).T,
+                "p_a_given_b": over(n_both, of_b, 0).T,
+                "jaccard": over(n_both, of_a + of_b - n_both, 0).T,
+                "lift": over(n_both, expected, 0).T,
             }
-            return _or_nothing(found, n_both)
 
         return Answer(max(5 * len(a), 3 * n_experts**2), ask)
 
@@ -93,11 +93,10 @@ def cross_layer(side: "OfRun", values: "Mapping[str, Value]") -> "Answers":
             if is_aligned:
                 places = list(zip(n, n_next, strict=False))
             together = sum(one[expert] * other[next_expert] for one, other in places)
-            found = {
-                "p_next_given": over(n_both, n.sum(axis=0)[expert]),
-                "lift": over(n_both, together / tokens_of(side, weights)),
+            return {
+                "p_next_given": over(n_both, n.sum(axis=0)[expert], 0).T,
+                "lift": over(n_both, together / tokens_of(side, weights), 0).T,
             }
-            return _or_nothing(found, n_both)
 
         return Answer(4 * len(expert), ask)
 
@@ -120,10 +119,3 @@ def _by_rank(
         return ranks.drawn(weights)["n_decisions"].reshape(top_k, n_experts, len(weights))
 
     return drawn
-
-
-def _or_nothing(found: "Columns", n_both: "NDArray[np.float64]") -> "Columns":
-    """(draw, pair): 0 for pairs that no token of a draw chose."""
-    import numpy as np
-
-    return {name: np.where(n_both > 0, of, 0).T for name, of in found.items()}

@@ -1,6 +1,6 @@
 """How often intervals hold the truth, over made-up documents whose truth is known.
 
-python -m benchmarks.coverage --documents 20,100,1000 --times 400
+python -m benchmarks.coverage.documents --documents 20,100,1000 --times 400
 
 Documents are of one of four classes (shares 0.5, 0.3, 0.15 and 0.05), of 5 and more tokens (a
 log-normal, the longest a hundred times the shortest), and each has a bent of its own for each of
