@@ -81,7 +81,7 @@ def test_intervals_hold_what_is_so() -> None:
             ):
                 assert low is not None and high is not None
                 counts[at] += low <= so <= high
-    # of 100 each: fewer than 88, or all, would be as rare as 1 in 200
+    # of intervals that hold 95 in 100, fewer of 100, or more of 600, would be rarer than 1 in 500
     assert all(n >= 88 for counts in held.values() for n in counts), held
     assert sum(n for counts in held.values() for n in counts) <= 592, held
 
