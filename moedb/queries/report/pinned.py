@@ -6,7 +6,8 @@ import math
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,7 +18,7 @@ from moedb.queries.figures.drawing import draw
 from moedb.queries.figures.parts.layout import Layout
 from moedb.queries.report.duckdb_file import is_current
 from moedb.queries.results.export import SIDECAR_ENDING, export_counted, sidecar_path
-from moedb.queries.results.result import Result
+from moedb.queries.results.result import Provenance, Result
 from moedb.queries.results.rows.refinement import Refinement, refined
 from moedb.queries.results.sheets import TableOptions
 from moedb.schemas.formats import DUCKDB, FORMATS
@@ -119,6 +120,7 @@ def _written_again(database: Database, told: Mapping[str, Any], name: str) -> by
     result = refined(
         _asked_again(database, told), Refinement(told.get("where"), told.get("order_by"))
     )
+    result = replace(result, find_provenance=partial(_as_called_then, told, result))
     options = dict(told.get("options") or {})
     with tempfile.TemporaryDirectory(prefix="moedb-check-") as folder:
         path = Path(folder) / name
@@ -133,6 +135,14 @@ def _written_again(database: Database, told: Mapping[str, Any], name: str) -> by
         except TypeError as error:
             raise _unknown_options(error) from error
         return path.read_bytes()
+
+
+def _as_called_then(told: Mapping[str, Any], result: Result) -> Provenance:
+    """Where rows are from, with the names that runs had when the file was written."""
+    names = {str(run["run_id"]): run.get("name") for run in told["runs"]}
+    found = result.provenance
+    runs = (replace(run, name=names.get(run.run_id, run.name)) for run in found.runs)
+    return replace(found, runs=tuple(runs))
 
 
 def _asked_again(database: Database, told: Mapping[str, Any]) -> Result:

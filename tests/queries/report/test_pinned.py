@@ -15,6 +15,9 @@ from moedb.queries.report.pinned import check_file, read_sidecar
 from moedb.queries.results.export import export
 from moedb.queries.results.rows.refinement import Refinement, refined
 from moedb.queries.results.sheets import TableOptions
+from moedb.schemas.run_names import RunName
+from moedb.store.writing.naming import name_run
+from tests.support.stores.samples import RUN_ID, write_sample
 
 
 @pytest.fixture
@@ -59,6 +62,25 @@ def test_pivots_figures_sql_analyses_and_many_runs_are_made_again(
     draw("expert-frequency", database.query("expert-frequency"), tmp_path / "figure.svg")
     found = {name: check_file(database, tmp_path / name) for name in (*results, "figure.svg")}
     assert {name: each.status for name, each in found.items()} == dict.fromkeys(found, "same")
+
+
+def test_a_run_that_is_called_otherwise_gives_the_same_numbers(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    write_sample(store)
+    files = [tmp_path / name for name in ("table.tex", "table.md", "sql.html", "figure.svg")]
+    for name in ("first", "second"):
+        with moedb.open(store) as database:
+            used = database.query("expert-frequency")
+            for path in files[:2]:
+                export(used, path)
+            export(database.sql("select count(*) as n from tokens", run=RUN_ID), files[2])
+            draw("expert-frequency", used, files[3])
+        name_run(store, RUN_ID, RunName(name=name))
+        with moedb.open(store) as database:
+            found = {path.name: check_file(database, path) for path in files}
+            told = str(database.query("expert-frequency").footer)
+        assert {each: of.status for each, of in found.items()} == dict.fromkeys(found, "same")
+        assert name in told
 
 
 def test_other_numbers_are_told_with_the_line(database: Database, tmp_path: Path) -> None:
